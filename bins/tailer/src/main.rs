@@ -1,1 +1,3 @@
-fn main(){}
+//! `logferry-tailer`: a thin shell over the library.
+
+fn main() {}

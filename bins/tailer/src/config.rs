@@ -1,0 +1,212 @@
+//! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[send]`.
+
+use glob::Pattern;
+use logferry_node::config::{
+    ByteSize, Interval, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings,
+};
+use logferry_node::settings;
+use logferry_pack::{Codec, Name};
+use std::collections::BTreeSet;
+
+/// Largest `max_bytes` and `max_line`, in bytes: a body that does not compress must still fit the default
+/// `pack_max` of a receiver (16 MiB) with its header.
+pub const PACK_RAW_MAX: u64 = 12 << 20;
+/// Smallest `max_bytes` and `max_line`, in bytes: the first line's KiB must fit with room to spare.
+pub const PACK_RAW_MIN: u64 = 4 << 10;
+
+/// Where shipping of a file begins that is there at the tailer's very first start for its source.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// At its first byte.
+    Beginning,
+    /// After the last newline it has at that moment.
+    End,
+}
+
+settings! {
+    /// `[[source]]`: a named set of files.
+    pub struct SourceSettings {
+        /// Name of the source in packs; one component of a path at the store.
+        pub name: String = String::new(),
+        /// Plain path or glob of the files to follow.
+        pub path: String = String::new(),
+        /// Where to begin with files that are there at the very first start: "beginning" or "end".
+        pub start: Start = Start::Beginning,
+        /// Time between two looks at the files, should inotify stay silent (network file systems).
+        pub poll_interval: Interval = Interval::secs(1),
+        /// Silence after which a file that was rotated away counts as finished.
+        pub rotate_wait: Interval = Interval::secs(5),
+    }
+}
+settings! {
+    /// `[pack]`: how lines become packs.
+    pub struct PackSettings {
+        /// Codec of the bodies: "zlib", "zstd" or "none".
+        pub codec: Codec = Codec::Zlib,
+        /// Level of the codec: zlib 1 to 9, zstd 1 to 19.
+        pub level: i32 = 1,
+        /// Most bytes of lines in one pack (a single longer line still makes one pack).
+        pub max_bytes: ByteSize = ByteSize::mib(1),
+        /// Most lines in one pack; 0: no limit.
+        pub max_lines: u64 = 0,
+        /// Longest time lines gather while earlier packs of their file are in flight.
+        pub max_age: Interval = Interval::ms(200),
+        /// Length at which a line that has no end yet is split.
+        pub max_line: ByteSize = ByteSize::mib(1),
+        /// Address of this host in packs; empty: the local address towards the first target.
+        pub ip: String = String::new(),
+        /// Threads that compress; 0: one for each core.
+        pub threads: u64 = 0,
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TailerConfig {
+    /// `[node]`.
+    pub node: NodeSettings,
+    /// `[[source]]`, one or more.
+    pub source: Vec<SourceSettings>,
+    /// `[pack]`.
+    pub pack: PackSettings,
+    /// `[send]`.
+    pub send: SendSettings,
+}
+
+impl ProgramConfig for TailerConfig {
+    fn tables() -> Vec<(&'static str, &'static [Setting])> {
+        vec![
+            ("node", NodeSettings::SETTINGS),
+            ("[source]", SourceSettings::SETTINGS),
+            ("pack", PackSettings::SETTINGS),
+            ("send", SendSettings::SETTINGS),
+        ]
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        self.validate_sources()?;
+        self.pack.validate()?;
+        validate_send(&self.send)
+    }
+}
+
+impl TailerConfig {
+    fn validate_sources(&self) -> Result<(), String> {
+        if self.source.is_empty() {
+            return Err("there is no [[source]]: name the files to follow".to_owned());
+        }
+        let mut names = BTreeSet::new();
+        for source in &self.source {
+            source.validate()?;
+            if !names.insert(&source.name) {
+                return Err(format!(
+                    "source.name \"{}\" is used twice: give each source its own",
+                    source.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SourceSettings {
+    fn validate(&self) -> Result<(), String> {
+        if self.name.is_empty() {
+            return Err("source.name is missing: it names the source's files at the store".to_owned());
+        }
+        Name::new(self.name.as_str()).map_err(|error| format!("source.name \"{}\": {error}", self.name))?;
+        if self.path.is_empty() {
+            return Err(format!("source.path of \"{}\" is missing: give a path or a glob", self.name));
+        }
+        if self.path.contains("<%") {
+            return Err(format!(
+                "source.path of \"{}\": time patterns are not supported by this version, use a glob",
+                self.name
+            ));
+        }
+        Pattern::new(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
+        if self.poll_interval.0.is_zero() {
+            return Err(format!("source.poll_interval of \"{}\" must be more than 0", self.name));
+        }
+        Ok(())
+    }
+}
+
+impl PackSettings {
+    fn validate(&self) -> Result<(), String> {
+        let levels = match self.codec {
+            Codec::Zlib => 1..=9,
+            Codec::Zstd => 1..=19,
+            Codec::None => i32::MIN..=i32::MAX,
+        };
+        if !levels.contains(&self.level) {
+            return Err(format!("pack.level {} is out of range {levels:?} of the codec", self.level));
+        }
+        for (key, size) in [("max_bytes", self.max_bytes), ("max_line", self.max_line)] {
+            if !(PACK_RAW_MIN..=PACK_RAW_MAX).contains(&size.0) {
+                return Err(format!("pack.{key} must be from {PACK_RAW_MIN} to {PACK_RAW_MAX} bytes"));
+            }
+        }
+        if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
+            return Err(format!("pack.ip \"{}\" is not an address", self.ip));
+        }
+        Ok(())
+    }
+}
+
+fn validate_send(send: &SendSettings) -> Result<(), String> {
+    if send.to.is_empty() {
+        return Err("send.to is missing: name at least one target, \"host:port\"".to_owned());
+    }
+    if send.mode == Mode::Single && send.to.len() > 1 {
+        return Err("send.mode \"single\" takes one target: use \"failover\" or \"load_balance\"".to_owned());
+    }
+    if send.protocol == Protocol::V1 {
+        return Err("send.protocol \"v1\" is not supported by this version".to_owned());
+    }
+    if send.window.0 == 0 {
+        return Err("send.window must be more than 0".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> TailerConfig {
+        let source =
+            SourceSettings { name: "access".into(), path: "/var/log/*.log".into(), ..Default::default() };
+        let send = SendSettings { to: vec!["127.0.0.1:1302".into()], ..Default::default() };
+        TailerConfig { source: vec![source], send, ..Default::default() }
+    }
+
+    fn refused(change: impl FnOnce(&mut TailerConfig)) -> String {
+        let mut config = good();
+        change(&mut config);
+        config.validate().expect_err("must be refused")
+    }
+
+    #[test]
+    fn a_plain_configuration_is_accepted() {
+        assert_eq!(good().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_mistake_is_refused_and_names_its_key() {
+        assert!(refused(|c| c.source.clear()).contains("[[source]]"));
+        assert!(refused(|c| c.source.push(c.source[0].clone())).contains("source.name"));
+        assert!(refused(|c| c.source[0].name = "..".into()).contains("source.name"));
+        assert!(refused(|c| c.source[0].path = "a***b".into()).contains("source.path"));
+        assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("time patterns"));
+        assert!(refused(|c| c.pack.level = 10).contains("pack.level"));
+        assert!(refused(|c| c.pack.max_bytes = ByteSize(1)).contains("pack.max_bytes"));
+        assert!(refused(|c| c.pack.max_line = ByteSize::mib(65)).contains("pack.max_line"));
+        assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
+        assert!(refused(|c| c.send.to.clear()).contains("send.to"));
+        assert!(refused(|c| c.send.to.push("b:1".into())).contains("send.mode"));
+        assert!(refused(|c| c.send.protocol = Protocol::V1).contains("send.protocol"));
+    }
+}
