@@ -1,0 +1,137 @@
+//! Configuration of the outputter: `outputter.toml`.
+
+use crate::file::template::Template;
+use logferry_node::config::{
+    ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, SpoolSettings,
+};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longest that a held pack waits for its answer: well below a sender's `ack_timeout` (60 s by default), so
+/// that waiting for a gap never looks like a broken connection. Longer waits go on across resends.
+pub const HOLD_ANSWER_MAX: Duration = Duration::from_secs(20);
+
+logferry_node::settings! {
+    /// `[file]`: log files under `dir/log_data`, header lines under `dir/headers`.
+    pub struct FileSettings {
+        /// Folder that holds log_data/, headers/ and received/.
+        pub dir: PathBuf = PathBuf::new(),
+        /// Path of a log file below log_data/; placeholders {source} {host} {hour} {day} {ip} {stream}; parts that expand to nothing vanish.
+        pub path: String = "{source}/{host}_{hour}".to_owned(),
+        /// Acknowledge after fsync; false: after write(2), which a power loss can undo.
+        pub sync: bool = true,
+        /// How long a pack that leaves a gap waits for what is missing before it is written anyway.
+        pub reorder_wait: Interval = Interval::secs(10),
+        /// Compressed bytes of packs that may wait behind gaps; beyond, senders are told to send again later.
+        pub hold_bytes_max: ByteSize = ByteSize::mib(8),
+        /// Decompressed bytes in memory, from inflating to the end of the group commit.
+        pub inflate_memory: ByteSize = ByteSize::mib(16),
+        /// Threads that inflate; 0: one per core.
+        pub inflate_threads: u64 = 0,
+        /// Log files kept open (two descriptors each).
+        pub open_files_max: u64 = 512,
+        /// How long a stream's footprint is kept after its last pack.
+        pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
+    }
+}
+
+/// The whole of `outputter.toml`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputterConfig {
+    /// `[node]`.
+    pub node: NodeSettings,
+    /// `[listen]`.
+    pub listen: ListenSettings,
+    /// `[spool]`: for outputs that can be away (databases). The file output writes on the spot and has no need of it.
+    pub spool: SpoolSettings,
+    /// `[file]`.
+    pub file: Option<FileSettings>,
+}
+
+impl ProgramConfig for OutputterConfig {
+    fn tables() -> Vec<(&'static str, &'static [Setting])> {
+        vec![
+            ("node", NodeSettings::SETTINGS),
+            ("listen", ListenSettings::SETTINGS),
+            ("spool", SpoolSettings::SETTINGS),
+            ("file", FileSettings::SETTINGS),
+        ]
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if self.listen.addr.is_empty() {
+            return Err(
+                "listen.addr is not set: say where packs come in, such as addr = \"0.0.0.0:1306\"".into()
+            );
+        }
+        let Some(file) = &self.file else {
+            return Err("no output is configured: add a [file] table with dir = \"…\"".into());
+        };
+        file.validate(&self.listen)
+    }
+}
+
+impl FileSettings {
+    fn validate(&self, listen: &ListenSettings) -> Result<(), String> {
+        if self.dir.as_os_str().is_empty() {
+            return Err("file.dir is not set: say which folder holds log_data/ and headers/".into());
+        }
+        Template::parse(&self.path).map_err(|error| format!("file.path: {error}"))?;
+        if self.inflate_memory.0 < 1 << 20 {
+            return Err(
+                "file.inflate_memory is below 1MiB: one pack would not fit; set it to 1MiB or more".into()
+            );
+        }
+        if self.open_files_max < 2 {
+            return Err("file.open_files_max is below 2: set it to 2 or more".into());
+        }
+        if self.hold_bytes_max.0 >= listen.memory.0 {
+            return Err(format!(
+                "file.hold_bytes_max ({}) must be below listen.memory ({}): else packs behind gaps could take all \
+                 the memory, and the pack that closes the gap would find none",
+                self.hold_bytes_max.0, listen.memory.0
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> OutputterConfig {
+        let mut config = OutputterConfig { file: Some(FileSettings::default()), ..Default::default() };
+        config.listen.addr = "127.0.0.1:0".into();
+        config.file.as_mut().unwrap().dir = "/data/logs".into();
+        config
+    }
+
+    fn error_after(change: impl Fn(&mut OutputterConfig, &mut FileSettings)) -> String {
+        let mut config = good();
+        let mut file = config.file.take().unwrap();
+        change(&mut config, &mut file);
+        config.file = Some(file);
+        config.validate().unwrap_err()
+    }
+
+    #[test]
+    fn defaults_with_an_address_and_a_folder_are_valid() {
+        good().validate().unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_key_and_say_what_to_do() {
+        assert!(error_after(|c, _| c.listen.addr.clear()).contains("listen.addr"));
+        assert!(error_after(|_, f| f.dir = PathBuf::new()).contains("file.dir"));
+        assert!(error_after(|_, f| f.path = "{sauce}/{host}".into()).contains("{source}"));
+        assert!(error_after(|_, f| f.inflate_memory = ByteSize(7)).contains("file.inflate_memory"));
+        assert!(error_after(|_, f| f.open_files_max = 0).contains("file.open_files_max"));
+        assert!(error_after(|_, f| f.hold_bytes_max = ByteSize::gib(1)).contains("listen.memory"));
+        let mut none = good();
+        none.file = None;
+        assert!(none.validate().unwrap_err().contains("[file]"));
+    }
+}

@@ -1,0 +1,3 @@
+//! The file output: log files and header lines, exactly once, by group commit.
+
+pub mod template;

@@ -1,0 +1,268 @@
+//! The path template of log files: parsed once, expanded per pack, and never a way out of the folder.
+
+use logferry_pack::StreamId;
+use std::fmt;
+
+/// Placeholders a template may hold.
+pub const PLACEHOLDERS: [&str; 6] = ["source", "host", "hour", "day", "ip", "stream"];
+
+/// Longest component of a path in bytes, as file systems have it.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+
+/// Most components of a path below the folder.
+pub const COMPONENTS_MAX: usize = 16;
+
+/// A parsed template: components, each a run of pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    components: Vec<Vec<Piece>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Source,
+    Host,
+    Hour,
+    Day,
+    Ip,
+    Stream,
+}
+
+/// What a template is filled with. Packs of legacy nodes have no host, source and stream: the address then
+/// stands for the host.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    /// Source name.
+    pub source: Option<&'a str>,
+    /// Host name.
+    pub host: Option<&'a str>,
+    /// Address of the host, as the header has it: not trusted.
+    pub ip: &'a str,
+    /// `YYYYMMDDHH` as a number.
+    pub hour: u32,
+    /// Stream.
+    pub stream: Option<StreamId>,
+}
+
+/// Why a template is no good.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadTemplate {
+    /// `{what}` is no placeholder.
+    #[error("unknown placeholder {{{0}}}; known are {{source}} {{host}} {{hour}} {{day}} {{ip}} {{stream}}")]
+    Unknown(String),
+    /// A brace without its partner.
+    #[error("a brace without its partner in {0:?}")]
+    Brace(String),
+    /// Nothing that tells files apart, or an unsafe literal.
+    #[error("{0}")]
+    Unsafe(String),
+}
+
+/// Why a pack has no path: its names do not fit a file system. The reason label is for the sender.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{reason}: {path:?}")]
+pub struct BadPath {
+    /// `path_too_long` or `path_unsafe`.
+    pub reason: &'static str,
+    /// What the template expanded to, shortened.
+    pub path: String,
+}
+
+impl Template {
+    /// Parses `{source}/{host}_{hour}` and the like.
+    pub fn parse(text: &str) -> Result<Template, BadTemplate> {
+        let components = text.split('/').map(parse_component).collect::<Result<Vec<_>, _>>()?;
+        if text.starts_with('/') || components.iter().any(Vec::is_empty) {
+            return Err(BadTemplate::Unsafe(format!("{text:?} must be a relative path without empty parts")));
+        }
+        if components.len() > COMPONENTS_MAX {
+            return Err(BadTemplate::Unsafe(format!("{text:?} has more than {COMPONENTS_MAX} parts")));
+        }
+        let literal = |component: &Vec<Piece>| match component.as_slice() {
+            [Piece::Literal(text)] => !is_safe(text),
+            _ => false,
+        };
+        if components.iter().any(literal) || text.contains('\0') {
+            return Err(BadTemplate::Unsafe(format!("{text:?} holds a part that could leave the folder")));
+        }
+        Ok(Template { components })
+    }
+
+    /// Path below the folder, `/` between components. Fails when a component would be longer than a file system
+    /// takes, or could leave the folder.
+    pub fn expand(&self, fields: &Fields<'_>) -> Result<String, BadPath> {
+        let mut path = String::with_capacity(64);
+        let mut component = String::with_capacity(64);
+        for pieces in &self.components {
+            component.clear();
+            expand_component(pieces, fields, &mut component);
+            if component.is_empty() {
+                continue;
+            }
+            check(&component)?;
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(&component);
+        }
+        if path.is_empty() { Err(bad("path_unsafe", &path)) } else { Ok(path) }
+    }
+}
+
+fn parse_component(text: &str) -> Result<Vec<Piece>, BadTemplate> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let literal_len = rest.find(['{', '}']).unwrap_or(rest.len());
+        if literal_len > 0 {
+            pieces.push(Piece::Literal(rest[..literal_len].to_owned()));
+            rest = &rest[literal_len..];
+            continue;
+        }
+        let Some((name, after)) = rest.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
+            return Err(BadTemplate::Brace(text.to_owned()));
+        };
+        pieces.push(match name {
+            "source" => Piece::Source,
+            "host" => Piece::Host,
+            "hour" => Piece::Hour,
+            "day" => Piece::Day,
+            "ip" => Piece::Ip,
+            "stream" => Piece::Stream,
+            unknown => return Err(BadTemplate::Unknown(unknown.to_owned())),
+        });
+        rest = after;
+    }
+    Ok(pieces)
+}
+
+/// A placeholder that expands to nothing takes the literal after it along (the one before it, if it is the last
+/// piece), so that `{source}_{host}` without a source is `web-1`, not `_web-1`.
+fn expand_component(pieces: &[Piece], fields: &Fields<'_>, out: &mut String) {
+    let mut skip_literal = false;
+    let mut literal_from = None;
+    for (at, piece) in pieces.iter().enumerate() {
+        let before = out.len();
+        match piece {
+            Piece::Literal(text) if skip_literal => skip_literal = text.is_empty(),
+            Piece::Literal(text) => {
+                literal_from = Some(before);
+                out.push_str(text);
+            }
+            placeholder => {
+                push_field(placeholder, fields, out);
+                let vanished = out.len() == before;
+                skip_literal = vanished;
+                if let (true, true, Some(from)) = (vanished, at + 1 == pieces.len(), literal_from) {
+                    out.truncate(from);
+                }
+                literal_from = None;
+            }
+        }
+    }
+}
+
+fn push_field(piece: &Piece, fields: &Fields<'_>, out: &mut String) {
+    use fmt::Write;
+    let mut text = |value: &str| out.push_str(value);
+    match piece {
+        Piece::Literal(literal) => text(literal),
+        Piece::Source => text(fields.source.unwrap_or_default()),
+        Piece::Host => text(fields.host.unwrap_or(fields.ip)),
+        Piece::Ip => text(fields.ip),
+        // Writing to a String does not fail.
+        Piece::Hour => drop(write!(out, "{:010}", fields.hour)),
+        Piece::Day => drop(write!(out, "{:08}", fields.hour / 100)),
+        Piece::Stream => {
+            if let Some(stream) = fields.stream {
+                drop(write!(out, "{stream}"));
+            }
+        }
+    }
+}
+
+fn is_safe(component: &str) -> bool {
+    !matches!(component, "" | "." | "..")
+        && !component.bytes().any(|byte| byte == b'/' || byte < 0x20 || byte == 0x7f)
+}
+
+fn check(component: &str) -> Result<(), BadPath> {
+    if component.len() > COMPONENT_BYTES_MAX {
+        return Err(bad("path_too_long", component));
+    }
+    if is_safe(component) { Ok(()) } else { Err(bad("path_unsafe", component)) }
+}
+
+fn bad(reason: &'static str, path: &str) -> BadPath {
+    BadPath { reason, path: path.chars().take(64).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand(template: &str, source: &str, host: &str, ip: &str) -> Result<String, BadPath> {
+        let name = |text| (!str::is_empty(text)).then_some(text);
+        let fields = Fields {
+            source: name(source),
+            host: name(host),
+            ip,
+            hour: 2026112013,
+            stream: Some(StreamId(0xab)),
+        };
+        Template::parse(template).unwrap().expand(&fields)
+    }
+
+    #[test]
+    fn the_default_names_source_host_and_hour() {
+        assert_eq!(
+            expand("{source}/{host}_{hour}", "access", "web-1", "1.2.3.4").unwrap(),
+            "access/web-1_2026112013"
+        );
+    }
+
+    #[test]
+    fn parts_that_expand_to_nothing_vanish() {
+        assert_eq!(expand("{source}/{host}_{hour}", "", "", "1.2.3.4").unwrap(), "1.2.3.4_2026112013");
+        assert_eq!(expand("{source}_{host}.log", "", "web-1", "").unwrap(), "web-1.log");
+        assert_eq!(expand("x/{host}_{source}", "", "web-1", "").unwrap(), "x/web-1");
+    }
+
+    #[test]
+    fn every_placeholder_expands() {
+        let path = expand("{day}/{ip}/{stream}-{hour}.log", "a", "b", "::1").unwrap();
+        assert_eq!(path, format!("20261120/::1/{:032x}-2026112013.log", 0xab));
+    }
+
+    #[test]
+    fn unknown_placeholders_and_loose_braces_are_errors_with_the_known_list() {
+        let error = Template::parse("{sauce}/{host}").unwrap_err();
+        assert_eq!(error, BadTemplate::Unknown("sauce".into()));
+        assert!(error.to_string().contains("{source} {host} {hour}"));
+        for text in ["{host", "host}", "{{host}}"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_template_cannot_leave_the_folder() {
+        for text in ["", "/abs/{host}", "../{host}", "a/./{host}", "a//{host}", "{host}/", "a/../b"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_untrusted_address_cannot_leave_the_folder() {
+        for ip in ["..", ".", "a/b", "../../etc/passwd", "/etc", "a\0b", "a\nb"] {
+            assert_eq!(expand("{ip}/{host}", "a", "b", ip).unwrap_err().reason, "path_unsafe", "{ip:?}");
+        }
+    }
+
+    #[test]
+    fn a_component_longer_than_a_file_system_takes_is_refused() {
+        let host = "h".repeat(250);
+        assert_eq!(expand("{source}/{host}_{hour}", "a", &host, "").unwrap_err().reason, "path_too_long");
+        assert!(expand("{source}/{host}", "a", &host, "").is_ok());
+    }
+}
