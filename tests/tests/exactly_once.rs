@@ -1,0 +1,116 @@
+//! Promise 2: every byte of a stream appears in the output once, in order, whatever is killed or cut on the way.
+
+use logferry_tests::chaos::{Faults, Proxy};
+use logferry_tests::{LineWriter, Relay, RelayOptions, long_run, seed, wait_until};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::time::Duration;
+
+/// Kills in the normal run, over all tests of this file: 120 + 40 + 40.
+fn kills(normal: u64) -> u64 {
+    if long_run() { normal * 10 } else { normal }
+}
+
+/// Kills one program or all of them at random, `count` times, starting them again at once or after a while.
+fn kill_at_random(relay: &mut Relay, random: &mut StdRng, count: u64, mut between: impl FnMut(&mut StdRng, &Relay)) {
+    let mut killed = 0;
+    while killed < count {
+        std::thread::sleep(Duration::from_millis(random.random_range(5..300)));
+        between(random, relay);
+        let mut programs = relay.programs();
+        let all = random.random_ratio(1, 8);
+        let chosen = random.random_range(0..programs.len());
+        for (number, program) in programs.iter_mut().enumerate() {
+            if all || number == chosen {
+                program.kill();
+                killed += 1;
+            }
+        }
+        if random.random_ratio(1, 4) {
+            std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
+        }
+        for program in programs {
+            if !program.is_started() {
+                program.start();
+            }
+        }
+    }
+}
+
+fn start_writers(relay: &Relay, seed: u64, lines_per_second: u64) -> Vec<LineWriter> {
+    let paths = relay.log_files.iter().enumerate();
+    paths.map(|(number, path)| LineWriter::start(path, seed + number as u64, lines_per_second)).collect()
+}
+
+#[test]
+fn every_byte_arrives_once_while_any_tier_or_all_are_killed() {
+    let seed = seed("every_byte_arrives_once_while_any_tier_or_all_are_killed", 1);
+    let mut relay = Relay::new("kills", &RelayOptions::default());
+    relay.start();
+    let writers = start_writers(&relay, seed, 3_000);
+    let count = kills(120);
+    kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), count, |_, _| ());
+    let written: Vec<Vec<u8>> = writers.into_iter().map(LineWriter::finish).collect();
+    relay.wait_identical(&written, Duration::from_secs(60));
+    println!("{count} kills, {} bytes identical", written[0].len());
+}
+
+/// Sets new random faults on a random proxy; about every third time heals all.
+fn shake(random: &mut StdRng, relay: &Relay) {
+    let proxies: Vec<&Proxy> = relay.collector_proxies.iter().chain(&relay.outputter_proxy).collect();
+    let proxy = proxies[random.random_range(0..proxies.len())];
+    match random.random_range(0..8) {
+        0 => proxy.set(Faults { drop_acks: true, ..Faults::default() }),
+        1 => proxy.set(Faults { black_hole: true, ..Faults::default() }),
+        2 => proxy.set(Faults { cut_within_bytes: 200_000, ..Faults::default() }),
+        3 => proxy.set(Faults { slice: true, cut_within_bytes: 50_000, ..Faults::default() }),
+        4 => proxy.set(Faults { latency: Duration::from_millis(20), ..Faults::default() }),
+        5 => proxy.cut_all(),
+        _ => proxies.iter().for_each(|proxy| proxy.set(Faults::default())),
+    }
+}
+
+fn two_collectors(mode: &'static str, default_seed: u64) {
+    let seed = seed(mode, default_seed);
+    let options = RelayOptions { collectors: 2, sources: 4, mode, proxies: true, ..RelayOptions::default() };
+    let mut relay = Relay::new(mode, &options);
+    relay.start();
+    let writers = start_writers(&relay, seed, 500);
+    let count = kills(40);
+    kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), count, shake);
+    for proxy in relay.collector_proxies.iter().chain(&relay.outputter_proxy) {
+        proxy.set(Faults::default());
+        proxy.cut_all();
+    }
+    let written: Vec<Vec<u8>> = writers.into_iter().map(LineWriter::finish).collect();
+    relay.wait_identical(&written, Duration::from_secs(90));
+    println!("{mode}: {count} kills, {} bytes identical", written.iter().map(Vec::len).sum::<usize>());
+}
+
+#[test]
+fn failover_through_two_collectors_keeps_order_while_the_network_is_spoilt() {
+    two_collectors("failover", 2);
+}
+
+#[test]
+fn load_balance_over_two_collectors_keeps_order_while_the_network_is_spoilt() {
+    two_collectors("load_balance", 3);
+}
+
+#[test]
+fn acknowledged_lines_survive_the_deletion_of_their_file_while_the_outputter_is_away() {
+    let mut relay = Relay::new("deleted", &RelayOptions::default());
+    relay.collectors[0].start_and_wait();
+    relay.tailer.start_and_wait();
+    let written = vec![logferry_tests::lines::many_lines(4, 20_000)];
+    std::fs::write(&relay.log_files[0], &written[0]).expect("log file");
+    relay.wait_acknowledged(Duration::from_secs(60));
+    std::fs::remove_file(&relay.log_files[0]).expect("delete the log file");
+    relay.tailer.kill();
+    relay.collectors[0].kill();
+    relay.collectors[0].start_and_wait();
+    relay.tailer.start_and_wait();
+    relay.outputter.start_and_wait();
+    relay.wait_identical(&written, Duration::from_secs(60));
+    wait_until("the spool is empty", Duration::from_secs(20), || relay.collectors[0].figure("spool_packs") == 0);
+}
