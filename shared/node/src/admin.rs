@@ -1,6 +1,16 @@
 //! The admin endpoint: /metrics, /healthz, /readyz.
 
+use crate::process::Process;
+use anyhow::Context;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 
 /// What `/readyz` answers (as JSON; 200 when ready, else 503) and `ferryctl status` shows.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -21,4 +31,64 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Seconds since start.
     pub uptime_s: u64,
+}
+
+/// File in `var_dir` with the address that the endpoint is bound to, for tools: the configured port may be 0.
+pub const ADDR_FILE: &str = "admin.addr";
+
+/// Binds `addr` and serves in the background until the process ends.
+pub(crate) async fn serve(
+    addr: &str,
+    process: &'static Process,
+    status: impl Fn() -> Status + Send + Sync + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::bind(addr).await.with_context(|| {
+        format!("admin address {addr} cannot be bound: set admin in [node] to a free one")
+    })?;
+    let bound = listener.local_addr()?;
+    let router = router(process, Arc::new(status));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            tracing::error!(%error, "admin endpoint ended");
+        }
+    });
+    Ok(bound)
+}
+
+fn router(process: &'static Process, status: Arc<dyn Fn() -> Status + Send + Sync>) -> Router {
+    Router::new()
+        .route("/", get(|| async { "logferry: /metrics /healthz /readyz\n" }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(move || async move { metrics_text(process) }))
+        .route("/readyz", get(move || async move { readiness(status()) }))
+}
+
+fn metrics_text(process: &Process) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], process.render_metrics())
+        .into_response()
+}
+
+fn readiness(status: Status) -> Response {
+    let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(status)).into_response()
+}
+
+/// Removes the address of an earlier run, so that nobody takes it for this one's.
+pub(crate) fn forget_addr(file: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{} cannot be removed", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Written aside and renamed, so that a reader sees the whole address or none. Not fsynced: it is void after a crash.
+pub(crate) fn write_addr(file: &Path, addr: SocketAddr) -> anyhow::Result<()> {
+    let aside = file.with_extension("addr.tmp");
+    let write = || -> io::Result<()> {
+        std::fs::write(&aside, format!("{addr}\n"))?;
+        std::fs::rename(&aside, file)
+    };
+    write().with_context(|| format!("{} cannot be written", file.display()))
 }

@@ -1,26 +1,138 @@
 //! The quarantine folder: bytes that could not be delivered, set aside with the reason, counted, never deleted.
+//!
+//! `TIME-COUNTER-REASON.bin` has the bytes as they came, `TIME-COUNTER-REASON.json` beside it says why they are here.
 
-use logferry_durable::Disk;
+use logferry_durable::{Disk, DiskFile};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// `VAR_DIR/quarantine`.
 pub struct Quarantine {
-    _disk: Arc<dyn Disk>,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    counter: AtomicU64,
+    files: AtomicU64,
+    bytes: AtomicU64,
 }
+
+/// What the `.json` file says.
+#[derive(serde::Serialize, serde::Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// Short stable label.
+    pub reason: String,
+    /// The same for people, with addresses and names.
+    pub note: String,
+    /// When, RFC 3339, UTC.
+    pub time: String,
+    /// Length of the `.bin` file, in bytes.
+    pub bytes: u64,
+}
+
+/// Longest reason in a file name, in bytes.
+const REASON_BYTES_MAX: usize = 64;
+/// Attempts to find a name that is free: names collide only after the clock went back.
+const NAME_TRIES_MAX: u32 = 1_000;
+
 impl Quarantine {
-    /// Opens the folder.
+    /// Opens or creates the folder.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Quarantine> {
-        todo!("{dir:?}{}", Arc::strong_count(&disk))
+        disk.create_dir_all(dir)?;
+        let mut totals = (0, 0);
+        for name in disk.list(dir)?.iter().filter(|name| name.ends_with(".bin")) {
+            totals = (totals.0 + 1, totals.1 + disk.open(&dir.join(name))?.len()?);
+        }
+        Ok(Quarantine {
+            disk,
+            dir: dir.to_owned(),
+            counter: AtomicU64::new(0),
+            files: AtomicU64::new(totals.0),
+            bytes: AtomicU64::new(totals.1),
+        })
     }
+
     /// Stores `parts` durably under a name made of time, counter and `reason`; logs an error with `note` and counts
     /// `logferry_quarantined_total{reason}`.
+    ///
+    /// # Errors
+    /// The bytes are not safe: whoever calls must keep them, and must not acknowledge them.
     pub fn put(&self, reason: &str, note: &str, parts: &[&[u8]]) -> io::Result<PathBuf> {
-        todo!("{reason}{note}{parts:?}")
+        let label = sanitise(reason);
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        match self.store(&label, note, parts, bytes) {
+            Ok(path) => {
+                self.files.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                metrics::counter!("logferry_quarantined_total", "reason" => label.clone()).increment(1);
+                tracing::error!(reason = label, bytes, file = %path.display(), "quarantined: {note}");
+                Ok(path)
+            }
+            Err(error) => {
+                metrics::counter!("logferry_quarantine_failures_total", "reason" => label.clone())
+                    .increment(1);
+                tracing::error!(reason = label, bytes, dir = %self.dir.display(), %error, "cannot quarantine: {note}");
+                Err(error)
+            }
+        }
     }
-    /// Files and bytes there.
+
+    /// Files (without the `.json` beside them) and bytes there.
     pub fn totals(&self) -> (u64, u64) {
-        todo!()
+        (self.files.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
+
+    fn store(&self, label: &str, note: &str, parts: &[&[u8]], bytes: u64) -> io::Result<PathBuf> {
+        let now = jiff::Timestamp::now();
+        let sidecar =
+            Sidecar { reason: label.to_owned(), note: note.to_owned(), time: now.to_string(), bytes };
+        let sidecar = serde_json::to_vec_pretty(&sidecar).map_err(io::Error::other)?;
+        let (path, file) = self.create(&now.strftime("%Y%m%dT%H%M%S%3fZ").to_string(), label)?;
+        let reason_path = path.with_extension("json");
+        self.write(&*file, parts, &reason_path, &sidecar).inspect_err(|_| {
+            // what may be half written is not a quarantined pack; the caller still has the bytes
+            let _ = self.disk.unlink(&path);
+            let _ = self.disk.unlink(&reason_path);
+        })?;
+        Ok(path)
+    }
+
+    fn write(
+        &self,
+        file: &dyn DiskFile,
+        parts: &[&[u8]],
+        reason_path: &Path,
+        sidecar: &[u8],
+    ) -> io::Result<()> {
+        file.append(parts)?;
+        file.sync()?;
+        let reason_file = self.disk.create(reason_path)?;
+        reason_file.append(&[sidecar])?;
+        reason_file.sync()?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// A new file under a name that neither it nor its `.json` had before.
+    fn create(&self, time: &str, label: &str) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
+        for _ in 0..NAME_TRIES_MAX {
+            let number = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
+            let path = self.dir.join(format!("{time}-{number:06}-{label}.bin"));
+            match self.disk.create(&path) {
+                Ok(file) => return Ok((path, file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name in the quarantine folder"))
+    }
+}
+
+/// A reason as a label and a part of a file name. It may come from a peer.
+fn sanitise(reason: &str) -> String {
+    let label: String = reason
+        .chars()
+        .take(REASON_BYTES_MAX)
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' })
+        .collect();
+    if label.is_empty() { "unknown".to_owned() } else { label }
 }

@@ -1,8 +1,16 @@
 //! Start and stop of a program.
 
+use crate::admin::{self, Status};
 use crate::config::NodeSettings;
+use crate::process::Process;
+use anyhow::Context;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::process::SECOND_SIGNAL_STATUS;
 
 /// A running node: logging and metrics are set up, `var_dir` exists and is locked, signals are watched.
 pub struct Node {
@@ -10,22 +18,151 @@ pub struct Node {
     pub settings: NodeSettings,
     /// Cancelled by the first SIGTERM or SIGINT; the second exits at once with status 130.
     pub stop: CancellationToken,
+    role: &'static str,
+    started: Instant,
+    process: &'static Process,
+    /// Held for as long as the node lives.
+    _lock: DirLock,
 }
 
 impl Node {
     /// Sets all that up. Panics anywhere abort the process from here on. Call inside a tokio runtime.
+    ///
+    /// Logging, metrics, signals and the panic hook belong to the process: a second node in the same process shares
+    /// those of the first.
     pub fn start(settings: &NodeSettings, role: &'static str) -> anyhow::Result<Node> {
-        todo!("{settings:?}{role}")
+        let mut settings = settings.clone();
+        if settings.name.is_empty() {
+            settings.name = host_name()?;
+        }
+        let process = Process::get(&settings).context("cannot watch signals")?;
+        let lock = lock_var_dir(&settings.var_dir)?;
+        let version = env!("CARGO_PKG_VERSION");
+        let var_dir = settings.var_dir.display();
+        tracing::info!(role, name = %settings.name, version, %var_dir, pid = std::process::id(), "started");
+        let stop = process.stop.child_token();
+        Ok(Node { settings, stop, role, started: Instant::now(), process, _lock: lock })
     }
+
     /// `var_dir`.
     pub fn var_dir(&self) -> &Path {
         &self.settings.var_dir
     }
-    /// Serves the admin endpoint until the process ends (no-op when it is off); returns the bound address.
+
+    /// `tailer`, `collector`, `outputter`.
+    pub fn role(&self) -> &'static str {
+        self.role
+    }
+
+    /// Serves the admin endpoint until the process ends (no-op when it is off); returns the bound address and writes
+    /// it to `VAR_DIR/admin.addr`. `status` gives `ready`, `problems` and `figures`; the rest is filled in here.
     pub async fn serve_admin(
         &self,
-        status: impl Fn() -> crate::admin::Status + Send + Sync + 'static,
-    ) -> anyhow::Result<Option<std::net::SocketAddr>> {
-        todo!("{}", status().ready)
+        status: impl Fn() -> Status + Send + Sync + 'static,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let addr_file = self.var_dir().join(admin::ADDR_FILE);
+        admin::forget_addr(&addr_file)?;
+        if self.settings.admin.is_empty() {
+            return Ok(None);
+        }
+        let fill = self.status_filler();
+        let addr = admin::serve(&self.settings.admin, self.process, move || fill(status())).await?;
+        admin::write_addr(&addr_file, addr)?;
+        tracing::info!(%addr, "admin endpoint: /metrics /healthz /readyz");
+        Ok(Some(addr))
     }
+
+    /// Adds to a program's status what every node knows of itself.
+    fn status_filler(&self) -> impl Fn(Status) -> Status + Send + Sync + 'static {
+        let (role, name, started) = (self.role, self.settings.name.clone(), self.started);
+        let (last_problem, stop) = (self.process.last_problem.clone(), self.stop.clone());
+        move |mut status| {
+            status.role = role.to_owned();
+            status.name = name.clone();
+            status.version = env!("CARGO_PKG_VERSION").to_owned();
+            status.uptime_s = started.elapsed().as_secs();
+            status.last_error = last_problem.get();
+            if stop.is_cancelled() {
+                status.ready = false;
+                status.problems.insert(0, "stopping".to_owned());
+            }
+            status
+        }
+    }
+
+    /// Reports an error that ends the program: `error: …` with its causes on stderr; exit status 1.
+    pub fn fatal(error: &anyhow::Error) -> ExitCode {
+        crate::cli::print_error(&error_text(error));
+        ExitCode::from(1)
+    }
+}
+
+/// `error: …`, then one line per cause that says something new.
+pub(crate) fn error_text(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(&format!("\n  caused by: {cause}"));
+        }
+    }
+    text
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_str().ok().filter(|name| !name.is_empty());
+    let name = name.context("this machine has no usable host name: set name in [node]")?;
+    crate::config::rules::node_name(&name.to_owned())
+        .map_err(|error| anyhow::anyhow!("host name {error}: set name in [node]"))?;
+    Ok(name.to_owned())
+}
+
+/// The lock of a folder; released when dropped or when the process ends, however it ends.
+#[derive(Debug)]
+struct DirLock {
+    _file: std::fs::File,
+}
+
+/// Creates `dir` durably and locks it.
+fn lock_var_dir(dir: &Path) -> anyhow::Result<DirLock> {
+    let hint = || {
+        format!(
+            "var_dir {} cannot be created: set var_dir in [node] to a folder this user may write",
+            dir.display()
+        )
+    };
+    create_dir_durably(dir).with_context(hint)?;
+    let path = dir.join("lock");
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .read(true)
+        .open(&path)
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        anyhow::anyhow!(
+            "var_dir {} is in use by another process ({error}): stop it, or give this node its own var_dir in [node]",
+            dir.display()
+        )
+    })?;
+    Ok(DirLock { _file: file })
+}
+
+/// Each new folder's name is fsynced in its parent.
+fn create_dir_durably(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir_durably(parent)?;
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    std::fs::File::open(parent)?.sync_all()
 }

@@ -1,0 +1,117 @@
+//! The tables that several programs have: `[node]`, `[send]`, `[listen]`, `[spool]`.
+
+use super::{ByteSize, Interval, rules};
+use crate::settings;
+use std::path::PathBuf;
+
+settings! {
+    /// `[node]`: what every program has.
+    pub struct NodeSettings {
+        /// Name of this node in packs and on the monitor's page; empty: the host name.
+        pub name: String = String::new() => rules::node_name,
+        /// Folder of checkpoint, journal, spool and quarantine; one process at a time.
+        pub var_dir: PathBuf = PathBuf::from("var"),
+        /// Address of /metrics, /healthz and /readyz; "" is off.
+        pub admin: String = String::new() => rules::address_or_empty,
+        /// Address of the monitor; "" is none.
+        pub monitor: String = String::new() => rules::address_or_empty,
+        /// Address that answers the monitor's probes; "" is none.
+        pub heartbeat: String = String::new() => rules::address_or_empty,
+        /// Time zone of hours: "Local" or an IANA name.
+        pub time_zone: String = "Local".to_owned() => rules::time_zone,
+        /// Log format: "text" or "json".
+        pub log_format: String = "text".to_owned() => rules::one_of(&["text", "json"]),
+        /// Log filter as of tracing-subscriber's EnvFilter, "info" or "info,logferry_link=debug".
+        pub log_level: String = "info".to_owned() => rules::log_filter,
+    }
+}
+settings! {
+    /// `[send]`: the next tier.
+    pub struct SendSettings {
+        /// Targets, "host:port".
+        pub to: Vec<String> = Vec::new() => rules::addresses,
+        /// How targets are used.
+        pub mode: Mode = Mode::Single,
+        /// Protocol.
+        pub protocol: Protocol = Protocol::V2,
+        /// Bytes in flight, not acknowledged yet.
+        pub window: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize(1)),
+        /// Time to connect and to exchange HELLO.
+        pub connect_timeout: Interval = Interval::secs(5) => rules::at_least(Interval::ms(1)),
+        /// Time a write may stand still.
+        pub write_timeout: Interval = Interval::secs(30) => rules::at_least(Interval::ms(1)),
+        /// Time to wait for a pack's ack before the connection counts as broken.
+        pub ack_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
+        /// Silence after which a PING is sent; twice that without any frame and the connection counts as broken.
+        pub ping_interval: Interval = Interval::secs(15) => rules::at_least(Interval::ms(1)),
+        /// First wait after a failed connection; doubles, with jitter.
+        pub backoff_min: Interval = Interval::ms(200) => rules::at_least(Interval::ms(1)),
+        /// Longest wait between connection attempts.
+        pub backoff_max: Interval = Interval::secs(10) => rules::at_least(Interval::ms(1)),
+    }
+}
+settings! {
+    /// `[listen]`: where packs come in.
+    pub struct ListenSettings {
+        /// Address, "host:port".
+        pub addr: String = String::new() => rules::address_or_empty,
+        /// Largest header of a pack.
+        pub header_max: ByteSize = ByteSize::kib(64) => rules::between(ByteSize::kib(1), ByteSize::mib(1)),
+        /// Largest pack.
+        pub pack_max: ByteSize = ByteSize::mib(16) => rules::between(ByteSize::kib(4), ByteSize::gib(1)),
+        /// Largest decompressed body.
+        pub raw_max: ByteSize = ByteSize::mib(64) => rules::between(ByteSize::kib(4), ByteSize::gib(1)),
+        /// Most connections at a time.
+        pub connections_max: u64 = 4096 => rules::at_least(1),
+        /// Bytes a connection may have in flight.
+        pub window: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize(1)),
+        /// Memory for packs read and not answered, over all connections.
+        pub memory: ByteSize = ByteSize::mib(24) => rules::at_least(ByteSize::kib(64)),
+        /// Time a new connection has for its HELLO.
+        pub hello_timeout: Interval = Interval::secs(5) => rules::at_least(Interval::ms(1)),
+        /// Silence after which a connection is closed.
+        pub idle_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
+        /// Slowest a frame may arrive, once begun: time for a whole frame.
+        pub frame_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
+    }
+}
+settings! {
+    /// `[spool]`: the disk-spill cache.
+    pub struct SpoolSettings {
+        /// Cap for all segments together.
+        pub max_bytes: ByteSize = ByteSize::gib(20),
+        /// Size of a segment file.
+        pub segment_bytes: ByteSize = ByteSize::mib(64) => rules::at_least(ByteSize::kib(4)),
+    }
+}
+
+/// How targets are used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The one target.
+    Single,
+    /// The first healthy one in the order given; back to an earlier one when it is healthy again.
+    Failover,
+    /// Streams spread over the healthy ones by rendezvous hashing.
+    LoadBalance,
+}
+/// Protocol to send with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Ours.
+    V2,
+    /// The legacy one.
+    V1,
+}
+
+impl NodeSettings {
+    /// The time zone of hours; the machine's own for `"Local"`.
+    pub fn zone(&self) -> Result<jiff::tz::TimeZone, jiff::Error> {
+        match self.time_zone.as_str() {
+            "Local" => Ok(jiff::tz::TimeZone::system()),
+            name => jiff::tz::TimeZone::get(name),
+        }
+    }
+}
