@@ -1,0 +1,174 @@
+//! The [`Disk`] trait and the machine's file system behind it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// A file opened for appending and reading.
+#[allow(clippy::len_without_is_empty)] // a length in bytes, not a collection
+pub trait DiskFile: Send + Sync {
+    /// Writes all of `parts` at the end. On an error nothing is known of what was written: see [`DiskFile::set_len`].
+    fn append(&self, parts: &[&[u8]]) -> io::Result<()>;
+    /// Reads exactly `buf.len()` bytes at `offset`, or fails with `UnexpectedEof`.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts back (or grows with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// fdatasync: bytes and length are on the disk when it returns `Ok`. After an error the descriptor is not to be
+    /// trusted again: Linux has marked the pages clean, so a later success means nothing.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// What the durable parts ask of a file system. Two implementations: [`RealDisk`] and
+/// [`FaultyDisk`](crate::faulty::FaultyDisk).
+pub trait Disk: Send + Sync {
+    /// Creates a new file; fails with `AlreadyExists` when there is one.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Opens an existing file.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Whole file, or `NotFound`.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Renames within one file system, replacing `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn unlink(&self, path: &Path) -> io::Result<()>;
+    /// Creates a folder and its parents, durably.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+    /// fsync of a folder: its names are on the disk when it returns `Ok`.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Names of the files in a folder, sorted; empty when there is no such folder.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+}
+
+/// The machine's file system. Its errors name the operation and the path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealDisk;
+
+/// Adds operation and path to an error, keeping its kind.
+fn context(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+    let path = path.to_owned();
+    move |error| io::Error::new(error.kind(), format!("{operation} {}: {error}", path.display()))
+}
+
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn append(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match (&self.0).write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => IoSlice::advance_slices(&mut rest, count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.0.read_exact_at(buf, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.metadata().map(|meta| meta.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl Disk for RealDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(path);
+        Ok(Box::new(RealFile(file.map_err(context("create", path))?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).append(true).open(path);
+        Ok(Box::new(RealFile(file.map_err(context("open", path))?)))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path).map_err(context("read", path))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to).map_err(context("rename", from))
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path).map_err(context("unlink", path))
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        if dir.as_os_str().is_empty() || dir.is_dir() {
+            return Ok(());
+        }
+        let parent = dir.parent().unwrap_or(Path::new("."));
+        self.create_dir_all(parent)?;
+        match std::fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+            Err(error) => Err(context("create folder", dir)(error)),
+            Ok(()) => self.sync_dir(parent),
+        }
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        File::open(dir).and_then(|folder| folder.sync_all()).map_err(context("sync folder", dir))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let entries = match std::fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(context("list", dir))?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(context("list", dir))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+/// Folder of a path; `.` for a bare name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Replaces `path` by `bytes`: temporary file in the same folder, fsync, rename, fsync of the folder. After a crash
+/// the file is the old or the new one, whole.
+pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(disk, path, &[bytes]).map(drop)
+}
+
+/// [`replace`] by several parts; gives the new file, open.
+pub(crate) fn replace_with(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<Box<dyn DiskFile>> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    match disk.unlink(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(&temporary)?;
+    file.append(parts)?;
+    file.sync()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(parent(path))?;
+    Ok(file)
+}

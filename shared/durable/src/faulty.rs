@@ -1,0 +1,427 @@
+//! A disk in memory that behaves as badly as real ones may, for tests: it forgets what was not synced, tears writes,
+//! leaves zeros where data should be, fails fsyncs (and then drops the dirty data, as Linux does), and runs full.
+//!
+//! Everything random comes from one seed. After [`FaultyDisk::crash`] the content is what a power loss may leave; files opened before it
+//! only fail.
+
+use crate::disk::{Disk, DiskFile, parent};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Grain at which written data reaches the disk.
+const SECTOR_BYTES: usize = 512;
+
+/// A seeded generator (splitmix64), so that a failing case can be replayed.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+    /// Next 64 bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+    /// Below `limit`; 0 when that is 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next_u64().checked_rem(limit).unwrap_or(0)
+    }
+    /// One time in `times`.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    data: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+impl Node {
+    fn change(&mut self, change: Change) {
+        apply(&mut self.data, &change);
+        self.pending.push(change);
+    }
+}
+
+fn apply(data: &mut Vec<u8>, change: &Change) {
+    match change {
+        Change::Write { offset, bytes } => {
+            if data.len() < offset + bytes.len() {
+                data.resize(offset + bytes.len(), 0);
+            }
+            data[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+        Change::SetLen(length) => data.resize(*length, 0),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Naming {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+impl Naming {
+    fn folder(&self) -> &Path {
+        match self {
+            Naming::Link(path, _) | Naming::Unlink(path) | Naming::Rename(_, path) => parent(path),
+        }
+    }
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Naming::Link(path, node) => drop(names.insert(path.clone(), *node)),
+            Naming::Unlink(path) => drop(names.remove(path)),
+            Naming::Rename(from, to) => {
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+/// Faults to come.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// So many syncs from now one fails with EIO and drops the dirty data (1: the next one).
+    pub fail_sync_in: Option<u64>,
+    /// So many appends from now one fails with EIO, having written a random part.
+    pub fail_append_in: Option<u64>,
+    /// Bytes of all files together; beyond that ENOSPC, having written what fitted.
+    pub capacity: Option<u64>,
+    /// After so many more operations that change something, every operation fails until the crash (0: at once).
+    pub die_after: Option<u64>,
+}
+
+/// How often something was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// fsyncs of files.
+    pub syncs: u64,
+    /// fsyncs of folders.
+    pub dir_syncs: u64,
+    /// Operations that change something, in all.
+    pub changes: u64,
+}
+
+struct Inner {
+    nodes: Vec<Node>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    naming: Vec<Naming>,
+    faults: Faults,
+    counts: Counts,
+    epoch: u64,
+    random: Random,
+}
+
+/// The faulty disk. Clones are handles to the same disk. Folders need not be made.
+#[derive(Clone)]
+pub struct FaultyDisk(Arc<Mutex<Inner>>);
+
+impl FaultyDisk {
+    /// An empty disk; everything random on it comes from `seed`.
+    pub fn new(seed: u64) -> FaultyDisk {
+        FaultyDisk(Arc::new(Mutex::new(Inner {
+            nodes: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            naming: Vec::new(),
+            faults: Faults::default(),
+            counts: Counts::default(),
+            epoch: 0,
+            random: Random::new(seed),
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Sets the faults to come.
+    pub fn set_faults(&self, faults: Faults) {
+        self.inner().faults = faults;
+    }
+
+    /// How often something was done so far.
+    pub fn counts(&self) -> Counts {
+        self.inner().counts
+    }
+
+    /// Power loss: what was not synced is lost, torn, turned to zeros or kept, at random. Clears the faults.
+    pub fn crash(&self) {
+        self.inner().crash();
+    }
+
+    /// Damage at rest: passes the bytes of a file to `damage`, durably. False when there is no such file.
+    pub fn damage(&self, path: &Path, damage: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut inner = self.inner();
+        let Some(number) = inner.names.get(path).copied() else { return false };
+        let node = &mut inner.nodes[number];
+        damage(&mut node.data);
+        node.durable = node.data.clone();
+        node.pending.clear();
+        true
+    }
+
+    /// All files, sorted.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.inner().names.keys().cloned().collect()
+    }
+}
+
+impl Inner {
+    /// Counts an operation that changes something; fails when the disk is to be dead by now.
+    fn changing(&mut self) -> io::Result<()> {
+        self.alive()?;
+        if let Some(left) = &mut self.faults.die_after {
+            *left = left.saturating_sub(1);
+        }
+        self.counts.changes += 1;
+        Ok(())
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.faults.die_after == Some(0) { Err(io::Error::other("the power is off")) } else { Ok(()) }
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|node| self.nodes[*node].data.len() as u64).sum()
+    }
+
+    fn name(&mut self, naming: Naming) {
+        naming.apply(&mut self.names);
+        self.naming.push(naming);
+    }
+
+    fn find(&self, path: &Path) -> io::Result<usize> {
+        let missing = || io::Error::new(ErrorKind::NotFound, format!("{}: no such file", path.display()));
+        self.names.get(path).copied().ok_or_else(missing)
+    }
+
+    fn crash(&mut self) {
+        let random = &mut self.random;
+        // Within a folder names reach the disk in their order; how far they came is chance.
+        let mut reached: BTreeMap<PathBuf, bool> = BTreeMap::new();
+        for naming in self.naming.drain(..) {
+            let goes_on = reached.entry(naming.folder().to_owned()).or_insert(true);
+            *goes_on &= !random.one_in(3);
+            if *goes_on {
+                naming.apply(&mut self.durable_names);
+            }
+        }
+        self.names = self.durable_names.clone();
+        for node in &mut self.nodes {
+            let mut data = std::mem::take(&mut node.durable);
+            let pending = std::mem::take(&mut node.pending);
+            survive(random, &mut data, &pending);
+            node.durable = data.clone();
+            node.data = data;
+        }
+        self.faults = Faults::default();
+        self.epoch += 1;
+    }
+}
+
+/// Applies to `data` what of the pending changes a power loss lets through.
+fn survive(random: &mut Random, data: &mut Vec<u8>, pending: &[Change]) {
+    if pending.is_empty() || random.one_in(3) {
+        return;
+    }
+    let count = random.below(pending.len() as u64 + 1) as usize;
+    for change in &pending[..count] {
+        match change {
+            Change::SetLen(_) => apply(data, change),
+            Change::Write { offset, bytes } => {
+                // The length may be there without the data: each sector is written or stays as it was (zeros beyond the end).
+                let torn = if random.one_in(3) {
+                    random.below(bytes.len() as u64 + 1) as usize
+                } else {
+                    bytes.len()
+                };
+                let all = random.one_in(2);
+                if data.len() < offset + torn {
+                    data.resize(offset + torn, 0);
+                }
+                let mut at = 0;
+                while at < torn {
+                    let end = (at + SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(torn);
+                    if all || random.one_in(2) {
+                        data[offset + at..offset + end].copy_from_slice(&bytes[at..end]);
+                    }
+                    at = end;
+                }
+            }
+        }
+    }
+}
+
+struct FaultyFile {
+    disk: FaultyDisk,
+    node: usize,
+    epoch: u64,
+}
+
+impl FaultyFile {
+    fn inner(&self) -> io::Result<MutexGuard<'_, Inner>> {
+        let inner = self.disk.inner();
+        inner.alive()?;
+        if inner.epoch != self.epoch {
+            return Err(io::Error::other("opened before the crash"));
+        }
+        Ok(inner)
+    }
+}
+
+/// Counts down to a fault; true when it is due.
+fn due(fault: &mut Option<u64>) -> bool {
+    let Some(left) = fault else { return false };
+    *left = left.saturating_sub(1);
+    let due = *left == 0;
+    if due {
+        *fault = None;
+    }
+    due
+}
+
+impl DiskFile for FaultyFile {
+    fn append(&self, parts: &[&[u8]]) -> io::Result<()> {
+        let mut inner = self.inner()?;
+        inner.changing()?;
+        let mut bytes = parts.concat();
+        let mut result = Ok(());
+        if let Some(capacity) = inner.faults.capacity {
+            let room = usize::try_from(capacity.saturating_sub(inner.used())).unwrap_or(usize::MAX);
+            if room < bytes.len() {
+                bytes.truncate(room);
+                result = Err(ErrorKind::StorageFull.into());
+            }
+        }
+        if due(&mut inner.faults.fail_append_in) {
+            let part = inner.random.below(bytes.len() as u64 + 1) as usize;
+            bytes.truncate(part);
+            result = Err(io::Error::other("input/output error on write"));
+        }
+        let offset = inner.nodes[self.node].data.len();
+        inner.nodes[self.node].change(Change::Write { offset, bytes });
+        result
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let inner = self.inner()?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buf.len());
+        buf.copy_from_slice(inner.nodes[self.node].data.get(start..end).ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inner()?.nodes[self.node].data.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.inner()?;
+        inner.changing()?;
+        inner.nodes[self.node].change(Change::SetLen(len as usize));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut inner = self.inner()?;
+        inner.changing()?;
+        inner.counts.syncs += 1;
+        let failed = due(&mut inner.faults.fail_sync_in);
+        let node = &mut inner.nodes[self.node];
+        if failed {
+            // The pages are marked clean: readers still see them, the disk never will.
+            node.pending.clear();
+            return Err(io::Error::other("input/output error on fsync"));
+        }
+        let pending = std::mem::take(&mut node.pending);
+        let mut durable = std::mem::take(&mut node.durable);
+        pending.iter().for_each(|change| apply(&mut durable, change));
+        node.durable = durable;
+        Ok(())
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut inner = self.inner();
+        inner.changing()?;
+        if inner.names.contains_key(path) {
+            return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{} exists", path.display())));
+        }
+        let node = inner.nodes.len();
+        inner.nodes.push(Node::default());
+        inner.name(Naming::Link(path.to_owned(), node));
+        Ok(Box::new(FaultyFile { disk: self.clone(), node, epoch: inner.epoch }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let inner = self.inner();
+        inner.alive()?;
+        Ok(Box::new(FaultyFile { disk: self.clone(), node: inner.find(path)?, epoch: inner.epoch }))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let inner = self.inner();
+        inner.alive()?;
+        Ok(inner.nodes[inner.find(path)?].data.clone())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.changing()?;
+        inner.find(from)?;
+        inner.name(Naming::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.changing()?;
+        inner.find(path)?;
+        inner.name(Naming::Unlink(path.to_owned()));
+        Ok(())
+    }
+
+    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
+        self.inner().alive()
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.changing()?;
+        inner.counts.dir_syncs += 1;
+        let (reached, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut inner.naming).into_iter().partition(|naming| naming.folder() == dir);
+        inner.naming = rest;
+        reached.iter().for_each(|naming| naming.apply(&mut inner.durable_names));
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let inner = self.inner();
+        inner.alive()?;
+        let names = inner.names.keys().filter(|path| parent(path) == dir);
+        Ok(names.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+}

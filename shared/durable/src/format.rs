@@ -1,0 +1,204 @@
+//! Bytes of a log slot, version 1. All integers little-endian.
+//!
+//! | part | field | bytes | meaning |
+//! |---|---|---|---|
+//! | head | magic | 8 | `LFLOG`, 0, 0, version 1 |
+//! |      | generation | 8 | grows by one with each snapshot; the newest good slot wins |
+//! |      | salt | 4 | differs between generations, so that stale bytes of another file never check out |
+//! |      | crc | 4 | crc32c of the 20 bytes before it |
+//! | record | length | 4 | of the payload, at most [`RECORD_BYTES_MAX`] |
+//! |        | kind | 1 | 1 start, 2 snapshot, 3 record |
+//! |        | sequence | 8 | 0 for the first record of a slot, then 1, 2, 3 … |
+//! |        | synced | 8 | records below this sequence were known to be on the disk when this one was written |
+//! |        | crc | 4 | crc32c of salt, length, kind, sequence, synced and payload |
+//! |        | payload | length | the owner's |
+//!
+//! The first record of a slot is a start or a snapshot, the others are records. A bad record is damage if a later one
+//! says that it was synced; otherwise it is the trace of a crash, and the log ends before it.
+
+/// Largest payload of a record, in bytes.
+pub const RECORD_BYTES_MAX: usize = 256 << 20;
+pub(crate) const HEAD_BYTES: usize = 24;
+pub(crate) const RECORD_HEAD_BYTES: usize = 25;
+const MAGIC: [u8; 8] = *b"LFLOG\0\0\x01";
+/// Records further ahead than this are no continuation of the log.
+const SEQUENCE_JUMP_MAX: u64 = 1 << 24;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Start = 1,
+    Snapshot = 2,
+    Record = 3,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Kind> {
+        [Kind::Start, Kind::Snapshot, Kind::Record].into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+pub(crate) fn salt_of(generation: u64) -> u32 {
+    crc32c::crc32c(&generation.to_le_bytes())
+}
+
+pub(crate) fn head(generation: u64) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..16].copy_from_slice(&generation.to_le_bytes());
+    bytes[16..20].copy_from_slice(&salt_of(generation).to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..20]);
+    bytes[20..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn record_crc(salt: u32, head: &[u8], payload: &[u8]) -> u32 {
+    let crc = crc32c::crc32c(&salt.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c_append(crc, head), payload)
+}
+
+pub(crate) fn record_head(
+    generation: u64,
+    kind: Kind,
+    sequence: u64,
+    synced: u64,
+    payload: &[u8],
+) -> [u8; RECORD_HEAD_BYTES] {
+    let mut bytes = [0; RECORD_HEAD_BYTES];
+    bytes[..4].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    bytes[4] = kind as u8;
+    bytes[5..13].copy_from_slice(&sequence.to_le_bytes());
+    bytes[13..21].copy_from_slice(&synced.to_le_bytes());
+    let crc = record_crc(salt_of(generation), &bytes[..21], payload);
+    bytes[21..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Little-endian integer of up to 8 bytes.
+fn integer(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// What a slot file holds.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) generation: u64,
+    pub(crate) snapshot: Option<Vec<u8>>,
+    pub(crate) records: Vec<Vec<u8>>,
+    pub(crate) sequence_next: u64,
+    /// Length up to the end of the last good record.
+    pub(crate) good_bytes: u64,
+    pub(crate) torn_bytes: u64,
+    pub(crate) damaged_records: u64,
+}
+
+struct Record<'a> {
+    kind: Kind,
+    sequence: u64,
+    synced: u64,
+    payload: &'a [u8],
+}
+
+/// The record at the start of `bytes`, if there is a whole good one whose sequence is not below `sequence_min`.
+fn record_at(bytes: &[u8], salt: u32, sequence_min: u64) -> Option<Record<'_>> {
+    let head = bytes.get(..RECORD_HEAD_BYTES)?;
+    let length = usize::try_from(integer(&head[..4])).ok().filter(|length| *length <= RECORD_BYTES_MAX)?;
+    let kind = Kind::from_byte(head[4])?;
+    let sequence = integer(&head[5..13]);
+    if sequence < sequence_min || sequence - sequence_min > SEQUENCE_JUMP_MAX {
+        return None;
+    }
+    let payload = bytes.get(RECORD_HEAD_BYTES..RECORD_HEAD_BYTES + length)?;
+    (u64::from(record_crc(salt, &head[..21], payload)) == integer(&head[21..])).then_some(Record {
+        kind,
+        sequence,
+        synced: integer(&head[13..21]),
+        payload,
+    })
+}
+
+/// Reads a slot; `None` when its head or first record is no good, so that nothing in it can be used.
+pub(crate) fn parse(bytes: &[u8]) -> Option<Slot> {
+    let head_bytes = bytes.get(..HEAD_BYTES)?;
+    let generation = integer(&head_bytes[8..16]);
+    if head_bytes != head(generation) {
+        return None;
+    }
+    let salt = salt_of(generation);
+    let first = record_at(&bytes[HEAD_BYTES..], salt, 0).filter(|first| first.sequence == 0)?;
+    let snapshot = match first.kind {
+        Kind::Start => None,
+        Kind::Snapshot => Some(first.payload.to_vec()),
+        Kind::Record => return None,
+    };
+    let mut at = HEAD_BYTES + RECORD_HEAD_BYTES + first.payload.len();
+    let mut slot = Slot {
+        generation,
+        snapshot,
+        records: Vec::new(),
+        sequence_next: 1,
+        good_bytes: at as u64,
+        torn_bytes: 0,
+        damaged_records: 0,
+    };
+    let mut found: Vec<(usize, Record<'_>)> = Vec::new();
+    while at < bytes.len() {
+        let sequence_min = found.last().map_or(1, |(_, record)| record.sequence + 1);
+        match record_at(&bytes[at..], salt, sequence_min).filter(|record| record.kind == Kind::Record) {
+            Some(record) => {
+                at += RECORD_HEAD_BYTES + record.payload.len();
+                found.push((at, record));
+            }
+            // Perhaps a bad record with good ones behind it: look for the next that checks out.
+            None => at += 1,
+        }
+    }
+    let synced = found.iter().map(|(_, record)| record.synced).max().unwrap_or(0);
+    for (end, record) in found {
+        if record.sequence > slot.sequence_next && synced <= slot.sequence_next {
+            break;
+        }
+        slot.damaged_records += record.sequence - slot.sequence_next;
+        slot.sequence_next = record.sequence + 1;
+        slot.records.push(record.payload.to_vec());
+        slot.good_bytes = end as u64;
+    }
+    slot.torn_bytes = bytes.len() as u64 - slot.good_bytes;
+    Some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_1_bytes_are_pinned() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&head(7)), "4c464c4f4700000107000000000000008eb771766c15f2f7");
+        let record = record_head(7, Kind::Record, 5, 4, b"payload");
+        assert_eq!(hex(&record), "070000000305000000000000000400000000000000d3eddd9b");
+    }
+
+    #[test]
+    fn a_damaged_record_is_passed_over_and_counted() {
+        let mut bytes = head(1).to_vec();
+        let mut starts = Vec::new();
+        for (sequence, payload) in [&b""[..], b"one", b"two", b"three"].into_iter().enumerate() {
+            starts.push(bytes.len());
+            let kind = if sequence == 0 { Kind::Start } else { Kind::Record };
+            bytes.extend(record_head(1, kind, sequence as u64, sequence as u64, payload));
+            bytes.extend(payload);
+        }
+        for byte in starts[2]..starts[3] {
+            let mut damaged = bytes.clone();
+            damaged[byte] ^= 1;
+            let slot = parse(&damaged).expect("a usable slot");
+            assert_eq!(slot.records, [b"one".to_vec(), b"three".to_vec()]);
+            assert_eq!((slot.damaged_records, slot.torn_bytes), (1, 0));
+        }
+        for cut in starts[3] + 1..bytes.len() {
+            let slot = parse(&bytes[..cut]).expect("a usable slot");
+            assert_eq!(slot.records, [b"one".to_vec(), b"two".to_vec()]);
+            assert_eq!((slot.damaged_records, slot.torn_bytes), (0, (cut - starts[3]) as u64));
+        }
+    }
+}

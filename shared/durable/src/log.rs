@@ -1,0 +1,254 @@
+//! The checksummed append log with snapshots, in two slot files.
+
+use crate::disk::{Disk, DiskFile, replace_with};
+use crate::format::{self, Kind, RECORD_BYTES_MAX, Slot};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Copies of damaged slots that are kept beside a log.
+const SET_ASIDE_MAX: usize = 8;
+/// A log that has grown by less than this since its snapshot is not worth another.
+const GROWTH_BYTES_MIN: u64 = 1 << 20;
+
+/// What [`Log::open`] found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Recovered {
+    /// Payload of the newest good snapshot.
+    pub snapshot: Option<Vec<u8>>,
+    /// Payloads of the records after it, in order.
+    pub records: Vec<Vec<u8>>,
+    /// What was wrong and what became of it.
+    pub report: RecoveryReport,
+}
+
+/// Damage found when a log was opened. All zero and empty after a clean stop; a crash may leave torn bytes.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Bytes of an unfinished last record that were cut.
+    pub torn_bytes: u64,
+    /// Records in the middle that did not check out and were passed over.
+    pub damaged_records: u64,
+    /// The newest slot could not be used (or is gone), an older generation was.
+    pub from_older_slot: bool,
+    /// There were files, but nothing usable in them.
+    pub unreadable: bool,
+    /// Copies of damaged files that were set aside.
+    pub set_aside: Vec<PathBuf>,
+}
+
+impl RecoveryReport {
+    /// Whether state may be missing: the owner must rebuild or cross-check.
+    pub fn is_suspect(&self) -> bool {
+        self.damaged_records > 0 || self.from_older_slot || self.unreadable
+    }
+}
+
+/// A checksummed append log with snapshots, in two slots `NAME.0` and `NAME.1`, one for each other generation.
+///
+/// [`append`](Log::append) only buffers, [`commit`](Log::commit) writes and fsyncs. After an error the log is poisoned and every further commit
+/// fails until [`snapshot`](Log::snapshot) has moved it to a fresh file in the other slot. A slot file appears under its name only
+/// when it is whole and on the disk, so an unreadable slot is damage and never the trace of a crash.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    name: String,
+    file: Box<dyn DiskFile>,
+    generation: u64,
+    sequence_next: u64,
+    /// Records below this sequence are on the disk.
+    synced_next: u64,
+    buffer: Vec<u8>,
+    snapshot_bytes: u64,
+    grown_bytes: u64,
+    unsynced: bool,
+    poisoned: bool,
+}
+
+impl Log {
+    /// Opens or creates the log `name` in `dir`. Never refuses because of damage: damaged files are copied aside, and the
+    /// report says what may be missing. Fails only when the disk does.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, name: &str) -> io::Result<(Log, Recovered)> {
+        disk.create_dir_all(dir)?;
+        let mut found = Vec::new();
+        for number in 0..2 {
+            match disk.read(&slot_path(dir, name, number)) {
+                Ok(bytes) => found.push((number, bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut report = RecoveryReport::default();
+        let mut best: Option<Slot> = None;
+        for (number, bytes) in &found {
+            let slot = format::parse(bytes).filter(|slot| slot.generation % 2 == *number);
+            if slot.as_ref().is_none_or(|slot| slot.damaged_records > 0) {
+                report.set_aside.extend(set_aside(&*disk, dir, name, bytes));
+            }
+            match slot {
+                Some(slot) if best.as_ref().is_none_or(|best| best.generation < slot.generation) => {
+                    best = Some(slot)
+                }
+                Some(_) => {}
+                None => report.from_older_slot = true,
+            }
+        }
+        let Some(slot) = best else {
+            report.unreadable = !found.is_empty();
+            report.from_older_slot = false;
+            return Log::create(disk, dir, name, report);
+        };
+        // From the second generation on both slots exist: a missing one may have been the newer.
+        report.from_older_slot |= found.len() < 2 && slot.generation > 1;
+        report.torn_bytes = slot.torn_bytes;
+        report.damaged_records = slot.damaged_records;
+        Log::reopen(disk, dir, name, slot, report)
+    }
+
+    fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        name: &str,
+        report: RecoveryReport,
+    ) -> io::Result<(Log, Recovered)> {
+        let generation = 1;
+        let file = write_slot(&*disk, dir, name, generation, Kind::Start, &[])?;
+        let log = Log::over(disk, dir, name, file, generation);
+        Ok((log, Recovered { report, ..Recovered::default() }))
+    }
+
+    fn reopen(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        name: &str,
+        slot: Slot,
+        report: RecoveryReport,
+    ) -> io::Result<(Log, Recovered)> {
+        let file = disk.open(&slot_path(dir, name, slot.generation % 2))?;
+        if slot.torn_bytes > 0 {
+            file.set_len(slot.good_bytes)?;
+            file.sync()?;
+        }
+        let mut log = Log::over(disk, dir, name, file, slot.generation);
+        log.sequence_next = slot.sequence_next;
+        log.snapshot_bytes = slot.snapshot.as_ref().map_or(0, |payload| payload.len() as u64);
+        log.grown_bytes = slot.good_bytes.saturating_sub(log.snapshot_bytes);
+        // What was read may still be in the page cache only: the next commit makes sure of it.
+        log.unsynced = true;
+        Ok((log, Recovered { snapshot: slot.snapshot, records: slot.records, report }))
+    }
+
+    fn over(disk: Arc<dyn Disk>, dir: &Path, name: &str, file: Box<dyn DiskFile>, generation: u64) -> Log {
+        Log {
+            disk,
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            file,
+            generation,
+            sequence_next: 1,
+            synced_next: 1,
+            buffer: Vec::new(),
+            snapshot_bytes: 0,
+            grown_bytes: 0,
+            unsynced: false,
+            poisoned: false,
+        }
+    }
+
+    /// Buffers one record. Its payload must be at most [`RECORD_BYTES_MAX`](crate::RECORD_BYTES_MAX) bytes.
+    pub fn append(&mut self, payload: &[u8]) {
+        assert!(
+            payload.len() <= RECORD_BYTES_MAX,
+            "a record of {} bytes in log {}",
+            payload.len(),
+            self.name
+        );
+        let head =
+            format::record_head(self.generation, Kind::Record, self.sequence_next, self.synced_next, payload);
+        self.sequence_next += 1;
+        self.buffer.extend_from_slice(&head);
+        self.buffer.extend_from_slice(payload);
+    }
+
+    /// Writes what is buffered, without fsync: it survives a kill, perhaps not a power loss.
+    pub fn write(&mut self) -> io::Result<()> {
+        if self.poisoned {
+            return Err(io::Error::other(format!(
+                "log {} failed earlier and waits for a snapshot",
+                self.name
+            )));
+        }
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.append(&[&self.buffer]);
+        self.poisoned = written.is_err();
+        self.grown_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.unsynced = true;
+        written
+    }
+
+    /// Writes what is buffered and fsyncs everything written so far.
+    pub fn commit(&mut self) -> io::Result<()> {
+        self.write()?;
+        if self.unsynced {
+            let synced = self.file.sync();
+            self.poisoned = synced.is_err();
+            synced?;
+            self.unsynced = false;
+            self.synced_next = self.sequence_next;
+        }
+        Ok(())
+    }
+
+    /// Replaces the log's content by a snapshot, in the other slot; durable when it returns. The payload must include all
+    /// that was appended, buffered records too. Heals a poisoned log; on an error the old slot stays.
+    pub fn snapshot(&mut self, payload: &[u8]) -> io::Result<()> {
+        let generation = self.generation + 1;
+        let file = write_slot(&*self.disk, &self.dir, &self.name, generation, Kind::Snapshot, payload);
+        // Had the rename come through but not its fsync, later records must not go to the older slot.
+        self.poisoned = self.poisoned || file.is_err();
+        let disk = self.disk.clone();
+        *self = Log::over(disk, &self.dir.clone(), &self.name.clone(), file?, generation);
+        self.snapshot_bytes = payload.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the log has grown enough that a snapshot is worth it.
+    pub fn wants_snapshot(&self) -> bool {
+        self.poisoned || self.grown_bytes > GROWTH_BYTES_MIN.max(2 * self.snapshot_bytes)
+    }
+
+    /// A write, commit or snapshot failed since the last good snapshot.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+}
+
+fn slot_path(dir: &Path, name: &str, number: u64) -> PathBuf {
+    dir.join(format!("{name}.{number}"))
+}
+
+fn write_slot(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    generation: u64,
+    kind: Kind,
+    payload: &[u8],
+) -> io::Result<Box<dyn DiskFile>> {
+    let head = format::head(generation);
+    let record = format::record_head(generation, kind, 0, 0, payload);
+    replace_with(disk, &slot_path(dir, name, generation % 2), &[&head, &record, payload])
+}
+
+/// Keeps a copy of damaged bytes, if there are not too many already and the disk takes it.
+fn set_aside(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+    let prefix = format!("{name}.damaged-");
+    let taken = disk.list(dir).ok()?;
+    let number = (0..SET_ASIDE_MAX).find(|number| !taken.contains(&format!("{prefix}{number}")))?;
+    let path = dir.join(format!("{prefix}{number}"));
+    crate::disk::replace(disk, &path, bytes).ok()?;
+    Some(path)
+}

@@ -1,0 +1,203 @@
+//! The log against a model, over the faulty disk: what was committed is there after any crash, in order; what was
+//! not may be there, but only as a prefix.
+
+#![allow(clippy::unwrap_used)] // a test may panic
+
+use logferry_durable::faulty::{Faults, FaultyDisk, Random};
+use logferry_durable::{Log, Recovered};
+use std::path::Path;
+use std::sync::Arc;
+
+const CASES: u64 = 3_000;
+
+fn dir() -> &'static Path {
+    Path::new("/state")
+}
+
+/// Cases to run: one, when a seed is given for replay.
+fn seeds() -> Box<dyn Iterator<Item = u64>> {
+    match std::env::var("LOGFERRY_LOG_SEED").ok().and_then(|text| text.parse().ok()) {
+        Some(seed) => Box::new(std::iter::once(seed)),
+        None => Box::new(0..CASES),
+    }
+}
+
+/// Appended numbers; `committed` of them are promised.
+#[derive(Default)]
+struct Model {
+    appended: Vec<u64>,
+    committed: usize,
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize(8 + (number as usize * 37) % 1_500, number as u8);
+    bytes
+}
+
+fn snapshot(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+/// All numbers that came back, snapshot first.
+fn numbers(recovered: &Recovered) -> Vec<u64> {
+    let number = |bytes: &[u8]| u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    let mut all: Vec<u64> = recovered.snapshot.iter().flat_map(|bytes| bytes.chunks(8)).map(number).collect();
+    for record in &recovered.records {
+        assert_eq!(record, &payload(number(record)), "a record came back changed");
+        all.push(number(record));
+    }
+    all
+}
+
+fn reopen(disk: &FaultyDisk, model: &mut Model, seed: u64) -> Log {
+    let (log, recovered) =
+        Log::open(Arc::new(disk.clone()), dir(), "log").expect("open never fails by damage");
+    assert!(!recovered.report.is_suspect(), "seed {seed}: {:?}", recovered.report);
+    let found = numbers(&recovered);
+    assert!(found.len() >= model.committed, "seed {seed}: {} of {} committed", found.len(), model.committed);
+    assert_eq!(found, model.appended[..found.len()], "seed {seed}: not a prefix");
+    model.appended.truncate(found.len());
+    model.committed = 0; // what was read back without a commit of ours is promised again after the next one
+    log
+}
+
+fn run(seed: u64) {
+    let mut random = Random::new(seed);
+    let disk = FaultyDisk::new(seed);
+    let mut model = Model::default();
+    let mut log = reopen(&disk, &mut model, seed);
+    for number in 0..60 {
+        match random.below(12) {
+            0..5 => {
+                log.append(&payload(number));
+                model.appended.push(number);
+            }
+            5 => drop(log.write()),
+            6..9 => {
+                if log.commit().is_ok() {
+                    model.committed = model.appended.len();
+                }
+            }
+            9 => {
+                if log.snapshot(&snapshot(&model.appended)).is_ok() {
+                    model.committed = model.appended.len();
+                }
+            }
+            10 => {
+                let capacity = random.one_in(4).then(|| random.below(20_000));
+                disk.set_faults(Faults {
+                    fail_sync_in: random.one_in(3).then(|| random.below(4) + 1),
+                    fail_append_in: random.one_in(3).then(|| random.below(4) + 1),
+                    capacity,
+                    die_after: None,
+                });
+            }
+            _ => {
+                disk.crash();
+                log = reopen(&disk, &mut model, seed);
+            }
+        }
+    }
+    disk.crash();
+    reopen(&disk, &mut model, seed);
+}
+
+#[test]
+fn what_was_committed_survives_crashes_failed_syncs_and_full_disks() {
+    for seed in seeds() {
+        let result = std::panic::catch_unwind(|| run(seed));
+        if let Err(panic) = result {
+            println!("replay: LOGFERRY_LOG_SEED={seed} cargo test -p logferry-durable --test log_model");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn a_crash_at_each_operation_of_a_run_loses_nothing_that_was_committed() {
+    for at in 1..60 {
+        for seed in 0..40 {
+            let disk = FaultyDisk::new(seed);
+            disk.set_faults(Faults { die_after: Some(at), ..Faults::default() });
+            let mut model = Model::default();
+            if let Ok((mut log, _)) = Log::open(Arc::new(disk.clone()), dir(), "log") {
+                for number in 0..12 {
+                    log.append(&payload(number));
+                    model.appended.push(number);
+                    let snapshot_now = number % 4 == 3;
+                    let done =
+                        if snapshot_now { log.snapshot(&snapshot(&model.appended)) } else { log.commit() };
+                    if done.is_ok() {
+                        model.committed = model.appended.len();
+                    }
+                }
+            }
+            disk.crash();
+            reopen(&disk, &mut model, seed);
+        }
+    }
+}
+
+#[test]
+fn any_flipped_byte_is_reported_and_costs_only_what_it_hit() {
+    let disk = FaultyDisk::new(1);
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    for number in 0..3 {
+        log.append(&number_bytes(number));
+    }
+    log.commit().unwrap();
+    let path = dir().join("log.1");
+    let mut length = 0;
+    disk.damage(&path, |bytes| length = bytes.len());
+    for byte in 0..length {
+        for bit in 0..8 {
+            disk.damage(&path, |bytes| bytes[byte] ^= 1 << bit);
+            let copy = disk.clone();
+            let (_, recovered) = Log::open(Arc::new(copy), dir(), "log").expect("opens");
+            let whole = recovered.records.len() == 3;
+            let told = recovered.report.is_suspect() || recovered.report.torn_bytes > 0;
+            assert!(whole || told, "byte {byte} bit {bit}: {recovered:?}");
+            for record in &recovered.records {
+                assert!((0..3).any(|number| *record == number_bytes(number)));
+            }
+            rewrite(&disk, &path);
+        }
+    }
+}
+
+fn number_bytes(number: u64) -> Vec<u8> {
+    format!("record {number}").into_bytes()
+}
+
+/// Puts the undamaged file back.
+fn rewrite(disk: &FaultyDisk, path: &Path) {
+    let fresh = FaultyDisk::new(1);
+    let (mut log, _) = Log::open(Arc::new(fresh.clone()), dir(), "log").unwrap();
+    for number in 0..3 {
+        log.append(&number_bytes(number));
+    }
+    log.commit().unwrap();
+    let mut good = Vec::new();
+    fresh.damage(path, |bytes| good = bytes.clone());
+    disk.damage(path, |bytes| *bytes = good);
+}
+
+#[test]
+fn random_bytes_as_slots_never_keep_a_log_from_opening() {
+    let mut random = Random::new(3);
+    for case in 0..500 {
+        let disk = FaultyDisk::new(case);
+        drop(Log::open(Arc::new(disk.clone()), dir(), "log").unwrap());
+        disk.damage(&dir().join("log.1"), |bytes| {
+            bytes.resize(random.below(400) as usize, 0);
+            bytes.iter_mut().for_each(|byte| *byte = random.next_u64() as u8);
+        });
+        let (mut log, recovered) = Log::open(Arc::new(disk.clone()), dir(), "log").expect("opens");
+        assert!(recovered.report.unreadable);
+        log.append(b"goes on");
+        log.commit().unwrap();
+        let (_, recovered) = Log::open(Arc::new(disk), dir(), "log").unwrap();
+        assert_eq!(recovered.records, [b"goes on".to_vec()]);
+    }
+}
