@@ -7,6 +7,7 @@
 pub mod chaos;
 pub mod compare;
 pub mod lines;
+pub mod mounts;
 pub mod program;
 pub mod relay;
 

@@ -1,0 +1,50 @@
+//! Promise 3: each process stays inside its budget, overload travels backwards, and everything resumes by itself.
+
+use logferry_tests::lines::many_lines;
+use logferry_tests::{Relay, RelayOptions, wait_until};
+use std::io::{Seek, SeekFrom, Write};
+use std::time::Duration;
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn with_the_spool_at_its_cap_memory_stays_small_and_all_resumes() {
+    let options = RelayOptions {
+        pack: "codec = \"none\"\n".to_owned(),
+        spool: "max_bytes = \"16MiB\"\n".to_owned(),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("bounded", &options);
+    let written = many_lines(70, 150_000);
+    assert!(written.len() as u64 > 64 * MIB, "more than spool and windows hold: {}", written.len());
+    std::fs::write(&relay.log_files[0], &written).expect("log file");
+    relay.collectors[0].start_and_wait();
+    relay.tailer.start_and_wait();
+    wait_until("the spool is full", Duration::from_secs(60), || {
+        relay.collectors[0].status().is_some_and(|status| status["problems"].to_string().contains("spool"))
+    });
+    assert!(relay.tailer.figure("lag_bytes") > 0);
+    relay.outputter.start_and_wait();
+    relay.wait_identical(&[written], Duration::from_secs(120));
+    for program in [&relay.tailer, &relay.collectors[0]] {
+        let peak = program.memory_peak() / MIB;
+        assert!(peak < 64, "{} used {peak} MiB", program.name);
+    }
+}
+
+#[test]
+fn a_line_of_one_gibibyte_does_not_grow_the_tailer() {
+    let mut relay = Relay::new("long-line", &RelayOptions { pack: String::new(), ..RelayOptions::default() });
+    // A hole: the file system gives zeros, no newline, and no disk space is used.
+    let mut log = std::fs::File::create(&relay.log_files[0]).expect("log file");
+    log.seek(SeekFrom::Start(1024 * MIB)).expect("seek");
+    log.write_all(b"\nthe next line is intact\n").expect("write");
+    relay.start();
+    relay.wait_acknowledged(Duration::from_secs(120));
+    let peak = relay.tailer.memory_peak() / MIB;
+    assert!(peak < 64, "the tailer used {peak} MiB");
+    let stored = relay.stored(0);
+    // Splitting adds no bytes: the pieces stand one after another.
+    assert_eq!(stored.len() as u64, 1024 * MIB + 25);
+    assert!(stored.ends_with(b"\nthe next line is intact\n"));
+}

@@ -1,0 +1,89 @@
+//! A full disk: no ack, backpressure, and all arrives once there is room.
+
+use logferry_tests::lines::many_lines;
+use logferry_tests::mounts::{Mounted, skipped};
+use logferry_tests::{Program, Relay, RelayOptions, wait_until};
+use std::path::Path;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+
+fn problems(program: &Program) -> String {
+    program.status().map_or_else(String::new, |status| status["problems"].to_string())
+}
+
+/// Packs that do not compress, so that small disks run full with small files.
+fn options() -> RelayOptions {
+    RelayOptions { pack: "codec = \"none\"\nmax_bytes = \"64KiB\"\n".to_owned(), ..RelayOptions::default() }
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    use std::io::Write;
+    let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("log file");
+    file.write_all(bytes).expect("append to the log file");
+}
+
+#[test]
+fn a_full_spool_disk_stops_the_tailer_and_all_arrives_later() {
+    let mut relay = Relay::new("spool-full", &options());
+    let folder = relay.collectors[0].var_dir.clone();
+    let Some(_disk) = Mounted::tmpfs(&folder, 4 * MIB) else {
+        return skipped("disk_full::spool", "a tmpfs cannot be mounted here (root is needed)");
+    };
+    relay.collectors[0].start_and_wait();
+    relay.tailer.start_and_wait();
+    let written = many_lines(40, 60_000);
+    append(&relay.log_files[0], &written);
+    wait_until("the collector reports its full disk", LIMIT, || problems(&relay.collectors[0]).contains("spool"));
+    assert!(relay.tailer.figure("lag_bytes") > 0, "the tailer has not been promised what has no room");
+    relay.outputter.start_and_wait();
+    relay.wait_identical(&[written], LIMIT);
+}
+
+#[test]
+fn a_full_output_disk_is_not_acknowledged_and_all_arrives_later() {
+    let mut relay = Relay::new("output-full", &options());
+    let Some(disk) = Mounted::tmpfs(&relay.output, 4 * MIB) else {
+        return skipped("disk_full::output", "a tmpfs cannot be mounted here (root is needed)");
+    };
+    relay.start();
+    let written = many_lines(41, 40_000);
+    append(&relay.log_files[0], &written);
+    wait_until("the outputter reports its full disk", LIMIT, || !matches!(&*problems(&relay.outputter), "" | "[]"));
+    disk.resize(256 * MIB);
+    relay.wait_identical(&[written], LIMIT);
+}
+
+/// Fills the disk of a program's state, lets lines come, makes room.
+fn full_state(test: &str, choose: fn(&mut Relay) -> &mut Program) {
+    let mut relay = Relay::new(test, &options());
+    let folder = choose(&mut relay).var_dir.clone();
+    let Some(_disk) = Mounted::tmpfs(&folder, 2 * MIB) else {
+        return skipped(test, "a tmpfs cannot be mounted here (root is needed)");
+    };
+    relay.start();
+    let mut written = many_lines(42, 500);
+    append(&relay.log_files[0], &written);
+    relay.wait_identical(&[written.clone()], LIMIT);
+
+    let ballast = folder.join("ballast");
+    let _ = std::fs::write(&ballast, vec![1; 2 * MIB as usize]); // fails when the disk is full, as it should
+    let more = many_lines(43, 20_000);
+    append(&relay.log_files[0], &more);
+    written.extend(more);
+    wait_until("the program reports its full disk", LIMIT, || !matches!(&*problems(choose(&mut relay)), "" | "[]"));
+    std::fs::remove_file(&ballast).expect("make room");
+    relay.wait_identical(&[written], LIMIT);
+    relay.wait_acknowledged(LIMIT);
+}
+
+#[test]
+fn a_full_state_disk_of_the_tailer_sends_nothing_that_is_not_journaled() {
+    full_state("tailer-state-full", |relay| &mut relay.tailer);
+}
+
+#[test]
+fn a_full_state_disk_of_the_outputter_acknowledges_nothing() {
+    full_state("outputter-state-full", |relay| &mut relay.outputter);
+}
