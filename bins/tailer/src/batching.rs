@@ -42,9 +42,8 @@ pub fn decide(waiting: &Waiting, limits: &BatchLimits, now: Instant) -> Leave {
     if waiting.unread == 0 {
         return Leave::Nothing;
     }
-    let many_lines = limits.lines > 0
-        && waiting.line_bytes > 0
-        && waiting.unread / waiting.line_bytes >= limits.lines;
+    let many_lines =
+        limits.lines > 0 && waiting.line_bytes > 0 && waiting.unread / waiting.line_bytes >= limits.lines;
     let due = waiting.since + limits.age;
     if waiting.in_flight == 0 || waiting.unread >= limits.bytes || many_lines || due <= now {
         Leave::Now

@@ -2,7 +2,7 @@
 
 use glob::Pattern;
 use logferry_node::config::{
-    ByteSize, Interval, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings,
+    ByteSize, Interval, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
 };
 use logferry_node::settings;
 use logferry_pack::{Codec, Name};
@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 
 /// Largest `max_bytes` and `max_line`, in bytes: a body that does not compress must still fit the default
 /// `pack_max` of a receiver (16 MiB) with its header.
-pub const PACK_RAW_MAX: u64 = 12 << 20;
+pub const PACK_RAW_MAX: ByteSize = ByteSize::mib(12);
 /// Smallest `max_bytes` and `max_line`, in bytes: the first line's KiB must fit with room to spare.
-pub const PACK_RAW_MIN: u64 = 4 << 10;
+pub const PACK_RAW_MIN: ByteSize = ByteSize::kib(4);
 
 /// Where shipping of a file begins that is there at the tailer's very first start for its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
@@ -28,13 +28,13 @@ settings! {
     /// `[[source]]`: a named set of files.
     pub struct SourceSettings {
         /// Name of the source in packs; one component of a path at the store.
-        pub name: String = String::new(),
+        pub name: String = String::new() => rules::node_name,
         /// Plain path or glob of the files to follow.
         pub path: String = String::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
         pub start: Start = Start::Beginning,
         /// Time between two looks at the files, should inotify stay silent (network file systems).
-        pub poll_interval: Interval = Interval::secs(1),
+        pub poll_interval: Interval = Interval::secs(1) => rules::at_least(Interval::ms(10)),
         /// Silence after which a file that was rotated away counts as finished.
         pub rotate_wait: Interval = Interval::secs(5),
     }
@@ -47,17 +47,17 @@ settings! {
         /// Level of the codec: zlib 1 to 9, zstd 1 to 19.
         pub level: i32 = 1,
         /// Most bytes of lines in one pack (a single longer line still makes one pack).
-        pub max_bytes: ByteSize = ByteSize::mib(1),
+        pub max_bytes: ByteSize = ByteSize::mib(1) => rules::between(PACK_RAW_MIN, PACK_RAW_MAX),
         /// Most lines in one pack; 0: no limit.
         pub max_lines: u64 = 0,
         /// Longest time lines gather while earlier packs of their file are in flight.
         pub max_age: Interval = Interval::ms(200),
         /// Length at which a line that has no end yet is split.
-        pub max_line: ByteSize = ByteSize::mib(1),
+        pub max_line: ByteSize = ByteSize::mib(1) => rules::between(PACK_RAW_MIN, PACK_RAW_MAX),
         /// Address of this host in packs; empty: the local address towards the first target.
         pub ip: String = String::new(),
         /// Threads that compress; 0: one for each core.
-        pub threads: u64 = 0,
+        pub threads: u64 = 0 => rules::between(0, 64),
     }
 }
 
@@ -127,9 +127,6 @@ impl SourceSettings {
             ));
         }
         Pattern::new(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
-        if self.poll_interval.0.is_zero() {
-            return Err(format!("source.poll_interval of \"{}\" must be more than 0", self.name));
-        }
         Ok(())
     }
 }
@@ -143,11 +140,6 @@ impl PackSettings {
         };
         if !levels.contains(&self.level) {
             return Err(format!("pack.level {} is out of range {levels:?} of the codec", self.level));
-        }
-        for (key, size) in [("max_bytes", self.max_bytes), ("max_line", self.max_line)] {
-            if !(PACK_RAW_MIN..=PACK_RAW_MAX).contains(&size.0) {
-                return Err(format!("pack.{key} must be from {PACK_RAW_MIN} to {PACK_RAW_MAX} bytes"));
-            }
         }
         if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
             return Err(format!("pack.ip \"{}\" is not an address", self.ip));
@@ -175,6 +167,7 @@ fn validate_send(send: &SendSettings) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logferry_node::config;
 
     fn good() -> TailerConfig {
         let source =
@@ -190,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_read_and_a_wrong_size_named_with_its_line() {
+        let text = |max_bytes: &str| {
+            format!(
+                "[[source]]\nname = \"a\"\npath = \"/a\"\nstart = \"end\"\n[pack]\nmax_bytes = \"{max_bytes}\"\n\
+                 [send]\nto = [\"127.0.0.1:1\"]\n"
+            )
+        };
+        let path = "tailer.toml";
+        let config: TailerConfig = config::parse(path, &text("64KiB")).expect("good");
+        assert_eq!((config.pack.max_bytes, config.source[0].start), (ByteSize::kib(64), Start::End));
+        let error = config::parse::<TailerConfig>(path, &text("1KiB")).expect_err("too small").to_string();
+        assert!(error.contains("tailer.toml:6"), "{error}");
+    }
+
+    #[test]
     fn a_plain_configuration_is_accepted() {
         assert_eq!(good().validate(), Ok(()));
     }
@@ -202,8 +210,6 @@ mod tests {
         assert!(refused(|c| c.source[0].path = "a***b".into()).contains("source.path"));
         assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("time patterns"));
         assert!(refused(|c| c.pack.level = 10).contains("pack.level"));
-        assert!(refused(|c| c.pack.max_bytes = ByteSize(1)).contains("pack.max_bytes"));
-        assert!(refused(|c| c.pack.max_line = ByteSize::mib(65)).contains("pack.max_line"));
         assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
         assert!(refused(|c| c.send.to.clear()).contains("send.to"));
         assert!(refused(|c| c.send.to.push("b:1".into())).contains("send.mode"));

@@ -114,8 +114,13 @@ impl Cutter {
             return self.split(limits);
         };
         let (end, lines) = self.limit_lines(fresh, newline, limits);
-        let piece =
-            Piece { offset: self.at, span: window.start + end + 1, unread: window.start, lines, split: false };
+        let piece = Piece {
+            offset: self.at,
+            span: window.start + end + 1,
+            unread: window.start,
+            lines,
+            split: false,
+        };
         self.at += piece.span as u64;
         let nothing_more = end == newline && !long_line;
         self.scanned = if nothing_more { (filled - piece.span) as u64 } else { 0 };

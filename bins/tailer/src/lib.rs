@@ -1,8 +1,46 @@
 //! The tailer: follows log files, cuts packs of whole lines, journals them, and sends them to the next tier.
+//!
+//! It never decodes packs, and it keeps no lines: the log file is its buffer, and the ledger says which bytes of it
+//! are in which pack and which are acknowledged.
+//!
+//! The parts that decide are pure: [`cutter`] (where a pack ends), [`batching`] (when it leaves), [`tracker`] (which
+//! file is which), [`ledger`] (what must not be forgotten), [`conflict`] (what is left to ship when the next tier
+//! knows better). Around them are a few threads that talk over channels ([`event`]):
+//!
+//! ```text
+//!  inotify ──▶ follower ── bytes ──▶ compress ── packs ──▶ shipper ──▶ link::Sender
+//!  (watch)     files, ledger         one per core          state log      │
+//!                 ▲  └──────────── records ──────────────────▲ │ ▲        │
+//!                 └───────────────── settled ──────────────────┘ └─ acks ─┘
+//! ```
+//!
+//! A path from file to wire for one line: it is read once into a pooled buffer, cut with its neighbours, journaled,
+//! compressed, and sent when the journal record is on the disk.
+//!
+//! ```
+//! use logferry_tailer::cutter::{CutLimits, Cutter, Look};
+//! let limits = CutLimits { pack_bytes: 64, line_bytes: 64, lines: 0 };
+//! let (mut cutter, file) = (Cutter::new(0), b"one\ntwo\nthr");
+//! let mut buffer = [0; 64];
+//! let window = cutter.window(&limits, 64);
+//! buffer[..file.len()].copy_from_slice(file);
+//! let Look::Cut(piece) = cutter.look(&buffer, window, file.len(), &limits) else { panic!("two whole lines") };
+//! assert_eq!((piece.span, piece.lines, cutter.partial_bytes()), (8, 2, 3));
+//! ```
 
 pub mod batching;
+pub mod compress;
 pub mod config;
 pub mod conflict;
 pub mod cutter;
+pub mod event;
+pub mod figures;
+pub mod files;
+mod follower;
+pub mod hour;
 pub mod identity;
+pub mod ledger;
+pub mod shipper;
+pub mod tailer;
 pub mod tracker;
+pub mod watch;

@@ -105,7 +105,10 @@ impl Tracker {
     /// The file that had `path` before another one took it, and is still followed.
     pub fn predecessor(&self, source: usize, path: &Path, key: FileKey) -> Option<FileNumber> {
         let had_path = |tracked: &Tracked| {
-            tracked.source == source && tracked.path == path && tracked.key != key && tracked.place != Place::Here
+            tracked.source == source
+                && tracked.path == path
+                && tracked.key != key
+                && tracked.place != Place::Here
         };
         self.files.iter().rev().find(|(_, tracked)| had_path(tracked)).map(|(number, _)| *number)
     }
@@ -139,7 +142,9 @@ impl Tracker {
         seen: &mut HashMap<FileNumber, bool>,
         decisions: &mut Vec<Decision>,
     ) {
-        let Some(tracked) = self.files.get(&number).filter(|tracked| tracked.source == source) else { return };
+        let Some(tracked) = self.files.get(&number).filter(|tracked| tracked.source == source) else {
+            return;
+        };
         let at_home = tracked.path == sighting.path;
         let before = seen.insert(number, at_home);
         match before {

@@ -1,0 +1,88 @@
+//! The threads that compress packs and write their headers.
+
+use crate::event::{Event, Job, Shared, ToShipper, pack_bytes};
+use crossbeam_channel::{Receiver, Sender};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use logferry_link::Outgoing;
+use logferry_pack::{Codec, Compressor, Header, Name, Ours, Pack, PackIdentity};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// What is the same in all packs of this node.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// Node name.
+    pub host: Name,
+    /// Address.
+    pub ip: String,
+    /// Time zone of hours and times.
+    pub zone: TimeZone,
+    /// Codec.
+    pub codec: Codec,
+    /// Its level.
+    pub level: i32,
+}
+
+/// Works until the follower is gone.
+pub fn run(
+    labels: &Labels,
+    mut compressor: Compressor,
+    jobs: &Receiver<Job>,
+    shipper: &Sender<ToShipper>,
+    follower: &Sender<Event>,
+    shared: &Arc<Shared>,
+) {
+    while let Ok(job) = jobs.recv() {
+        let (pack, buffer) = make_pack(labels, &mut compressor, job);
+        shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
+        // At the end of the process either may be gone: the pack is journaled, and cut again at the next start.
+        let _ = shipper.send(ToShipper::Packed(pack));
+        let _ = follower.send(Event::Buffer(buffer));
+    }
+}
+
+fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoing, Vec<u8>) {
+    let (began, clock) = (Timestamp::now(), Instant::now());
+    let body = compressor.compress(&job.buffer[..job.cut.span as usize]);
+    let identity =
+        PackIdentity { stream: job.stream, offset: job.cut.offset, span: job.cut.span, sum: job.cut.sum };
+    let ours = Ours {
+        host: labels.host.clone(),
+        source: job.source,
+        identity,
+        first: job.first,
+        raw: job.cut.span,
+        codec: labels.codec,
+        crc: crc32c::crc32c(&body),
+    };
+    let header = Header {
+        ip: labels.ip.clone(),
+        hour: job.cut.hour,
+        id: job.cut.id,
+        lines: job.cut.lines,
+        done: false,
+        repull: false,
+        ours: Some(ours),
+        origin_rest: stage(labels, began, clock),
+        hops: Vec::new(),
+    };
+    let pack = Pack { header, body };
+    let header = pack.encode_header();
+    (Outgoing { ticket: job.ticket, stream: job.stream, header, body: pack.body }, job.buffer)
+}
+
+fn stage(labels: &Labels, began: Timestamp, clock: Instant) -> serde_json::Map<String, serde_json::Value> {
+    let time =
+        |at: Timestamp| at.to_zoned(labels.zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.3f").to_string().into();
+    let elapse = format!("{:.3}ms", clock.elapsed().as_secs_f64() * 1e3);
+    [
+        ("stage".to_owned(), "make pack".into()),
+        ("st".to_owned(), time(began)),
+        ("ed".to_owned(), time(Timestamp::now())),
+        ("elapse".to_owned(), elapse.into()),
+    ]
+    .into_iter()
+    .collect()
+}

@@ -1,0 +1,95 @@
+//! Figures for the admin endpoint, written by the follower and read by whoever asks.
+
+use crate::event::Shared;
+use logferry_link::Sender;
+use logferry_node::admin::Status;
+use metrics::{counter, gauge};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Figures of the follower, in bytes or numbers.
+#[derive(Default, Debug)]
+pub struct Figures {
+    /// Open files.
+    pub files: AtomicU64,
+    /// Bytes in the files that are not acknowledged.
+    pub lag_bytes: AtomicU64,
+    /// Of these, bytes of last lines that have no end yet.
+    pub partial_bytes: AtomicU64,
+    /// Packs that are not settled.
+    pub queue_packs: AtomicU64,
+    /// Lines cut.
+    pub lines_total: AtomicU64,
+    /// Bytes cut.
+    pub bytes_total: AtomicU64,
+    /// Packs cut.
+    pub packs_total: AtomicU64,
+    /// Bytes that are known to be lost.
+    pub lost_bytes: AtomicU64,
+}
+
+impl Figures {
+    /// A pack was cut.
+    pub fn cut(&self, span: u64, lines: u64) {
+        self.packs_total.fetch_add(1, Ordering::Relaxed);
+        self.lines_total.fetch_add(lines, Ordering::Relaxed);
+        self.bytes_total.fetch_add(span, Ordering::Relaxed);
+        counter!("logferry_tailer_packs_total").increment(1);
+        counter!("logferry_tailer_lines_total").increment(lines);
+        counter!("logferry_tailer_bytes_total").increment(span);
+    }
+
+    /// Bytes cannot be shipped any more.
+    pub fn lost(&self, bytes: u64, reason: &'static str) {
+        self.lost_bytes.fetch_add(bytes, Ordering::Relaxed);
+        counter!("logferry_tailer_lost_bytes_total", "reason" => reason).increment(bytes);
+    }
+
+    /// What `/readyz` answers.
+    pub fn status(&self, name: &str, shared: &Shared, sender: &Sender) -> Status {
+        let health = sender.health();
+        let journal_down = shared.journal_down.load(Ordering::Acquire);
+        let mut problems = Vec::new();
+        if journal_down {
+            problems.push("the state log cannot be written: reading has stopped".to_owned());
+        }
+        if health.targets_up == 0 {
+            let cause = health.last_error.as_deref().unwrap_or("not connected yet");
+            problems.push(format!("no target is up: {cause}"));
+        }
+        Status {
+            role: "tailer".to_owned(),
+            name: name.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: problems.is_empty(),
+            problems,
+            figures: self.figures(shared, health.targets_up as u64, journal_down),
+            ..Status::default()
+        }
+    }
+
+    fn figures(&self, shared: &Shared, targets_up: u64, journal_down: bool) -> BTreeMap<String, u64> {
+        let get = |figure: &AtomicU64| figure.load(Ordering::Acquire);
+        let (lag, partial) = (get(&self.lag_bytes), get(&self.partial_bytes));
+        let figures = [
+            ("files", get(&self.files)),
+            ("lag_bytes", lag),
+            ("partial_bytes", partial),
+            ("caught_up", u64::from(lag == partial && get(&self.queue_packs) == 0)),
+            ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
+            ("queue_packs", get(&self.queue_packs)),
+            ("targets_up", targets_up),
+            ("journal_down", u64::from(journal_down)),
+            ("lines_total", get(&self.lines_total)),
+            ("bytes_total", get(&self.bytes_total)),
+            ("packs_total", get(&self.packs_total)),
+            ("lost_bytes", get(&self.lost_bytes)),
+        ];
+        for (name, value) in
+            ["lag_bytes", "queue_bytes", "files"].into_iter().zip([lag, figures[4].1, figures[0].1])
+        {
+            gauge!(format!("logferry_tailer_{name}")).set(value as f64);
+        }
+        figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

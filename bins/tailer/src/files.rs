@@ -1,0 +1,217 @@
+//! Files as the tailer reads them: identity and length by statx, bytes by pread, paths by glob.
+
+use crate::identity::{FileKey, HEAD_BYTES_MAX};
+use crate::ledger::record::Tail;
+use crate::tracker::Sighting;
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirEntryExt, FileExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes read at a time where whole packs are not needed.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What statx says of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// Identity.
+    pub key: FileKey,
+    /// Length in bytes.
+    pub size: u64,
+    /// Number of names.
+    pub links: u32,
+    /// Time of the last change, in nanoseconds since 1970.
+    pub changed_ns: i64,
+    /// A regular file.
+    pub is_file: bool,
+}
+
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// Facts of an open file.
+pub fn facts_of(file: &File) -> io::Result<Facts> {
+    Ok(facts(&rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, WANTED)?))
+}
+
+/// Facts of what a path leads to, through symbolic links.
+pub fn facts_at(path: &Path) -> io::Result<Facts> {
+    Ok(facts(&rustix::fs::statx(CWD, path, AtFlags::empty(), WANTED)?))
+}
+
+fn facts(statx: &Statx) -> Facts {
+    let nanoseconds =
+        |seconds: i64, rest: u32| seconds.wrapping_mul(1_000_000_000).wrapping_add(i64::from(rest));
+    let has_birth = statx.stx_mask & StatxFlags::BTIME.bits() != 0;
+    let born_ns = if has_birth { nanoseconds(statx.stx_btime.tv_sec, statx.stx_btime.tv_nsec) } else { 0 };
+    let device = (u64::from(statx.stx_dev_major) << 32) | u64::from(statx.stx_dev_minor);
+    Facts {
+        key: FileKey { device, inode: statx.stx_ino, born_ns },
+        size: statx.stx_size,
+        links: statx.stx_nlink,
+        changed_ns: nanoseconds(statx.stx_mtime.tv_sec, statx.stx_mtime.tv_nsec),
+        is_file: u32::from(statx.stx_mode) & 0o170_000 == 0o100_000,
+    }
+}
+
+/// Fills `buffer` from `offset` on, as far as the file has bytes; how many.
+pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The first bytes of a file, as many as may count for its head.
+pub fn read_head(file: &File, buffer: &mut [u8; HEAD_BYTES_MAX]) -> io::Result<usize> {
+    read_at(file, 0, buffer)
+}
+
+/// What a range of a file holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// crc32c.
+    pub sum: u32,
+    /// Number of newlines.
+    pub newlines: u64,
+}
+
+/// Looks through `span` bytes from `offset` on; `None` when the file ends before.
+pub fn content(file: &File, offset: u64, span: u64) -> io::Result<Option<Content>> {
+    let mut buffer = vec![0; CHUNK_BYTES.min(span.max(1) as usize)];
+    let mut content = Content { sum: 0, newlines: 0 };
+    let mut done = 0;
+    while done < span {
+        let wanted = (span - done).min(buffer.len() as u64) as usize;
+        let Some(at) = offset.checked_add(done) else { return Ok(None) };
+        if read_at(file, at, &mut buffer[..wanted])? < wanted {
+            return Ok(None);
+        }
+        content.sum = crc32c::crc32c_append(content.sum, &buffer[..wanted]);
+        content.newlines += bytecount::count(&buffer[..wanted], b'\n') as u64;
+        done += wanted as u64;
+    }
+    Ok(Some(content))
+}
+
+/// Whether a file still has the bytes of `tail`.
+pub fn has(file: &File, tail: &Tail) -> io::Result<bool> {
+    Ok(content(file, tail.offset, tail.span)?.is_some_and(|content| content.sum == tail.sum))
+}
+
+/// Offset after the last newline in the first `size` bytes; 0 when there is none.
+pub fn end_of_lines(file: &File, size: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut end = size;
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK_BYTES as u64);
+        let chunk = &mut buffer[..(end - start) as usize];
+        let filled = read_at(file, start, chunk)?;
+        if let Some(newline) = memchr::memrchr(b'\n', &chunk[..filled]) {
+            return Ok(start + newline as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Whether a path has wildcards.
+pub fn is_glob(path: &str) -> bool {
+    path.contains(['*', '?', '['])
+}
+
+/// The regular files that a path or glob leads to, oldest change first.
+pub fn sightings(path: &str) -> Vec<Sighting> {
+    let mut found: Vec<(i64, Sighting)> = if is_glob(path) {
+        // The pattern was checked with the configuration; folders that cannot be read are passed over.
+        glob::glob(path).into_iter().flatten().flatten().filter_map(sighting).collect()
+    } else {
+        sighting(PathBuf::from(path)).into_iter().collect()
+    };
+    found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+    found.into_iter().map(|(_, sighting)| sighting).collect()
+}
+
+fn sighting(path: PathBuf) -> Option<(i64, Sighting)> {
+    let facts = facts_at(&path).ok().filter(|facts| facts.is_file)?;
+    Some((facts.changed_ns, Sighting { path, key: facts.key, size: facts.size }))
+}
+
+/// The folder of a path; "." for a bare name.
+pub fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The folder of a glob before its first wildcard.
+pub fn fixed_folder(path: &str) -> PathBuf {
+    let fixed = &path[..path.find(['*', '?', '[']).unwrap_or(path.len())];
+    match fixed.rfind('/') {
+        Some(0) => PathBuf::from("/"),
+        Some(slash) => PathBuf::from(&fixed[..slash]),
+        None => PathBuf::from("."),
+    }
+}
+
+/// Looks for a file in a folder under any name.
+pub fn find_in(folder: &Path, key: FileKey) -> io::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.ino() != key.inode {
+            continue;
+        }
+        let path = entry.path();
+        if facts_at(&path).is_ok_and(|facts| facts.key == key) {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_lines_is_found_from_the_back() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a");
+        let check = |bytes: &[u8], expected: u64| {
+            std::fs::write(&path, bytes).expect("write");
+            let file = File::open(&path).expect("open");
+            assert_eq!(end_of_lines(&file, bytes.len() as u64).expect("read"), expected);
+        };
+        check(b"", 0);
+        check(b"no end", 0);
+        check(b"one\ntwo", 4);
+        let mut long = b"one\n".to_vec();
+        long.extend(vec![b'x'; 200_000]);
+        check(&long, 4);
+    }
+
+    #[test]
+    fn the_fixed_folder_of_a_glob_ends_before_its_first_wildcard() {
+        assert_eq!(fixed_folder("/var/log/*/a.log"), Path::new("/var/log"));
+        assert_eq!(fixed_folder("/var/log/a*.log"), Path::new("/var/log"));
+        assert_eq!(fixed_folder("/*.log"), Path::new("/"));
+        assert_eq!(fixed_folder("a*.log"), Path::new("."));
+    }
+
+    #[test]
+    fn a_renamed_file_is_found_by_its_identity() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a");
+        std::fs::write(&path, "x").expect("write");
+        let key = facts_at(&path).expect("facts").key;
+        std::fs::rename(&path, folder.path().join("b")).expect("rename");
+        assert_eq!(find_in(folder.path(), key).expect("list"), Some(folder.path().join("b")));
+    }
+}

@@ -1,0 +1,361 @@
+//! The follower: the thread that owns the files and the ledger. It waits for an event, lets a named function handle
+//! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
+
+mod scan;
+mod trouble;
+mod work;
+
+use crate::batching::BatchLimits;
+use crate::config::TailerConfig;
+use crate::cutter::{CutLimits, Cutter};
+use crate::event::{Changes, Event, Job, Shared, ToShipper};
+use crate::figures::Figures;
+use crate::ledger::stream::Stream;
+use crate::ledger::{Effect, Ledger, Verdict};
+use crate::tracker::{FileNumber, Place, Tracker};
+use crate::watch::Watch;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use logferry_link::Outgoing;
+use logferry_pack::{Name, StreamId};
+use scan::Source;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tracing::info;
+use work::Worked;
+
+/// How long a graceful stop waits for packs on their way.
+const STOP_WAIT: Duration = Duration::from_secs(4);
+/// Most events handled before cutting goes on.
+const BURST_MAX: usize = 1024;
+/// Figures of many files are summed up at most this often.
+const FIGURES_EVERY: Duration = Duration::from_millis(100);
+/// Up to this many files figures are summed up each time the follower goes to sleep.
+const FIGURES_FILES_FEW: usize = 64;
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    source: usize,
+    path: PathBuf,
+    handle: File,
+    key: crate::identity::FileKey,
+    /// Length when last seen, and whether names lead to it.
+    size: u64,
+    unlinked: bool,
+    /// When it last grew or moved.
+    quiet_since: Instant,
+    place: Place,
+    /// The file that had the path before; it goes first.
+    predecessor: Option<FileNumber>,
+    /// `None` until its first line is there.
+    stream: Option<StreamId>,
+    cutter: Cutter,
+    /// When the bytes that were not looked at yet were noticed.
+    waiting_since: Option<Instant>,
+    /// Usual length of a line.
+    line_bytes: u64,
+    /// In the queue of files to work on.
+    queued: bool,
+    /// It could not be read the last time.
+    failing: bool,
+}
+
+/// What the follower is made of.
+pub(crate) struct Parts {
+    pub config: TailerConfig,
+    pub zone: TimeZone,
+    pub ledger: Ledger,
+    pub events: Receiver<Event>,
+    pub jobs: Sender<Job>,
+    pub shipper: Sender<ToShipper>,
+    pub watch: Option<Watch>,
+    pub shared: Arc<Shared>,
+    pub figures: Arc<Figures>,
+    pub buffers: usize,
+}
+
+/// State of the follower's thread.
+pub(crate) struct Follower {
+    sources: Vec<Source>,
+    tracker: Tracker,
+    ledger: Ledger,
+    files: BTreeMap<FileNumber, Followed>,
+    by_stream: HashMap<StreamId, FileNumber>,
+    ready: VecDeque<FileNumber>,
+    timers: BTreeSet<(Instant, FileNumber)>,
+    folders: BTreeMap<i32, PathBuf>,
+    by_path: HashMap<PathBuf, FileNumber>,
+    searched_lost: bool,
+    buffers: Vec<Vec<u8>>,
+    cut_limits: CutLimits,
+    batch_limits: BatchLimits,
+    window: u64,
+    zone: TimeZone,
+    events: Receiver<Event>,
+    jobs: Sender<Job>,
+    shipper: Sender<ToShipper>,
+    watch: Option<Watch>,
+    shared: Arc<Shared>,
+    figures: Arc<Figures>,
+    figures_at: Option<Instant>,
+    stopping: Option<Instant>,
+}
+
+impl Follower {
+    pub(crate) fn new(parts: Parts) -> anyhow::Result<Follower> {
+        let pack = &parts.config.pack;
+        let cut_limits = CutLimits {
+            pack_bytes: pack.max_bytes.0 as usize,
+            line_bytes: pack.max_line.0 as usize,
+            lines: pack.max_lines,
+        };
+        let batch_limits =
+            BatchLimits { bytes: pack.max_bytes.0, lines: pack.max_lines, age: pack.max_age.0 };
+        let sources = parts.config.source.iter().map(Source::new).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Follower {
+            sources,
+            tracker: Tracker::default(),
+            ledger: parts.ledger,
+            files: BTreeMap::new(),
+            by_stream: HashMap::new(),
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            folders: BTreeMap::new(),
+            by_path: HashMap::new(),
+            searched_lost: false,
+            buffers: (0..parts.buffers).map(|_| vec![0; cut_limits.buffer_bytes()]).collect(),
+            cut_limits,
+            batch_limits,
+            window: parts.config.send.window.0,
+            zone: parts.zone,
+            events: parts.events,
+            jobs: parts.jobs,
+            shipper: parts.shipper,
+            watch: parts.watch,
+            shared: parts.shared,
+            figures: parts.figures,
+            figures_at: None,
+            stopping: None,
+        })
+    }
+
+    /// Works until it is told to stop, and saves the state.
+    pub(crate) fn run(mut self) {
+        while !self.is_done() {
+            if self.stopping.is_none() {
+                self.look_at_due_sources();
+                self.wake_due_files();
+                self.work_on_ready();
+            }
+            self.pass_on_records();
+            self.publish();
+            self.wait();
+        }
+        let left = self.ledger.unsettled();
+        if left > 0 {
+            info!(
+                packs = left,
+                "packs without an answer stay in the journal: the next start sends them again"
+            );
+        }
+        let _ = self.shipper.send(ToShipper::Finish(self.ledger.snapshot()));
+    }
+
+    fn is_done(&self) -> bool {
+        self.stopping.is_some_and(|due| self.ledger.unsettled() == 0 || due <= Instant::now())
+    }
+
+    fn wait(&mut self) {
+        let timeout = self.deadline().saturating_duration_since(Instant::now());
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => self.handle(event),
+            Err(RecvTimeoutError::Timeout) => return,
+            // All senders are held by threads that outlive this one.
+            Err(RecvTimeoutError::Disconnected) => self.stopping = Some(Instant::now()),
+        }
+        for _ in 0..BURST_MAX {
+            match self.events.try_recv() {
+                Ok(event) => self.handle(event),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        if let Some(due) = self.stopping {
+            return due;
+        }
+        if self.can_cut() && !self.ready.is_empty() {
+            return Instant::now();
+        }
+        let sources = self.sources.iter().map(|source| source.next_look).min();
+        let timer = self.timers.first().map(|(due, _)| *due);
+        let figures = self.figures_at;
+        let far = || Instant::now() + Duration::from_secs(3600);
+        [sources, timer, figures].into_iter().flatten().min().unwrap_or_else(far)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Changes(changes) => self.files_changed(&changes),
+            Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
+            Event::Buffer(buffer) => self.give_back(buffer),
+            Event::SnapshotWanted => {
+                self.pass_on_records();
+                let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));
+            }
+            Event::Resume => {}
+            Event::Stop => {
+                self.stopping.get_or_insert(Instant::now() + STOP_WAIT);
+            }
+        }
+    }
+
+    fn files_changed(&mut self, changes: &Changes) {
+        let now = Instant::now();
+        for (folder, name) in &changes.written {
+            let path = self.folders.get(folder).map(|folder| folder.join(name));
+            match path.and_then(|path| self.by_path.get(&path).copied()) {
+                Some(file) => self.queue(file),
+                None => self.queue_displaced(),
+            }
+        }
+        for source in &mut self.sources {
+            let listed = || source.watched.iter().any(|folder| changes.listings.contains(folder));
+            if changes.overflow || listed() {
+                source.next_look = now.max(source.last_look + scan::LOOK_APART).min(source.next_look);
+            }
+        }
+    }
+
+    /// Files that are no longer under the path that inotify would name.
+    fn queue_displaced(&mut self) {
+        let displaced: Vec<FileNumber> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.place != Place::Here)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in displaced {
+            self.queue(number);
+        }
+    }
+
+    fn settled(&mut self, ticket: u64, verdict: Verdict, pack: Option<Outgoing>) {
+        if let (Verdict::Conflict(_), Some(pack)) = (&verdict, pack)
+            && self.ledger.stream(pack.stream).is_some_and(|stream| stream.orphan)
+        {
+            // Nothing is left to compare with, and nothing to cut anew from.
+            let reason = "conflict".to_owned();
+            let _ = self.shipper.send(ToShipper::Quarantine { pack, reason });
+            return;
+        }
+        match self.ledger.settle(ticket, verdict) {
+            Effect::Stale => {}
+            Effect::Settled(stream) | Effect::Conflict(stream) => match self.by_stream.get(&stream) {
+                Some(file) => self.queue(*file),
+                None => self.finish_orphan(stream),
+            },
+        }
+    }
+
+    fn give_back(&mut self, mut buffer: Vec<u8>) {
+        let usual = self.cut_limits.buffer_bytes();
+        if buffer.len() != usual {
+            buffer = vec![0; usual];
+        }
+        self.buffers.push(buffer);
+    }
+
+    /// Whether there is a buffer, room in the window, and a state log that takes records.
+    fn can_cut(&self) -> bool {
+        !self.buffers.is_empty()
+            && !self.shared.journal_down.load(Ordering::Acquire)
+            && self.shared.held_bytes.load(Ordering::Relaxed) < self.window
+    }
+
+    fn queue(&mut self, number: FileNumber) {
+        let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) else { return };
+        file.queued = true;
+        // What was rotated away goes before what took its place.
+        if file.place == Place::Here {
+            self.ready.push_back(number);
+        } else {
+            self.ready.push_front(number);
+        }
+    }
+
+    fn wake_due_files(&mut self) {
+        let now = Instant::now();
+        while let Some((due, number)) = self.timers.first().copied() {
+            if due > now {
+                return;
+            }
+            self.timers.pop_first();
+            self.queue(number);
+        }
+    }
+
+    fn work_on_ready(&mut self) {
+        // One round: what is queued now. Events get their turn before the next.
+        for _ in 0..self.ready.len() {
+            if !self.can_cut() {
+                return;
+            }
+            let Some(number) = self.ready.pop_front() else { return };
+            if let Some(file) = self.files.get_mut(&number) {
+                file.queued = false;
+            }
+            match self.work(number) {
+                Worked::Again => self.queue(number),
+                Worked::At(due) => {
+                    self.timers.insert((due, number));
+                }
+                Worked::Rest => {}
+            }
+        }
+    }
+
+    fn pass_on_records(&mut self) {
+        for record in self.ledger.take_records() {
+            let _ = self.shipper.send(ToShipper::Record(record));
+        }
+    }
+
+    fn hour(&self) -> anyhow::Result<logferry_pack::Hour> {
+        let now = Timestamp::now().to_zoned(self.zone.clone());
+        crate::hour::of(&now)
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        if self.files.len() > FIGURES_FILES_FEW && self.figures_at.is_some_and(|due| now < due) {
+            return;
+        }
+        self.figures_at =
+            (self.files.len() > FIGURES_FILES_FEW && !self.ready.is_empty()).then_some(now + FIGURES_EVERY);
+        let mut lag = 0;
+        let mut partial = 0;
+        for file in self.files.values() {
+            let stream = file.stream.and_then(|stream| self.ledger.stream(stream));
+            lag += file.size.saturating_sub(stream.map_or(0, |stream| stream.frontier));
+            partial += if stream.is_some() { file.cutter.partial_bytes() } else { file.size };
+        }
+        let orphaned = |stream: &Stream| -> u64 { stream.entries.iter().map(|entry| entry.cut.span).sum() };
+        lag += self.ledger.streams().filter(|stream| stream.orphan).map(orphaned).sum::<u64>();
+        self.figures.files.store(self.files.len() as u64, Ordering::Relaxed);
+        self.figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
+        self.figures.partial_bytes.store(partial, Ordering::Relaxed);
+        self.figures.lag_bytes.store(lag, Ordering::Release);
+    }
+
+    fn name_of(&self, source: usize) -> Option<Name> {
+        self.sources.get(source).map(|source| source.name.clone())
+    }
+}

@@ -1,0 +1,288 @@
+//! Looking at the sources' paths: opening what is new, following what moved, finding again what a restart left.
+
+use super::{Followed, Follower};
+use crate::config::{SourceSettings, Start};
+use crate::cutter::Cutter;
+use crate::files;
+use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
+use crate::ledger::Meeting;
+use crate::ledger::record::Met;
+use crate::tracker::{Decision, FileNumber, Place, Sighting};
+use anyhow::Context;
+use logferry_pack::Name;
+use metrics::counter;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// Shortest time between two looks at a source whose folders keep changing.
+pub(super) const LOOK_APART: Duration = Duration::from_millis(20);
+
+/// A source at work.
+pub(super) struct Source {
+    pub(super) settings: SourceSettings,
+    pub(super) name: Name,
+    pub(super) next_look: Instant,
+    pub(super) last_look: Instant,
+    /// Watch descriptors of its folders.
+    pub(super) watched: BTreeSet<i32>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl Source {
+    pub(super) fn new(settings: &SourceSettings) -> anyhow::Result<Source> {
+        let now = Instant::now();
+        let name = Name::new(settings.name.as_str()).with_context(|| format!("source {}", settings.name))?;
+        Ok(Source {
+            settings: settings.clone(),
+            name,
+            next_look: now,
+            last_look: now,
+            watched: BTreeSet::new(),
+            folders: BTreeSet::from([files::fixed_folder(&settings.path)]),
+        })
+    }
+}
+
+impl Follower {
+    pub(super) fn look_at_due_sources(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.sources.len() {
+            if self.sources[index].next_look <= now {
+                self.look(index);
+            }
+        }
+        if !self.searched_lost {
+            self.searched_lost = true;
+            self.search_lost();
+        }
+    }
+
+    fn look(&mut self, index: usize) {
+        self.watch_folders(index);
+        let source = &mut self.sources[index];
+        source.last_look = Instant::now();
+        source.next_look = source.last_look + source.settings.poll_interval.0;
+        let sightings = files::sightings(&source.settings.path);
+        for sighting in &sightings {
+            let folder = files::folder_of(&sighting.path);
+            if !source.folders.contains(&folder) {
+                source.folders.insert(folder);
+                source.next_look = source.last_look;
+            }
+        }
+        for decision in self.tracker.look(index, &sightings) {
+            match decision {
+                Decision::Open(sighting) => self.open(index, &sighting),
+                Decision::Size(number, size) => self.sized(number, size),
+                Decision::Placed(number, place) => self.placed(number, place),
+            }
+        }
+        self.queue_displaced();
+        let name = self.sources[index].settings.name.clone();
+        self.ledger.source_started(&name);
+    }
+
+    fn watch_folders(&mut self, index: usize) {
+        let Some(watch) = &self.watch else { return };
+        let source = &mut self.sources[index];
+        // Adding a folder again costs one call and finds out when it was replaced by another.
+        for folder in &source.folders {
+            if let Ok(descriptor) = watch.add(folder) {
+                source.watched.insert(descriptor);
+                self.folders.insert(descriptor, folder.clone());
+            }
+        }
+    }
+
+    fn sized(&mut self, number: FileNumber, size: u64) {
+        if self.files.get(&number).is_some_and(|file| file.size != size || file.stream.is_none()) {
+            self.queue(number);
+        }
+    }
+
+    fn placed(&mut self, number: FileNumber, place: Place) {
+        let Some(file) = self.files.get_mut(&number) else { return };
+        info!(path = %file.path.display(), ?place, "the file is at another place");
+        file.place = place;
+        file.quiet_since = Instant::now();
+        self.queue(number);
+    }
+
+    fn open(&mut self, source: usize, sighting: &Sighting) {
+        match self.try_open(source, &sighting.path, Place::Here) {
+            Ok(number) => self.queue(number),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                counter!("logferry_tailer_open_failures_total").increment(1);
+                warn!(path = %sighting.path.display(), %error, "the file cannot be opened: trying again");
+            }
+        }
+    }
+
+    fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
+        let handle = File::open(path)?;
+        let facts = files::facts_of(&handle)?;
+        // Between the look and the opening another file may have come there.
+        if let Some(known) = self.tracker.find(facts.key) {
+            return Ok(known);
+        }
+        let attached = self.attach(source, path, &handle, facts.key, facts.size)?;
+        let home = attached.home.unwrap_or_else(|| path.to_owned());
+        let number = self.tracker.opened(source, home.clone(), facts.key, place);
+        let predecessor = self.tracker.predecessor(source, &home, facts.key);
+        let now = Instant::now();
+        if let Some(stream) = attached.stream {
+            self.by_stream.insert(stream, number);
+        }
+        self.by_path.insert(path.to_owned(), number);
+        self.files.insert(
+            number,
+            Followed {
+                source,
+                path: path.to_owned(),
+                handle,
+                key: facts.key,
+                size: facts.size,
+                unlinked: false,
+                quiet_since: now,
+                place,
+                predecessor,
+                stream: attached.stream,
+                cutter: Cutter::new(attached.at),
+                waiting_since: None,
+                line_bytes: 0,
+                queued: false,
+                failing: false,
+            },
+        );
+        Ok(number)
+    }
+
+    /// Finds the stream of a file that was just opened: the one it was before a restart, or a new one.
+    fn attach(
+        &mut self,
+        source: usize,
+        path: &Path,
+        handle: &File,
+        key: FileKey,
+        size: u64,
+    ) -> io::Result<Attached> {
+        let mut head_bytes = [0; HEAD_BYTES_MAX];
+        let filled = files::read_head(handle, &mut head_bytes)?;
+        let head_bytes = &head_bytes[..filled];
+        if let Some(id) = self.ledger.current(key)
+            && let Some(stream) = self.ledger.stream(id)
+        {
+            let home = PathBuf::from(OsStr::from_bytes(&stream.met.path));
+            let same = stream.met.head.agrees(head_bytes) && size >= stream.frontier;
+            if same && !stream.orphan {
+                return Ok(Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) });
+            }
+            self.bytes_gone(id, path, "replaced");
+        }
+        let Some(head) = Head::complete(head_bytes) else { return Ok(Attached::new_file()) };
+        let settings = &self.sources[source].settings;
+        let at_end = settings.start == Start::End && !self.ledger.is_source_started(&settings.name);
+        let first = if at_end { files::end_of_lines(handle, size)? } else { 0 };
+        let stream = self.meet(source, path, key, head, first);
+        Ok(Attached { stream, at: first, home: None })
+    }
+
+    /// A new stream for a file.
+    pub(super) fn meet(
+        &mut self,
+        source: usize,
+        path: &Path,
+        key: FileKey,
+        head: Head,
+        first: u64,
+    ) -> Option<logferry_pack::StreamId> {
+        let name = self.name_of(source)?;
+        let before = self.ledger.current(key);
+        let path_bytes = path.as_os_str().as_bytes();
+        let stream = self.ledger.meet(&Meeting { source: name.as_str(), path: path_bytes, key, head, first });
+        info!(path = %path.display(), %stream, first, "following a file");
+        if let Some(before) = before {
+            self.finish_orphan(before);
+        }
+        Some(stream)
+    }
+
+    /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
+    fn search_lost(&mut self) {
+        let lost: Vec<Met> = self
+            .ledger
+            .streams()
+            .filter(|stream| !self.by_stream.contains_key(&stream.met.stream))
+            .map(|stream| stream.met.clone())
+            .collect();
+        for met in lost {
+            let Some(source) = self.sources.iter().position(|source| source.settings.name == met.source)
+            else {
+                warn!(source = met.source, stream = %met.stream, "the source is no longer configured: its file waits");
+                continue;
+            };
+            self.search(source, &met);
+        }
+    }
+
+    fn search(&mut self, source: usize, met: &Met) {
+        let path = PathBuf::from(OsStr::from_bytes(&met.path));
+        if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
+            self.bytes_gone(met.stream, &path, "replaced");
+            self.finish_orphan(met.stream);
+            return;
+        }
+        let mut folders = self.sources[source].folders.clone();
+        folders.insert(files::folder_of(&path));
+        let mut all_readable = true;
+        for folder in folders {
+            match files::find_in(&folder, met.key) {
+                Ok(Some(found)) => return self.found(source, met, &path, &found),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => all_readable = false,
+            }
+        }
+        if all_readable {
+            self.bytes_gone(met.stream, &path, "deleted");
+            self.ledger.finish(met.stream);
+        }
+    }
+
+    fn found(&mut self, source: usize, met: &Met, home: &Path, found: &Path) {
+        let replaced = files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
+        info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
+        match self.try_open(source, found, Place::Gone { replaced }) {
+            Ok(number) => {
+                let successor =
+                    self.files.iter().find(|(_, file)| file.path == home).map(|(number, _)| *number);
+                if let Some(successor) = successor.and_then(|successor| self.files.get_mut(&successor)) {
+                    successor.predecessor = Some(number);
+                }
+                self.queue(number);
+            }
+            Err(error) => warn!(path = %found.display(), %error, "the file cannot be opened"),
+        }
+    }
+}
+
+/// Where to begin with a file.
+struct Attached {
+    stream: Option<logferry_pack::StreamId>,
+    at: u64,
+    /// The path at which the stream was met.
+    home: Option<PathBuf>,
+}
+
+impl Attached {
+    fn new_file() -> Attached {
+        Attached { stream: None, at: 0, home: None }
+    }
+}

@@ -1,0 +1,198 @@
+//! When a file is not what it was: truncated, replaced in place, changed; and when the next tier says so.
+
+use super::Follower;
+use super::work::Worked;
+use crate::conflict::{coverage, divide, has_evidence};
+use crate::cutter::Cutter;
+use crate::files;
+use crate::ledger::record::{Cut, Tail};
+use crate::ledger::stream::{Entry, Fate};
+use crate::tracker::FileNumber;
+use logferry_footprint::Remembered;
+use logferry_pack::StreamId;
+use metrics::counter;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use tracing::{error, info, warn};
+
+impl Follower {
+    /// The file is shorter than what was read of it: a new generation begins at its start.
+    pub(super) fn truncated(&mut self, number: FileNumber) -> Worked {
+        counter!("logferry_tailer_truncations_total").increment(1);
+        self.begin_again(number, "truncated")
+    }
+
+    /// The file begins with another line than before: it was cut and has grown again since.
+    pub(super) fn replaced(&mut self, number: FileNumber) -> Worked {
+        counter!("logferry_tailer_replacements_total").increment(1);
+        self.begin_again(number, "replaced")
+    }
+
+    fn begin_again(&mut self, number: FileNumber, reason: &'static str) -> Worked {
+        let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
+        let path = file.path.clone();
+        let unread = file.size.saturating_sub(file.cutter.at());
+        file.cutter = Cutter::new(0);
+        file.size = 0;
+        file.waiting_since = None;
+        let Some(id) = file.stream.take() else { return Worked::Again };
+        self.by_stream.remove(&id);
+        info!(path = %path.display(), stream = %id, reason, "the file begins again");
+        if unread > 0 {
+            error!(path = %path.display(), bytes = unread, reason, "bytes that were not read yet are gone");
+            self.figures.lost(unread, reason);
+        }
+        self.bytes_gone(id, &path, reason);
+        Worked::Again
+    }
+
+    /// No byte of a stream can be read any more. What is on its way may still arrive.
+    pub(super) fn bytes_gone(&mut self, id: StreamId, path: &Path, reason: &'static str) {
+        let lost = self.ledger.orphan(id);
+        if lost > 0 {
+            error!(
+                path = %path.display(), stream = %id, bytes = lost, reason,
+                "packs that were cut and not acknowledged cannot be cut again: their bytes may be lost"
+            );
+            self.figures.lost(lost, reason);
+        }
+    }
+
+    /// Forgets a stream without a file once its last pack is settled, and the file's next stream knows of it.
+    pub(super) fn finish_orphan(&mut self, id: StreamId) {
+        let Some(stream) = self.ledger.stream(id) else { return };
+        let key = stream.met.key;
+        if stream.orphan && stream.entries.is_empty() {
+            let followed = self.tracker.find(key).is_some();
+            if self.ledger.current(key) != Some(id) || !followed && self.searched_lost {
+                self.ledger.finish(id);
+            }
+        }
+    }
+
+    /// The file does not give the bytes of a journaled pack any more.
+    pub(super) fn content_changed(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+            return Ok(Worked::Rest);
+        };
+        if stream.in_flight() > 0 {
+            return Ok(Worked::Rest);
+        }
+        // If it still has the last bytes that were acknowledged, only what came after them is different.
+        let has_tail = match &stream.tail {
+            Some(tail) => files::has(&file.handle, tail)?,
+            None => true,
+        };
+        let first = if has_tail { stream.frontier } else { 0 };
+        let unsent = stream.entries.iter().filter(|entry| entry.fate == Fate::Unsent);
+        let lost: u64 = unsent.map(|entry| entry.cut.span).sum();
+        error!(
+            path = %file.path.display(), stream = %id, bytes = lost, from = first,
+            "the file has changed since packs were cut from it: what it holds now is shipped as a new stream"
+        );
+        self.figures.lost(lost, "changed");
+        self.regenerate(number, id, first, false);
+        Ok(Worked::Again)
+    }
+
+    fn regenerate(&mut self, number: FileNumber, old: StreamId, first: u64, keep: bool) {
+        let Some(new) = self.ledger.regenerate(old, first, keep) else { return };
+        counter!("logferry_tailer_generations_total").increment(1);
+        let end = self.ledger.stream(new).map_or(first, |stream| stream.cut_end());
+        self.by_stream.remove(&old);
+        self.by_stream.insert(new, number);
+        if let Some(file) = self.files.get_mut(&number) {
+            file.stream = Some(new);
+            file.cutter = Cutter::new(end);
+        }
+    }
+
+    /// The next tier has something else where a pack of ours goes: is it the same bytes, cut otherwise?
+    pub(super) fn resolve(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let Some(stream) = self.ledger.stream(id) else { return Ok(Worked::Rest) };
+        let Some(remembered) = stream.conflict.clone() else { return Ok(Worked::Rest) };
+        let tail = self.agreement(number, &remembered)?;
+        let entries = match tail {
+            Some(_) => self.uncovered(number, id, &coverage(&remembered))?,
+            None => None,
+        };
+        if let (Some(tail), Some(entries)) = (tail, entries) {
+            info!(stream = %id, frontier = remembered.frontier, "the next tier has these bytes already: going on from there");
+            counter!("logferry_tailer_conflicts_agreed_total").increment(1);
+            self.ledger.agree(id, tail, entries);
+            let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
+            if let Some(file) = self.files.get_mut(&number) {
+                file.cutter = Cutter::new(end);
+            }
+            return Ok(Worked::Again);
+        }
+        // Packs on their way under the old id may still be taken; only then is it known what is left.
+        let Some(stream) = self.ledger.stream(id).filter(|stream| stream.in_flight() == 0) else {
+            return Ok(Worked::Rest);
+        };
+        let first = stream.frontier;
+        warn!(stream = %id, first, "the next tier has other bytes under this stream: a new generation begins");
+        counter!("logferry_tailer_conflicts_disagreed_total").increment(1);
+        self.regenerate(number, id, first, true);
+        Ok(Worked::Again)
+    }
+
+    /// The remembered pack at the frontier, if the file has all remembered packs.
+    fn agreement(&self, number: FileNumber, remembered: &Remembered) -> io::Result<Option<Tail>> {
+        let Some(file) = self.files.get(&number).filter(|_| has_evidence(remembered)) else {
+            return Ok(None);
+        };
+        let mut at_frontier = None;
+        for pack in &remembered.packs {
+            let tail = Tail { offset: pack.0, span: pack.1, sum: pack.2 };
+            if !files::has(&file.handle, &tail)? {
+                return Ok(None);
+            }
+            if pack.1 > 0 && pack.0 + pack.1 == remembered.frontier {
+                at_frontier = Some(tail);
+            }
+        }
+        Ok(at_frontier)
+    }
+
+    /// The packs above the frontier without what is covered; `None` if that changes nothing.
+    fn uncovered(
+        &mut self,
+        number: FileNumber,
+        id: StreamId,
+        covered: &[Range<u64>],
+    ) -> io::Result<Option<Vec<Entry>>> {
+        let Some(stream) = self.ledger.stream(id) else { return Ok(None) };
+        let (source, old) = (stream.met.source.clone(), stream.entries.clone());
+        let mut entries = Vec::new();
+        let mut changed = false;
+        for entry in old {
+            let parts = divide(entry.cut.offset..entry.cut.end(), covered);
+            if parts.iter().all(|part| !part.covered) || entry.fate == Fate::Acked {
+                entries.push(entry);
+                continue;
+            }
+            changed = true;
+            let mut number_used = false;
+            for part in parts {
+                let mut cut = self.part_of(number, entry.cut, &part.range)?;
+                if !part.covered && std::mem::replace(&mut number_used, true) {
+                    cut.id = self.ledger.number(&source, cut.hour);
+                }
+                entries.push(Entry { cut, fate: if part.covered { Fate::Acked } else { Fate::Unsent } });
+            }
+        }
+        Ok(changed.then_some(entries))
+    }
+
+    fn part_of(&self, number: FileNumber, cut: Cut, range: &Range<u64>) -> io::Result<Cut> {
+        let (offset, span) = (range.start, range.end - range.start);
+        let content = match self.files.get(&number) {
+            Some(file) => files::content(&file.handle, offset, span)?,
+            None => None,
+        };
+        let content = content.ok_or_else(|| io::Error::other("the file became shorter"))?;
+        Ok(Cut { offset, span, sum: content.sum, lines: content.newlines, ..cut })
+    }
+}

@@ -1,0 +1,356 @@
+//! Work on one file: one look, at most one pack.
+
+use super::{Followed, Follower};
+use crate::batching::{Leave, Waiting, decide};
+use crate::cutter::{Cutter, Look, Piece};
+use crate::event::{Job, ToShipper};
+use crate::files;
+use crate::identity::{HEAD_BYTES_MAX, Head};
+use crate::ledger::record::Cut;
+use crate::tracker::{Age, Aging, FileNumber, Place, age};
+use logferry_pack::StreamId;
+use metrics::counter;
+use std::io;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// A file that could not be read is tried again after this time.
+const READ_RETRY: Duration = Duration::from_secs(1);
+/// Largest pack of the journal that is cut again; a larger span is taken for damage.
+const RESEND_SPAN_MAX: u64 = 64 << 20;
+
+/// What to do with a file after work on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Worked {
+    /// There is more to do at once.
+    Again,
+    /// Look again at this time.
+    At(Instant),
+    /// An event will tell.
+    Rest,
+}
+
+impl Follower {
+    pub(super) fn work(&mut self, number: FileNumber) -> Worked {
+        let worked = self.try_work(number);
+        let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
+        file.failing = worked.is_err();
+        match worked {
+            Ok(worked) => worked,
+            Err(error) => {
+                counter!("logferry_tailer_read_failures_total").increment(1);
+                warn!(path = %file.path.display(), %error, "the file cannot be read: trying again");
+                Worked::At(Instant::now() + READ_RETRY)
+            }
+        }
+    }
+
+    fn try_work(&mut self, number: FileNumber) -> io::Result<Worked> {
+        if !self.refresh(number)? || self.waits_for_predecessor(number) {
+            return Ok(if self.is_truncated(number) { self.truncated(number) } else { Worked::Rest });
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let Some(id) = file.stream else { return self.try_meet(number) };
+        let Some(stream) = self.ledger.stream(id) else { return Ok(Worked::Rest) };
+        if stream.conflict.is_some() {
+            return self.resolve(number, id);
+        }
+        let unsent = stream.next_unsent();
+        let unread = file.size.saturating_sub(file.cutter.seen_to());
+        if unsent.is_none() && unread == 0 && !file.cutter.is_over(&self.cut_limits) {
+            return self.at_end(number, id);
+        }
+        if !stream.may_send() {
+            return Ok(Worked::Rest);
+        }
+        if !self.has_its_head(number, id)? {
+            return Ok(self.replaced(number));
+        }
+        match unsent {
+            Some(cut) => self.resend(number, id, cut),
+            None => self.read_when_due(number, id),
+        }
+    }
+
+    /// Asks the file for its length; false when it is shorter than what was read of it.
+    fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
+        let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
+        let facts = files::facts_of(&file.handle)?;
+        file.unlinked = facts.links == 0;
+        if facts.size < file.read_to() {
+            return Ok(false);
+        }
+        if facts.size != file.size {
+            file.quiet_since = Instant::now();
+            file.size = facts.size;
+        }
+        if facts.size > file.cutter.seen_to() {
+            file.waiting_since.get_or_insert_with(Instant::now);
+        }
+        Ok(true)
+    }
+
+    fn is_truncated(&self, number: FileNumber) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        files::facts_of(&file.handle).is_ok_and(|facts| facts.size < file.read_to())
+    }
+
+    fn waits_for_predecessor(&self, number: FileNumber) -> bool {
+        let before = self.files.get(&number).and_then(|file| file.predecessor);
+        let Some(before) = before.and_then(|before| self.files.get(&before)) else { return false };
+        let unsent = |id: StreamId| {
+            self.ledger
+                .stream(id)
+                .is_some_and(|stream| stream.next_unsent().is_some() || stream.conflict.is_some())
+        };
+        !before.failing && before.stream.is_some_and(|id| before.size > before.cutter.seen_to() || unsent(id))
+    }
+
+    fn head_bytes(&self, number: FileNumber) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let filled = match self.files.get(&number) {
+            Some(file) => files::read_head(&file.handle, &mut bytes)?,
+            None => 0,
+        };
+        Ok((bytes, filled))
+    }
+
+    /// Whether the file still begins as its stream does: it may have been cut and have grown again since the last look.
+    fn has_its_head(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+        let (bytes, filled) = self.head_bytes(number)?;
+        Ok(self.ledger.stream(id).is_some_and(|stream| stream.met.head.agrees(&bytes[..filled])))
+    }
+
+    /// A file without a stream: has its first line come?
+    fn try_meet(&mut self, number: FileNumber) -> io::Result<Worked> {
+        let (bytes, filled) = self.head_bytes(number)?;
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let mut head = Head::complete(&bytes[..filled]);
+        if head.is_none() {
+            match self.age_of(file) {
+                Age::Living => return Ok(Worked::Rest),
+                Age::Until(due) => return Ok(Worked::At(due)),
+                Age::Rotated if filled == 0 => return Ok(Worked::Rest),
+                Age::Over if filled == 0 => {
+                    self.close(number);
+                    return Ok(Worked::Rest);
+                }
+                Age::Rotated | Age::Over => head = Head::finished(&bytes[..filled]),
+            }
+        }
+        let (source, path, key) = (file.source, file.path.clone(), file.key);
+        let stream = head.and_then(|head| self.meet(source, &path, key, head, 0));
+        let (Some(stream), Some(file)) = (stream, self.files.get_mut(&number)) else {
+            return Ok(Worked::Rest);
+        };
+        file.stream = Some(stream);
+        file.cutter = Cutter::new(0);
+        self.by_stream.insert(stream, number);
+        Ok(Worked::Again)
+    }
+
+    fn age_of(&self, file: &Followed) -> Age {
+        let aging = Aging {
+            place: file.place,
+            unlinked: file.unlinked,
+            quiet_since: file.quiet_since,
+            rotate_wait: self.sources[file.source].settings.rotate_wait.0,
+        };
+        age(&aging, Instant::now())
+    }
+
+    fn read_when_due(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let now = Instant::now();
+        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+            return Ok(Worked::Rest);
+        };
+        let waiting = Waiting {
+            unread: file.size.saturating_sub(file.cutter.seen_to()),
+            since: file.waiting_since.unwrap_or(now),
+            in_flight: stream.in_flight(),
+            line_bytes: file.line_bytes,
+        };
+        match decide(&waiting, &self.batch_limits, now) {
+            Leave::Nothing if !file.cutter.is_over(&self.cut_limits) => Ok(Worked::Rest),
+            Leave::At(due) => Ok(Worked::At(due)),
+            Leave::Nothing | Leave::Now => self.read(number, id),
+        }
+    }
+
+    fn read(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
+        let wanted = self.bytes_wanted(number);
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
+        let window = file.cutter.window(&self.cut_limits, wanted);
+        let read = files::read_at(&file.handle, window.offset, &mut buffer[window.start..window.end]);
+        let filled = match read {
+            Ok(count) => window.start + count,
+            Err(error) => {
+                self.buffers.push(buffer);
+                return Err(error);
+            }
+        };
+        file.size = file.size.max(window.offset - window.start as u64 + filled as u64);
+        match file.cutter.look(&buffer, window, filled, &self.cut_limits) {
+            Look::Cut(piece) => self.cut(number, id, piece, buffer),
+            Look::Partial => {
+                file.waiting_since = None;
+                self.buffers.push(buffer);
+                Ok(if filled == window.end { Worked::Again } else { self.at_end(number, id)? })
+            }
+        }
+    }
+
+    /// A guess of how many bytes `max_lines` lines are, so that not much more than that is read.
+    fn bytes_wanted(&self, number: FileNumber) -> usize {
+        let limit = self.cut_limits.pack_bytes;
+        let line_bytes = self.files.get(&number).map_or(0, |file| file.line_bytes);
+        if self.cut_limits.lines == 0 || line_bytes == 0 {
+            return limit;
+        }
+        let guess = self.cut_limits.lines.saturating_mul(line_bytes + line_bytes / 4).saturating_add(4096);
+        usize::try_from(guess).unwrap_or(limit).min(limit)
+    }
+
+    /// Numbers, journals and dispatches the pack at the front of `buffer`.
+    fn cut(
+        &mut self,
+        number: FileNumber,
+        id: StreamId,
+        piece: Piece,
+        mut buffer: Vec<u8>,
+    ) -> io::Result<Worked> {
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
+        let front = files::read_at(&file.handle, piece.offset, &mut buffer[..piece.unread]);
+        if !matches!(front, Ok(count) if count == piece.unread) {
+            // The file was cut meanwhile, or cannot be read: nothing was promised yet.
+            file.cutter = Cutter::new(piece.offset);
+            self.buffers.push(buffer);
+            return front.map(|_| Worked::Again);
+        }
+        file.waiting_since = None;
+        file.line_bytes =
+            (piece.span as u64).checked_div(piece.lines).map_or(file.line_bytes, |bytes| bytes.max(1));
+        if piece.split {
+            counter!("logferry_tailer_lines_split_total").increment(1);
+        }
+        let sum = crc32c::crc32c(&buffer[..piece.span]);
+        let hour = self.hour().map_err(io::Error::other)?;
+        if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
+            self.figures.cut(cut.span, cut.lines);
+            self.dispatch(id, cut, buffer);
+        }
+        Ok(Worked::Again)
+    }
+
+    fn dispatch(&mut self, id: StreamId, cut: Cut, buffer: Vec<u8>) {
+        let Some(ticket) = self.ledger.send(id, cut.offset) else { return };
+        self.pass_on_records();
+        let Some(stream) = self.ledger.stream(id) else { return };
+        let source = self.sources.iter().find(|source| source.name.as_str() == stream.met.source);
+        let Some(source) = source.map(|source| source.name.clone()) else { return };
+        let _ = self.shipper.send(ToShipper::Expect(ticket));
+        // There are as many places in the queue as buffers.
+        let _ = self.jobs.send(Job { ticket, buffer, cut, stream: id, first: stream.met.first, source });
+    }
+
+    /// Cuts a pack of the journal again, the same as it was.
+    fn resend(&mut self, number: FileNumber, id: StreamId, cut: Cut) -> io::Result<Worked> {
+        if cut.span > RESEND_SPAN_MAX {
+            return self.content_changed(number, id);
+        }
+        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
+        let span = cut.span as usize;
+        if buffer.len() < span {
+            buffer.resize(span, 0);
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let read = files::read_at(&file.handle, cut.offset, &mut buffer[..span]);
+        let same = matches!(read, Ok(count) if count == span) && crc32c::crc32c(&buffer[..span]) == cut.sum;
+        if same {
+            counter!("logferry_tailer_packs_resent_total").increment(1);
+            self.dispatch(id, cut, buffer);
+            return Ok(Worked::Again);
+        }
+        self.give_back(buffer);
+        read?;
+        self.content_changed(number, id)
+    }
+
+    /// Everything was looked through: is this the end of the file's life?
+    fn at_end(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        if file.place == Place::Here {
+            return Ok(Worked::Rest);
+        }
+        self.queue_successors(number);
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let judged = self.age_of(file);
+        match judged {
+            Age::Living => Ok(Worked::Rest),
+            Age::Until(due) => Ok(Worked::At(due)),
+            Age::Rotated | Age::Over if file.cutter.partial_bytes() > 0 => self.flush(number, id),
+            Age::Rotated => Ok(Worked::Rest),
+            Age::Over => {
+                if self.ledger.stream(id).is_none_or(|stream| stream.entries.is_empty()) {
+                    self.close(number);
+                }
+                Ok(Worked::Rest)
+            }
+        }
+    }
+
+    /// The last line of a file that was rotated away has no end, and none will come.
+    fn flush(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        let may_send = self.ledger.stream(id).is_some_and(|stream| stream.may_send());
+        if !may_send {
+            return Ok(Worked::Rest);
+        }
+        let Some(buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
+        let piece = self.files.get_mut(&number).and_then(|file| file.cutter.flush());
+        let (Some(piece), Some(file)) = (piece, self.files.get(&number)) else {
+            self.buffers.push(buffer);
+            return Ok(Worked::Rest);
+        };
+        counter!("logferry_tailer_unfinished_lines_total").increment(1);
+        warn!(path = %file.path.display(), bytes = piece.span, "the last line of a rotated file has no end: shipped as it is");
+        self.cut(number, id, piece, buffer)
+    }
+
+    fn queue_successors(&mut self, number: FileNumber) {
+        let successors: Vec<FileNumber> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.predecessor == Some(number) && file.size > file.cutter.seen_to())
+            .map(|(successor, _)| *successor)
+            .collect();
+        for successor in successors {
+            self.queue(successor);
+        }
+    }
+
+    /// The file is done with.
+    pub(super) fn close(&mut self, number: FileNumber) {
+        let Some(file) = self.files.remove(&number) else { return };
+        info!(path = %file.path.display(), "the file was read to its end");
+        self.tracker.closed(number);
+        if self.by_path.get(&file.path) == Some(&number) {
+            self.by_path.remove(&file.path);
+        }
+        if let Some(stream) = file.stream {
+            self.by_stream.remove(&stream);
+            self.ledger.finish(stream);
+        } else if let Some(orphan) = self.ledger.current(file.key)
+            && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
+        {
+            self.ledger.finish(orphan);
+        }
+    }
+}
+
+impl Followed {
+    /// Offset up to which bytes of the file were read.
+    fn read_to(&self) -> u64 {
+        if self.stream.is_some() { self.cutter.seen_to() } else { 0 }
+    }
+}

@@ -1,0 +1,407 @@
+//! The ledger: everything the tailer must not forget, as a pure state machine over records.
+//!
+//! Each change is a [`Record`] that is applied in memory and handed out by [`Ledger::take_records`], so that
+//! reading the log back is the same code as living through it.
+
+pub mod hours;
+pub mod record;
+pub mod stream;
+#[cfg(test)]
+mod tests;
+
+use crate::identity::{FileKey, Head, stream_id};
+use hours::HourBook;
+use logferry_durable::Recovered;
+use logferry_footprint::Remembered;
+use logferry_pack::{Hour, StreamId};
+use record::{Cut, KeptCut, Met, Record, Snapshot, Tail, decode, encode};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use stream::{Entry, Fate, Stream};
+
+/// Ids of earlier generations that are remembered for each file.
+const PAST_STREAMS_MAX: usize = 64;
+
+/// How the next tier settled a pack, as far as the ledger goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It took it.
+    Taken,
+    /// It had it.
+    Duplicate,
+    /// It refused it for good, and it is in quarantine.
+    Quarantined,
+    /// It has something else there.
+    Conflict(Remembered),
+}
+
+/// What a settled pack changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// The ticket is of a pack that was cut anew since: nothing.
+    Stale,
+    /// Settled.
+    Settled(StreamId),
+    /// A conflict waits to be dealt with.
+    Conflict(StreamId),
+}
+
+/// Where a new stream comes from.
+#[derive(Clone, Debug)]
+pub struct Meeting<'a> {
+    /// Name of the source.
+    pub source: &'a str,
+    /// Bytes of the path.
+    pub path: &'a [u8],
+    /// The file.
+    pub key: FileKey,
+    /// Its first line.
+    pub head: Head,
+    /// Offset at which shipping begins.
+    pub first: u64,
+}
+
+/// The state of a tailer.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    host: String,
+    suspect: bool,
+    undecodable: u64,
+    sources: BTreeSet<String>,
+    streams: BTreeMap<StreamId, Stream>,
+    current: HashMap<FileKey, StreamId>,
+    hours: HourBook,
+    tickets: HashMap<u64, StreamId>,
+    last_ticket: u64,
+    records: Vec<Record>,
+}
+
+impl Ledger {
+    /// The state that a log gave back. Damage is taken as missing records; see [`Ledger::is_suspect`].
+    pub fn recover(host: &str, recovered: &Recovered) -> Ledger {
+        let mut ledger = Ledger { host: host.to_owned(), ..Ledger::default() };
+        if let Some(payload) = &recovered.snapshot {
+            match decode::<Snapshot>(payload) {
+                Some(snapshot) => ledger.restore(snapshot),
+                None => ledger.undecodable += 1,
+            }
+        }
+        for payload in &recovered.records {
+            match decode::<Record>(payload) {
+                Some(record) => ledger.apply(record),
+                None => ledger.undecodable += 1,
+            }
+        }
+        ledger.suspect = recovered.report.is_suspect() || ledger.undecodable > 0;
+        ledger
+    }
+
+    /// Whether state may be missing. What is there is true all the same: a frontier was acknowledged, a pack was cut.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
+    /// Records that could not be read, by their content.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable
+    }
+
+    /// Records since the last call, as payloads, in order.
+    pub fn take_records(&mut self) -> Vec<Vec<u8>> {
+        self.records.drain(..).map(|record| encode(&record)).collect()
+    }
+
+    /// Everything, with the records that were not taken yet.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut streams: Vec<&Stream> = self.streams.values().collect();
+        streams.sort_by_key(|stream| !stream.orphan);
+        encode(&Snapshot {
+            sources: self.sources.clone(),
+            streams: streams.into_iter().map(Stream::snapshot).collect(),
+            hours: self.hours.clone(),
+        })
+    }
+
+    fn restore(&mut self, snapshot: Snapshot) {
+        self.sources = snapshot.sources;
+        self.hours = snapshot.hours;
+        for stream in snapshot.streams {
+            self.begin(Stream::restored(stream));
+        }
+    }
+
+    fn begin(&mut self, stream: Stream) {
+        for past in &stream.met.past {
+            if let Some(past) = self.streams.get_mut(past) {
+                past.orphan = true;
+            }
+        }
+        self.current.insert(stream.met.key, stream.met.stream);
+        self.streams.insert(stream.met.stream, stream);
+    }
+
+    fn end(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.remove(&stream)
+            && self.current.get(&stream.met.key) == Some(&stream.met.stream)
+        {
+            self.current.remove(&stream.met.key);
+        }
+    }
+
+    fn write(&mut self, record: Record) {
+        self.apply(record.clone());
+        self.records.push(record);
+    }
+
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::SourceStarted(source) => {
+                self.sources.insert(source);
+            }
+            Record::Met(met) if self.streams.contains_key(&met.stream) => {}
+            Record::Met(met) => self.begin(Stream::new(met)),
+            Record::Cut { stream, cut } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.push(cut);
+                    self.hours.given(&stream.met.source, cut.hour, cut.id);
+                }
+            }
+            Record::Frontier { stream, frontier, tail } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.set_frontier(frontier, tail);
+                }
+            }
+            Record::Recut { stream, frontier, cuts } => self.apply_recut(stream, frontier, &cuts),
+            Record::Replaced { old, new, cuts } => {
+                self.end(old);
+                let (stream, first) = (new.stream, new.first);
+                self.begin(Stream::new(new));
+                self.apply_recut(stream, first, &cuts);
+            }
+            Record::Finished(stream) => self.end(stream),
+        }
+    }
+
+    fn apply_recut(&mut self, stream: StreamId, frontier: u64, cuts: &[KeptCut]) {
+        let Some(stream) = self.streams.get_mut(&stream) else { return };
+        stream.entries.clear();
+        let tail = stream.tail.filter(|_| frontier == stream.frontier);
+        stream.set_frontier(frontier, tail);
+        for kept in cuts {
+            stream.push(kept.cut);
+            if let Some(entry) = stream.entry_mut(kept.cut.offset) {
+                entry.fate = Entry::kept(kept).fate;
+            }
+            self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id);
+        }
+    }
+
+    /// Whether a source was looked at before, so that files that are new now are new indeed. After damage nothing is
+    /// known to be a first time.
+    pub fn is_source_started(&self, source: &str) -> bool {
+        self.suspect || self.sources.contains(source)
+    }
+
+    /// The files of a source were looked at.
+    pub fn source_started(&mut self, source: &str) {
+        if !self.sources.contains(source) {
+            self.write(Record::SourceStarted(source.to_owned()));
+        }
+    }
+
+    /// A stream.
+    pub fn stream(&self, stream: StreamId) -> Option<&Stream> {
+        self.streams.get(&stream)
+    }
+
+    /// All streams that are not finished.
+    pub fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.values()
+    }
+
+    /// The stream that a file is in its present generation.
+    pub fn current(&self, key: FileKey) -> Option<StreamId> {
+        self.current.get(&key).copied()
+    }
+
+    /// Packs on their way.
+    pub fn unsettled(&self) -> usize {
+        self.tickets.len()
+    }
+
+    /// A new stream: the first generation of the file whose id was not used yet. Earlier streams of the file become
+    /// orphans.
+    pub fn meet(&mut self, meeting: &Meeting<'_>) -> StreamId {
+        let past = self.past(meeting.key);
+        let met = self.generation(meeting, 0, past);
+        let stream = met.stream;
+        self.write(Record::Met(met));
+        stream
+    }
+
+    fn past(&self, key: FileKey) -> Vec<StreamId> {
+        let mut past: Vec<StreamId> = Vec::new();
+        for stream in self.streams.values().filter(|stream| stream.met.key == key) {
+            past.extend(&stream.met.past);
+            past.push(stream.met.stream);
+        }
+        past.sort();
+        past.dedup();
+        let surplus = past.len().saturating_sub(PAST_STREAMS_MAX);
+        past.drain(..surplus);
+        past
+    }
+
+    fn generation(&self, meeting: &Meeting<'_>, least: u32, past: Vec<StreamId>) -> Met {
+        let mut generation = least;
+        let mut stream = stream_id(&self.host, meeting.key, generation, &meeting.head);
+        while past.contains(&stream) {
+            generation += 1;
+            stream = stream_id(&self.host, meeting.key, generation, &meeting.head);
+        }
+        Met {
+            stream,
+            source: meeting.source.to_owned(),
+            path: meeting.path.to_vec(),
+            key: meeting.key,
+            head: meeting.head,
+            generation,
+            first: meeting.first,
+            past,
+        }
+    }
+
+    /// Numbers and journals a pack that begins where the last one ended.
+    pub fn cut(&mut self, stream: StreamId, span: u64, sum: u32, lines: u64, hour: Hour) -> Option<Cut> {
+        let found = self.streams.get(&stream)?;
+        let id = self.hours.next(&found.met.source, hour);
+        let cut = Cut { offset: found.cut_end(), span, sum, lines, hour, id };
+        self.write(Record::Cut { stream, cut });
+        Some(cut)
+    }
+
+    /// A fresh number for a part of a pack.
+    pub fn number(&mut self, source: &str, hour: Hour) -> u64 {
+        let id = self.hours.next(source, hour);
+        self.hours.given(source, hour, id);
+        id
+    }
+
+    /// The pack at `offset` is put on its way; its ticket.
+    pub fn send(&mut self, stream: StreamId, offset: u64) -> Option<u64> {
+        let entry = self.streams.get_mut(&stream)?.entry_mut(offset)?;
+        self.last_ticket += 1;
+        entry.fate = Fate::InFlight(self.last_ticket);
+        self.tickets.insert(self.last_ticket, stream);
+        Some(self.last_ticket)
+    }
+
+    /// The next tier answered.
+    pub fn settle(&mut self, ticket: u64, verdict: Verdict) -> Effect {
+        let Some(id) = self.tickets.remove(&ticket) else { return Effect::Stale };
+        let Some(stream) = self.streams.get_mut(&id) else { return Effect::Stale };
+        let Some(entry) = stream.entries.iter_mut().find(|entry| entry.fate == Fate::InFlight(ticket)) else {
+            return Effect::Stale;
+        };
+        if let Verdict::Conflict(remembered) = verdict {
+            entry.fate = Fate::Unsent;
+            stream.conflict = Some(remembered);
+            stream.confirmed = false;
+            return Effect::Conflict(id);
+        }
+        entry.fate = Fate::Acked;
+        stream.confirmed |= verdict == Verdict::Taken;
+        if stream.advance() {
+            let record = Record::Frontier { stream: id, frontier: stream.frontier, tail: stream.tail };
+            self.records.push(record);
+        }
+        Effect::Settled(id)
+    }
+
+    /// After a conflict: the next tier has the same bytes up to `tail`, and `entries` are the packs above that. Packs
+    /// that were left alone keep their tickets; numbers of packs that are not needed any more are given back.
+    pub fn agree(&mut self, id: StreamId, tail: Tail, entries: Vec<Entry>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.conflict = None;
+        let to_ship = entries.iter().filter(|entry| entry.fate != Fate::Acked);
+        let needed: BTreeSet<(Hour, u64)> = to_ship.map(|entry| (entry.cut.hour, entry.cut.id)).collect();
+        let old = std::mem::replace(&mut stream.entries, entries.into());
+        stream.set_frontier(tail.offset + tail.span, Some(tail));
+        stream.advance();
+        let cuts: Vec<KeptCut> = stream.entries.iter().map(Entry::keep).collect();
+        let (source, frontier, tail) = (stream.met.source.clone(), stream.frontier, stream.tail);
+        self.records.push(Record::Recut { stream: id, frontier, cuts });
+        self.records.push(Record::Frontier { stream: id, frontier, tail });
+        let unneeded: Vec<Entry> =
+            old.into_iter().filter(|entry| !needed.contains(&(entry.cut.hour, entry.cut.id))).collect();
+        self.give_back(&source, &unneeded);
+        self.forget_tickets(id);
+    }
+
+    /// A new generation takes over from `first`: with the packs as they are cut (`keep`), or with none.
+    pub fn regenerate(&mut self, id: StreamId, first: u64, keep: bool) -> Option<StreamId> {
+        let old = self.streams.get(&id)?;
+        let (met, source) = (old.met.clone(), old.met.source.clone());
+        let entries: Vec<Entry> = old.entries.iter().copied().collect();
+        let meeting = Meeting { source: &source, path: &met.path, key: met.key, head: met.head, first };
+        let new = self.generation(&meeting, met.generation + 1, self.past(met.key));
+        let stream = new.stream;
+        let cuts = if keep { entries.iter().map(Entry::keep).collect() } else { vec![] };
+        if !keep {
+            self.give_back(&source, &entries);
+        }
+        self.write(Record::Replaced { old: id, new, cuts });
+        self.tickets.retain(|_, owner| *owner != id);
+        Some(stream)
+    }
+
+    /// The bytes of a stream cannot be read any more: packs that are not on their way are lost. Their total length.
+    pub fn orphan(&mut self, id: StreamId) -> u64 {
+        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        stream.orphan = true;
+        let (lost, kept): (Vec<Entry>, Vec<Entry>) =
+            stream.entries.iter().partition(|entry| entry.fate == Fate::Unsent);
+        if lost.is_empty() {
+            return 0;
+        }
+        stream.entries = kept.into();
+        // Nothing below matters any more: the frontier only tells when the last pack is settled.
+        if let Some(first) = stream.entries.front() {
+            stream.frontier = stream.frontier.max(first.cut.offset);
+        }
+        let source = stream.met.source.clone();
+        let record = Record::Recut {
+            stream: id,
+            frontier: stream.frontier,
+            cuts: stream.entries.iter().map(Entry::keep).collect(),
+        };
+        self.records.push(record);
+        self.give_back(&source, &lost);
+        lost.iter().map(|entry| entry.cut.span).sum()
+    }
+
+    /// A stream is done with.
+    pub fn finish(&mut self, id: StreamId) {
+        self.tickets.retain(|_, owner| *owner != id);
+        self.write(Record::Finished(id));
+    }
+
+    fn give_back(&mut self, source: &str, entries: &[Entry]) {
+        for entry in entries.iter().filter(|entry| entry.fate != Fate::Acked) {
+            self.hours.give_back(source, entry.cut.hour, entry.cut.id);
+        }
+    }
+
+    /// Tickets of packs that are no longer there as they were sent.
+    fn forget_tickets(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let live: BTreeSet<u64> = stream
+            .entries
+            .iter()
+            .filter_map(|entry| match entry.fate {
+                Fate::InFlight(ticket) => Some(ticket),
+                _ => None,
+            })
+            .collect();
+        self.tickets.retain(|ticket, owner| *owner != id || live.contains(ticket));
+    }
+}

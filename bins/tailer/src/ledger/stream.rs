@@ -1,0 +1,152 @@
+//! One stream: its acknowledged frontier and the packs above it.
+
+use crate::ledger::record::{Cut, KeptCut, Met, StreamSnapshot, Tail};
+use logferry_footprint::Remembered;
+use std::collections::VecDeque;
+
+/// What became of a pack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Journaled, not (or no longer) on its way.
+    Unsent,
+    /// On its way under this ticket.
+    InFlight(u64),
+    /// The next tier has it.
+    Acked,
+}
+
+/// A pack above the frontier.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Boundaries.
+    pub cut: Cut,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl Entry {
+    pub(crate) fn kept(kept: &KeptCut) -> Entry {
+        Entry { cut: kept.cut, fate: if kept.acked { Fate::Acked } else { Fate::Unsent } }
+    }
+    pub(crate) fn keep(&self) -> KeptCut {
+        KeptCut { cut: self.cut, acked: self.fate == Fate::Acked }
+    }
+}
+
+/// A stream that is not finished.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// First sight.
+    pub met: Met,
+    /// Everything below is acknowledged.
+    pub frontier: u64,
+    /// The pack that ends there.
+    pub tail: Option<Tail>,
+    /// Packs above the frontier: the first begins there, each begins where the one before it ends.
+    pub entries: VecDeque<Entry>,
+    /// The next tier has taken something new of it since this process started, so that it is known to agree on where
+    /// the stream stands. Until then one pack goes at a time: a conflict then finds nothing else on its way.
+    pub confirmed: bool,
+    /// A later generation of the file has begun: no byte of this stream can be read any more.
+    pub orphan: bool,
+    /// The last answer `conflict`, not dealt with yet.
+    pub conflict: Option<Remembered>,
+}
+
+impl Stream {
+    pub(crate) fn new(met: Met) -> Stream {
+        let frontier = met.first;
+        Stream {
+            met,
+            frontier,
+            tail: None,
+            entries: VecDeque::new(),
+            confirmed: false,
+            orphan: false,
+            conflict: None,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> StreamSnapshot {
+        let cuts = self.entries.iter().map(Entry::keep).collect();
+        StreamSnapshot { met: self.met.clone(), frontier: self.frontier, tail: self.tail, cuts }
+    }
+
+    pub(crate) fn restored(snapshot: StreamSnapshot) -> Stream {
+        let mut stream = Stream::new(snapshot.met);
+        stream.frontier = snapshot.frontier;
+        stream.tail = snapshot.tail;
+        stream.entries = snapshot.cuts.iter().map(Entry::kept).collect();
+        stream.drop_broken_chain();
+        stream
+    }
+
+    /// Offset up to which packs are cut.
+    pub fn cut_end(&self) -> u64 {
+        self.entries.back().map_or(self.frontier, |entry| entry.cut.end())
+    }
+
+    /// Packs on their way.
+    pub fn in_flight(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.fate, Fate::InFlight(_))).count()
+    }
+
+    /// The first pack that waits to be sent (again).
+    pub fn next_unsent(&self) -> Option<Cut> {
+        self.entries.iter().find(|entry| entry.fate == Fate::Unsent).map(|entry| entry.cut)
+    }
+
+    /// Whether another pack may be put on its way.
+    pub fn may_send(&self) -> bool {
+        self.conflict.is_none() && (self.confirmed || self.in_flight() == 0)
+    }
+
+    pub(crate) fn push(&mut self, cut: Cut) {
+        if cut.offset == self.cut_end() && cut.span > 0 {
+            self.entries.push_back(Entry { cut, fate: Fate::Unsent });
+        }
+    }
+
+    pub(crate) fn entry_mut(&mut self, offset: u64) -> Option<&mut Entry> {
+        let index = self.entries.binary_search_by_key(&offset, |entry| entry.cut.offset).ok()?;
+        self.entries.get_mut(index)
+    }
+
+    /// Moves the frontier over what is acknowledged without a gap. Whether it moved.
+    pub(crate) fn advance(&mut self) -> bool {
+        let before = self.frontier;
+        while let Some(entry) = self.entries.front().filter(|entry| entry.fate == Fate::Acked) {
+            let cut = entry.cut;
+            self.frontier = cut.end();
+            self.tail = Some(Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
+            self.entries.pop_front();
+        }
+        self.frontier > before
+    }
+
+    /// Takes over a frontier from the log.
+    pub(crate) fn set_frontier(&mut self, frontier: u64, tail: Option<Tail>) {
+        if frontier < self.frontier {
+            return;
+        }
+        self.frontier = frontier;
+        self.tail = tail;
+        while self.entries.front().is_some_and(|entry| entry.cut.end() <= frontier) {
+            self.entries.pop_front();
+        }
+        self.drop_broken_chain();
+    }
+
+    /// Forgets packs that do not follow on the frontier without a gap, as after damage to the log: they are cut anew,
+    /// and the next tier tells what it has of them.
+    fn drop_broken_chain(&mut self) {
+        let mut at = self.frontier;
+        let whole = self.entries.iter().take_while(|entry| {
+            let follows = entry.cut.offset == at && entry.cut.span > 0;
+            at = entry.cut.end();
+            follows
+        });
+        let whole = whole.count();
+        self.entries.truncate(whole);
+    }
+}

@@ -1,0 +1,283 @@
+//! The shipper: owns the state log and the sender. A pack goes out only when its record is on the disk; one fsync
+//! covers all records that wait.
+
+use crate::event::{Event, Shared, ToShipper, pack_bytes};
+use crate::ledger::Verdict;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Channel};
+use logferry_durable::Log;
+use logferry_link::{Outcome, Outgoing, Sender, Settled};
+use logferry_node::quarantine::Quarantine;
+use metrics::counter;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tracing::{error, info, warn};
+
+/// Longest time a record waits for its fsync when no pack waits for it.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// A full window is looked at again after this time, should no answer come.
+const WINDOW_RETRY: Duration = Duration::from_millis(50);
+/// A quarantine that takes nothing is tried again after this time.
+const QUARANTINE_RETRY: Duration = Duration::from_secs(1);
+/// First wait before a state log that failed is written anew; doubles.
+const JOURNAL_RETRY_MIN: Duration = Duration::from_millis(100);
+/// Longest wait between attempts to write the state log anew.
+const JOURNAL_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Most messages taken in before the log and the sender get their turn.
+const BURST_MAX: usize = 256;
+
+/// A pack in its turn: it goes when the records up to `position` are on the disk.
+#[derive(Debug)]
+struct Turn {
+    ticket: u64,
+    position: u64,
+}
+
+/// When the state log is written anew.
+#[derive(Debug)]
+struct Repair {
+    at: Instant,
+    wait: Duration,
+}
+
+/// State of the shipper's thread.
+pub struct Shipper {
+    log: Log,
+    sender: Sender,
+    quarantine: Quarantine,
+    follower: Channel<Event>,
+    shared: Arc<Shared>,
+    /// Records taken in, and how many of them are on the disk.
+    appended: u64,
+    committed: u64,
+    uncommitted_since: Option<Instant>,
+    repair: Option<Repair>,
+    snapshot_asked: bool,
+    turns: VecDeque<Turn>,
+    packed: HashMap<u64, Outgoing>,
+    sent: HashMap<u64, Outgoing>,
+    rejected: Vec<(Outgoing, String)>,
+    rejected_retry: Option<Instant>,
+    window_full: bool,
+}
+
+impl Shipper {
+    /// Puts one together.
+    pub fn new(
+        log: Log,
+        sender: Sender,
+        quarantine: Quarantine,
+        follower: Channel<Event>,
+        shared: Arc<Shared>,
+    ) -> Shipper {
+        Shipper {
+            log,
+            sender,
+            quarantine,
+            follower,
+            shared,
+            appended: 0,
+            committed: 0,
+            uncommitted_since: None,
+            repair: None,
+            snapshot_asked: false,
+            turns: VecDeque::new(),
+            packed: HashMap::new(),
+            sent: HashMap::new(),
+            rejected: Vec::new(),
+            rejected_retry: None,
+            window_full: false,
+        }
+    }
+
+    /// Works until it is told to finish, or the follower is gone.
+    pub fn run(mut self, messages: &Receiver<ToShipper>) {
+        loop {
+            let timeout = self.deadline().saturating_duration_since(Instant::now());
+            match messages.recv_timeout(timeout) {
+                Ok(ToShipper::Finish(snapshot)) => return self.finish(&snapshot),
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            for message in messages.try_iter().take(BURST_MAX) {
+                match message {
+                    ToShipper::Finish(snapshot) => return self.finish(&snapshot),
+                    message => self.take(message),
+                }
+            }
+            self.quarantine_rejected();
+            self.tend_log();
+            self.ship();
+        }
+    }
+
+    fn take(&mut self, message: ToShipper) {
+        match message {
+            ToShipper::Record(record) => self.append(&record),
+            ToShipper::Expect(ticket) => self.turns.push_back(Turn { ticket, position: self.appended }),
+            ToShipper::Packed(pack) => {
+                self.packed.insert(pack.ticket, pack);
+            }
+            ToShipper::Settled(settled) => self.settle(settled),
+            ToShipper::Quarantine { pack, reason } => self.rejected.push((pack, reason)),
+            ToShipper::Snapshot(snapshot) => self.snapshot(&snapshot),
+            ToShipper::Finish(_) => {}
+        }
+    }
+
+    fn append(&mut self, record: &[u8]) {
+        self.appended += 1;
+        self.uncommitted_since.get_or_insert_with(Instant::now);
+        // A log under repair takes nothing: the snapshot that heals it has this record.
+        if self.repair.is_none() {
+            self.log.append(record);
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let now = Instant::now();
+        let flush = self.uncommitted_since.filter(|_| self.repair.is_none()).map(|since| since + FLUSH_AFTER);
+        let repair = self.repair.as_ref().filter(|_| !self.snapshot_asked).map(|repair| repair.at);
+        let window = self.window_full.then(|| now + WINDOW_RETRY);
+        let all = [flush, repair, window, self.rejected_retry];
+        all.into_iter().flatten().min().unwrap_or(now + Duration::from_secs(3600))
+    }
+
+    fn tend_log(&mut self) {
+        let now = Instant::now();
+        if let Some(repair) = &self.repair {
+            if repair.at <= now {
+                self.ask_for_snapshot();
+            }
+            return;
+        }
+        let pack_waits = self
+            .turns
+            .front()
+            .is_some_and(|turn| turn.position > self.committed && self.packed.contains_key(&turn.ticket));
+        let flush_due = self.uncommitted_since.is_some_and(|since| since + FLUSH_AFTER <= now);
+        if pack_waits || flush_due {
+            self.commit();
+        }
+        if self.repair.is_none() && self.log.wants_snapshot() {
+            self.ask_for_snapshot();
+        }
+    }
+
+    fn commit(&mut self) {
+        match self.log.commit() {
+            Ok(()) => {
+                self.committed = self.appended;
+                self.uncommitted_since = None;
+                counter!("logferry_tailer_journal_commits_total").increment(1);
+            }
+            Err(error) => self.journal_failed(&error),
+        }
+    }
+
+    fn ask_for_snapshot(&mut self) {
+        if !self.snapshot_asked {
+            self.snapshot_asked = true;
+            let _ = self.follower.send(Event::SnapshotWanted);
+        }
+    }
+
+    fn snapshot(&mut self, snapshot: &[u8]) {
+        self.snapshot_asked = false;
+        match self.log.snapshot(snapshot) {
+            Ok(()) => {
+                self.committed = self.appended;
+                self.uncommitted_since = None;
+                if self.repair.take().is_some() {
+                    info!("the state log can be written again");
+                    self.shared.journal_down.store(false, Ordering::Release);
+                    let _ = self.follower.send(Event::Resume);
+                }
+            }
+            Err(error) => self.journal_failed(&error),
+        }
+    }
+
+    /// Nothing that waits is sent. The log is written anew, as a snapshot, until that succeeds.
+    fn journal_failed(&mut self, cause: &std::io::Error) {
+        let wait = self.repair.as_ref().map_or(JOURNAL_RETRY_MIN, |repair| repair.wait * 2);
+        let wait = wait.min(JOURNAL_RETRY_MAX);
+        if self.repair.is_none() {
+            error!(error = %cause, "the state log cannot be written: reading stops until it can");
+        }
+        counter!("logferry_tailer_journal_failures_total").increment(1);
+        self.shared.journal_down.store(true, Ordering::Release);
+        self.repair = Some(Repair { at: Instant::now() + wait, wait });
+    }
+
+    fn ship(&mut self) {
+        self.window_full = false;
+        while let Some(turn) = self.turns.front() {
+            if turn.position > self.committed {
+                return;
+            }
+            let Some(pack) = self.packed.remove(&turn.ticket) else { return };
+            let ticket = pack.ticket;
+            if let Err(pack) = self.sender.try_submit(pack.clone()) {
+                self.packed.insert(ticket, pack);
+                self.window_full = true;
+                return;
+            }
+            self.sent.insert(ticket, pack);
+            self.turns.pop_front();
+        }
+    }
+
+    fn settle(&mut self, settled: Settled) {
+        let Some(pack) = self.sent.remove(&settled.ticket) else { return };
+        match settled.outcome {
+            Outcome::Ok => self.settled(&pack, Verdict::Taken, None),
+            Outcome::Duplicate => {
+                counter!("logferry_tailer_packs_duplicate_total").increment(1);
+                self.settled(&pack, Verdict::Duplicate, None);
+            }
+            Outcome::Rejected { reason } => self.rejected.push((pack, reason)),
+            Outcome::Conflict(remembered) => {
+                counter!("logferry_tailer_conflicts_total").increment(1);
+                let copy = pack.clone();
+                self.settled(&pack, Verdict::Conflict(remembered), Some(copy));
+            }
+        }
+    }
+
+    fn settled(&self, pack: &Outgoing, verdict: Verdict, copy: Option<Outgoing>) {
+        self.shared.held_bytes.fetch_sub(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
+        let _ = self.follower.send(Event::Settled { ticket: pack.ticket, verdict, pack: copy });
+    }
+
+    fn quarantine_rejected(&mut self) {
+        let now = Instant::now();
+        if self.rejected_retry.is_some_and(|at| now < at) {
+            return;
+        }
+        self.rejected_retry = None;
+        while let Some((pack, reason)) = self.rejected.pop() {
+            let note = format!("pack {} of stream {} was refused by the next tier", pack.ticket, pack.stream);
+            match self.quarantine.put(&reason, &note, &[&pack.header, &pack.body]) {
+                Ok(_) => {
+                    counter!("logferry_tailer_packs_rejected_total", "reason" => reason).increment(1);
+                    self.settled(&pack, Verdict::Quarantined, None);
+                }
+                Err(error) => {
+                    warn!(%error, "the quarantine cannot be written: trying again");
+                    self.rejected.push((pack, reason));
+                    self.rejected_retry = Some(now + QUARANTINE_RETRY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self, snapshot: &[u8]) {
+        if let Err(error) = self.log.snapshot(snapshot) {
+            error!(%error, "the state could not be saved at the stop: the next start sends some packs again");
+        }
+    }
+}

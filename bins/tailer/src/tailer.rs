@@ -1,0 +1,187 @@
+//! Puts the threads together, and takes them apart again.
+
+use crate::compress::{self, Labels};
+use crate::config::TailerConfig;
+use crate::event::{Event, Shared, ToShipper};
+use crate::figures::Figures;
+use crate::follower::{Follower, Parts};
+use crate::hour;
+use crate::ledger::Ledger;
+use crate::shipper::Shipper;
+use crate::watch::Watch;
+use anyhow::Context;
+use crossbeam_channel::Sender as Channel;
+use logferry_durable::{Disk, Log, Recovered};
+use logferry_link::{Sender, SenderOptions};
+use logferry_node::admin::Status;
+use logferry_node::quarantine::Quarantine;
+use logferry_pack::{Compressor, Name};
+use metrics::counter;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Name of the state log in `var_dir`.
+pub const STATE_LOG: &str = "state";
+/// Read buffers beyond one for each compressing thread: one is being filled, one waits.
+const BUFFERS_SPARE: usize = 2;
+
+/// A running tailer.
+pub struct Tailer {
+    name: String,
+    events: Channel<Event>,
+    threads: Vec<JoinHandle<()>>,
+    sender: Sender,
+    sender_stop: CancellationToken,
+    shared: Arc<Shared>,
+    figures: Arc<Figures>,
+}
+
+impl Tailer {
+    /// Starts all threads; call inside a tokio runtime. `config.node.name` must be filled in, and `var_dir` must
+    /// exist.
+    pub fn start(config: &TailerConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Tailer> {
+        raise_file_limit();
+        let labels = labels(config)?;
+        let var_dir = &config.node.var_dir;
+        let (log, recovered) = Log::open(disk.clone(), var_dir, STATE_LOG)
+            .with_context(|| format!("the state log in {} cannot be opened", var_dir.display()))?;
+        let quarantine = Quarantine::open(disk, var_dir).context("the quarantine cannot be opened")?;
+        let ledger = Ledger::recover(&config.node.name, &recovered);
+        report(&recovered, &ledger);
+
+        let sender_stop = CancellationToken::new();
+        let options =
+            SenderOptions { settings: config.send.clone(), node: config.node.name.clone(), role: "tailer" };
+        let (sender, mut settled) = Sender::start(options, sender_stop.clone());
+
+        let shared = Arc::new(Shared::default());
+        let figures = Arc::new(Figures::default());
+        let (events, events_in) = crossbeam_channel::unbounded();
+        let (to_shipper, messages) = crossbeam_channel::unbounded();
+        let settle_to = to_shipper.clone();
+        tokio::spawn(async move {
+            while let Some(settled) = settled.recv().await {
+                if settle_to.send(ToShipper::Settled(settled)).is_err() {
+                    return;
+                }
+            }
+        });
+
+        let workers = worker_count(config);
+        let buffers = workers + BUFFERS_SPARE;
+        let (jobs, jobs_in) = crossbeam_channel::bounded(buffers);
+        let mut threads = Vec::new();
+        for number in 0..workers {
+            let compressor = Compressor::new(labels.codec, labels.level)
+                .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?;
+            let (labels, jobs, shipper) = (labels.clone(), jobs_in.clone(), to_shipper.clone());
+            let (follower, shared) = (events.clone(), shared.clone());
+            threads.push(spawn(&format!("compress-{number}"), move || {
+                compress::run(&labels, compressor, &jobs, &shipper, &follower, &shared);
+            })?);
+        }
+        let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone());
+        threads.push(spawn("shipper", move || shipper.run(&messages))?);
+
+        let watch = Watch::start(events.clone())
+            .inspect_err(|error| warn!(%error, "inotify is not available: files are polled"))
+            .ok();
+        let follower = Follower::new(Parts {
+            config: config.clone(),
+            zone: labels.zone,
+            ledger,
+            events: events_in,
+            jobs,
+            shipper: to_shipper,
+            watch,
+            shared: shared.clone(),
+            figures: figures.clone(),
+            buffers,
+        })?;
+        threads.push(spawn("follower", move || follower.run())?);
+        Ok(Tailer { name: config.node.name.clone(), events, threads, sender, sender_stop, shared, figures })
+    }
+
+    /// A function that gives the status at any time.
+    pub fn status(&self) -> impl Fn() -> Status + Send + Sync + 'static {
+        let (name, sender) = (self.name.clone(), self.sender.clone());
+        let (shared, figures) = (self.shared.clone(), self.figures.clone());
+        move || figures.status(&name, &shared, &sender)
+    }
+
+    /// Stops reading, waits a few seconds for packs on their way, saves the state, ends all threads.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.events.send(Event::Stop);
+        let threads = self.threads;
+        tokio::task::spawn_blocking(move || {
+            for thread in threads.into_iter().rev() {
+                let _ = thread.join();
+            }
+        })
+        .await
+        .context("a thread of the tailer panicked")?;
+        self.sender_stop.cancel();
+        Ok(())
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(run).with_context(|| format!("the thread {name} cannot be started"))
+}
+
+fn worker_count(config: &TailerConfig) -> usize {
+    match config.pack.threads {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        threads => threads as usize,
+    }
+}
+
+fn labels(config: &TailerConfig) -> anyhow::Result<Labels> {
+    let host =
+        Name::new(config.node.name.as_str()).with_context(|| format!("node name {}", config.node.name))?;
+    let ip = match config.pack.ip.as_str() {
+        "" => local_address(&config.send.to),
+        ip => ip.to_owned(),
+    };
+    let zone = hour::zone(&config.node.time_zone)?;
+    Ok(Labels { host, ip, zone, codec: config.pack.codec, level: config.pack.level })
+}
+
+/// The address from which packets to the first target would leave. Connecting a UDP socket sends nothing.
+fn local_address(targets: &[String]) -> String {
+    let towards = |target: &String| {
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect(target.as_str()).ok()?;
+        socket.local_addr().ok().map(|addr| addr.ip().to_string())
+    };
+    targets.iter().find_map(towards).unwrap_or_else(|| "127.0.0.1".to_owned())
+}
+
+fn report(recovered: &Recovered, ledger: &Ledger) {
+    let damage = &recovered.report;
+    if damage.torn_bytes > 0 {
+        info!(bytes = damage.torn_bytes, "an unfinished record at the end of the state log was cut");
+    }
+    if ledger.is_suspect() {
+        counter!("logferry_tailer_state_damaged_total").increment(1);
+        warn!(
+            ?damage,
+            undecodable = ledger.undecodable(),
+            "the state log was damaged: what is missing is sent again, the next tier tells what it has"
+        );
+    }
+}
+
+/// Each followed file is held open: takes as many descriptors as the system allows.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files cannot be raised");
+    }
+}
