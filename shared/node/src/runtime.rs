@@ -4,6 +4,8 @@ use crate::admin::{self, Status};
 use crate::config::NodeSettings;
 use crate::process::Process;
 use anyhow::Context;
+use logferry_durable::{DirLock, Disk, RealDisk, lock_dir};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -118,51 +120,16 @@ fn host_name() -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-/// The lock of a folder; released when dropped or when the process ends, however it ends.
-#[derive(Debug)]
-struct DirLock {
-    _file: std::fs::File,
-}
-
 /// Creates `dir` durably and locks it.
 fn lock_var_dir(dir: &Path) -> anyhow::Result<DirLock> {
-    let hint = || {
+    RealDisk.create_dir_all(dir).with_context(|| {
         format!(
             "var_dir {} cannot be created: set var_dir in [node] to a folder this user may write",
             dir.display()
         )
-    };
-    create_dir_durably(dir).with_context(hint)?;
-    let path = dir.join("lock");
-    let file = std::fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .read(true)
-        .open(&path)
-        .with_context(|| format!("{} cannot be opened", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|error| {
-        anyhow::anyhow!(
-            "var_dir {} is in use by another process ({error}): stop it, or give this node its own var_dir in [node]",
-            dir.display()
-        )
     })?;
-    Ok(DirLock { _file: file })
-}
-
-/// Each new folder's name is fsynced in its parent.
-fn create_dir_durably(dir: &Path) -> std::io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    create_dir_durably(parent)?;
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    std::fs::File::open(parent)?.sync_all()
+    lock_dir(dir).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => anyhow::anyhow!("var_dir {error}"),
+        _ => anyhow::Error::new(error).context(format!("var_dir {} cannot be locked", dir.display())),
+    })
 }

@@ -201,7 +201,8 @@ fn the_var_dir_is_for_one_process() {
     assert_eq!(second.status.code(), Some(1));
     let log = String::from_utf8_lossy(&second.stderr).into_owned();
     let error = log.lines().find(|line| line.starts_with("error: ")).expect("an error line");
-    assert!(error.contains("a/var") && error.contains("in use by another process"), "{error}");
+    let holder = format!("a/var is in use by process {}: stop it", first.child.id());
+    assert!(error.starts_with("error: var_dir /") && error.contains(&holder), "{error}");
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! What is quarantined is on the disk, named and explained, or the caller is told that it is not.
+
+use logferry_durable::faulty::{Faults, FaultyDisk};
+use logferry_durable::{Disk, RealDisk};
+use logferry_node::quarantine::{Quarantine, Sidecar};
+use std::path::Path;
+use std::sync::Arc;
+
+#[test]
+fn bytes_and_reason_are_stored_beside_each_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("var/quarantine");
+    let quarantine = Quarantine::open(Arc::new(RealDisk), &folder).expect("opened");
+    assert_eq!(quarantine.totals(), (0, 0));
+
+    let path =
+        quarantine.put("bad_checksum", "from 10.0.0.7:4711", &[b"head", b"", b"body"]).expect("stored");
+    assert_eq!(std::fs::read(&path).expect("bytes"), b"headbody");
+    assert_eq!(path.parent(), Some(folder.as_path()));
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(name.ends_with("-000001-bad_checksum.bin"), "{name}");
+
+    let sidecar = std::fs::read(path.with_extension("json")).expect("sidecar");
+    let sidecar: Sidecar = serde_json::from_slice(&sidecar).expect("JSON");
+    assert_eq!((sidecar.reason.as_str(), sidecar.note.as_str()), ("bad_checksum", "from 10.0.0.7:4711"));
+    assert_eq!(sidecar.bytes, 8);
+    let time: jiff::Timestamp = sidecar.time.parse().expect("RFC 3339");
+    assert!(jiff::Timestamp::now().duration_since(time).as_secs() < 60);
+
+    assert_eq!(quarantine.totals(), (1, 8));
+    quarantine.put("conflict", "", &[b"x"]).expect("stored");
+    assert_eq!(quarantine.totals(), (2, 9));
+    drop(quarantine);
+    let again = Quarantine::open(Arc::new(RealDisk), &folder).expect("opened again");
+    assert_eq!(again.totals(), (2, 9));
+}
+
+#[test]
+fn a_reason_from_a_peer_cannot_leave_the_folder() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let quarantine = Quarantine::open(Arc::new(RealDisk), dir.path()).expect("opened");
+    for reason in ["../../etc/passwd", "a/b", "nul\0", "", &"long".repeat(500), "ünïcode\n"] {
+        let path = quarantine.put(reason, "note\n\0", &[b"x"]).expect("stored");
+        assert_eq!(path.parent(), Some(dir.path()), "{reason:?}");
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(name.is_ascii() && name.len() < 120 && !name.contains(".."), "{name}");
+    }
+    assert_eq!(quarantine.totals(), (6, 6));
+}
+
+#[test]
+fn what_was_put_survives_a_power_loss() {
+    let disk = FaultyDisk::new(1);
+    let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/var/quarantine")).expect("opened");
+    let path = quarantine.put("bad_checksum", "note", &[b"bytes"]).expect("stored");
+    disk.crash();
+    assert_eq!(disk.read(&path).expect("there"), b"bytes");
+    let sidecar = disk.read(&path.with_extension("json")).expect("sidecar");
+    assert!(serde_json::from_slice::<Sidecar>(&sidecar).is_ok());
+}
+
+#[test]
+fn a_failing_disk_is_told_to_the_caller_and_leaves_nothing_half_written() {
+    let faults = [
+        Faults { fail_append_in: Some(1), ..Faults::default() },
+        Faults { fail_append_in: Some(2), ..Faults::default() },
+        Faults { fail_sync_in: Some(1), ..Faults::default() },
+        Faults { fail_sync_in: Some(2), ..Faults::default() },
+        Faults { capacity: Some(3), ..Faults::default() },
+        Faults { capacity: Some(20), ..Faults::default() },
+    ];
+    for fault in faults {
+        let disk = FaultyDisk::new(7);
+        let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/q")).expect("opened");
+        disk.set_faults(fault.clone());
+        quarantine.put("conflict", "note", &[b"bytes"]).expect_err("the disk fails");
+        assert_eq!(disk.files(), Vec::<std::path::PathBuf>::new(), "{fault:?}");
+        assert_eq!(quarantine.totals(), (0, 0), "{fault:?}");
+
+        disk.set_faults(Faults::default());
+        quarantine.put("conflict", "note", &[b"bytes"]).expect("the disk is well again");
+        assert_eq!(quarantine.totals(), (1, 5), "{fault:?}");
+    }
+}
