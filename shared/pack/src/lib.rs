@@ -23,9 +23,9 @@
 //!     ours: Some(Ours {
 //!         host: Name::new("web-1")?,
 //!         source: Name::new("access")?,
-//!         identity: PackIdentity { stream: StreamId(7), offset: 0, span: 29, sum: crc32c(lines) },
+//!         identity: PackIdentity { stream: StreamId(7), offset: 0, span: 30, sum: crc32c(lines) },
 //!         first: 0,
-//!         raw: 29,
+//!         raw: 30,
 //!         codec: Codec::Zlib,
 //!         crc: crc32c(&body),
 //!     }),
