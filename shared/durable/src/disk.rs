@@ -1,6 +1,6 @@
 //! The [`Disk`] trait and the machine's file system behind it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -40,6 +40,8 @@ pub trait Disk: Send + Sync {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names of the files in a folder, sorted; empty when there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Names of the folders in a folder, sorted; empty when there is no such folder. Symbolic links are not followed.
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
 
 /// The machine's file system. Its errors name the operation and the path.
@@ -129,20 +131,28 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let entries = match std::fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(context("list", dir))?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(context("list", dir))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                names.extend(entry.file_name().into_string());
-            }
-        }
-        names.sort();
-        Ok(names)
+        list_kind(dir, |kind| kind.is_file())
     }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        list_kind(dir, |kind| kind.is_dir())
+    }
+}
+
+fn list_kind(dir: &Path, wanted: fn(FileType) -> bool) -> io::Result<Vec<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(context("list", dir))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(context("list", dir))?;
+        if entry.file_type().is_ok_and(wanted) {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Folder of a path; `.` for a bare name.

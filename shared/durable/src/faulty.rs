@@ -5,7 +5,7 @@
 //! only fail.
 
 use crate::disk::{Disk, DiskFile, parent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -423,5 +423,15 @@ impl Disk for FaultyDisk {
         inner.alive()?;
         let names = inner.names.keys().filter(|path| parent(path) == dir);
         Ok(names.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
+    }
+
+    fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let inner = self.inner();
+        inner.alive()?;
+        let below = inner.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        let nested = below.filter(|path| path.components().count() > 1);
+        let names: BTreeSet<String> =
+            nested.filter_map(|path| path.iter().next()?.to_str().map(str::to_owned)).collect();
+        Ok(names.into_iter().collect())
     }
 }
