@@ -1,0 +1,102 @@
+//! Figures and problems of the outputter, for `/readyz`, `ferryctl status` and `/metrics`.
+
+use crate::file::order::OrderFigures;
+use logferry_link::Answer;
+use metrics::{counter, gauge};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long the problem of a single file is shown after it was last met.
+const FILE_PROBLEM_SHOWN: Duration = Duration::from_secs(30);
+
+/// Counters since the start, and what is wrong now.
+#[derive(Debug, Default)]
+pub struct Figures {
+    committed_bytes: AtomicU64,
+    lines: AtomicU64,
+    commits: AtomicU64,
+    inversions: AtomicU64,
+    duplicates: AtomicU64,
+    conflicts: AtomicU64,
+    files_open: AtomicU64,
+    problem: Mutex<Option<String>>,
+    file_problem: Mutex<Option<(Instant, String)>>,
+}
+
+impl Figures {
+    /// A group was committed.
+    pub fn count_commit(&self, bytes: u64, lines: u64, inversions: u64, files_open: u64) {
+        self.committed_bytes.fetch_add(bytes, Relaxed);
+        self.lines.fetch_add(lines, Relaxed);
+        self.commits.fetch_add(1, Relaxed);
+        self.inversions.fetch_add(inversions, Relaxed);
+        self.files_open.store(files_open, Relaxed);
+        counter!("logferry_outputter_committed_bytes_total").increment(bytes);
+        counter!("logferry_outputter_lines_total").increment(lines);
+        counter!("logferry_outputter_commits_total").increment(1);
+        counter!("logferry_outputter_inversions_total").increment(inversions);
+        gauge!("logferry_outputter_files_open").set(files_open as f64);
+    }
+
+    /// A pack was answered.
+    pub fn count_answer(&self, answer: &Answer) {
+        match answer {
+            Answer::Duplicate => {
+                self.duplicates.fetch_add(1, Relaxed);
+                counter!("logferry_outputter_duplicates_total").increment(1);
+            }
+            Answer::Conflict(_) => {
+                self.conflicts.fetch_add(1, Relaxed);
+                counter!("logferry_outputter_conflicts_total").increment(1);
+            }
+            Answer::Busy { .. } => counter!("logferry_outputter_busy_total").increment(1),
+            Answer::Ok | Answer::Rejected { .. } => {}
+        }
+    }
+
+    /// Sets or clears what keeps the output from being written. Returns whether there was something.
+    pub fn set_problem(&self, problem: Option<String>) -> bool {
+        let mut current = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *current, problem).is_some()
+    }
+
+    /// A single file cannot be written.
+    pub fn set_file_problem(&self, problem: String) {
+        let mut current = self.file_problem.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Some((Instant::now(), problem));
+    }
+
+    /// What is wrong now.
+    pub fn problems(&self) -> Vec<String> {
+        let whole = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let file = self.file_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let recent = file.filter(|(since, _)| since.elapsed() < FILE_PROBLEM_SHOWN).map(|(_, text)| text);
+        whole.into_iter().chain(recent).collect()
+    }
+
+    /// By name, as the admin endpoint shows them. Sets the gauges of `/metrics` on the way.
+    pub fn by_name(&self, order: &OrderFigures) -> BTreeMap<String, u64> {
+        gauge!("logferry_outputter_queue_packs").set(order.pending_packs as f64);
+        gauge!("logferry_outputter_queue_bytes").set(order.pending_bytes as f64);
+        gauge!("logferry_outputter_held_packs").set(order.held_packs as f64);
+        gauge!("logferry_outputter_held_bytes").set(order.held_bytes as f64);
+        gauge!("logferry_outputter_streams").set(order.streams as f64);
+        let figures = [
+            ("queue_packs", order.pending_packs),
+            ("queue_bytes", order.pending_bytes),
+            ("held_packs", order.held_packs),
+            ("held_bytes", order.held_bytes),
+            ("streams", order.streams),
+            ("files_open", self.files_open.load(Relaxed)),
+            ("committed_bytes_total", self.committed_bytes.load(Relaxed)),
+            ("lines_total", self.lines.load(Relaxed)),
+            ("commits_total", self.commits.load(Relaxed)),
+            ("inversions_total", self.inversions.load(Relaxed)),
+            ("duplicates_total", self.duplicates.load(Relaxed)),
+            ("conflicts_total", self.conflicts.load(Relaxed)),
+        ];
+        figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+}

@@ -1,0 +1,82 @@
+//! Keeps paths below a folder: before a file is opened by name, the kernel is asked to walk there without leaving the
+//! folder and without following a symbolic link.
+//!
+//! Names from the network are checked when a pack is parsed, so they cannot climb out; what is left is a link that
+//! stands in the folder.
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+/// Checks paths below one folder.
+#[derive(Debug)]
+pub struct Guard {
+    root: PathBuf,
+    folder: OwnedFd,
+}
+
+impl Guard {
+    /// Guards `root`, which exists.
+    pub fn new(root: &Path) -> io::Result<Guard> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        Ok(Guard { root: root.to_owned(), folder })
+    }
+
+    /// Fails when the walk to `path` (relative) meets a symbolic link or leaves the folder. A path that does not exist yet is fine.
+    pub fn check(&self, path: &Path) -> io::Result<()> {
+        if path.components().any(|part| !matches!(part, Component::Normal(_))) {
+            return Err(Errno::XDEV.into());
+        }
+        // No NOFOLLOW: with PATH that would open a link in the last place instead of refusing it.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            // Kernels before 5.6, and sandboxes that do not know the call.
+            Err(Errno::NOSYS | Errno::PERM) => self.check_each(path),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_each(&self, path: &Path) -> io::Result<()> {
+        let mut walked = self.root.clone();
+        for part in path.components() {
+            walked.push(part);
+            match std::fs::symlink_metadata(&walked) {
+                Ok(metadata) if metadata.is_symlink() => return Err(Errno::LOOP.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_climbing_are_refused_and_new_paths_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("real")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("file"), dir.path().join("real/dangling")).unwrap();
+        let guard = Guard::new(dir.path()).unwrap();
+        type Check = fn(&Guard, &Path) -> io::Result<()>;
+        for check in [Guard::check as Check, Guard::check_each as Check] {
+            check(&guard, Path::new("real/new")).unwrap();
+            check(&guard, Path::new("new/new")).unwrap();
+            assert!(check(&guard, Path::new("link/file")).is_err());
+            assert!(check(&guard, Path::new("real/dangling")).is_err());
+        }
+        for path in ["../x", "/etc/passwd", "real/../../x", "./x/.."] {
+            assert!(guard.check(Path::new(path)).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Header files: one line per pack, beside each log file, in the order of the bodies.
+//!
+//! | line | meaning |
+//! |---|---|
+//! | `{"Route":[…],"PackLen":N}` | the pack's header as it came, hops included; its decompressed body is the next `raw` bytes of the log file |
+//! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
+//! | empty | nothing |
+//!
+//! So a header file describes its log file on its own, and recovery can tell from the two what was written whole.
+
+use logferry_pack::{Decoded, Header, Limits, Pack};
+
+/// A line of a header file.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// A pack.
+    Pack(Box<Header>),
+    /// The next body stands at this byte.
+    DataAt(u64),
+    /// Nothing.
+    Empty,
+}
+
+/// Bytes of the length in front of an encoded header.
+const LENGTH_BYTES: usize = 4;
+
+/// The line for a pack, newline included.
+pub fn pack_line(pack: &Pack) -> Vec<u8> {
+    let encoded = pack.encode_header();
+    let json = encoded.get(LENGTH_BYTES..).unwrap_or_default();
+    let mut line = Vec::with_capacity(json.len() + 1);
+    line.extend_from_slice(json);
+    line.push(b'\n');
+    line
+}
+
+/// The line that says where the next body stands. Begins with a newline, in case the last line has none.
+pub fn data_at_line(data_at: u64) -> Vec<u8> {
+    format!("\n{{\"DataAt\":{data_at}}}\n").into_bytes()
+}
+
+/// Reads a line, newline not included; `None` when it is none of the known.
+pub fn parse_line(line: &[u8], limits: &Limits) -> Option<Line> {
+    if line.is_empty() {
+        return Some(Line::Empty);
+    }
+    if let Some(rest) = line.strip_prefix(b"{\"DataAt\":") {
+        let digits = std::str::from_utf8(rest.strip_suffix(b"}")?).ok()?;
+        return digits.parse().ok().map(Line::DataAt);
+    }
+    let mut encoded = Vec::with_capacity(LENGTH_BYTES + line.len());
+    encoded.extend_from_slice(&padded_length(line.len())?);
+    encoded.extend_from_slice(line);
+    match logferry_pack::decode_header(&encoded, limits) {
+        Ok(Decoded::Header { header, .. }) => Some(Line::Pack(Box::new(header))),
+        _ => None,
+    }
+}
+
+/// wire.md: LEB128, least significant group first, padded to four bytes.
+fn padded_length(len: usize) -> Option<[u8; LENGTH_BYTES]> {
+    let len = u32::try_from(len).ok().filter(|len| *len < 1 << 28)?;
+    let group = |shift: u32| (len >> shift & 0x7f) as u8;
+    Some([group(0) | 0x80, group(7) | 0x80, group(14) | 0x80, group(21)])
+}

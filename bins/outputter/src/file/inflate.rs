@@ -1,0 +1,230 @@
+//! Inflates packs on several threads, in a bounded amount of memory, reusing buffers.
+
+use super::headers;
+use super::order::{Accepted, Parcel};
+use crossbeam_channel::{Receiver, Sender};
+use logferry_pack::{Decompressor, Limits};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Idle buffers kept, so that looking for one that fits stays cheap.
+const IDLE_BUFFERS_MAX: usize = 64;
+/// Smallest buffer: below that, accounting costs more than memory.
+const BUFFER_BYTES_MIN: usize = 4 << 10;
+/// A buffer this many times too large is left for somebody else.
+const BUFFER_WASTE_MAX: usize = 4;
+
+/// A pack on its way from judging to writing.
+pub struct Job {
+    /// Its place in the order.
+    pub accepted: Accepted,
+    /// The pack.
+    pub parcel: Parcel,
+}
+
+/// A pack ready to be written.
+pub struct Inflated {
+    /// Its place in the order.
+    pub accepted: Accepted,
+    /// Path of the log file below the folder.
+    pub path: String,
+    /// Number of lines, as the header says.
+    pub lines: u64,
+    /// Line for the header file.
+    pub header_line: Vec<u8>,
+    /// Decompressed body, or the label of what is wrong with it.
+    pub body: Result<RawBuffer, &'static str>,
+}
+
+/// Decompressed bytes in memory: given out up to a total, in use and idle together.
+pub struct RawPool {
+    bytes_max: usize,
+    inner: Mutex<PoolInner>,
+    given_back: Condvar,
+}
+
+#[derive(Default)]
+struct PoolInner {
+    in_use_bytes: usize,
+    idle_bytes: usize,
+    idle: Vec<Vec<u8>>,
+}
+
+/// A buffer of a [`RawPool`], back there when dropped.
+pub struct RawBuffer {
+    bytes: Vec<u8>,
+    charged: usize,
+    pool: Arc<RawPool>,
+}
+
+impl RawPool {
+    /// A pool of `bytes_max`.
+    pub fn new(bytes_max: u64) -> Arc<RawPool> {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        Arc::new(RawPool { bytes_max, inner: Mutex::default(), given_back: Condvar::new() })
+    }
+
+    /// Waits for a buffer that takes `bytes` without growing. A wish larger than the pool waits until it has it for itself.
+    pub fn acquire(self: &Arc<Self>, bytes: usize) -> RawBuffer {
+        let want = bytes.max(BUFFER_BYTES_MIN);
+        let mut inner = self.lock();
+        while inner.in_use_bytes > 0 && inner.in_use_bytes + want > self.bytes_max {
+            inner = self.given_back.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut bytes = inner.take_idle(want, self.bytes_max);
+        let charged = bytes.capacity().max(want);
+        inner.in_use_bytes += charged;
+        inner.trim(self.bytes_max);
+        drop(inner);
+        bytes.reserve_exact(want);
+        RawBuffer { bytes, charged, pool: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PoolInner {
+    /// The smallest idle buffer that fits, or a new one.
+    fn take_idle(&mut self, want: usize, bytes_max: usize) -> Vec<u8> {
+        let room = bytes_max.saturating_sub(self.in_use_bytes);
+        let fits =
+            |capacity: usize| capacity >= want && capacity / BUFFER_WASTE_MAX <= want && capacity <= room;
+        let fitting = self.idle.iter().enumerate().filter(|(_, buffer)| fits(buffer.capacity()));
+        let Some((at, _)) = fitting.min_by_key(|(_, buffer)| buffer.capacity()) else { return Vec::new() };
+        let buffer = self.idle.swap_remove(at);
+        self.idle_bytes -= buffer.capacity();
+        buffer
+    }
+
+    fn trim(&mut self, bytes_max: usize) {
+        while self.in_use_bytes + self.idle_bytes > bytes_max {
+            let Some(buffer) = self.idle.pop() else { return };
+            self.idle_bytes -= buffer.capacity();
+        }
+    }
+}
+
+impl RawBuffer {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for RawBuffer {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let mut inner = self.pool.lock();
+        inner.in_use_bytes -= self.charged;
+        let capacity = bytes.capacity();
+        let keep = inner.idle.len() < IDLE_BUFFERS_MAX
+            && inner.in_use_bytes + inner.idle_bytes + capacity <= self.pool.bytes_max;
+        if keep && capacity > 0 {
+            inner.idle_bytes += capacity;
+            inner.idle.push(bytes);
+        }
+        drop(inner);
+        self.pool.given_back.notify_one();
+    }
+}
+
+/// What the inflating threads share.
+pub struct Inflaters {
+    /// Packs to inflate, in their order.
+    pub jobs: Receiver<Job>,
+    /// Where inflated packs go, in any order.
+    pub done: Sender<Inflated>,
+    /// Memory.
+    pub pool: Arc<RawPool>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// Starts `threads` threads. They end when the jobs end, or nobody takes what they did.
+pub fn start(shared: Inflaters, threads: usize) -> std::io::Result<Vec<thread::JoinHandle<()>>> {
+    let shared = Arc::new(shared);
+    let turn = Arc::new(Mutex::new(()));
+    (0..threads.max(1))
+        .map(|number| {
+            let (shared, turn) = (shared.clone(), turn.clone());
+            thread::Builder::new().name(format!("inflate-{number}")).spawn(move || shared.run(&turn))
+        })
+        .collect()
+}
+
+impl Inflaters {
+    fn run(&self, turn: &Mutex<()>) {
+        let mut decompressor = Decompressor::new();
+        while let Some((job, buffer)) = self.next_job(turn) {
+            if self.done.send(self.inflate(&mut decompressor, job, buffer)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One thread at a time takes a job and its memory, so that memory is given out in the order of writing: else packs
+    /// further back could have it all, and the one to be written next would wait for ever.
+    fn next_job(&self, turn: &Mutex<()>) -> Option<(Job, RawBuffer)> {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = self.jobs.recv().ok()?;
+        let raw = job.parcel.pack.header.ours.as_ref().map_or(0, |ours| ours.raw);
+        let raw = usize::try_from(raw).unwrap_or(usize::MAX).min(self.limits.raw_bytes_max);
+        Some((job, self.pool.acquire(raw)))
+    }
+
+    fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
+        let Job { accepted, parcel } = job;
+        let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
+            Ok(()) => Ok(buffer),
+            Err(bad) => {
+                tracing::warn!(path = parcel.path, stream = %accepted.identity.stream, offset = accepted.identity.offset, "pack refused: {bad}");
+                Err(bad.reason())
+            }
+        };
+        Inflated {
+            accepted,
+            lines: parcel.pack.header.lines,
+            header_line: headers::pack_line(&parcel.pack),
+            path: parcel.path,
+            body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again() {
+        let pool = RawPool::new(1 << 20);
+        let address = pool.acquire(100_000).bytes.as_ptr();
+        assert_eq!(pool.acquire(90_000).bytes.as_ptr(), address);
+    }
+
+    #[test]
+    fn in_use_and_idle_stay_within_the_pool() {
+        let pool = RawPool::new(1 << 20);
+        for round in 0..200_usize {
+            let held: Vec<_> = (1..4).map(|n| pool.acquire((round * 7_919 * n) % 300_000)).collect();
+            let inner = pool.lock();
+            assert!(inner.in_use_bytes + inner.idle_bytes <= 1 << 20);
+            drop(inner);
+            drop(held);
+        }
+        assert_eq!(pool.lock().in_use_bytes, 0);
+    }
+
+    #[test]
+    fn a_wish_larger_than_the_pool_waits_for_all_of_it() {
+        let pool = RawPool::new(1 << 20);
+        let small = pool.acquire(10);
+        let other = pool.clone();
+        let waiting = thread::spawn(move || other.acquire(5 << 20).bytes.capacity());
+        drop(small);
+        assert!(waiting.join().unwrap() >= 5 << 20);
+    }
+}

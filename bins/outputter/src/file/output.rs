@@ -1,0 +1,226 @@
+//! The file output put together: recovery, then judge, inflating threads and committer.
+
+use super::commit::{self, Committer, SharedOrder};
+use super::inflate::{self, Inflaters, Job, RawPool};
+use super::order::{Action, Order, OrderLimits, Parcel};
+use super::recovery::Recovery;
+use super::store::{Folders, Guards, Store};
+use super::template::{Fields, Template};
+use crate::config::{FileSettings, HOLD_ANSWER_MAX};
+use crate::figures::Figures;
+use anyhow::Context;
+use crossbeam_channel::Sender;
+use logferry_durable::{Disk, RealDisk};
+use logferry_link::{Answer, Answerer, Incoming};
+use logferry_pack::{Hop, Limits, Pack};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Packs judged under one lock of the core.
+const JUDGED_AT_ONCE_MAX: usize = 64;
+/// How long the threads get to commit what was accepted when the program stops.
+const FINISH_MAX: Duration = Duration::from_secs(8);
+
+/// The file output, recovered and ready to take packs in.
+pub struct FileOutput {
+    order: SharedOrder<Answerer>,
+    figures: Arc<Figures>,
+    template: Template,
+    jobs: Sender<Job>,
+    threads: Vec<JoinHandle<()>>,
+    started: Instant,
+}
+
+impl FileOutput {
+    /// Recovers files and journal, and starts the threads. Blocks for as long as recovery takes.
+    pub fn start(
+        settings: &FileSettings,
+        var_dir: &Path,
+        limits: Limits,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<FileOutput> {
+        let template = Template::parse(&settings.path)?;
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let folders = Folders::new(&settings.dir);
+        for dir in [&folders.data, &folders.headers] {
+            disk.create_dir_all(dir).with_context(|| format!("file.dir: cannot create {}", dir.display()))?;
+        }
+        let group_bytes_max = settings.inflate_memory.0 / 2;
+        let recovery = Recovery {
+            disk: disk.clone(),
+            var_dir,
+            folders: &folders,
+            limits,
+            group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
+            now_unix: commit::now_unix(),
+        };
+        let (state, log, _) = recovery.run().context("the journal cannot be opened")?;
+        let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
+        let open_max = usize::try_from(settings.open_files_max).unwrap_or(usize::MAX);
+        let store = Store::new(disk, folders, Some(guards), settings.sync, open_max, state.files);
+        let figures = Arc::new(Figures::default());
+        let order = Arc::new(Mutex::new(Order::new(order_limits(settings), state.footprint)));
+        let committer = Committer {
+            order: order.clone(),
+            store,
+            log,
+            holes: state.holes,
+            passed_over: Vec::new(),
+            answer: Answerer::send,
+            figures: figures.clone(),
+            group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
+            footprint_keep_secs: settings.footprint_keep.0.as_secs(),
+        };
+        let (jobs, threads) = start_threads(settings, limits, committer, stop.clone())?;
+        Ok(FileOutput { order, figures, template, jobs, threads, started: Instant::now() })
+    }
+
+    /// Counters and problems.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
+    }
+
+    /// The core, for its figures.
+    pub fn order(&self) -> SharedOrder<Answerer> {
+        self.order.clone()
+    }
+
+    /// Takes packs in until there are no more, then waits until what was accepted is committed.
+    pub async fn run(self, mut packs: mpsc::Receiver<Incoming>, own_ip: IpAddr, stop: CancellationToken) {
+        let mut stopping = false;
+        loop {
+            let now_ms = self.now_ms();
+            let deadline_ms = commit::lock(&self.order).deadline_ms(now_ms);
+            let tick = Duration::from_millis(deadline_ms.map_or(0, |at| at.saturating_sub(now_ms)));
+            tokio::select! {
+                incoming = packs.recv() => match incoming {
+                    Some(incoming) => self.judge(incoming, &mut packs, own_ip),
+                    None => break,
+                },
+                () = tokio::time::sleep(tick), if deadline_ms.is_some() => self.tick(),
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    // Unanswered: their senders keep them.
+                    drop(commit::lock(&self.order).stop());
+                }
+            }
+        }
+        self.finish().await;
+    }
+
+    fn judge(&self, first: Incoming, more: &mut mpsc::Receiver<Incoming>, own_ip: IpAddr) {
+        let mut incoming = Some(first);
+        let mut parcels = Vec::new();
+        while let Some(Incoming { pack, answer, .. }) = incoming {
+            match parcel(pack, own_ip, &self.template) {
+                Ok(parcel) => parcels.push((parcel, answer)),
+                Err(reason) => {
+                    metrics::counter!("logferry_outputter_rejected_packs_total", "reason" => reason)
+                        .increment(1);
+                    answer.send(Answer::Rejected { reason: reason.to_owned() });
+                }
+            }
+            let room = parcels.len() < JUDGED_AT_ONCE_MAX;
+            incoming = if room { more.try_recv().ok() } else { None };
+        }
+        let now_ms = self.now_ms();
+        let mut order = commit::lock(&self.order);
+        let actions: Vec<_> =
+            parcels.into_iter().flat_map(|(parcel, answer)| order.offered(now_ms, parcel, answer)).collect();
+        drop(order);
+        self.act(actions);
+    }
+
+    fn tick(&self) {
+        let now_ms = self.now_ms();
+        let actions = commit::lock(&self.order).tick(now_ms);
+        self.act(actions);
+    }
+
+    /// Only the judging task comes here, so packs go to the inflating threads in the order of acceptance.
+    fn act(&self, actions: Vec<Action<Answerer>>) {
+        for action in actions {
+            match action {
+                // The threads end after this task only; should they have ended, nobody is told that the pack is safe.
+                Action::Write(accepted, parcel) => drop(self.jobs.send(Job { accepted, parcel })),
+                Action::Answer(waiter, answer) => {
+                    self.figures.count_answer(&answer);
+                    waiter.send(answer);
+                }
+            }
+        }
+    }
+
+    async fn finish(self) {
+        drop(self.jobs);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || {
+            threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
+        });
+        if tokio::time::timeout(FINISH_MAX, joined).await.is_err() {
+            tracing::warn!("the last group could not be committed in time; its packs were not acknowledged");
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn order_limits(settings: &FileSettings) -> OrderLimits {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    OrderLimits {
+        reorder_wait_ms: millis(settings.reorder_wait.0),
+        hold_answer_ms: millis(HOLD_ANSWER_MAX),
+        hold_bytes_max: settings.hold_bytes_max.0,
+    }
+}
+
+fn start_threads(
+    settings: &FileSettings,
+    limits: Limits,
+    committer: Committer<Answerer>,
+    stop: CancellationToken,
+) -> anyhow::Result<(Sender<Job>, Vec<JoinHandle<()>>)> {
+    let (jobs, jobs_taken) = crossbeam_channel::unbounded();
+    let (done, done_taken) = crossbeam_channel::unbounded();
+    let pool = RawPool::new(settings.inflate_memory.0);
+    let threads = match settings.inflate_threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        given => usize::try_from(given).unwrap_or(1),
+    };
+    let mut threads = inflate::start(Inflaters { jobs: jobs_taken, done, pool, limits }, threads)?;
+    let committing = std::thread::Builder::new().name("commit".into());
+    threads.push(committing.spawn(move || committer.run(&done_taken, &stop))?);
+    Ok((jobs, threads))
+}
+
+/// What is needed to judge and write a pack; or the label of what is wrong with it.
+fn parcel(mut pack: Pack, own_ip: IpAddr, template: &Template) -> Result<Parcel, &'static str> {
+    pack.push_hop(&hop(own_ip));
+    let header = &pack.header;
+    // Packs of legacy nodes are known by other marks; the link does not speak to such nodes yet.
+    let ours = header.ours.as_ref().ok_or("no_stream")?;
+    let fields = Fields {
+        source: Some(ours.source.as_str()),
+        host: Some(ours.host.as_str()),
+        ip: &header.ip,
+        hour: u32::from(header.hour),
+        stream: Some(ours.identity.stream),
+    };
+    let path = template.expand(&fields).map_err(|bad| {
+        tracing::warn!("pack refused: {bad}");
+        bad.reason
+    })?;
+    Ok(Parcel { identity: ours.identity, first: ours.first, path, pack })
+}
+
+fn hop(own_ip: IpAddr) -> Hop {
+    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
+    Hop { ip: own_ip.to_string(), stage: "tcp recv", st: now.clone(), ed: now, elapse: "0s".into() }
+}

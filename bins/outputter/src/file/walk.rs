@@ -1,0 +1,186 @@
+//! Walks a header file along its log file and tells how far the two agree.
+
+use super::headers::{self, Line};
+use super::journal::{CommittedPack, Lengths};
+use logferry_durable::{Disk, DiskFile};
+use logferry_pack::{Header, Limits};
+use std::io;
+use std::path::Path;
+
+/// Bytes read at a time.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Deepest folder below the root; a path template is no deeper.
+const DEPTH_MAX: usize = 20;
+
+/// Which lines are taken for true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Behind a sound journal: only what can be proved whole.
+    Tail,
+    /// Without a sound journal, from the beginning: what is further from the end than one group commit can reach was
+    /// acknowledged, whether its bytes still match or not.
+    Everything {
+        /// More than one group commit can leave behind in one log file.
+        group_bytes_max: u64,
+    },
+}
+
+/// A header file and its log file.
+pub struct Walk<'a> {
+    /// Header file.
+    pub headers: &'a dyn DiskFile,
+    /// Log file.
+    pub data: &'a dyn DiskFile,
+    /// Their lengths.
+    pub found: Lengths,
+    /// Limits of packs.
+    pub limits: &'a Limits,
+}
+
+/// How far they agree.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct WalkEnd {
+    /// End of the last line that is true, and of its body.
+    pub end: Lengths,
+    /// Packs of the true lines, in their order.
+    pub packs: Vec<CommittedPack>,
+    /// Packs among them whose bytes do not match their checksum.
+    pub packs_damaged: u64,
+}
+
+enum Step {
+    Goes { data: u64, pack: Option<CommittedPack>, damaged: bool },
+    Ends,
+}
+
+impl Walk<'_> {
+    /// Walks from `start` on.
+    pub fn run(&self, start: Lengths, mode: Mode) -> io::Result<WalkEnd> {
+        let mut walked = WalkEnd { end: start, ..WalkEnd::default() };
+        let mut lines =
+            Lines::new(self.headers, start.headers, self.found.headers, self.limits.header_bytes_max);
+        let mut chunk = Vec::new();
+        while let Some(line) = lines.next()? {
+            let Step::Goes { data, pack, damaged } = self.step(line, walked.end.data, mode, &mut chunk)?
+            else {
+                break;
+            };
+            walked.end = Lengths { data, headers: lines.at };
+            walked.packs.extend(pack);
+            walked.packs_damaged += u64::from(damaged);
+        }
+        Ok(walked)
+    }
+
+    fn step(&self, line: &[u8], data_at: u64, mode: Mode, chunk: &mut Vec<u8>) -> io::Result<Step> {
+        let goes = |data| Ok(Step::Goes { data, pack: None, damaged: false });
+        match headers::parse_line(line, self.limits) {
+            Some(Line::Empty) => goes(data_at),
+            Some(Line::DataAt(at)) if at <= self.found.data => goes(at),
+            Some(Line::Pack(header)) => self.pack(&header, data_at, mode, chunk),
+            Some(Line::DataAt(_)) | None => Ok(Step::Ends),
+        }
+    }
+
+    fn pack(&self, header: &Header, data_at: u64, mode: Mode, chunk: &mut Vec<u8>) -> io::Result<Step> {
+        let Some(ours) = &header.ours else { return Ok(Step::Ends) };
+        let Some(end) = data_at.checked_add(ours.raw).filter(|end| *end <= self.found.data) else {
+            return Ok(Step::Ends);
+        };
+        let is_far_from_end = match mode {
+            Mode::Tail => false,
+            Mode::Everything { group_bytes_max } => self.found.data - data_at > group_bytes_max,
+        };
+        // `sum` covers the stream bytes; it proves the body only where that is the same.
+        let is_whole = if ours.raw == ours.identity.span {
+            self.crc(data_at, ours.raw, chunk)? == ours.identity.sum
+        } else {
+            mode != Mode::Tail
+        };
+        if !is_whole && !is_far_from_end {
+            return Ok(Step::Ends);
+        }
+        let pack = Some(CommittedPack::new(&ours.identity, ours.first));
+        Ok(Step::Goes { data: end, pack, damaged: !is_whole })
+    }
+
+    fn crc(&self, from: u64, len: u64, chunk: &mut Vec<u8>) -> io::Result<u32> {
+        let (mut at, end, mut crc) = (from, from + len, 0);
+        while at < end {
+            let take = (end - at).min(CHUNK_BYTES as u64) as usize;
+            chunk.resize(take, 0);
+            self.data.read_exact_at(chunk, at)?;
+            crc = crc32c::crc32c_append(crc, chunk);
+            at += take as u64;
+        }
+        Ok(crc)
+    }
+}
+
+/// Lines of a file, without their newlines. Ends at a line that is not finished or longer than `line_max`.
+struct Lines<'a> {
+    file: &'a dyn DiskFile,
+    /// Offset behind the line given last.
+    at: u64,
+    file_len: u64,
+    line_max: usize,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that were given.
+    given: usize,
+}
+
+impl<'a> Lines<'a> {
+    fn new(file: &'a dyn DiskFile, at: u64, file_len: u64, line_max: usize) -> Lines<'a> {
+        Lines { file, at, file_len, line_max, buffer: Vec::new(), given: 0 }
+    }
+
+    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        let mut searched = self.given;
+        loop {
+            let newline = self.buffer[searched..].iter().position(|byte| *byte == b'\n');
+            if let Some(found) = newline {
+                let line = self.given..searched + found;
+                self.at += (line.len() + 1) as u64;
+                self.given = line.end + 1;
+                return Ok(Some(&self.buffer[line]));
+            }
+            if self.buffer.len() - self.given > self.line_max {
+                return Ok(None);
+            }
+            self.buffer.drain(..self.given);
+            self.given = 0;
+            searched = self.buffer.len();
+            let read_at = self.at + searched as u64;
+            let take = self.file_len.saturating_sub(read_at).min(CHUNK_BYTES as u64) as usize;
+            if take == 0 {
+                return Ok(None);
+            }
+            self.buffer.resize(searched + take, 0);
+            self.file.read_exact_at(&mut self.buffer[searched..], read_at)?;
+        }
+    }
+}
+
+/// Paths of all files below a folder, relative to it, sorted.
+pub fn files_below(disk: &dyn Disk, root: &Path) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    list_into(disk, root, "", 0, &mut files)?;
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn list_into(
+    disk: &dyn Disk,
+    dir: &Path,
+    prefix: &str,
+    depth: usize,
+    files: &mut Vec<String>,
+) -> io::Result<()> {
+    files.extend(disk.list(dir)?.into_iter().map(|name| format!("{prefix}{name}")));
+    if depth < DEPTH_MAX {
+        for name in disk.list_dirs(dir)? {
+            list_into(disk, &dir.join(&name), &format!("{prefix}{name}/"), depth + 1, files)?;
+        }
+    }
+    Ok(())
+}
