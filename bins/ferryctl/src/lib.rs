@@ -1,1 +1,109 @@
-//! stub
+//! The operator's tool: checks configurations, looks into packs and spools, asks running nodes how they are.
+//! It changes nothing on a node and needs none of its locks; what a running node needs is not here.
+//!
+//! Each command is a module with a `run` that writes to an [`Output`] and returns a [`Verdict`].
+//! Exit status: 0 all well, 1 a problem was found, 2 wrong usage.
+
+mod config_check;
+mod human;
+mod pack_inspect;
+mod status;
+
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What a command found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// All well: exit status 0.
+    Fine,
+    /// A problem was found and has been printed: exit status 1.
+    Problem,
+    /// The command cannot be carried out as it was given, which has been said: exit status 2.
+    Usage,
+}
+
+impl Verdict {
+    /// The worse of two.
+    #[must_use]
+    pub fn and(self, other: Verdict) -> Verdict {
+        if (self as u8) < (other as u8) { other } else { self }
+    }
+}
+
+/// Where a command writes.
+pub struct Output<'a> {
+    /// Results.
+    pub out: &'a mut dyn Write,
+    /// Complaints.
+    pub err: &'a mut dyn Write,
+}
+
+#[derive(Parser)]
+#[command(name = "ferryctl", version, about = "Looks after Logferry nodes, their files and their packs.")]
+#[command(after_help = "Exit status: 0 all well, 1 a problem was found, 2 wrong usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Packs: files of them, quarantine files, spool exports.
+    #[command(subcommand)]
+    Pack(PackCommand),
+    /// Ask running nodes how they are.
+    Status(status::Args),
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// List all that is wrong with configuration files, with lines.
+    Check(config_check::Args),
+}
+
+#[derive(Subcommand)]
+enum PackCommand {
+    /// Show header, route and checks of every pack.
+    Inspect(pack_inspect::Args),
+}
+
+/// The whole program: parses `args` (the program's name first), runs the command, gives the exit status.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let mut output =
+        Output { out: &mut io::BufWriter::new(io::stdout().lock()), err: &mut io::stderr().lock() };
+    let outcome = run(&cli.command, &mut output).and_then(|verdict| {
+        output.out.flush()?;
+        Ok(verdict)
+    });
+    match outcome {
+        Ok(verdict) => ExitCode::from(verdict as u8),
+        // `ferryctl … | head`: the reader has what it wanted
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(output.err, "error: {error:#}");
+            ExitCode::from(Verdict::Problem as u8)
+        }
+    }
+}
+
+fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    match command {
+        Command::Config(ConfigCommand::Check(args)) => config_check::run(args, output),
+        Command::Pack(PackCommand::Inspect(args)) => pack_inspect::run(args, output),
+        Command::Status(args) => status::run(args, output),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,1 +1,7 @@
-fn main(){}
+//! `ferryctl`: a thin shell over the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ferryctl::main(std::env::args_os())
+}
