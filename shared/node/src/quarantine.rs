@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Name of the folder in `var_dir`.
+pub const FOLDER: &str = "quarantine";
+
 /// `VAR_DIR/quarantine`.
 pub struct Quarantine {
     disk: Arc<dyn Disk>,
@@ -36,16 +39,17 @@ const REASON_BYTES_MAX: usize = 64;
 const NAME_TRIES_MAX: u32 = 1_000;
 
 impl Quarantine {
-    /// Opens or creates the folder.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<Quarantine> {
-        disk.create_dir_all(dir)?;
+    /// Opens or creates the folder [`FOLDER`] in `var_dir`.
+    pub fn open(disk: Arc<dyn Disk>, var_dir: &Path) -> io::Result<Quarantine> {
+        let dir = var_dir.join(FOLDER);
+        disk.create_dir_all(&dir)?;
         let mut totals = (0, 0);
-        for name in disk.list(dir)?.iter().filter(|name| name.ends_with(".bin")) {
+        for name in disk.list(&dir)?.iter().filter(|name| name.ends_with(".bin")) {
             totals = (totals.0 + 1, totals.1 + disk.open(&dir.join(name))?.len()?);
         }
         Ok(Quarantine {
             disk,
-            dir: dir.to_owned(),
+            dir,
             counter: AtomicU64::new(0),
             files: AtomicU64::new(totals.0),
             bytes: AtomicU64::new(totals.1),

@@ -9,8 +9,9 @@ use std::sync::Arc;
 #[test]
 fn bytes_and_reason_are_stored_beside_each_other() {
     let dir = tempfile::tempdir().expect("a folder");
-    let folder = dir.path().join("var/quarantine");
-    let quarantine = Quarantine::open(Arc::new(RealDisk), &folder).expect("opened");
+    let var_dir = dir.path().join("var");
+    let folder = var_dir.join("quarantine");
+    let quarantine = Quarantine::open(Arc::new(RealDisk), &var_dir).expect("opened");
     assert_eq!(quarantine.totals(), (0, 0));
 
     let path =
@@ -31,7 +32,7 @@ fn bytes_and_reason_are_stored_beside_each_other() {
     quarantine.put("conflict", "", &[b"x"]).expect("stored");
     assert_eq!(quarantine.totals(), (2, 9));
     drop(quarantine);
-    let again = Quarantine::open(Arc::new(RealDisk), &folder).expect("opened again");
+    let again = Quarantine::open(Arc::new(RealDisk), &var_dir).expect("opened again");
     assert_eq!(again.totals(), (2, 9));
 }
 
@@ -41,7 +42,7 @@ fn a_reason_from_a_peer_cannot_leave_the_folder() {
     let quarantine = Quarantine::open(Arc::new(RealDisk), dir.path()).expect("opened");
     for reason in ["../../etc/passwd", "a/b", "nul\0", "", &"long".repeat(500), "ünïcode\n"] {
         let path = quarantine.put(reason, "note\n\0", &[b"x"]).expect("stored");
-        assert_eq!(path.parent(), Some(dir.path()), "{reason:?}");
+        assert_eq!(path.parent(), Some(dir.path().join("quarantine").as_path()), "{reason:?}");
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         assert!(name.is_ascii() && name.len() < 120 && !name.contains(".."), "{name}");
     }
@@ -51,7 +52,7 @@ fn a_reason_from_a_peer_cannot_leave_the_folder() {
 #[test]
 fn what_was_put_survives_a_power_loss() {
     let disk = FaultyDisk::new(1);
-    let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/var/quarantine")).expect("opened");
+    let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/var")).expect("opened");
     let path = quarantine.put("bad_checksum", "note", &[b"bytes"]).expect("stored");
     disk.crash();
     assert_eq!(disk.read(&path).expect("there"), b"bytes");
@@ -71,7 +72,7 @@ fn a_failing_disk_is_told_to_the_caller_and_leaves_nothing_half_written() {
     ];
     for fault in faults {
         let disk = FaultyDisk::new(7);
-        let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/q")).expect("opened");
+        let quarantine = Quarantine::open(Arc::new(disk.clone()), Path::new("/var")).expect("opened");
         disk.set_faults(fault.clone());
         quarantine.put("conflict", "note", &[b"bytes"]).expect_err("the disk fails");
         assert_eq!(disk.files(), Vec::<std::path::PathBuf>::new(), "{fault:?}");
