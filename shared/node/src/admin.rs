@@ -1,11 +1,14 @@
 //! The admin endpoint: /metrics, /healthz, /readyz.
 
+mod bounded;
+
 use crate::process::Process;
 use anyhow::Context;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bounded::BoundedListener;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -48,7 +51,7 @@ pub(crate) async fn serve(
     let bound = listener.local_addr()?;
     let router = router(process, Arc::new(status));
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
+        if let Err(error) = axum::serve(BoundedListener::new(listener), router).await {
             tracing::error!(%error, "admin endpoint ended");
         }
     });
