@@ -1,71 +1,37 @@
-//! Footprints: what has been seen. Per stream a set of byte ranges and the identities of its last packs, and the
-//! judgement of a pack against them. Does no I/O; owners keep it in a `durable::Log`.
+//! Footprints: what has been seen, and the judgement of a pack against it.
+//!
+//! Does no I/O and knows no clock. An owner keeps its footprint in a log of one small [`PackSeen`] record per pack
+//! and a snapshot ([`Footprint::to_bytes`]) now and then, and calls [`Footprint::apply`] only for packs that are
+//! durable: there is no way back, because none is needed.
+//!
+//! The nouns: a [`Footprint`] holds for each stream the byte ranges that were seen and its last
+//! [`REMEMBERED_PACKS_MAX`] packs; it gives a [`Verdict`] on a pack; [`Remembered`] is what it tells a tailer whose
+//! pack contradicts it.
+//!
+//! ```
+//! use logferry_footprint::{Footprint, PackSeen, Verdict};
+//! use logferry_pack::{PackIdentity, StreamId};
+//!
+//! let mut footprint = Footprint::default();
+//! let pack = PackIdentity { stream: StreamId(7), offset: 0, span: 100, sum: 0xfeed };
+//! assert_eq!(footprint.judge(&pack, 0), Verdict::Next);
+//!
+//! footprint.apply(&PackSeen { identity: pack, first: 0, unix: 1_795_000_000 });
+//! assert_eq!(footprint.judge(&pack, 0), Verdict::Duplicate);
+//!
+//! let other_bytes = PackIdentity { sum: 0xbad, ..pack };
+//! assert!(matches!(footprint.judge(&other_bytes, 0), Verdict::Conflict(_)));
+//!
+//! let later = PackIdentity { offset: 150, ..pack };
+//! assert_eq!(footprint.judge(&later, 0), Verdict::Gap { frontier: 100 });
+//! ```
 
-use logferry_pack::{PackIdentity, StreamId};
+mod footprint;
+mod ranges;
+mod recent;
+mod seen;
+mod snapshot;
 
-/// Packs remembered per stream.
-pub const REMEMBERED_PACKS_MAX: usize = 1_024;
-
-/// A remembered pack of a stream, as on the wire: `[offset, span, sum]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct SeenPack(pub u64, pub u64, pub u32);
-
-/// What an answer `conflict` carries.
-#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Remembered {
-    /// End of the range that holds `first`: everything below has been seen.
-    pub frontier: u64,
-    /// Last packs, oldest first.
-    pub packs: Vec<SeenPack>,
-}
-
-/// Judgement of a pack.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Nothing of it was seen and it starts at the frontier (or the stream is new and starts at `first`).
-    Next,
-    /// Nothing of it was seen, but what is between `frontier` and its offset has not been seen either.
-    Gap {
-        /// Where the next byte was expected.
-        frontier: u64,
-    },
-    /// All of it was seen, and its identity is remembered.
-    Duplicate,
-    /// Some of it was seen, under another identity.
-    Conflict(Remembered),
-}
-
-/// All streams' footprints.
-#[derive(Default, Debug, Clone)]
-pub struct Footprint {}
-
-impl Footprint {
-    /// Judges without changing anything.
-    pub fn judge(&self, identity: &PackIdentity, first: u64) -> Verdict {
-        todo!("{identity:?}{first}")
-    }
-    /// Remembers a pack. `now_unix` in seconds, for expiry.
-    pub fn insert(&mut self, identity: &PackIdentity, first: u64, now_unix: u64) {
-        todo!("{identity:?}{first}{now_unix}")
-    }
-    /// What is remembered of a stream.
-    pub fn remembered(&self, stream: StreamId) -> Option<Remembered> {
-        todo!("{stream:?}")
-    }
-    /// Forgets streams whose last pack is older than `keep_secs` (30 days by default). Returns how many.
-    pub fn expire(&mut self, now_unix: u64, keep_secs: u64) -> usize {
-        todo!("{now_unix}{keep_secs}")
-    }
-    /// Number of streams.
-    pub fn streams(&self) -> usize {
-        todo!()
-    }
-    /// Serialized form, versioned.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        todo!()
-    }
-    /// Back from [`Footprint::to_bytes`]; `None` when the bytes are not of a version we read.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Footprint> {
-        todo!("{bytes:?}")
-    }
-}
+pub use footprint::{Footprint, Verdict};
+pub use recent::REMEMBERED_PACKS_MAX;
+pub use seen::{PackSeen, Remembered, SeenPack};

@@ -1,0 +1,212 @@
+//! All streams' footprints, and the judgement of packs against them.
+
+use crate::{PackSeen, Remembered, SeenPack, ranges::Ranges, recent::RecentPacks};
+use logferry_pack::{PackIdentity, StreamId};
+use std::collections::BTreeMap;
+
+/// Judgement of a pack.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Nothing of it was seen and it starts at the frontier (or the stream is new and starts at `first`).
+    Next,
+    /// Nothing of it was seen, but what is between `frontier` and its offset has not been seen either, or not all of it.
+    Gap {
+        /// Where the next byte was expected.
+        frontier: u64,
+    },
+    /// All of it was seen, and its identity is remembered.
+    Duplicate,
+    /// Some of it was seen, under another identity or under one that is remembered no more.
+    ///
+    /// Where the remembered packs agree with the sender's file but the frontier is at the very offset of the pack,
+    /// going on from the frontier cuts the same pack again: then only a new generation helps.
+    Conflict(Remembered),
+}
+
+/// All streams' footprints.
+#[derive(Default, Debug, Clone, PartialEq, Eq)]
+pub struct Footprint {
+    pub(crate) streams: BTreeMap<StreamId, Stream>,
+}
+
+/// What was seen of one stream.
+#[derive(Default, Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stream {
+    /// As the last pack had it.
+    pub(crate) first: u64,
+    /// Seconds since 1970 of the last pack.
+    pub(crate) last_unix: u64,
+    pub(crate) seen: Ranges,
+    pub(crate) recent: RecentPacks,
+}
+
+impl Footprint {
+    /// Judges without changing anything. `first` is where shipping of the stream began, as the pack says; the
+    /// frontier is the end of the seen range that holds `first`, or `first` itself.
+    ///
+    /// A pack without bytes (a done pack without lines) is never a duplicate nor a conflict: nothing of it can have
+    /// been seen, and two of them, for two quiet hours, have the same identity. It is [`Verdict::Next`] once
+    /// everything before it was seen, else [`Verdict::Gap`]. Its number in its hour tells one from another.
+    pub fn judge(&self, identity: &PackIdentity, first: u64) -> Verdict {
+        let (start, end) = (identity.offset, identity.end());
+        let Some(stream) = self.streams.get(&identity.stream) else {
+            return if start <= first { Verdict::Next } else { Verdict::Gap { frontier: first } };
+        };
+        if stream.seen.touches(start, end) {
+            let known = stream.seen.covers(start, end) && stream.recent.contains(identity.into());
+            return if known { Verdict::Duplicate } else { Verdict::Conflict(stream.remembered(first)) };
+        }
+        let frontier = stream.seen.frontier(first);
+        if start <= frontier { Verdict::Next } else { Verdict::Gap { frontier } }
+    }
+
+    /// Remembers a pack. `now_unix` in seconds, for expiry. Inserting a remembered pack again changes
+    /// nothing but its stream's time and `first`, so a log may be applied twice; whatever overlaps is merged.
+    pub fn insert(&mut self, identity: &PackIdentity, first: u64, now_unix: u64) {
+        let stream = self.streams.entry(identity.stream).or_default();
+        stream.first = first;
+        stream.last_unix = stream.last_unix.max(now_unix);
+        let (start, end) = (identity.offset, identity.end());
+        let pack = SeenPack::from(identity);
+        if start == end || (stream.seen.covers(start, end) && stream.recent.contains(pack)) {
+            return;
+        }
+        stream.seen.insert(start, end);
+        stream.recent.push(pack);
+    }
+
+    /// Remembers what a record of the owner's log says.
+    pub fn apply(&mut self, seen: &PackSeen) {
+        self.insert(&seen.identity, seen.first, seen.unix);
+    }
+
+    /// Whether all of the `span` bytes from `offset` were seen, under whatever identity.
+    pub fn has_seen(&self, stream: StreamId, offset: u64, span: u64) -> bool {
+        self.streams
+            .get(&stream)
+            .is_some_and(|stream| stream.seen.covers(offset, offset.saturating_add(span)))
+    }
+
+    /// What is remembered of a stream, its frontier counted from the `first` of its last pack.
+    pub fn remembered(&self, stream: StreamId) -> Option<Remembered> {
+        self.streams.get(&stream).map(|stream| stream.remembered(stream.first))
+    }
+
+    /// Forgets streams whose last pack is older than `keep_secs` (30 days by default). Returns how many.
+    pub fn expire(&mut self, now_unix: u64, keep_secs: u64) -> usize {
+        let before = self.streams.len();
+        self.streams.retain(|_, stream| now_unix.saturating_sub(stream.last_unix) <= keep_secs);
+        before - self.streams.len()
+    }
+
+    /// Number of streams.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+}
+
+impl Stream {
+    fn remembered(&self, first: u64) -> Remembered {
+        Remembered { frontier: self.seen.frontier(first), packs: self.recent.iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId = StreamId(7);
+
+    fn pack(offset: u64, span: u64, sum: u32) -> PackIdentity {
+        PackIdentity { stream: STREAM, offset, span, sum }
+    }
+
+    fn with(packs: &[PackIdentity]) -> Footprint {
+        let mut footprint = Footprint::default();
+        packs.iter().for_each(|pack| footprint.insert(pack, 0, 1_000));
+        footprint
+    }
+
+    #[test]
+    fn an_unknown_stream_begins_at_its_first_offset() {
+        let footprint = Footprint::default();
+        assert_eq!(footprint.judge(&pack(500, 10, 1), 500), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(510, 10, 1), 500), Verdict::Gap { frontier: 500 });
+        assert_eq!(footprint.remembered(STREAM), None);
+    }
+
+    #[test]
+    fn packs_in_order_are_next_and_a_hole_is_a_gap_until_it_is_filled() {
+        let footprint = with(&[pack(0, 10, 1), pack(20, 10, 3)]);
+        assert_eq!(footprint.judge(&pack(10, 10, 2), 0), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(10, 5, 2), 0), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(30, 10, 4), 0), Verdict::Gap { frontier: 10 });
+        let filled = with(&[pack(0, 10, 1), pack(20, 10, 3), pack(10, 10, 2)]);
+        assert_eq!(filled.judge(&pack(30, 10, 4), 0), Verdict::Next);
+        // Order of arrival is remembered, not order in the stream.
+        let packs = vec![SeenPack(0, 10, 1), SeenPack(20, 10, 3), SeenPack(10, 10, 2)];
+        assert_eq!(filled.remembered(STREAM), Some(Remembered { frontier: 30, packs }));
+    }
+
+    #[test]
+    fn a_seen_range_is_a_duplicate_only_under_its_own_identity() {
+        let footprint = with(&[pack(0, 10, 1), pack(10, 10, 2)]);
+        let packs = vec![SeenPack(0, 10, 1), SeenPack(10, 10, 2)];
+        let conflict = Verdict::Conflict(Remembered { frontier: 20, packs });
+        assert_eq!(footprint.judge(&pack(10, 10, 2), 0), Verdict::Duplicate);
+        for other in [pack(10, 10, 3), pack(0, 20, 1), pack(5, 10, 1), pack(0, 5, 1), pack(15, 10, 9)] {
+            assert_eq!(footprint.judge(&other, 0), conflict, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_pack_that_is_remembered_no_more_is_a_conflict_not_a_duplicate() {
+        let packs: Vec<_> = (0..1_025).map(|n| pack(n * 10, 10, 1)).collect();
+        let footprint = with(&packs);
+        assert!(matches!(footprint.judge(&packs[0], 0), Verdict::Conflict(_)));
+        assert_eq!(footprint.judge(&packs[1], 0), Verdict::Duplicate);
+    }
+
+    #[test]
+    fn a_pack_without_bytes_waits_for_what_is_before_it_and_is_never_a_duplicate() {
+        let footprint = with(&[pack(0, 10, 1), pack(10, 0, 0)]);
+        assert_eq!(footprint.judge(&pack(10, 0, 0), 0), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(5, 0, 0), 0), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(11, 0, 0), 0), Verdict::Gap { frontier: 10 });
+        assert_eq!(footprint.remembered(STREAM).unwrap().packs, [SeenPack(0, 10, 1)]);
+        assert_eq!(Footprint::default().judge(&pack(0, 0, 0), 0), Verdict::Next);
+    }
+
+    #[test]
+    fn the_frontier_is_counted_from_where_the_sender_began() {
+        let footprint = with(&[pack(0, 10, 1)]);
+        assert_eq!(footprint.judge(&pack(50, 10, 2), 50), Verdict::Next);
+        assert_eq!(footprint.judge(&pack(60, 10, 2), 50), Verdict::Gap { frontier: 50 });
+        let mut footprint = Footprint::default();
+        footprint.insert(&pack(50, 10, 2), 50, 1_000);
+        assert_eq!(footprint.judge(&pack(0, 10, 1), 0), Verdict::Next);
+        footprint.insert(&pack(0, 10, 1), 0, 1_000);
+        assert_eq!(footprint.remembered(STREAM).unwrap().frontier, 10);
+        assert!(footprint.has_seen(STREAM, 52, 8));
+        assert!(!footprint.has_seen(STREAM, 52, 9));
+        assert!(!footprint.has_seen(StreamId(8), 0, 1));
+    }
+
+    #[test]
+    fn a_range_at_the_end_of_all_numbers_does_not_overflow() {
+        let footprint = with(&[pack(u64::MAX - 5, 100, 1)]);
+        assert!(matches!(footprint.judge(&pack(u64::MAX - 1, 100, 2), 0), Verdict::Conflict(_)));
+    }
+
+    #[test]
+    fn streams_expire_after_their_last_pack_and_not_when_the_clock_goes_back() {
+        let mut footprint = with(&[pack(0, 10, 1)]);
+        footprint.insert(&PackIdentity { stream: StreamId(8), ..pack(0, 10, 1) }, 0, 1_500);
+        footprint.insert(&pack(0, 10, 1), 0, 900);
+        assert_eq!(footprint.expire(0, 100), 0);
+        assert_eq!(footprint.expire(1_100, 100), 0);
+        assert_eq!(footprint.expire(1_101, 100), 1);
+        assert_eq!(footprint.remembered(STREAM), None);
+        assert_eq!(footprint.streams(), 1);
+    }
+}
