@@ -85,7 +85,7 @@ fn a_pack_is_shown_with_range_sizes_route_and_checks() {
          \x20 stream  00000000000000000000000000000abc bytes 30 to 60 (first 0)\n\
          \x20 size    2 lines, 30 B (header {header_bytes}, body 30 B none, ratio 1.0)\n\
          \x20 origin  10.0.0.7 stage=make pack\n\
-         \x20 hop     ed=2026-11-21 01:00:00.002 elapse=1ms ip=10.0.0.8 st=2026-11-21 01:00:00.001 stage=tcp recv\n\
+         \x20 hop     10.0.0.8 stage=tcp recv st=2026-11-21 01:00:00.001 ed=2026-11-21 01:00:00.002 elapse=1ms\n\
          \x20 checks  sound: crc ok, raw ok, sum ok, lines ok\n\
          {path}: 1 packs, 2 lines, 30 bytes, all sound\n"
     );

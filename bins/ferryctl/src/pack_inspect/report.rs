@@ -5,6 +5,7 @@ use super::stream::Found;
 use crate::human;
 use logferry_pack::{BadPack, Decompressor, Header, Ours, Pack, crc32c};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use std::fmt;
 
 /// One pack, as `--json` prints it and, through `Display`, as people read it.
@@ -28,9 +29,9 @@ pub(crate) struct PackReport {
     #[serde(flatten)]
     pub(crate) identity: Option<Identity>,
     /// What else the origin said.
-    pub(crate) origin: serde_json::Map<String, serde_json::Value>,
+    pub(crate) origin: Map<String, Value>,
     /// The nodes that it went through.
-    pub(crate) hops: Vec<serde_json::Map<String, serde_json::Value>>,
+    pub(crate) hops: Vec<Map<String, Value>>,
     pub(crate) checks: Checks,
 }
 
@@ -220,7 +221,8 @@ impl fmt::Display for PackReport {
         writeln!(f, "  size    {}", self.sizes())?;
         writeln!(f, "  origin  {}", route_object(&self.ip, &self.origin))?;
         for hop in &self.hops {
-            writeln!(f, "  hop     {}", route_object("", hop))?;
+            let ip = hop.get("ip").and_then(Value::as_str).unwrap_or("-");
+            writeln!(f, "  hop     {}", route_object(ip, hop))?;
         }
         let checks: Vec<String> =
             self.checks.named().into_iter().map(|(name, outcome)| format!("{name} {outcome}")).collect();
@@ -243,13 +245,20 @@ impl PackReport {
     }
 }
 
-/// `ip key=value …`, control characters made visible: they come from elsewhere.
-fn route_object(ip: &str, object: &serde_json::Map<String, serde_json::Value>) -> String {
-    let mut words = vec![ip.escape_debug().to_string()];
-    words.extend(object.iter().map(|(key, value)| match value {
-        serde_json::Value::String(text) => format!("{}={}", key.escape_debug(), text.escape_debug()),
-        other => format!("{}={other}", key.escape_debug()),
-    }));
-    words.retain(|word| !word.is_empty());
-    words.join(" ")
+/// The keys that every node writes, in the order in which people want them.
+const ROUTE_KEYS: [&str; 4] = ["stage", "st", "ed", "elapse"];
+
+/// `ip stage=… key=value …`, control characters made visible: they come from elsewhere.
+fn route_object(ip: &str, object: &Map<String, Value>) -> String {
+    let usual = ROUTE_KEYS.iter().filter_map(|key| object.get_key_value(*key));
+    let others = object.iter().filter(|(key, _)| *key != "ip" && !ROUTE_KEYS.contains(&key.as_str()));
+    let mut text = ip.escape_debug().to_string();
+    for (key, value) in usual.chain(others) {
+        text.push_str(&format!(" {}=", key.escape_debug()));
+        match value {
+            Value::String(value) => text.extend(value.escape_debug()),
+            other => text.push_str(&other.to_string().escape_debug().to_string()),
+        }
+    }
+    text
 }
