@@ -14,7 +14,7 @@ pub const USAGE_STATUS: u8 = 2;
 /// Time that blocking tasks get to end after the program's own stop is done.
 const RUNTIME_STOP_MAX: Duration = Duration::from_secs(5);
 
-/// Arguments that all four programs take.
+/// Arguments that all programs take.
 #[derive(clap::Args, Debug, Clone)]
 pub struct CommonArgs {
     /// Configuration file (TOML).
@@ -71,10 +71,10 @@ fn parse_args(role: &'static str, about: &'static str) -> CommonArgs {
     let program: &'static str = format!("logferry-{role}").leak();
     let default_file: &'static str = format!("/etc/logferry/{role}.toml").leak();
     let command = clap::Command::new(program)
-        .about(about)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help("Signals: SIGTERM and SIGINT stop gracefully, a second one exits at once.");
     let command = CommonArgs::augment_args(command)
+        .about(about) // after the arguments, which bring a text of their own
         .mut_arg("config", |config| config.required(false).default_value(default_file));
     let matches = command.get_matches();
     CommonArgs::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())

@@ -243,3 +243,11 @@ fn help_config_prints_every_setting() {
         text.contains("[node]\n") && text.contains("\nlog_format = \"text\"") && text.contains("[demo]\n")
     );
 }
+
+#[test]
+fn help_says_what_the_program_does_and_where_its_configuration_is() {
+    let output = Command::new(program()).arg("--help").output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.starts_with("Waits for a signal.\n"), "{text}");
+    assert!(text.contains("[default: /etc/logferry/demo.toml]"), "{text}");
+}
