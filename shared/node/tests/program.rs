@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Longest a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// `examples/minimal_node.rs`, which cargo builds with the tests.
+/// `examples/minimal_node.rs`, which `cargo test -p logferry-node` builds (with `--test program`, add `--examples`).
 fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("this test's path");
     tests.parent().and_then(Path::parent).expect("target folder").join("examples/minimal_node")
