@@ -5,5 +5,7 @@
 //! outputter's to judge.
 
 pub mod config;
+pub mod relay;
 
 pub use config::CollectorConfig;
+
