@@ -8,4 +8,3 @@ pub mod config;
 pub mod relay;
 
 pub use config::CollectorConfig;
-

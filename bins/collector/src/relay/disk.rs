@@ -2,6 +2,7 @@
 
 use super::state::{Entry, OnDisk, Place};
 use super::*;
+use std::collections::HashSet;
 
 impl Relay {
     /// Starts a group commit with all that is wanted, one at a time.
@@ -209,13 +210,15 @@ impl Relay {
                 *sent.entry(entry.pack.identity.stream).or_default() += 1;
             }
         }
-        let known: Vec<StreamId> = self.streams.keys().copied().collect();
-        for id in known.iter().chain(counts.keys()) {
-            let sent = sent.get(id).copied().unwrap_or(0);
-            let on_disk = counts.get(id).copied().unwrap_or(0).max(sent);
-            let stream = self.stream_mut(*id);
+        let known: HashSet<StreamId> = self.streams.keys().chain(counts.keys()).copied().collect();
+        for &id in &known {
+            let sent = sent.get(&id).copied().unwrap_or(0);
+            let on_disk = counts.get(&id).copied().unwrap_or(0).max(sent);
+            let stream = self.stream_mut(id);
             stream.on_disk = on_disk;
             stream.unsent = on_disk - sent;
+            // Some of them may be lost: they are welcome again.
+            stream.spooled.clear();
         }
         self.spool_packs = self.streams.values().map(|stream| stream.on_disk).sum();
         self.unsent_total = self.streams.values().map(|stream| stream.unsent).sum();

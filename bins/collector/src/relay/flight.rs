@@ -39,16 +39,14 @@ impl Relay {
                 return;
             }
             self.ready.remove(&ticket);
+            // A pack wanted for the spool stays wanted: those behind it may get there, and must not be there without it.
             self.submit(now, ticket, out);
-            self.wanted.remove(&ticket);
-            if let Some(entry) = self.entries.get_mut(&ticket) {
-                entry.disk = OnDisk::No;
-            }
         }
     }
 
     fn window_has_room(&self, ticket: Ticket) -> bool {
-        self.flight_packs == 0 || self.flight_bytes + self.entries[&ticket].pack.bytes <= self.options.window_bytes
+        self.flight_packs == 0
+            || self.flight_bytes + self.entries[&ticket].pack.bytes <= self.options.window_bytes
     }
 
     fn submit(&mut self, now: Mono, ticket: Ticket, out: &mut Vec<Action>) {
@@ -104,7 +102,7 @@ impl Relay {
                     entry.place = Place::Settled;
                     entry.waited_for = false;
                     let identity = entry.pack.identity;
-                    self.by_identity.remove(&identity);
+                    self.no_longer_known_as(&identity, ticket);
                 }
             }
             OnDisk::Durable(record) => {
@@ -138,7 +136,7 @@ impl Relay {
         for &ticket in tickets {
             let Some(entry) = self.land(ticket) else { continue };
             entry.place = Place::Waiting;
-            let (stream, disk, waited_for) = (entry.pack.identity.stream, entry.disk, entry.waited_for);
+            let (stream, disk) = (entry.pack.identity.stream, entry.disk);
             match disk {
                 OnDisk::Durable(_) => {
                     rewind = true;
@@ -147,8 +145,6 @@ impl Relay {
                     self.remove_entry(ticket, out);
                 }
                 OnDisk::Writing => self.stream_mut(stream).writing_unsent += 1,
-                // Its peer was told to come back with it.
-                OnDisk::No | OnDisk::Wanted if !waited_for => self.remove_entry(ticket, out),
                 OnDisk::No | OnDisk::Wanted => {
                     self.ready.insert(ticket);
                     self.want_stream_up_to(now, ticket);

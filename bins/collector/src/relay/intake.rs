@@ -1,6 +1,6 @@
 //! Packs that come in, and those that have to be sent back with `busy`.
 
-use super::state::{Entry, Hold, OnDisk, Place};
+use super::state::{Entry, OnDisk, Place};
 use super::*;
 use logferry_footprint::Verdict;
 
@@ -9,18 +9,19 @@ impl Relay {
         if pack.can_be_duplicate() {
             if self.is_safe_already(&pack) {
                 self.duplicates_total += 1;
-                self.advance_hold(&pack);
+                self.came_back(now, &pack);
                 return refuse(ticket, Answer::Duplicate, out);
             }
             if let Some(&known) = self.by_identity.get(&pack.identity) {
-                self.advance_hold(&pack);
-                return self.attach(now, ticket, known, out);
+                self.came_back(now, &pack);
+                return self.attach(ticket, known, out);
             }
             if self.is_held(now, &pack) {
+                self.hold_behind(&pack);
                 let retry_ms = retry_ms(pack.identity.stream);
                 return refuse(ticket, Answer::Busy { retry_ms }, out);
             }
-            self.advance_hold(&pack);
+            self.came_back(now, &pack);
             self.by_identity.insert(pack.identity, ticket);
         }
         self.take_in(now, ticket, pack);
@@ -58,27 +59,19 @@ impl Relay {
     }
 
     /// The same pack came over another connection while the first one is not settled.
-    fn attach(&mut self, now: Mono, ticket: Ticket, known: Ticket, out: &mut Vec<Action>) {
-        let Some(entry) = self.entries.get_mut(&known) else { return };
+    fn attach(&mut self, ticket: Ticket, known: Ticket, out: &mut Vec<Action>) {
         self.duplicates_total += 1;
-        if let OnDisk::Durable(_) = entry.disk {
-            return refuse(ticket, Answer::Duplicate, out);
+        match self.entries[&known].disk {
+            OnDisk::Durable(_) => refuse(ticket, Answer::Duplicate, out),
+            _ => out.push(Action::Attach { from: ticket, to: known }),
         }
-        if !entry.waited_for {
-            entry.waited_for = true;
-            entry.since = now;
-            entry.wanted_since = None;
-            let stream = entry.pack.identity.stream;
-            self.unanswered.insert(known);
-            self.stream_mut(stream).live.insert(known);
-        }
-        out.push(Action::Attach { from: ticket, to: known });
     }
 
     /// Marks a pack and all before it in its stream for the spool, so that the stream's order there is that of arrival.
     pub(super) fn want_stream_up_to(&mut self, now: Mono, ticket: Ticket) {
         let Some(entry) = self.entries.get(&ticket) else { return };
-        let tickets: Vec<Ticket> = self.stream(entry.pack.identity.stream).live.range(..=ticket).copied().collect();
+        let tickets: Vec<Ticket> =
+            self.stream(entry.pack.identity.stream).live.range(..=ticket).copied().collect();
         for ticket in tickets {
             let Some(entry) = self.entries.get_mut(&ticket) else { continue };
             if entry.disk == OnDisk::No {
@@ -89,46 +82,56 @@ impl Relay {
         }
     }
 
-    /// Neither the spool nor a target takes the pack: tells its peer, and those of all later packs of the stream, to come back.
+    /// Neither the spool nor a target takes the pack: tells its peer, and those of all later packs of the stream, to come
+    /// back. Packs in flight stay: they may be with the next tier already.
     pub(super) fn answer_busy(&mut self, now: Mono, ticket: Ticket, out: &mut Vec<Action>) {
-        let Some(pack) = self.entries.get(&ticket).map(|entry| entry.pack) else { return };
-        let stream = pack.identity.stream;
+        let Some(stream) = self.entries.get(&ticket).map(|entry| entry.pack.identity.stream) else { return };
         let tickets: Vec<Ticket> = self.stream(stream).live.range(ticket..).copied().collect();
-        let mut last = pack.identity.offset;
         for ticket in tickets {
-            let Some(entry) = self.entries.get_mut(&ticket) else { continue };
-            if matches!(entry.disk, OnDisk::Writing | OnDisk::Durable(_)) {
+            let Some(entry) = self.entries.get(&ticket) else { continue };
+            if entry.place != Place::Waiting || entry.disk == OnDisk::Writing {
                 continue;
             }
-            last = last.max(entry.pack.identity.offset);
-            entry.waited_for = false;
-            entry.disk = OnDisk::No;
-            let in_flight = entry.place == Place::Flight;
+            let pack = entry.pack;
             out.push(Action::Answer { ticket, answer: Answer::Busy { retry_ms: retry_ms(stream) } });
-            if in_flight {
-                self.wanted.remove(&ticket);
-                self.nobody_waits_for(ticket, stream);
-            } else {
-                self.remove_entry(ticket, out);
-            }
+            self.hold(now, &pack);
+            self.remove_entry(ticket, out);
         }
-        self.stream_changed(stream);
-        if pack.can_be_duplicate() {
-            self.holds.insert(stream, Hold { next: pack.identity.offset, last, until: now + HOLD });
+    }
+
+    /// The pack will come back: those behind it in its stream are to wait for that.
+    pub(super) fn hold(&mut self, now: Mono, pack: &PackInfo) {
+        if !pack.can_be_duplicate() {
+            return;
+        }
+        let hold = self.holds.entry(pack.identity.stream).or_default();
+        hold.until = now + HOLD;
+        if hold.offsets.len() < HELD_MAX {
+            hold.offsets.insert(pack.identity.offset);
+        }
+    }
+
+    /// A pack behind the one that is to come back has to come back too; that buys the first one no time.
+    fn hold_behind(&mut self, pack: &PackInfo) {
+        let Some(hold) = self.holds.get_mut(&pack.identity.stream) else { return };
+        if hold.offsets.len() < HELD_MAX {
+            hold.offsets.insert(pack.identity.offset);
         }
     }
 
     /// Whether a pack is behind one that was answered `busy` and has not come back.
     fn is_held(&self, now: Mono, pack: &PackInfo) -> bool {
-        self.holds
-            .get(&pack.identity.stream)
-            .is_some_and(|hold| now < hold.until && pack.identity.offset > hold.next)
+        self.holds.get(&pack.identity.stream).is_some_and(|hold| {
+            now < hold.until && hold.offsets.first().is_some_and(|&first| first < pack.identity.offset)
+        })
     }
 
-    fn advance_hold(&mut self, pack: &PackInfo) {
+    fn came_back(&mut self, now: Mono, pack: &PackInfo) {
         let Some(hold) = self.holds.get_mut(&pack.identity.stream) else { return };
-        hold.next = hold.next.max(pack.identity.offset.saturating_add(pack.identity.span));
-        if hold.next > hold.last {
+        if hold.offsets.remove(&pack.identity.offset) {
+            hold.until = now + HOLD;
+        }
+        if hold.offsets.is_empty() {
             self.holds.remove(&pack.identity.stream);
         }
     }

@@ -64,6 +64,8 @@ pub const FULL_RETRY: Duration = Duration::from_millis(200);
 pub const FAILED_RETRY: Duration = Duration::from_secs(1);
 /// How long the packs behind a pack that was answered `busy` are refused too, while it does not come back.
 pub const HOLD: Duration = Duration::from_secs(10);
+/// Packs per stream that are waited for after `busy`.
+pub const HELD_MAX: usize = 1_024;
 
 /// What the relay is told once.
 #[derive(Clone, Copy, Debug)]

@@ -75,13 +75,11 @@ impl Stream {
     }
 }
 
-/// A stream one of whose packs was answered `busy`.
-#[derive(Clone, Copy, Debug)]
+/// A stream that has packs which were answered `busy` and did not come back yet.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hold {
-    /// Packs up to this offset are taken.
-    pub(super) next: u64,
-    /// Offset of the last pack that was answered `busy`.
-    pub(super) last: u64,
+    /// Their offsets.
+    pub(super) offsets: BTreeSet<u64>,
     pub(super) until: Mono,
 }
 
@@ -275,14 +273,18 @@ impl Relay {
             .unanswered
             .iter()
             .copied()
-            .take_while(|ticket| all || now.saturating_sub(self.entries[ticket].since) >= self.options.spool_after)
+            .take_while(|ticket| {
+                all || now.saturating_sub(self.entries[ticket].since) >= self.options.spool_after
+            })
             .collect();
         for ticket in tickets {
             // An earlier turn may have answered this one too.
-            let Some(entry) = self.entries.get(&ticket).filter(|entry| entry.waited_for) else { continue };
-            match entry.disk {
-                OnDisk::No if all || self.is_too_old(now, entry) => self.want_stream_up_to(now, ticket),
-                OnDisk::Wanted if self.has_no_prospect(now, entry) => self.answer_busy(now, ticket, out),
+            let Some(entry) = self.entries.get(&ticket) else { continue };
+            match (entry.disk, entry.place) {
+                (OnDisk::No, _) if all || self.is_too_old(now, entry) => self.want_stream_up_to(now, ticket),
+                (OnDisk::Wanted, Place::Waiting) if self.has_no_prospect(now, entry) => {
+                    self.answer_busy(now, ticket, out);
+                }
                 _ => {}
             }
         }
@@ -295,7 +297,8 @@ impl Relay {
 
     fn is_too_old(&self, now: Mono, entry: &Entry) -> bool {
         let age = now.saturating_sub(entry.since);
-        let behind_spooled = entry.place == Place::Waiting && self.stream(entry.pack.identity.stream).is_blocked();
+        let behind_spooled =
+            entry.place == Place::Waiting && self.stream(entry.pack.identity.stream).is_blocked();
         age >= self.options.slow_after || (age >= self.options.spool_after && behind_spooled)
     }
 
@@ -363,9 +366,7 @@ impl Relay {
         if let OnDisk::Durable(record) = entry.disk {
             self.records.remove(&record);
         }
-        if self.by_identity.get(&entry.pack.identity) == Some(&ticket) {
-            self.by_identity.remove(&entry.pack.identity);
-        }
+        self.no_longer_known_as(&entry.pack.identity, ticket);
         self.ready.remove(&ticket);
         self.wanted.remove(&ticket);
         self.nobody_waits_for(ticket, entry.pack.identity.stream);
@@ -374,6 +375,13 @@ impl Relay {
         }
         self.stream_changed(entry.pack.identity.stream);
         out.push(Action::Forget { ticket });
+    }
+
+    /// Packs with this identity that come in from now on are new ones.
+    pub(super) fn no_longer_known_as(&mut self, identity: &PackIdentity, ticket: Ticket) {
+        if self.by_identity.get(identity) == Some(&ticket) {
+            self.by_identity.remove(identity);
+        }
     }
 
     /// Strikes a pack from the lists of those that somebody waits for.
