@@ -109,7 +109,10 @@ async fn read_answers(
                 match timeout(interval, &mut frame).await {
                     Ok(frame) => frame?,
                     Err(_) => {
-                        return Err(broken(format!("silent for {:?}, a PING was not answered", interval * 2)));
+                        return Err(broken(format!(
+                            "silent for {:?}, a PING was not answered",
+                            interval * 2
+                        )));
                     }
                 }
             }
