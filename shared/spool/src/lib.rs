@@ -103,6 +103,10 @@ impl Spool {
     pub fn pending(&self, key: u128) -> u64 {
         todo!("{key}")
     }
+    /// Records that are not acknowledged, per key that has any.
+    pub fn pending_by_key(&self) -> std::collections::HashMap<u128, u64> {
+        todo!()
+    }
     /// Records that are not acknowledged.
     pub fn len(&self) -> u64 {
         todo!()
