@@ -15,7 +15,21 @@ pub fn zone(name: &str) -> anyhow::Result<TimeZone> {
 
 /// The hour of a moment.
 pub fn of(at: &Zoned) -> anyhow::Result<Hour> {
-    let number = ((i64::from(at.year()) * 100 + i64::from(at.month())) * 100 + i64::from(at.day())) * 100
-        + i64::from(at.hour());
-    serde_json::from_value(number.into()).context("the clock is out of range")
+    let year = u16::try_from(at.year()).context("the clock says a year before 0")?;
+    let (month, day, hour) = (at.month() as u8, at.day() as u8, at.hour() as u8);
+    Hour::new(year, month, day, hour).with_context(|| format!("the clock says {at}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hour_is_that_of_the_time_zone() {
+        let at = jiff::Timestamp::from_second(1_795_233_600).expect("a time");
+        let text = |name: &str| of(&at.to_zoned(zone(name).expect("known"))).expect("an hour").to_string();
+        assert_eq!(text("UTC"), "2026112104");
+        assert_eq!(text("Asia/Tokyo"), "2026112113");
+        assert!(zone("Nowhere/Land").is_err());
+    }
 }

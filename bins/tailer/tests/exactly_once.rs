@@ -188,11 +188,9 @@ fn cut_short(bytes: &mut Vec<u8>) {
     bytes.truncate(bytes.len() / 2);
 }
 fn zeroed(bytes: &mut Vec<u8>) {
-    bytes.fill(0);
+    *bytes = vec![0; bytes.len()];
 }
 fn flipped(bytes: &mut Vec<u8>) {
-    let middle = bytes.len() / 2;
-    if let Some(byte) = bytes.get_mut(middle) {
-        *byte ^= 0x10;
-    }
+    let rest = bytes.split_off(bytes.len() / 2);
+    bytes.extend(rest.iter().take(1).map(|byte| byte ^ 0x10).chain(rest.iter().skip(1).copied()));
 }

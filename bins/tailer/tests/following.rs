@@ -30,12 +30,11 @@ async fn a_backlog_and_odd_bytes_arrive_as_they_are() {
     append(&rig.log(), &written);
     let tailer = rig.start();
     tier.wait_stored(&written);
-    let state = tier.lock();
-    let ids: Vec<u64> = state.seen.iter().map(|seen| seen.id).collect();
+    let seen = tier.lock().seen.clone();
+    let ids: Vec<u64> = seen.iter().map(|seen| seen.id).collect();
     assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>());
-    let total: u64 = state.seen.iter().map(|seen| seen.lines).sum();
+    let total: u64 = seen.iter().map(|seen| seen.lines).sum();
     assert_eq!(total as usize, written.iter().filter(|byte| **byte == b'\n').count());
-    drop(state);
     tailer.stop().await.expect("a clean stop");
 }
 

@@ -43,6 +43,8 @@ const FIGURES_FILES_FEW: usize = 64;
 pub(crate) struct Followed {
     source: usize,
     path: PathBuf,
+    /// The path that a symbolic link leads to, if it is one.
+    target: Option<PathBuf>,
     handle: File,
     key: crate::identity::FileKey,
     /// Length when last seen, and whether names lead to it.
@@ -91,6 +93,8 @@ pub(crate) struct Follower {
     timers: BTreeSet<(Instant, FileNumber)>,
     folders: BTreeMap<i32, PathBuf>,
     by_path: HashMap<PathBuf, FileNumber>,
+    /// Files that are not where they were met.
+    displaced: BTreeSet<FileNumber>,
     searched_lost: bool,
     buffers: Vec<Vec<u8>>,
     cut_limits: CutLimits,
@@ -103,7 +107,8 @@ pub(crate) struct Follower {
     watch: Option<Watch>,
     shared: Arc<Shared>,
     figures: Arc<Figures>,
-    figures_at: Option<Instant>,
+    figures_next: Instant,
+    figures_stale: bool,
     stopping: Option<Instant>,
 }
 
@@ -128,6 +133,7 @@ impl Follower {
             timers: BTreeSet::new(),
             folders: BTreeMap::new(),
             by_path: HashMap::new(),
+            displaced: BTreeSet::new(),
             searched_lost: false,
             buffers: (0..parts.buffers).map(|_| vec![0; cut_limits.buffer_bytes()]).collect(),
             cut_limits,
@@ -140,7 +146,8 @@ impl Follower {
             watch: parts.watch,
             shared: parts.shared,
             figures: parts.figures,
-            figures_at: None,
+            figures_next: Instant::now(),
+            figures_stale: true,
             stopping: None,
         })
     }
@@ -196,7 +203,7 @@ impl Follower {
         }
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
-        let figures = self.figures_at;
+        let figures = self.figures_stale.then_some(self.figures_next);
         let far = || Instant::now() + Duration::from_secs(3600);
         [sources, timer, figures].into_iter().flatten().min().unwrap_or_else(far)
     }
@@ -221,11 +228,11 @@ impl Follower {
         let now = Instant::now();
         for (folder, name) in &changes.written {
             let path = self.folders.get(folder).map(|folder| folder.join(name));
-            match path.and_then(|path| self.by_path.get(&path).copied()) {
-                Some(file) => self.queue(file),
-                None => self.queue_displaced(),
+            if let Some(file) = path.and_then(|path| self.by_path.get(&path).copied()) {
+                self.queue(file);
             }
         }
+        self.queue_displaced();
         for source in &mut self.sources {
             let listed = || source.watched.iter().any(|folder| changes.listings.contains(folder));
             if changes.overflow || listed() {
@@ -236,12 +243,7 @@ impl Follower {
 
     /// Files that are no longer under the path that inotify would name.
     fn queue_displaced(&mut self) {
-        let displaced: Vec<FileNumber> = self
-            .files
-            .iter()
-            .filter(|(_, file)| file.place != Place::Here)
-            .map(|(number, _)| *number)
-            .collect();
+        let displaced: Vec<FileNumber> = self.displaced.iter().copied().collect();
         for number in displaced {
             self.queue(number);
         }
@@ -335,11 +337,13 @@ impl Follower {
 
     fn publish(&mut self) {
         let now = Instant::now();
-        if self.files.len() > FIGURES_FILES_FEW && self.figures_at.is_some_and(|due| now < due) {
+        self.figures_stale = now < self.figures_next;
+        if self.figures_stale {
             return;
         }
-        self.figures_at =
-            (self.files.len() > FIGURES_FILES_FEW && !self.ready.is_empty()).then_some(now + FIGURES_EVERY);
+        if self.files.len() > FIGURES_FILES_FEW {
+            self.figures_next = now + FIGURES_EVERY;
+        }
         let mut lag = 0;
         let mut partial = 0;
         for file in self.files.values() {

@@ -101,7 +101,7 @@ impl Follower {
     }
 
     fn sized(&mut self, number: FileNumber, size: u64) {
-        if self.files.get(&number).is_some_and(|file| file.size != size || file.stream.is_none()) {
+        if self.files.get(&number).is_some_and(|file| file.size != size) {
             self.queue(number);
         }
     }
@@ -110,6 +110,11 @@ impl Follower {
         let Some(file) = self.files.get_mut(&number) else { return };
         info!(path = %file.path.display(), ?place, "the file is at another place");
         file.place = place;
+        if place == Place::Here {
+            self.displaced.remove(&number);
+        } else {
+            self.displaced.insert(number);
+        }
         file.quiet_since = Instant::now();
         self.queue(number);
     }
@@ -140,12 +145,21 @@ impl Follower {
         if let Some(stream) = attached.stream {
             self.by_stream.insert(stream, number);
         }
+        if place != Place::Here {
+            self.displaced.insert(number);
+        }
+        let target = std::fs::canonicalize(path).ok().filter(|target| target != path);
+        if let Some(target) = &target {
+            self.sources[source].folders.insert(files::folder_of(target));
+            self.by_path.insert(target.clone(), number);
+        }
         self.by_path.insert(path.to_owned(), number);
         self.files.insert(
             number,
             Followed {
                 source,
                 path: path.to_owned(),
+                target,
                 handle,
                 key: facts.key,
                 size: facts.size,

@@ -6,7 +6,7 @@ use crate::conflict::{coverage, divide, has_evidence};
 use crate::cutter::Cutter;
 use crate::files;
 use crate::ledger::record::{Cut, Tail};
-use crate::ledger::stream::{Entry, Fate};
+use crate::ledger::stream::{Entry, Fate, Stream};
 use crate::tracker::FileNumber;
 use logferry_footprint::Remembered;
 use logferry_pack::StreamId;
@@ -17,10 +17,19 @@ use std::path::Path;
 use tracing::{error, info, warn};
 
 impl Follower {
-    /// The file is shorter than what was read of it: a new generation begins at its start.
-    pub(super) fn truncated(&mut self, number: FileNumber) -> Worked {
+    /// The file is shorter than what was read of it: a new generation begins at its start. If that was read before a
+    /// restart, the last acknowledged bytes may tell that only what came after them is missing.
+    pub(super) fn truncated(&mut self, number: FileNumber) -> io::Result<Worked> {
         counter!("logferry_tailer_truncations_total").increment(1);
-        self.begin_again(number, "truncated")
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let (id, size) = (file.stream, files::facts_of(&file.handle)?.size);
+        let stream = id.and_then(|id| self.ledger.stream(id));
+        let before_restart =
+            |stream: &&Stream| !stream.confirmed && stream.next_unsent().is_some() && size >= stream.frontier;
+        match id.filter(|_| stream.as_ref().is_some_and(before_restart)) {
+            Some(id) => self.content_changed(number, id),
+            None => Ok(self.begin_again(number, "truncated")),
+        }
     }
 
     /// The file begins with another line than before: it was cut and has grown again since.

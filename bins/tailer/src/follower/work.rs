@@ -47,7 +47,7 @@ impl Follower {
 
     fn try_work(&mut self, number: FileNumber) -> io::Result<Worked> {
         if !self.refresh(number)? || self.waits_for_predecessor(number) {
-            return Ok(if self.is_truncated(number) { self.truncated(number) } else { Worked::Rest });
+            return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let Some(id) = file.stream else { return self.try_meet(number) };
@@ -334,8 +334,11 @@ impl Follower {
         let Some(file) = self.files.remove(&number) else { return };
         info!(path = %file.path.display(), "the file was read to its end");
         self.tracker.closed(number);
-        if self.by_path.get(&file.path) == Some(&number) {
-            self.by_path.remove(&file.path);
+        self.displaced.remove(&number);
+        for path in std::iter::once(&file.path).chain(&file.target) {
+            if self.by_path.get(path) == Some(&number) {
+                self.by_path.remove(path);
+            }
         }
         if let Some(stream) = file.stream {
             self.by_stream.remove(&stream);

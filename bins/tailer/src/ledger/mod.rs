@@ -70,7 +70,8 @@ pub struct Ledger {
     streams: BTreeMap<StreamId, Stream>,
     current: HashMap<FileKey, StreamId>,
     hours: HourBook,
-    tickets: HashMap<u64, StreamId>,
+    /// Stream and offset of the packs on their way.
+    tickets: HashMap<u64, (StreamId, u64)>,
     last_ticket: u64,
     records: Vec<Record>,
 }
@@ -183,14 +184,12 @@ impl Ledger {
 
     fn apply_recut(&mut self, stream: StreamId, frontier: u64, cuts: &[KeptCut]) {
         let Some(stream) = self.streams.get_mut(&stream) else { return };
-        stream.entries.clear();
+        stream.set_entries(Vec::new());
         let tail = stream.tail.filter(|_| frontier == stream.frontier);
         stream.set_frontier(frontier, tail);
         for kept in cuts {
             stream.push(kept.cut);
-            if let Some(entry) = stream.entry_mut(kept.cut.offset) {
-                entry.fate = Entry::kept(kept).fate;
-            }
+            stream.set_fate(kept.cut.offset, Entry::kept(kept).fate);
             self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id);
         }
     }
@@ -288,27 +287,29 @@ impl Ledger {
 
     /// The pack at `offset` is put on its way; its ticket.
     pub fn send(&mut self, stream: StreamId, offset: u64) -> Option<u64> {
-        let entry = self.streams.get_mut(&stream)?.entry_mut(offset)?;
-        self.last_ticket += 1;
-        entry.fate = Fate::InFlight(self.last_ticket);
-        self.tickets.insert(self.last_ticket, stream);
-        Some(self.last_ticket)
+        let ticket = self.last_ticket + 1;
+        if !self.streams.get_mut(&stream)?.set_fate(offset, Fate::InFlight(ticket)) {
+            return None;
+        }
+        self.last_ticket = ticket;
+        self.tickets.insert(ticket, (stream, offset));
+        Some(ticket)
     }
 
     /// The next tier answered.
     pub fn settle(&mut self, ticket: u64, verdict: Verdict) -> Effect {
-        let Some(id) = self.tickets.remove(&ticket) else { return Effect::Stale };
+        let Some((id, offset)) = self.tickets.remove(&ticket) else { return Effect::Stale };
         let Some(stream) = self.streams.get_mut(&id) else { return Effect::Stale };
-        let Some(entry) = stream.entries.iter_mut().find(|entry| entry.fate == Fate::InFlight(ticket)) else {
+        if stream.fate(offset) != Some(Fate::InFlight(ticket)) {
             return Effect::Stale;
-        };
+        }
         if let Verdict::Conflict(remembered) = verdict {
-            entry.fate = Fate::Unsent;
+            stream.set_fate(offset, Fate::Unsent);
             stream.conflict = Some(remembered);
             stream.confirmed = false;
             return Effect::Conflict(id);
         }
-        entry.fate = Fate::Acked;
+        stream.set_fate(offset, Fate::Acked);
         stream.confirmed |= verdict == Verdict::Taken;
         if stream.advance() {
             let record = Record::Frontier { stream: id, frontier: stream.frontier, tail: stream.tail };
@@ -324,7 +325,7 @@ impl Ledger {
         stream.conflict = None;
         let to_ship = entries.iter().filter(|entry| entry.fate != Fate::Acked);
         let needed: BTreeSet<(Hour, u64)> = to_ship.map(|entry| (entry.cut.hour, entry.cut.id)).collect();
-        let old = std::mem::replace(&mut stream.entries, entries.into());
+        let old = stream.set_entries(entries);
         stream.set_frontier(tail.offset + tail.span, Some(tail));
         stream.advance();
         let cuts: Vec<KeptCut> = stream.entries.iter().map(Entry::keep).collect();
@@ -350,7 +351,7 @@ impl Ledger {
             self.give_back(&source, &entries);
         }
         self.write(Record::Replaced { old: id, new, cuts });
-        self.tickets.retain(|_, owner| *owner != id);
+        self.tickets.retain(|_, (owner, _)| *owner != id);
         Some(stream)
     }
 
@@ -363,7 +364,7 @@ impl Ledger {
         if lost.is_empty() {
             return 0;
         }
-        stream.entries = kept.into();
+        stream.set_entries(kept);
         // Nothing below matters any more: the frontier only tells when the last pack is settled.
         if let Some(first) = stream.entries.front() {
             stream.frontier = stream.frontier.max(first.cut.offset);
@@ -381,7 +382,7 @@ impl Ledger {
 
     /// A stream is done with.
     pub fn finish(&mut self, id: StreamId) {
-        self.tickets.retain(|_, owner| *owner != id);
+        self.tickets.retain(|_, (owner, _)| *owner != id);
         self.write(Record::Finished(id));
     }
 
@@ -402,6 +403,6 @@ impl Ledger {
                 _ => None,
             })
             .collect();
-        self.tickets.retain(|ticket, owner| *owner != id || live.contains(ticket));
+        self.tickets.retain(|ticket, (owner, _)| *owner != id || live.contains(ticket));
     }
 }

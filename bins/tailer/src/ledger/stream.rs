@@ -51,6 +51,8 @@ pub struct Stream {
     pub orphan: bool,
     /// The last answer `conflict`, not dealt with yet.
     pub conflict: Option<Remembered>,
+    in_flight: usize,
+    unsent: usize,
 }
 
 impl Stream {
@@ -64,6 +66,8 @@ impl Stream {
             confirmed: false,
             orphan: false,
             conflict: None,
+            in_flight: 0,
+            unsent: 0,
         }
     }
 
@@ -88,11 +92,14 @@ impl Stream {
 
     /// Packs on their way.
     pub fn in_flight(&self) -> usize {
-        self.entries.iter().filter(|entry| matches!(entry.fate, Fate::InFlight(_))).count()
+        self.in_flight
     }
 
     /// The first pack that waits to be sent (again).
     pub fn next_unsent(&self) -> Option<Cut> {
+        if self.unsent == 0 {
+            return None;
+        }
         self.entries.iter().find(|entry| entry.fate == Fate::Unsent).map(|entry| entry.cut)
     }
 
@@ -104,12 +111,42 @@ impl Stream {
     pub(crate) fn push(&mut self, cut: Cut) {
         if cut.offset == self.cut_end() && cut.span > 0 {
             self.entries.push_back(Entry { cut, fate: Fate::Unsent });
+            self.unsent += 1;
         }
     }
 
-    pub(crate) fn entry_mut(&mut self, offset: u64) -> Option<&mut Entry> {
+    /// Fate of the pack at `offset`.
+    pub(crate) fn fate(&self, offset: u64) -> Option<Fate> {
         let index = self.entries.binary_search_by_key(&offset, |entry| entry.cut.offset).ok()?;
-        self.entries.get_mut(index)
+        self.entries.get(index).map(|entry| entry.fate)
+    }
+
+    /// Changes the fate of the pack at `offset`; false when there is none.
+    pub(crate) fn set_fate(&mut self, offset: u64, fate: Fate) -> bool {
+        let found = self.entries.binary_search_by_key(&offset, |entry| entry.cut.offset);
+        let Some(entry) = found.ok().and_then(|index| self.entries.get_mut(index)) else { return false };
+        let before = std::mem::replace(&mut entry.fate, fate);
+        for (fate, count) in [(before, -1), (fate, 1)] {
+            let counter = match fate {
+                Fate::Unsent => &mut self.unsent,
+                Fate::InFlight(_) => &mut self.in_flight,
+                Fate::Acked => continue,
+            };
+            *counter = counter.saturating_add_signed(count);
+        }
+        true
+    }
+
+    /// Puts other packs in the place of those there are; what was there.
+    pub(crate) fn set_entries(&mut self, entries: Vec<Entry>) -> VecDeque<Entry> {
+        let old = std::mem::replace(&mut self.entries, entries.into());
+        self.recount();
+        old
+    }
+
+    fn recount(&mut self) {
+        self.unsent = self.entries.iter().filter(|entry| entry.fate == Fate::Unsent).count();
+        self.in_flight = self.entries.iter().filter(|entry| matches!(entry.fate, Fate::InFlight(_))).count();
     }
 
     /// Moves the frontier over what is acknowledged without a gap. Whether it moved.
@@ -148,5 +185,6 @@ impl Stream {
         });
         let whole = whole.count();
         self.entries.truncate(whole);
+        self.recount();
     }
 }

@@ -1,6 +1,6 @@
 //! A tailer in this process, a folder of log files, and a next tier that remembers what it took.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test file uses its part")]
 
 use logferry_durable::{Disk, RealDisk};
 use logferry_footprint::{Footprint, Verdict};
