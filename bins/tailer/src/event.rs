@@ -9,6 +9,7 @@ use logferry_pack::{Name, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
 
 /// What wakes the follower.
 #[derive(Debug)]
@@ -30,8 +31,8 @@ pub enum Event {
     SnapshotWanted,
     /// The state log takes records again.
     Resume,
-    /// Stop reading, wait for answers a little, and end.
-    Stop,
+    /// Stop reading, wait so long for answers, and end.
+    Stop(Duration),
 }
 
 /// What inotify told, each thing once.

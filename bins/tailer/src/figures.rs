@@ -24,6 +24,8 @@ pub struct Figures {
     pub bytes_total: AtomicU64,
     /// Packs cut.
     pub packs_total: AtomicU64,
+    /// Files that were cut, or replaced in place, and began again.
+    pub restarts: AtomicU64,
     /// Bytes that are known to be lost.
     pub lost_bytes: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Figures {
             ("lines_total", get(&self.lines_total)),
             ("bytes_total", get(&self.bytes_total)),
             ("packs_total", get(&self.packs_total)),
+            ("file_restarts", get(&self.restarts)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];
         for (name, value) in

@@ -20,11 +20,14 @@ use metrics::counter;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Name of the state log in `var_dir`.
 pub const STATE_LOG: &str = "state";
+/// How long a stop waits for packs on their way.
+const STOP_WAIT: Duration = Duration::from_secs(4);
 /// Read buffers beyond one for each compressing thread: one is being filled, one waits.
 const BUFFERS_SPARE: usize = 2;
 
@@ -114,7 +117,13 @@ impl Tailer {
 
     /// Stops reading, waits a few seconds for packs on their way, saves the state, ends all threads.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let _ = self.events.send(Event::Stop);
+        self.stop_within(STOP_WAIT).await
+    }
+
+    /// [`Tailer::stop`] with another wait for packs on their way. Those without an answer are sent again by the next
+    /// start.
+    pub async fn stop_within(self, wait: Duration) -> anyhow::Result<()> {
+        let _ = self.events.send(Event::Stop(wait));
         let threads = self.threads;
         tokio::task::spawn_blocking(move || {
             for thread in threads.into_iter().rev() {

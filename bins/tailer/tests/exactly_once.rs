@@ -6,6 +6,7 @@ use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
 use logferry_durable::faulty::{Faults, FaultyDisk};
 use logferry_node::config::ByteSize;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_the_very_same_packs_are_sent() {
@@ -18,7 +19,7 @@ async fn after_a_restart_the_very_same_packs_are_sent() {
     tier.behave(Manner::Silent);
     append(&rig.log(), lines(0, 1_000));
     wait_until("many packs wait", || tier.lock().seen.len() > 5);
-    tailer.stop().await.expect("a clean stop");
+    tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
     let sent: Vec<_> = tier.lock().seen.split_off(1);
     tier.lock().seen.clear();
     // Other limits must not change what was cut.
@@ -115,7 +116,7 @@ async fn a_journaled_pack_whose_bytes_changed_is_reported_and_the_rest_shipped()
     tier.behave(Manner::Silent);
     append(&rig.log(), "on its way\n");
     wait_until("sent", || tier.lock().seen.len() == 2);
-    tailer.stop().await.expect("a clean stop");
+    tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
     std::fs::write(rig.log(), "head\nacked\nchanged meanwhile\n").expect("overwritten");
     tier.lock().seen.clear();
     let tailer = rig.start();
@@ -123,7 +124,7 @@ async fn a_journaled_pack_whose_bytes_changed_is_reported_and_the_rest_shipped()
     assert_eq!(figure(&tailer, "lost_bytes"), 11);
     let seen = tier.lock().seen[0].clone();
     assert_eq!((seen.first, seen.identity.offset, seen.identity.span), (11, 11, 18));
-    tailer.stop().await.expect("a clean stop");
+    tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,8 +29,6 @@ use std::time::{Duration, Instant};
 use tracing::info;
 use work::Worked;
 
-/// How long a graceful stop waits for packs on their way.
-const STOP_WAIT: Duration = Duration::from_secs(4);
 /// Most events handled before cutting goes on.
 const BURST_MAX: usize = 1024;
 /// Figures of many files are summed up at most this often.
@@ -218,8 +216,8 @@ impl Follower {
                 let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));
             }
             Event::Resume => {}
-            Event::Stop => {
-                self.stopping.get_or_insert(Instant::now() + STOP_WAIT);
+            Event::Stop(wait) => {
+                self.stopping.get_or_insert(Instant::now() + wait);
             }
         }
     }

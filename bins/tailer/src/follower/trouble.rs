@@ -14,6 +14,7 @@ use metrics::counter;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use tracing::{error, info, warn};
 
 impl Follower {
@@ -40,6 +41,7 @@ impl Follower {
 
     fn begin_again(&mut self, number: FileNumber, reason: &'static str) -> Worked {
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
+        self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
         let unread = file.size.saturating_sub(file.cutter.at());
         file.cutter = Cutter::new(0);

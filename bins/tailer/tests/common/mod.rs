@@ -112,6 +112,12 @@ impl Tier {
         state.streams.iter().flat_map(|(_, parts)| parts.values().flatten().copied()).collect()
     }
 
+    /// Contents of the streams.
+    pub fn contents(&self) -> Vec<Vec<u8>> {
+        let state = self.lock();
+        state.streams.iter().map(|(_, parts)| parts.values().flatten().copied().collect()).collect()
+    }
+
     /// Waits until exactly these bytes are stored.
     #[track_caller]
     pub fn wait_stored(&self, expected: &[u8]) {
