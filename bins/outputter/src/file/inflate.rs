@@ -76,7 +76,7 @@ impl RawPool {
         inner.in_use_bytes += charged;
         inner.trim(self.bytes_max);
         drop(inner);
-        bytes.reserve_exact(want);
+        bytes.reserve_exact(want.saturating_sub(bytes.len()));
         RawBuffer { bytes, charged, pool: self.clone() }
     }
 
@@ -115,8 +115,8 @@ impl RawBuffer {
 
 impl Drop for RawBuffer {
     fn drop(&mut self) {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
+        // Not cleared: what is there need not be zeroed before it is written over.
+        let bytes = std::mem::take(&mut self.bytes);
         let mut inner = self.pool.lock();
         inner.in_use_bytes -= self.charged;
         let capacity = bytes.capacity();
@@ -175,7 +175,8 @@ impl Inflaters {
         Some((job, self.pool.acquire(raw)))
     }
 
-    fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
+    /// Inflates one pack into `buffer`.
+    pub fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
         let Job { accepted, parcel } = job;
         let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
             Ok(()) => Ok(buffer),

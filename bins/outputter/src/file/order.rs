@@ -360,7 +360,7 @@ impl<W> Order<W> {
         state.pending.insert((identity.offset, identity.span), Pending { accepted, body_bytes, waiters });
         state.gap_since_ms = state.held.values().map(|held| held.since_ms).min();
         actions.push(Action::Write(accepted, parcel));
-        identity.offset.saturating_add(identity.span)
+        identity.end()
     }
 
     /// Whether the stream's present gap was waited for long enough, and nothing held comes first.
@@ -481,7 +481,7 @@ impl<W> StreamOrder<W> {
     }
 
     fn overlaps_pending(&self, identity: &PackIdentity) -> bool {
-        let end = identity.offset.saturating_add(identity.span);
+        let end = identity.end();
         // Ranges do not overlap each other, so only the last one that begins before `end` can reach in; packs
         // without a span lie between them.
         let mut before = self.pending.range(..(end, 0)).rev().filter(|((_, span), _)| *span > 0);

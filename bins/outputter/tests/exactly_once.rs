@@ -1,0 +1,347 @@
+//! The commit protocol on a disk that loses, tears and zeroes what was not synced, fails writes and fsyncs, and runs
+//! full; with the power cut at each operation and at random ones; with the journal deleted, cut, zeroed and flipped in between. After
+//! each start every acknowledged pack is in the output and nothing is torn; in the end the output is exactly the streams.
+
+mod common;
+
+use common::{Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream};
+use logferry_durable::faulty::{Faults, FaultyDisk, Random};
+use logferry_durable::{Disk, Log};
+use logferry_link::Answer;
+use logferry_outputter::figures::Figures;
+use logferry_outputter::file::commit::{Committer, Group, SharedOrder, lock};
+use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
+use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
+use logferry_outputter::file::recovery::{JOURNAL, Recovery};
+use logferry_outputter::file::store::{Folders, Store};
+use logferry_pack::{Decompressor, Limits};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+const VAR_DIR: &str = "/var";
+const STARTS_MAX: usize = 400;
+
+type Answers = Arc<Mutex<Vec<(usize, usize, Answer)>>>;
+
+/// Whoever sent a pack of a stream.
+struct Waiter {
+    stream: usize,
+    index: usize,
+    answers: Answers,
+}
+
+fn answer(waiter: Waiter, answer: Answer) {
+    waiter.answers.lock().unwrap().push((waiter.stream, waiter.index, answer));
+}
+
+/// The outputter between two crashes.
+struct Outputter {
+    committer: Committer<Waiter>,
+    order: SharedOrder<Waiter>,
+    queue: VecDeque<Job>,
+    inflaters: Inflaters,
+    decompressor: Decompressor,
+    now_ms: u64,
+}
+
+impl Outputter {
+    fn start(disk: &FaultyDisk, folders: &Folders) -> io::Result<Outputter> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let recovery = Recovery {
+            disk: disk.clone(),
+            var_dir: Path::new(VAR_DIR),
+            folders,
+            limits: Limits::default(),
+            group_bytes_max: 1 << 20,
+            now_unix: 1,
+        };
+        let (state, log, _) = recovery.run()?;
+        let limits =
+            OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
+        let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
+        let committer = Committer {
+            order: order.clone(),
+            store: Store::new(disk, folders.clone(), None, true, 3, state.files),
+            log,
+            holes: state.holes,
+            passed_over: Vec::new(),
+            answer,
+            figures: Arc::new(Figures::default()),
+            group_bytes_max: 1 << 20,
+            footprint_keep_secs: 1_000,
+        };
+        let (_, jobs) = crossbeam_channel::unbounded();
+        let (done, _) = crossbeam_channel::unbounded();
+        let inflaters = Inflaters { jobs, done, pool: RawPool::new(1 << 20), limits: Limits::default() };
+        let decompressor = Decompressor::new();
+        Ok(Outputter { committer, order, queue: VecDeque::new(), inflaters, decompressor, now_ms: 0 })
+    }
+
+    fn offer(&mut self, parcel: Parcel, waiter: Waiter) {
+        self.now_ms += 1;
+        let actions = lock(&self.order).offered(self.now_ms, parcel, waiter);
+        self.act(actions);
+    }
+
+    fn act(&mut self, actions: Vec<Action<Waiter>>) {
+        for action in actions {
+            match action {
+                Action::Write(accepted, parcel) => self.queue.push_back(Job { accepted, parcel }),
+                Action::Answer(waiter, given) => answer(waiter, given),
+            }
+        }
+    }
+
+    fn group(&mut self, count: usize) -> Group {
+        let jobs: Vec<Job> = self.queue.drain(..count.min(self.queue.len())).collect();
+        let inflated = jobs.into_iter().map(|job| {
+            let buffer = self.inflaters.pool.acquire(64 << 10);
+            self.inflaters.inflate(&mut self.decompressor, job, buffer)
+        });
+        let inflated = inflated.collect();
+        self.committer.group(inflated)
+    }
+
+    /// Commits; tries again after failures as the committing thread does. Err: the power is off.
+    fn commit(&mut self, count: usize, disk: &FaultyDisk) -> io::Result<()> {
+        let mut group = self.group(count);
+        for attempt in 0.. {
+            let Err(error) = self.committer.try_commit(&mut group) else { break };
+            if attempt == 20 {
+                return Err(error);
+            }
+            let actions = lock(&self.order).failing(1);
+            self.act(actions);
+            if attempt > 3 && error.kind() == io::ErrorKind::StorageFull {
+                disk.set_faults(Faults::default());
+            }
+        }
+        lock(&self.order).healed();
+        Ok(())
+    }
+}
+
+/// The world: the disk, the streams, and what the senders know.
+struct World {
+    disk: FaultyDisk,
+    folders: Folders,
+    streams: Vec<Stream>,
+    acked: Vec<BTreeSet<usize>>,
+    answers: Answers,
+    random: Random,
+    group_max: u64,
+}
+
+impl World {
+    fn new(seed: u64, streams: u128, packs: usize) -> World {
+        let mut random = Random::new(seed);
+        let streams: Vec<Stream> = (0..streams).map(|number| stream(number, packs, &mut random)).collect();
+        let acked = vec![BTreeSet::new(); streams.len()];
+        let disk = FaultyDisk::new(seed);
+        World { disk, folders: folders(), streams, acked, answers: Answers::default(), random, group_max: 5 }
+    }
+
+    fn is_done(&self) -> bool {
+        self.streams.iter().zip(&self.acked).all(|(stream, acked)| stream.packs.len() == acked.len())
+    }
+
+    /// From one start to the end or to the next power cut.
+    fn live(&mut self) -> io::Result<()> {
+        let mut outputter = Outputter::start(&self.disk, &self.folders)?;
+        self.assert_acked_is_there();
+        while !self.is_done() {
+            self.send_some(&mut outputter);
+            let count = 1 + self.random.below(self.group_max) as usize;
+            let committed = outputter.commit(count, &self.disk);
+            self.take_answers();
+            committed?;
+        }
+        Ok(())
+    }
+
+    /// What was confirmed is in the output, and nothing is torn or double, whatever happened.
+    fn assert_acked_is_there(&self) {
+        let found = read_output(&self.disk, &self.folders);
+        let ids: BTreeSet<(u128, u64)> = found.iter().map(|(_, id)| (id.stream.0, id.offset)).collect();
+        assert_eq!(ids.len(), found.len(), "nothing is doubled");
+        for (stream, acked) in self.streams.iter().zip(&self.acked) {
+            for index in acked {
+                let identity = identity(&stream.packs[*index]);
+                assert!(
+                    ids.contains(&(identity.stream.0, identity.offset)),
+                    "acknowledged and lost: {identity:?}"
+                );
+            }
+        }
+    }
+
+    /// Sends the next packs of some streams in order, and now and then one that is known already.
+    fn send_some(&mut self, outputter: &mut Outputter) {
+        for stream in 0..self.streams.len() {
+            let all = self.streams[stream].packs.len();
+            let first = (0..all).find(|index| !self.acked[stream].contains(index)).unwrap_or(all);
+            let window = 1 + self.random.below(4) as usize;
+            let mut indexes: Vec<usize> = (first..all.min(first + window)).collect();
+            if first > 0 && self.random.one_in(4) {
+                indexes.push(self.random.below(first as u64) as usize);
+            }
+            for index in indexes {
+                let waiter = Waiter { stream, index, answers: self.answers.clone() };
+                outputter.offer(parcel(&self.streams[stream].packs[index]), waiter);
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        for (stream, index, answer) in std::mem::take(&mut *self.answers.lock().unwrap()) {
+            match answer {
+                Answer::Ok | Answer::Duplicate => drop(self.acked[stream].insert(index)),
+                Answer::Busy { .. } => {}
+                other => panic!("stream {stream} pack {index} was answered {other:?}"),
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        self.take_answers();
+        self.disk.crash();
+    }
+
+    /// One last power cut after the last acknowledgement; then the output must be exactly the streams.
+    fn end(&mut self) {
+        self.crash();
+        Outputter::start(&self.disk, &self.folders).expect("a sound disk");
+        assert_exactly(&self.disk, &self.folders, &self.streams, true);
+    }
+
+    fn damage_journal(&mut self) {
+        let slots = ["journal.0", "journal.1"].map(|name| Path::new(VAR_DIR).join(name));
+        let one = &slots[self.random.below(2) as usize];
+        let random = &mut self.random;
+        match random.below(6) {
+            0 => slots.iter().for_each(|slot| drop(self.disk.unlink(slot))),
+            1 => drop(self.disk.unlink(one)),
+            2 => drop(
+                self.disk.damage(one, |bytes| bytes.truncate(random.below(bytes.len() as u64 + 1) as usize)),
+            ),
+            3 => drop(self.disk.damage(one, |bytes| bytes.fill(0))),
+            4 => slots.iter().for_each(|slot| drop(self.disk.damage(slot, |bytes| bytes.fill(0)))),
+            _ => drop(self.disk.damage(one, |bytes| {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << random.below(8));
+            })),
+        }
+        self.disk.sync_dir(Path::new(VAR_DIR)).unwrap();
+    }
+}
+
+/// Runs cases; a failing one names its number.
+fn for_seeds(cases: impl Iterator<Item = u64>, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    for seed in cases {
+        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
+            eprintln!("case {seed} fails");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn random_faults(random: &mut Random) -> Faults {
+    Faults {
+        fail_sync_in: random.one_in(3).then(|| 1 + random.below(30)),
+        fail_append_in: random.one_in(3).then(|| 1 + random.below(30)),
+        capacity: random.one_in(6).then(|| 2_000 + random.below(60_000)),
+        die_after: random.one_in(2).then(|| 1 + random.below(60)),
+    }
+}
+
+#[test]
+fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
+    let whole = {
+        let mut world = World::new(0, 3, 8);
+        world.live().unwrap();
+        world.end();
+        world.disk.counts().changes
+    };
+    assert!(whole > 50);
+    for_seeds(0..whole * 4, |case| {
+        let mut world = World::new(0, 3, 8);
+        // The same run each time, but other luck with what the power cut leaves.
+        world.disk = FaultyDisk::new(case);
+        world.disk.set_faults(Faults { die_after: Some(1 + case / 4), ..Faults::default() });
+        while world.live().is_err() {
+            world.crash();
+        }
+        world.end();
+    });
+}
+
+#[test]
+fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_double_nothing() {
+    for_seeds(0..1_500, |seed| {
+        let mut world = World::new(seed, 1 + u128::from(seed % 4), 12);
+        for start in 0.. {
+            assert!(start < STARTS_MAX, "it gets through");
+            let faults = if start < 30 { random_faults(&mut world.random) } else { Faults::default() };
+            world.disk.set_faults(faults);
+            if world.live().is_ok() {
+                break;
+            }
+            world.crash();
+        }
+        world.end();
+    });
+}
+
+#[test]
+fn a_damaged_journal_loses_and_doubles_nothing() {
+    for_seeds(0..1_500, |seed| {
+        let mut world = World::new(seed, 1 + u128::from(seed % 3), 12);
+        for start in 0.. {
+            assert!(start < STARTS_MAX, "it gets through");
+            let die_after = (start < 20).then(|| 1 + world.random.below(60));
+            world.disk.set_faults(Faults { die_after, ..Faults::default() });
+            if world.live().is_ok() {
+                break;
+            }
+            world.crash();
+            world.damage_journal();
+        }
+        world.end();
+    });
+}
+
+#[test]
+fn bytes_from_elsewhere_are_kept_and_gone_on_after() {
+    let mut world = World::new(3, 2, 6);
+    let path = world.folders.data.join(&parcel(&world.streams[0].packs[0]).path);
+    let foreign = world.disk.create(&path).unwrap();
+    foreign.append(&[b"somebody else's line\n"]).unwrap();
+    foreign.sync().unwrap();
+    world.disk.sync_dir(path.parent().unwrap()).unwrap();
+    world.live().unwrap();
+    world.crash();
+    Log::open(Arc::new(world.disk.clone()), Path::new(VAR_DIR), JOURNAL).unwrap();
+    world.damage_journal();
+    Outputter::start(&world.disk, &world.folders).unwrap();
+    assert!(world.disk.read(&path).unwrap().starts_with(b"somebody else's line\n0 0 0 "));
+    assert_exactly(&world.disk, &world.folders, &world.streams, true);
+}
+
+#[test]
+fn a_file_that_was_moved_away_starts_anew_and_its_packs_stay_known() {
+    let mut world = World::new(4, 1, 4);
+    world.live().unwrap();
+    let path = parcel(&world.streams[0].packs[0]).path;
+    for folder in [&world.folders.data, &world.folders.headers] {
+        world.disk.unlink(&folder.join(&path)).unwrap();
+        world.disk.sync_dir(folder.join(&path).parent().unwrap()).unwrap();
+    }
+    let mut outputter = Outputter::start(&world.disk, &world.folders).unwrap();
+    let waiter = Waiter { stream: 0, index: 0, answers: world.answers.clone() };
+    outputter.offer(parcel(&world.streams[0].packs[0]), waiter);
+    assert!(matches!(world.answers.lock().unwrap()[..], [(0, 0, Answer::Duplicate)]));
+    assert_eq!(TEMPLATE, "{source}/{host}_{hour}");
+    assert!(!world.disk.files().contains(&world.folders.data.join(&path)));
+}
