@@ -12,8 +12,8 @@ use logferry_outputter::figures::Figures;
 use logferry_outputter::file::commit::{Committer, Group, SharedOrder, lock};
 use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
-use logferry_outputter::file::recovery::{JOURNAL, Recovery};
-use logferry_outputter::file::store::{Folders, Store};
+use logferry_outputter::file::recovery::{JOURNAL, Recovered, Recovery};
+use logferry_outputter::file::store::{Folders, FoundFiles, Store};
 use logferry_pack::{Decompressor, Limits};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -53,17 +53,17 @@ impl Outputter {
             disk: disk.clone(),
             var_dir: Path::new(VAR_DIR),
             folders,
-            limits: Limits::default(),
             group_bytes_max: 1 << 20,
             now_unix: 1,
         };
-        let (state, log, _) = recovery.run()?;
+        let Recovered { state, marks, unusable, log, .. } = recovery.run()?;
+        let found = FoundFiles { table: state.files, marks, unusable };
         let limits =
             OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
         let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
         let committer = Committer {
             order: order.clone(),
-            store: Store::new(disk, folders.clone(), None, true, 3, state.files),
+            store: Store::new(disk, folders.clone(), None, found).with(true, 3),
             log,
             holes: state.holes,
             passed_over: Vec::new(),
@@ -150,6 +150,8 @@ impl World {
     /// From one start to the end or to the next power cut.
     fn live(&mut self) -> io::Result<()> {
         let mut outputter = Outputter::start(&self.disk, &self.folders)?;
+        // Fails when the power went off meanwhile: what is there is looked at after the crash.
+        self.disk.list(Path::new(VAR_DIR))?;
         self.assert_acked_is_there();
         while !self.is_done() {
             self.send_some(&mut outputter);

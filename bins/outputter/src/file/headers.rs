@@ -24,6 +24,13 @@ pub enum Line {
 /// Bytes of the length in front of an encoded header.
 const LENGTH_BYTES: usize = 4;
 
+/// Limits for lines: what was taken in may be read again, whatever the limits of the network are by now.
+const ON_DISK: Limits =
+    Limits { header_bytes_max: LINE_BYTES_MAX, pack_bytes_max: usize::MAX, raw_bytes_max: usize::MAX };
+
+/// Longest line.
+pub const LINE_BYTES_MAX: usize = 16 << 20;
+
 /// The line for a pack, newline included.
 pub fn pack_line(pack: &Pack) -> Vec<u8> {
     let encoded = pack.encode_header();
@@ -40,7 +47,7 @@ pub fn data_at_line(data_at: u64) -> Vec<u8> {
 }
 
 /// Reads a line, newline not included; `None` when it is none of the known.
-pub fn parse_line(line: &[u8], limits: &Limits) -> Option<Line> {
+pub fn parse_line(line: &[u8]) -> Option<Line> {
     if line.is_empty() {
         return Some(Line::Empty);
     }
@@ -51,15 +58,45 @@ pub fn parse_line(line: &[u8], limits: &Limits) -> Option<Line> {
     let mut encoded = Vec::with_capacity(LENGTH_BYTES + line.len());
     encoded.extend_from_slice(&padded_length(line.len())?);
     encoded.extend_from_slice(line);
-    match logferry_pack::decode_header(&encoded, limits) {
+    match logferry_pack::decode_header(&encoded, &ON_DISK) {
         Ok(Decoded::Header { header, .. }) => Some(Line::Pack(Box::new(header))),
         _ => None,
     }
 }
 
-/// wire.md: LEB128, least significant group first, padded to four bytes.
+/// wire.md: LEB128 in its shortest form, least significant group first, padded with zeros.
 fn padded_length(len: usize) -> Option<[u8; LENGTH_BYTES]> {
-    let len = u32::try_from(len).ok().filter(|len| *len < 1 << 28)?;
-    let group = |shift: u32| (len >> shift & 0x7f) as u8;
-    Some([group(0) | 0x80, group(7) | 0x80, group(14) | 0x80, group(21)])
+    let mut rest = u32::try_from(len).ok().filter(|len| *len < 1 << 28)?;
+    let mut bytes = [0; LENGTH_BYTES];
+    for byte in &mut bytes {
+        let group = (rest & 0x7f) as u8;
+        rest >>= 7;
+        *byte = if rest > 0 { group | 0x80 } else { group };
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_written_in_their_shortest_form() {
+        assert_eq!(padded_length(5), Some([5, 0, 0, 0]));
+        assert_eq!(padded_length(300), Some([0xac, 2, 0, 0]));
+        assert_eq!(padded_length((1 << 28) - 1), Some([0xff, 0xff, 0xff, 0x7f]));
+        assert_eq!(padded_length(1 << 28), None);
+    }
+
+    #[test]
+    fn marks_are_read_back_and_nonsense_is_not() {
+        let mark = data_at_line(17);
+        let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
+        assert_eq!(lines, [Some(Line::Empty), Some(Line::DataAt(17)), Some(Line::Empty)]);
+        for bad in
+            [&b"{\"DataAt\":-1}"[..], b"{\"DataAt\":1", b"{\"DataAt\":}", b"{", b"\0\0", b"{\"Route\":[]}"]
+        {
+            assert_eq!(parse_line(bad), None, "{bad:?}");
+        }
+    }
 }

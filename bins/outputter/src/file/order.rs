@@ -329,9 +329,8 @@ impl<W> Order<W> {
     /// Whether the byte just before the pack is committed: the stream has a hole further back that was
     /// waited for already, and waiting for it again with every pack would only slow the stream down.
     fn is_seen_before(&self, identity: &PackIdentity) -> bool {
-        let Some(offset) = identity.offset.checked_sub(1) else { return false };
-        let byte_before = PackIdentity { offset, span: 1, ..*identity };
-        matches!(self.footprint.judge(&byte_before, offset), Verdict::Duplicate | Verdict::Conflict(_))
+        let before = identity.offset.checked_sub(1);
+        before.is_some_and(|offset| self.footprint.has_seen(identity.stream, offset, 1))
     }
 
     fn attach(&mut self, identity: &PackIdentity, waiters: Vec<W>) {

@@ -3,8 +3,8 @@
 use super::commit::{self, Committer, SharedOrder};
 use super::inflate::{self, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
-use super::recovery::Recovery;
-use super::store::{Folders, Guards, Store};
+use super::recovery::{Recovered, Recovery};
+use super::store::{Folders, FoundFiles, Guards, Store};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
@@ -55,14 +55,15 @@ impl FileOutput {
             disk: disk.clone(),
             var_dir,
             folders: &folders,
-            limits,
             group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
             now_unix: commit::now_unix(),
         };
-        let (state, log, _) = recovery.run().context("the journal cannot be opened")?;
+        let Recovered { state, marks, unusable, log, .. } =
+            recovery.run().context("the journal cannot be opened")?;
         let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
         let open_max = usize::try_from(settings.open_files_max).unwrap_or(usize::MAX);
-        let store = Store::new(disk, folders, Some(guards), settings.sync, open_max, state.files);
+        let found = FoundFiles { table: state.files, marks, unusable };
+        let store = Store::new(disk, folders, Some(guards), found).with(settings.sync, open_max);
         let figures = Arc::new(Figures::default());
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), state.footprint)));
         let committer = Committer {

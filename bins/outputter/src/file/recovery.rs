@@ -5,14 +5,12 @@
 //! lines whose bodies are found whole (`raw` bytes with the right `sum`) are adopted, the rest is cut. Without a sound
 //! journal the same walk starts at the beginning of every file, so that a lost journal loses nothing and doubles nothing.
 
-use super::headers;
-use super::journal::{self, Commit, CommittedPack, Lengths, State};
+use super::journal::{self, Commit, Lengths, State};
 use super::store::Folders;
-use super::walk::{self, Mode, Walk};
-use logferry_durable::{Disk, DiskFile, Log, Recovered};
+use super::walk::{self, Mode, Walk, WalkEnd};
+use logferry_durable::{Disk, DiskFile, Log};
 use logferry_footprint::Verdict;
-use logferry_pack::Limits;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,12 +26,27 @@ pub struct Recovery<'a> {
     pub var_dir: &'a Path,
     /// Folders of log files and header files.
     pub folders: &'a Folders,
-    /// Limits of packs.
-    pub limits: Limits,
     /// More bytes than one group commit can leave behind in one log file: a longer rest is not ours to cut.
     pub group_bytes_max: u64,
     /// Seconds since 1970, for the footprints of adopted packs.
     pub now_unix: u64,
+}
+
+/// Attempts at a file before it is given up until the next start.
+const TRIES_MAX: usize = 3;
+
+/// One truth.
+pub struct Recovered {
+    /// What is committed.
+    pub state: State,
+    /// Files whose next header line must say at which byte of the log file the next body stands.
+    pub marks: BTreeMap<String, u64>,
+    /// Files that could not be brought in order: not to be written until the next start.
+    pub unusable: BTreeSet<String>,
+    /// The journal, open.
+    pub log: Log,
+    /// What was found and done.
+    pub report: RecoveryReport,
 }
 
 /// What was found and done.
@@ -55,155 +68,139 @@ pub struct RecoveryReport {
 
 impl Recovery<'_> {
     /// Recovers. Damage never keeps the program from starting; only a file system that fails does.
-    pub fn run(&self) -> io::Result<(State, Log, RecoveryReport)> {
-        let (mut log, found) = Log::open(self.disk.clone(), self.var_dir, JOURNAL)?;
-        let mut report = RecoveryReport::default();
-        let (mut state, sound) = read_state(&found);
-        report.journal_was_unsound = !sound;
+    pub fn run(&self) -> io::Result<Recovered> {
+        let (log, found) = Log::open(self.disk.clone(), self.var_dir, JOURNAL)?;
+        let (state, sound) = read_state(&found);
+        let report = RecoveryReport { journal_was_unsound: !sound, ..RecoveryReport::default() };
+        let (marks, unusable) = Default::default();
+        let mut recovered = Recovered { state, marks, unusable, log, report };
         let on_disk = walk::files_below(&*self.disk, &self.folders.headers)?;
-        if !sound && (found != Recovered::default() || !on_disk.is_empty()) {
+        if !sound && (found.report != Default::default() || !on_disk.is_empty()) {
             tracing::error!(report = ?found.report, files = on_disk.len(), "the journal is missing or damaged: reading all files");
         }
-        let paths: BTreeSet<String> = state.files.keys().cloned().chain(on_disk).collect();
+        let paths: BTreeSet<String> = recovered.state.files.keys().cloned().chain(on_disk).collect();
         for path in paths {
-            if let Err(error) = self.recover_file(&path, sound, &mut state, &mut report) {
-                tracing::error!(path, "the file cannot be recovered and is left as it is: {error}");
-                report.files_alarming += 1;
-            }
+            self.recover_file_or_give_up(path, sound, &mut recovered);
         }
-        publish(&report);
-        if let Err(error) =
-            log.snapshot(&journal::snapshot_bytes(&state.footprint, &state.files, &state.holes))
-        {
+        recovered.report.publish();
+        let State { footprint, files, holes } = &recovered.state;
+        if let Err(error) = recovered.log.snapshot(&journal::snapshot_bytes(footprint, files, holes)) {
             tracing::error!("the journal's snapshot cannot be written, the next commit tries again: {error}");
         }
-        Ok((state, log, report))
+        Ok(recovered)
     }
 
-    fn recover_file(
-        &self,
-        path: &str,
-        sound: bool,
-        state: &mut State,
-        report: &mut RecoveryReport,
-    ) -> io::Result<()> {
+    fn recover_file_or_give_up(&self, path: String, sound: bool, recovered: &mut Recovered) {
+        let mut last_error = None;
+        for _ in 0..TRIES_MAX {
+            match self.recover_file(&path, sound, recovered) {
+                Ok(()) => return,
+                Err(error) => last_error = Some(error),
+            }
+        }
+        // Writing to it would take half a commit for bytes from elsewhere.
+        tracing::error!(path, error = ?last_error, "the file cannot be recovered and is not written to until the next start");
+        recovered.report.files_alarming += 1;
+        recovered.unusable.insert(path);
+    }
+
+    fn recover_file(&self, path: &str, sound: bool, recovered: &mut Recovered) -> io::Result<()> {
         let headers = open_if_there(&*self.disk, &self.folders.headers.join(path))?;
         let data = open_if_there(&*self.disk, &self.folders.data.join(path))?;
         if headers.is_none() && data.is_none() {
-            state.files.remove(path);
+            recovered.state.files.remove(path);
             return Ok(());
         }
         let found = Lengths { data: len(&data)?, headers: len(&headers)? };
-        let journaled = state.files.get(path).copied();
-        let floor = journaled.unwrap_or_default();
-        if journaled == Some(found) && sound {
+        let journaled = recovered.state.files.get(path).copied();
+        if sound && journaled == Some(found) {
             return Ok(());
         }
+        let floor = journaled.unwrap_or_default();
         if found.data < floor.data || found.headers < floor.headers {
-            return self.go_on_at_the_end(path, found, Some(floor), state, report);
+            // Bytes behind the committed ones were never acknowledged; without their header lines nothing tells whether
+            // they are whole.
+            let data_at = if found.headers < floor.headers { found.data.min(floor.data) } else { found.data };
+            return self.go_on_at(path, Lengths { data: data_at, ..found }, found, recovered);
         }
         let (Some(headers), Some(data)) = (headers, data) else {
-            // A header file whose log file was not created yet, or was taken away when nothing was committed.
-            return self.cut(path, found, floor, state, report);
+            // The header file comes first, and the crash came between.
+            return self.cut(path, found, floor, recovered);
         };
-        let mode =
-            if sound { Mode::Tail } else { Mode::Everything { group_bytes_max: self.group_bytes_max } };
-        let start = if sound { floor } else { Lengths::default() };
-        let walker = Walk { headers: &*headers, data: &*data, found, limits: &self.limits };
-        let mut outcome = walker.run(start, mode)?;
-        self.adopt(&outcome.packs, state, report);
-        if outcome.end.data < floor.data || outcome.end.headers < floor.headers {
-            // The damage is in what is committed; that is never cut.
-            outcome = walker.run(floor, Mode::Tail)?;
-            self.adopt(&outcome.packs, state, report);
+        let walk = Walk { headers: &*headers, data: &*data, found };
+        let end = self.walk(&walk, floor, sound, recovered)?;
+        if found.data - end.data > self.group_bytes_max {
+            return self.go_on_at(path, found, found, recovered);
         }
-        report.packs_damaged += outcome.packs_damaged;
-        if found.data - outcome.end.data > self.group_bytes_max {
-            return self.go_on_at_the_end(path, found, journaled, state, report);
-        }
-        self.cut(path, found, outcome.end, state, report)
+        self.cut(path, found, end, recovered)
     }
 
-    fn adopt(&self, packs: &[CommittedPack], state: &mut State, report: &mut RecoveryReport) {
-        for pack in packs {
-            let identity = pack.identity();
-            if state.footprint.judge(&identity, pack.first) == Verdict::Duplicate {
-                continue;
+    /// Adopts what is true, and returns where that ends.
+    fn walk(
+        &self,
+        walk: &Walk<'_>,
+        floor: Lengths,
+        sound: bool,
+        recovered: &mut Recovered,
+    ) -> io::Result<Lengths> {
+        if !sound {
+            let walked =
+                walk.run(Lengths::default(), Mode::Everything { group_bytes_max: self.group_bytes_max })?;
+            self.adopt(&walked, recovered);
+            if walked.end.data >= floor.data && walked.end.headers >= floor.headers {
+                return Ok(walked.end);
             }
-            state.footprint.insert(&identity, pack.first, self.now_unix);
-            report.packs_adopted += 1;
+            // The damage is in what is committed; that is never cut.
         }
+        let walked = walk.run(floor, Mode::Tail)?;
+        self.adopt(&walked, recovered);
+        Ok(walked.end)
+    }
+
+    fn adopt(&self, walked: &WalkEnd, recovered: &mut Recovered) {
+        let footprint = &mut recovered.state.footprint;
+        for pack in &walked.packs {
+            let identity = pack.identity();
+            if footprint.judge(&identity, pack.first) != Verdict::Duplicate {
+                footprint.insert(&identity, pack.first, self.now_unix);
+                recovered.report.packs_adopted += 1;
+            }
+        }
+        recovered.report.packs_damaged += walked.packs_damaged;
     }
 
     /// Cuts both files to `to`, durably.
-    fn cut(
-        &self,
-        path: &str,
-        found: Lengths,
-        to: Lengths,
-        state: &mut State,
-        report: &mut RecoveryReport,
-    ) -> io::Result<()> {
-        if found != to {
-            tracing::warn!(path, ?found, ?to, "cutting what was not written whole");
-            report.files_cut += 1;
-            report.bytes_cut += found.data - to.data;
-        }
+    fn cut(&self, path: &str, found: Lengths, to: Lengths, recovered: &mut Recovered) -> io::Result<()> {
         for (folder, to) in [(&self.folders.headers, to.headers), (&self.folders.data, to.data)] {
-            if let Some(file) = open_if_there(&*self.disk, &folder.join(path))? {
-                if file.len()? > to {
-                    file.set_len(to)?;
-                }
-                // Also what stays: it may be in the page cache only.
-                file.sync()?;
+            let Some(file) = open_if_there(&*self.disk, &folder.join(path))? else { continue };
+            if file.len()? > to {
+                file.set_len(to)?;
             }
+            // Also what stays: it may be in the page cache only.
+            file.sync()?;
         }
         self.sync_names(path)?;
-        state.files.insert(path.to_owned(), to);
+        if found != to {
+            tracing::warn!(path, ?found, ?to, "what was not written whole was cut");
+            recovered.report.files_cut += 1;
+            recovered.report.bytes_cut += found.data - to.data;
+        }
+        recovered.state.files.insert(path.to_owned(), to);
         Ok(())
     }
 
-    /// Keeps all bytes of a log file that its header file does not explain, and says so in a header line.
-    fn go_on_at_the_end(
-        &self,
-        path: &str,
-        found: Lengths,
-        committed: Option<Lengths>,
-        state: &mut State,
-        report: &mut RecoveryReport,
-    ) -> io::Result<()> {
+    /// Keeps bytes of a log file that its header file does not explain; a header line is to say so.
+    fn go_on_at(&self, path: &str, at: Lengths, found: Lengths, recovered: &mut Recovered) -> io::Result<()> {
+        let committed = recovered.state.files.get(path);
         tracing::error!(
             path,
             ?found,
             ?committed,
             "the file was changed by somebody else or is damaged: keeping it, going on at its end"
         );
-        report.files_alarming += 1;
-        let headers_path = self.folders.headers.join(path);
-        let headers = match open_if_there(&*self.disk, &headers_path)? {
-            Some(file) => file,
-            None => {
-                self.disk.create_dir_all(headers_path.parent().unwrap_or(&self.folders.headers))?;
-                self.disk.create(&headers_path)?
-            }
-        };
-        // Bytes behind the committed ones were never acknowledged; without their header lines nothing tells whether they are whole.
-        let data_at = match committed {
-            Some(floor) if found.headers < floor.headers => found.data.min(floor.data),
-            _ => found.data,
-        };
-        let mark = headers::data_at_line(data_at);
-        headers.append(&[&mark])?;
-        headers.sync()?;
-        if let Some(data) = open_if_there(&*self.disk, &self.folders.data.join(path))? {
-            if data.len()? > data_at {
-                data.set_len(data_at)?;
-            }
-            data.sync()?;
-        }
-        self.sync_names(path)?;
-        let lengths = Lengths { data: data_at, headers: found.headers + mark.len() as u64 };
-        state.files.insert(path.to_owned(), lengths);
+        self.cut(path, found, at, recovered)?;
+        recovered.report.files_alarming += 1;
+        recovered.marks.insert(path.to_owned(), at.data);
         Ok(())
     }
 
@@ -220,7 +217,7 @@ impl Recovery<'_> {
 }
 
 /// What the journal says, and whether nothing can be missing but the records of the last commits.
-fn read_state(found: &Recovered) -> (State, bool) {
+fn read_state(found: &logferry_durable::Recovered) -> (State, bool) {
     let snapshot = found.snapshot.as_deref().and_then(State::from_snapshot);
     let mut sound = snapshot.is_some() && !found.report.is_suspect();
     let mut state = snapshot.unwrap_or_default();
@@ -245,12 +242,12 @@ fn len(file: &Option<Box<dyn DiskFile>>) -> io::Result<u64> {
     file.as_ref().map_or(Ok(0), |file| file.len())
 }
 
-fn publish(report: &RecoveryReport) {
-    metrics::counter!("logferry_outputter_recovery_packs_adopted_total").increment(report.packs_adopted);
-    metrics::counter!("logferry_outputter_recovery_bytes_cut_total").increment(report.bytes_cut);
-    metrics::counter!("logferry_outputter_recovery_packs_damaged_total").increment(report.packs_damaged);
-    metrics::counter!("logferry_outputter_recovery_files_alarming_total").increment(report.files_alarming);
-    if *report != RecoveryReport::default() {
-        tracing::info!(?report, "recovered");
+impl RecoveryReport {
+    fn publish(&self) {
+        metrics::counter!("logferry_outputter_recovery_packs_adopted_total").increment(self.packs_adopted);
+        metrics::counter!("logferry_outputter_recovery_bytes_cut_total").increment(self.bytes_cut);
+        metrics::counter!("logferry_outputter_recovery_packs_damaged_total").increment(self.packs_damaged);
+        metrics::counter!("logferry_outputter_recovery_files_alarming_total").increment(self.files_alarming);
+        tracing::info!(report = ?self, "recovered");
     }
 }

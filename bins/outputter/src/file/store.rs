@@ -60,6 +60,20 @@ pub struct Unopenable {
     pub error: io::Error,
 }
 
+/// What is known of the files at the start.
+#[derive(Debug, Default)]
+pub struct FoundFiles {
+    /// Committed lengths.
+    pub table: BTreeMap<String, Lengths>,
+    /// Files whose next header line must say at which byte of the log file the next body stands.
+    pub marks: BTreeMap<String, u64>,
+    /// Files that must not be written to.
+    pub unusable: BTreeSet<String>,
+}
+
+/// Files open at a time unless set otherwise.
+const OPEN_MAX_DEFAULT: usize = 512;
+
 /// The files.
 pub struct Store {
     disk: Arc<dyn Disk>,
@@ -74,6 +88,8 @@ pub struct Store {
     dirs_unsynced: BTreeSet<PathBuf>,
     /// Files whose next header line must say where the body stands, until that is committed.
     marks: BTreeMap<String, u64>,
+    /// Files that could not be recovered.
+    unusable: BTreeSet<String>,
     /// Files that were found with other lengths than committed; to be journaled before they are written to.
     reconciled: Vec<(String, Lengths)>,
     uses: u64,
@@ -89,28 +105,27 @@ struct OpenFile {
 }
 
 impl Store {
-    /// Over files with these committed lengths. `guards` are for the real file system.
-    pub fn new(
-        disk: Arc<dyn Disk>,
-        folders: Folders,
-        guards: Option<Guards>,
-        sync: bool,
-        open_max: usize,
-        table: BTreeMap<String, Lengths>,
-    ) -> Store {
+    /// Over what was recovered. `guards` are for the real file system.
+    pub fn new(disk: Arc<dyn Disk>, folders: Folders, guards: Option<Guards>, found: FoundFiles) -> Store {
         Store {
             disk,
             folders,
             guards,
-            sync,
-            open_max: open_max.max(1),
-            table,
+            sync: true,
+            open_max: OPEN_MAX_DEFAULT,
+            table: found.table,
             open: HashMap::new(),
             dirs_unsynced: BTreeSet::new(),
-            marks: BTreeMap::new(),
+            marks: found.marks,
+            unusable: found.unusable,
             reconciled: Vec::new(),
             uses: 0,
         }
+    }
+
+    /// Sets whether files are synced, and how many may be open at a time.
+    pub fn with(self, sync: bool, open_max: usize) -> Store {
+        Store { sync, open_max: open_max.max(1), ..self }
     }
 
     /// Committed lengths of all files.
@@ -140,7 +155,7 @@ impl Store {
                 file.last_used = self.uses;
                 continue;
             }
-            let guarded = self.guards.as_ref().map_or(Ok(()), |guards| guards.check(path));
+            let guarded = self.check(path);
             let full_path = self.folders.headers.join(path);
             match guarded.and_then(|()| self.open_or_create(&full_path)) {
                 Ok(headers) => opening.push((path, headers)),
@@ -236,6 +251,14 @@ impl Store {
         }
         // Also when nothing is to be cut: a length that was cut before a failed sync is not durable.
         file.sync()
+    }
+
+    fn check(&self, path: &str) -> io::Result<()> {
+        if self.unusable.contains(path) {
+            let message = "the file could not be recovered at the start";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        self.guards.as_ref().map_or(Ok(()), |guards| guards.check(path))
     }
 
     fn open_or_create(&mut self, full_path: &Path) -> io::Result<Box<dyn DiskFile>> {

@@ -1,9 +1,9 @@
 //! Walks a header file along its log file and tells how far the two agree.
 
-use super::headers::{self, Line};
+use super::headers::{self, LINE_BYTES_MAX, Line};
 use super::journal::{CommittedPack, Lengths};
 use logferry_durable::{Disk, DiskFile};
-use logferry_pack::{Header, Limits};
+use logferry_pack::Header;
 use std::io;
 use std::path::Path;
 
@@ -33,8 +33,6 @@ pub struct Walk<'a> {
     pub data: &'a dyn DiskFile,
     /// Their lengths.
     pub found: Lengths,
-    /// Limits of packs.
-    pub limits: &'a Limits,
 }
 
 /// How far they agree.
@@ -57,8 +55,7 @@ impl Walk<'_> {
     /// Walks from `start` on.
     pub fn run(&self, start: Lengths, mode: Mode) -> io::Result<WalkEnd> {
         let mut walked = WalkEnd { end: start, ..WalkEnd::default() };
-        let mut lines =
-            Lines::new(self.headers, start.headers, self.found.headers, self.limits.header_bytes_max);
+        let mut lines = Lines::new(self.headers, start.headers, self.found.headers);
         let mut chunk = Vec::new();
         while let Some(line) = lines.next()? {
             let Step::Goes { data, pack, damaged } = self.step(line, walked.end.data, mode, &mut chunk)?
@@ -74,7 +71,7 @@ impl Walk<'_> {
 
     fn step(&self, line: &[u8], data_at: u64, mode: Mode, chunk: &mut Vec<u8>) -> io::Result<Step> {
         let goes = |data| Ok(Step::Goes { data, pack: None, damaged: false });
-        match headers::parse_line(line, self.limits) {
+        match headers::parse_line(line) {
             Some(Line::Empty) => goes(data_at),
             Some(Line::DataAt(at)) if at <= self.found.data => goes(at),
             Some(Line::Pack(header)) => self.pack(&header, data_at, mode, chunk),
@@ -117,21 +114,20 @@ impl Walk<'_> {
     }
 }
 
-/// Lines of a file, without their newlines. Ends at a line that is not finished or longer than `line_max`.
+/// Lines of a file, without their newlines. Ends at a line that is not finished or longer than [`LINE_BYTES_MAX`].
 struct Lines<'a> {
     file: &'a dyn DiskFile,
     /// Offset behind the line given last.
     at: u64,
     file_len: u64,
-    line_max: usize,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were given.
     given: usize,
 }
 
 impl<'a> Lines<'a> {
-    fn new(file: &'a dyn DiskFile, at: u64, file_len: u64, line_max: usize) -> Lines<'a> {
-        Lines { file, at, file_len, line_max, buffer: Vec::new(), given: 0 }
+    fn new(file: &'a dyn DiskFile, at: u64, file_len: u64) -> Lines<'a> {
+        Lines { file, at, file_len, buffer: Vec::new(), given: 0 }
     }
 
     fn next(&mut self) -> io::Result<Option<&[u8]>> {
@@ -144,7 +140,7 @@ impl<'a> Lines<'a> {
                 self.given = line.end + 1;
                 return Ok(Some(&self.buffer[line]));
             }
-            if self.buffer.len() - self.given > self.line_max {
+            if self.buffer.len() - self.given > LINE_BYTES_MAX {
                 return Ok(None);
             }
             self.buffer.drain(..self.given);

@@ -7,7 +7,7 @@ use logferry_outputter::file::headers::{self, Line};
 use logferry_outputter::file::order::Parcel;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::file::template::{Fields, Template};
-use logferry_pack::{Codec, Compressor, Header, Limits, Name, Ours, Pack, PackIdentity, StreamId, crc32c};
+use logferry_pack::{Codec, Compressor, Header, Name, Ours, Pack, PackIdentity, StreamId, crc32c};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -91,7 +91,7 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
         let data = disk.read(&folders.data.join(&path)).unwrap_or_default();
         let mut at = 0;
         for line in headers.split(|byte| *byte == b'\n') {
-            match headers::parse_line(line, &Limits::default()) {
+            match headers::parse_line(line) {
                 Some(Line::Empty) => {}
                 Some(Line::DataAt(data_at)) => at = data_at as usize,
                 Some(Line::Pack(header)) => {
