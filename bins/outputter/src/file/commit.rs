@@ -242,10 +242,11 @@ impl<W> Committer<W> {
         let packs: Vec<Accepted> = group.entries.drain(..).map(|entry| entry.accepted).collect();
         let actions = lock(&self.order).committed(&packs, commit.now_unix);
         self.act(actions);
-        if self.log.wants_snapshot() && !self.log.is_poisoned() {
-            if let Err(error) = self.snapshot() {
-                tracing::error!("the journal's snapshot cannot be written: {error}");
-            }
+        if self.log.wants_snapshot()
+            && !self.log.is_poisoned()
+            && let Err(error) = self.snapshot()
+        {
+            tracing::error!("the journal's snapshot cannot be written, the next commit tries again: {error}");
         }
     }
 

@@ -165,21 +165,16 @@ fn expand_component(pieces: &[Piece], fields: &Fields<'_>, out: &mut String) {
 
 fn push_field(piece: &Piece, fields: &Fields<'_>, out: &mut String) {
     use fmt::Write;
-    let mut text = |value: &str| out.push_str(value);
-    match piece {
-        Piece::Literal(literal) => text(literal),
-        Piece::Source => text(fields.source.unwrap_or_default()),
-        Piece::Host => text(fields.host.unwrap_or(fields.ip)),
-        Piece::Ip => text(fields.ip),
-        // Writing to a String does not fail.
-        Piece::Hour => drop(write!(out, "{:010}", fields.hour)),
-        Piece::Day => drop(write!(out, "{:08}", fields.hour / 100)),
-        Piece::Stream => {
-            if let Some(stream) = fields.stream {
-                drop(write!(out, "{stream}"));
-            }
-        }
-    }
+    let written = match piece {
+        Piece::Literal(literal) => out.write_str(literal),
+        Piece::Source => out.write_str(fields.source.unwrap_or_default()),
+        Piece::Host => out.write_str(fields.host.unwrap_or(fields.ip)),
+        Piece::Ip => out.write_str(fields.ip),
+        Piece::Hour => write!(out, "{:010}", fields.hour),
+        Piece::Day => write!(out, "{:08}", fields.hour / 100),
+        Piece::Stream => fields.stream.map_or(Ok(()), |stream| write!(out, "{stream}")),
+    };
+    debug_assert!(written.is_ok(), "writing to a String does not fail");
 }
 
 fn is_safe(component: &str) -> bool {

@@ -107,7 +107,7 @@ impl Walk<'_> {
             let take = (end - at).min(CHUNK_BYTES as u64) as usize;
             chunk.resize(take, 0);
             self.data.read_exact_at(chunk, at)?;
-            crc = crc32c::crc32c_append(crc, chunk);
+            crc = logferry_pack::crc32c_append(crc, chunk);
             at += take as u64;
         }
         Ok(crc)
