@@ -105,36 +105,55 @@ impl Decompressor {
         self.zlib_streaming.reset(true);
         out.clear();
         loop {
-            let taken = usize::try_from(self.zlib_streaming.total_in()).map_err(|_| BadPack::BodyCorrupt)?;
+            if out.len() >= limits.raw_bytes_max {
+                return self.end_at_limit(body, limits);
+            }
+            if out.len() == out.capacity() {
+                let wanted = out.len().saturating_mul(2).max(GROWTH_BYTES_MIN).min(limits.raw_bytes_max);
+                out.reserve_exact(wanted - out.len());
+            }
             let before = out.len();
+            let rest = rest_of(body, &self.zlib_streaming);
             let status = self
                 .zlib_streaming
-                .decompress_vec(&body[taken..], out, FlushDecompress::Finish)
+                .decompress_vec(rest, out, FlushDecompress::Finish)
                 .map_err(|_| BadPack::BodyCorrupt)?;
             if out.len() > limits.raw_bytes_max {
+                // The caller's buffer had more room than the limit.
                 return Err(BadPack::RawTooLarge { max: limits.raw_bytes_max });
             }
             if status == Status::StreamEnd {
-                let whole = self.zlib_streaming.total_in() == body.len() as u64;
-                return if whole { Ok(()) } else { Err(BadPack::BodyTrailingBytes) };
+                return self.check_whole(body);
             }
-            if out.len() < out.capacity() && out.len() == before {
+            if out.len() == before {
                 return Err(BadPack::BodyCorrupt); // There was room, and nothing more came: the stream is cut short.
-            }
-            if out.len() == out.capacity() {
-                grow(out, limits)?;
             }
         }
     }
+
+    /// With `out` at the limit: whether the stream is at its end, or has more. Told by one byte of room beside
+    /// `out`, because growing it by that byte would take its memory twice.
+    fn end_at_limit(&mut self, body: &[u8], limits: &Limits) -> Result<(), BadPack> {
+        let written = self.zlib_streaming.total_out();
+        let rest = rest_of(body, &self.zlib_streaming);
+        let status = self
+            .zlib_streaming
+            .decompress(rest, &mut [0], FlushDecompress::Finish)
+            .map_err(|_| BadPack::BodyCorrupt)?;
+        if self.zlib_streaming.total_out() > written {
+            return Err(BadPack::RawTooLarge { max: limits.raw_bytes_max });
+        }
+        if status == Status::StreamEnd { self.check_whole(body) } else { Err(BadPack::BodyCorrupt) }
+    }
+
+    fn check_whole(&self, body: &[u8]) -> Result<(), BadPack> {
+        let whole = rest_of(body, &self.zlib_streaming).is_empty();
+        if whole { Ok(()) } else { Err(BadPack::BodyTrailingBytes) }
+    }
 }
 
-/// Doubles `out` up to one byte over the limit, the byte that tells "just at the limit" from "over it".
-fn grow(out: &mut Vec<u8>, limits: &Limits) -> Result<(), BadPack> {
-    let most = limits.raw_bytes_max.saturating_add(1);
-    if out.len() >= most {
-        return Err(BadPack::RawTooLarge { max: limits.raw_bytes_max });
-    }
-    let wanted = out.len().saturating_mul(2).max(GROWTH_BYTES_MIN).min(most);
-    out.reserve_exact(wanted - out.len());
-    Ok(())
+/// What `zlib` has not read of `body` yet.
+fn rest_of<'a>(body: &'a [u8], zlib: &Decompress) -> &'a [u8] {
+    let read = usize::try_from(zlib.total_in()).unwrap_or(usize::MAX);
+    body.get(read..).unwrap_or_default()
 }
