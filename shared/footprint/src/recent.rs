@@ -32,6 +32,10 @@ impl RecentPacks {
     /// Remembers `pack` as the newest, and forgets the oldest above the limit.
     pub(crate) fn push(&mut self, pack: SeenPack) {
         let SeenPack(offset, span, sum) = pack;
+        // First, so that a full list of packs of up to 2 MiB stays within 8 KiB and its memory is not doubled.
+        if self.count == REMEMBERED_PACKS_MAX {
+            self.pop();
+        }
         if self.count == 0 {
             (self.start, self.end) = (offset, offset);
         }
@@ -40,9 +44,6 @@ impl RecentPacks {
         self.bytes.extend(sum.to_le_bytes());
         self.end = offset.wrapping_add(span);
         self.count += 1;
-        if self.count > REMEMBERED_PACKS_MAX {
-            self.pop();
-        }
     }
 
     pub(crate) fn contains(&self, pack: SeenPack) -> bool {
@@ -119,10 +120,10 @@ mod tests {
 
     #[test]
     fn a_run_of_packs_takes_at_most_eight_bytes_each() {
-        let spans = 1 << 20;
-        let run: RecentPacks = (0..1_024).map(|n| SeenPack(n * spans, spans, n as u32)).collect();
-        assert_eq!(run.bytes.len(), 1_024 * 8);
-        assert_eq!(run.iter().last(), Some(SeenPack(1_023 * spans, spans, 1_023)));
+        let spans = (2 << 20) - 1;
+        let run: RecentPacks = (0..5_000).map(|n| SeenPack(n * spans, spans, n as u32)).collect();
+        assert_eq!((run.bytes.len(), run.bytes.capacity()), (1_024 * 8, 1_024 * 8));
+        assert_eq!(run.iter().last(), Some(SeenPack(4_999 * spans, spans, 4_999)));
     }
 
     #[test]

@@ -247,6 +247,10 @@ fn a_legacy_bomb_is_stopped_at_the_limit() {
         assert_eq!(error, BadPack::RawTooLarge { max });
         assert!(out.capacity() <= max, "{} for {max}", out.capacity());
     }
+    // A buffer that has more room than the limit, from the time before the limit was lowered.
+    let mut out = Vec::with_capacity(8 << 20);
+    let error = Decompressor::new().decompress(&bomb, &limits((4 << 20) - 1), &mut out).unwrap_err();
+    assert_eq!((error, out.len()), (BadPack::RawTooLarge { max: (4 << 20) - 1 }, 0));
     assert_eq!(decompress(&bomb, &limits(4 << 20)).map(|out| out.len()), Ok(4 << 20));
 }
 
