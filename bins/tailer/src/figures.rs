@@ -5,11 +5,13 @@ use logferry_link::Sender;
 use logferry_node::admin::Status;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Figures of the follower, in bytes or numbers.
 #[derive(Default, Debug)]
 pub struct Figures {
+    /// All sources were looked at.
+    pub looked: AtomicBool,
     /// Open files.
     pub files: AtomicU64,
     /// Bytes in the files that are not acknowledged.
@@ -73,11 +75,12 @@ impl Figures {
     fn figures(&self, shared: &Shared, targets_up: u64, journal_down: bool) -> BTreeMap<String, u64> {
         let get = |figure: &AtomicU64| figure.load(Ordering::Acquire);
         let (lag, partial) = (get(&self.lag_bytes), get(&self.partial_bytes));
+        let settled = self.looked.load(Ordering::Acquire) && get(&self.queue_packs) == 0;
         let figures = [
             ("files", get(&self.files)),
             ("lag_bytes", lag),
             ("partial_bytes", partial),
-            ("caught_up", u64::from(lag == partial && get(&self.queue_packs) == 0)),
+            ("caught_up", u64::from(lag == partial && settled)),
             ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
             ("queue_packs", get(&self.queue_packs)),
             ("targets_up", targets_up),

@@ -72,10 +72,14 @@ impl Life {
 
     /// Once all of the file is stored, truncates or deletes it.
     fn end_file(&mut self, delete: bool) {
-        if self.present.is_empty() || self.tailer.is_none() || self.tier.lock().manner != Manner::Store {
+        let Some(tailer) = self.tailer.as_ref().filter(|_| self.tier.lock().manner == Manner::Store) else {
+            return;
+        };
+        if self.present.is_empty() {
             return;
         }
         self.wait_for_all();
+        wait_until("acknowledged", || figure(tailer, "caught_up") == 1);
         if delete {
             std::fs::remove_file(self.rig.log()).expect("removed");
         } else {

@@ -48,6 +48,8 @@ pub(crate) struct Followed {
     /// Length when last seen, and whether names lead to it.
     size: u64,
     unlinked: bool,
+    /// Length when last seen with its own first line.
+    size_trusted: u64,
     /// When it last grew or moved.
     quiet_since: Instant,
     place: Place,
@@ -355,6 +357,7 @@ impl Follower {
         self.figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
         self.figures.partial_bytes.store(partial, Ordering::Relaxed);
         self.figures.lag_bytes.store(lag, Ordering::Release);
+        self.figures.looked.store(true, Ordering::Release);
     }
 
     fn name_of(&self, source: usize) -> Option<Name> {

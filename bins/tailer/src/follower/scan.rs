@@ -164,6 +164,7 @@ impl Follower {
                 key: facts.key,
                 size: facts.size,
                 unlinked: false,
+                size_trusted: attached.at,
                 quiet_since: now,
                 place,
                 predecessor,

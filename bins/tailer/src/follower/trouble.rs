@@ -29,21 +29,26 @@ impl Follower {
             |stream: &&Stream| !stream.confirmed && stream.next_unsent().is_some() && size >= stream.frontier;
         match id.filter(|_| stream.as_ref().is_some_and(before_restart)) {
             Some(id) => self.content_changed(number, id),
-            None => Ok(self.begin_again(number, "truncated")),
+            None => {
+                let size = self.files.get(&number).map_or(0, |file| file.size);
+                Ok(self.begin_again(number, size, "truncated"))
+            }
         }
     }
 
     /// The file begins with another line than before: it was cut and has grown again since.
     pub(super) fn replaced(&mut self, number: FileNumber) -> Worked {
         counter!("logferry_tailer_replacements_total").increment(1);
-        self.begin_again(number, "replaced")
+        let size = self.files.get(&number).map_or(0, |file| file.size_trusted);
+        self.begin_again(number, size, "replaced")
     }
 
-    fn begin_again(&mut self, number: FileNumber, reason: &'static str) -> Worked {
+    /// `size` is the length that the file had before.
+    fn begin_again(&mut self, number: FileNumber, size: u64, reason: &'static str) -> Worked {
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
         self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
-        let unread = file.size.saturating_sub(file.cutter.at());
+        let unread = size.saturating_sub(file.cutter.at());
         file.cutter = Cutter::new(0);
         file.size = 0;
         file.waiting_since = None;

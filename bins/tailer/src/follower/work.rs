@@ -66,6 +66,9 @@ impl Follower {
         if !self.has_its_head(number, id)? {
             return Ok(self.replaced(number));
         }
+        if let Some(file) = self.files.get_mut(&number) {
+            file.size_trusted = file.size;
+        }
         match unsent {
             Some(cut) => self.resend(number, id, cut),
             None => self.read_when_due(number, id),
@@ -145,6 +148,7 @@ impl Follower {
         };
         file.stream = Some(stream);
         file.cutter = Cutter::new(0);
+        file.size_trusted = filled as u64;
         self.by_stream.insert(stream, number);
         Ok(Worked::Again)
     }
