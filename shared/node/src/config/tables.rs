@@ -80,8 +80,8 @@ settings! {
     pub struct SpoolSettings {
         /// Cap for all segments together.
         pub max_bytes: ByteSize = ByteSize::gib(20),
-        /// Size of a segment file.
-        pub segment_bytes: ByteSize = ByteSize::mib(64) => rules::at_least(ByteSize::kib(4)),
+        /// Size of a segment file; a whole one is read into memory on replay.
+        pub segment_bytes: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(4)),
     }
 }
 
