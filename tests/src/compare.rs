@@ -53,6 +53,8 @@ mod tests {
     fn a_difference_tells_lost_from_doubled() {
         assert!(difference(b"a\nb\n", b"a\n").contains("1 lines lost, 0 lines doubled"));
         assert!(difference(b"a\nb\n", b"a\nb\nb\n").contains("0 lines lost, 1 lines doubled"));
-        assert!(difference(b"a\nb\n", b"b\na\n").contains("first difference at byte 0; 0 lines lost, 0 lines"));
+        assert!(
+            difference(b"a\nb\n", b"b\na\n").contains("first difference at byte 0; 0 lines lost, 0 lines")
+        );
     }
 }

@@ -20,8 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// Seed of this run: `LOGFERRY_TEST_SEED` or the given default. Printed, so that a failure can be replayed.
 pub fn seed(test: &str, default: u64) -> u64 {
-    let seed =
-        std::env::var("LOGFERRY_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let seed = std::env::var("LOGFERRY_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     println!("{test}: replay with LOGFERRY_TEST_SEED={seed} cargo test -p logferry-tests {test}");
     seed
 }
@@ -37,7 +36,10 @@ pub struct Workdir(PathBuf);
 impl Workdir {
     /// New folder below the system's temporary folder.
     pub fn new(test: &str) -> Workdir {
-        let dir = tempfile::Builder::new().prefix(&format!("logferry-{test}-")).tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("logferry-{test}-"))
+            .tempdir()
+            .expect("a temporary folder");
         Workdir(dir.keep())
     }
     /// Its path.

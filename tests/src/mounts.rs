@@ -37,7 +37,11 @@ impl Mounted {
     /// Changes the size of a tmpfs.
     pub fn resize(&self, bytes: u64) {
         let size = format!("remount,size={bytes}");
-        assert!(run("mount", &["-o", &size, &self.folder.display().to_string()]), "remount {}", self.folder.display());
+        assert!(
+            run("mount", &["-o", &size, &self.folder.display().to_string()]),
+            "remount {}",
+            self.folder.display()
+        );
     }
 
     /// A fresh ext4 of 64 MiB in `image`, loop-mounted on `folder`; `None` where that is not allowed.

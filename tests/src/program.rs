@@ -51,7 +51,13 @@ impl Program {
     }
 
     /// As [`Program::new`], with its state elsewhere.
-    pub fn with_var_dir(dir: &Path, label: &str, name: &'static str, config: &str, var_dir: &Path) -> Program {
+    pub fn with_var_dir(
+        dir: &Path,
+        label: &str,
+        name: &'static str,
+        config: &str,
+        var_dir: &Path,
+    ) -> Program {
         let path = dir.join(format!("{label}.toml"));
         let node = format!(
             "[node]\nname = \"{label}\"\nvar_dir = \"{}\"\nadmin = \"127.0.0.1:0\"\n{config}",
@@ -90,7 +96,12 @@ impl Program {
             if let Some(status) = self.exited() {
                 panic!("{} ended at once with {status}:\n{}", self.name, self.log_text());
             }
-            assert!(begin.elapsed() < Duration::from_secs(20), "{} does not answer:\n{}", self.name, self.log_text());
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "{} does not answer:\n{}",
+                self.name,
+                self.log_text()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -122,7 +133,8 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).expect("a running program");
+        let pid =
+            self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).expect("a running program");
         rustix::process::kill_process(pid, signal).expect("send a signal");
     }
 
@@ -175,10 +187,13 @@ impl Program {
 
     /// Largest resident memory so far, in bytes.
     pub fn memory_peak(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid().expect("a running program")));
+        let text =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid().expect("a running program")));
         text.unwrap_or_default()
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())
+            .find_map(|line| {
+                line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+            })
             .map_or(0, |kib| kib * 1024)
     }
 

@@ -118,7 +118,9 @@ impl Relay {
         let sources: String = log_files
             .iter()
             .enumerate()
-            .map(|(number, path)| format!("[[source]]\nname = \"app-{number}\"\npath = \"{}\"\n", path.display()))
+            .map(|(number, path)| {
+                format!("[[source]]\nname = \"app-{number}\"\npath = \"{}\"\n", path.display())
+            })
             .collect();
         let tailer = Program::new(
             &root,
@@ -166,7 +168,8 @@ impl Relay {
                     break;
                 }
                 if begin.elapsed() > limit {
-                    let logs: Vec<String> = self.programs().iter().map(|program| last_lines(program)).collect();
+                    let logs: Vec<String> =
+                        self.programs().iter().map(|program| last_lines(program)).collect();
                     panic!("{}\n{}", crate::compare::difference(written, &stored), logs.join("\n"));
                 }
                 std::thread::sleep(Duration::from_millis(50));
@@ -187,5 +190,10 @@ impl Relay {
 fn last_lines(program: &Program) -> String {
     let text = program.log_text();
     let lines: Vec<&str> = text.lines().collect();
-    format!("--- {} ({})\n{}", program.name, program.log.display(), lines[lines.len().saturating_sub(25)..].join("\n"))
+    format!(
+        "--- {} ({})\n{}",
+        program.name,
+        program.log.display(),
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    )
 }

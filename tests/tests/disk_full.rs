@@ -35,7 +35,9 @@ fn a_full_spool_disk_stops_the_tailer_and_all_arrives_later() {
     relay.tailer.start_and_wait();
     let written = many_lines(40, 60_000);
     append(&relay.log_files[0], &written);
-    wait_until("the collector reports its full disk", LIMIT, || problems(&relay.collectors[0]).contains("spool"));
+    wait_until("the collector reports its full disk", LIMIT, || {
+        problems(&relay.collectors[0]).contains("spool")
+    });
     assert!(relay.tailer.figure("lag_bytes") > 0, "the tailer has not been promised what has no room");
     relay.outputter.start_and_wait();
     relay.wait_identical(&[written], LIMIT);
@@ -50,7 +52,9 @@ fn a_full_output_disk_is_not_acknowledged_and_all_arrives_later() {
     relay.start();
     let written = many_lines(41, 40_000);
     append(&relay.log_files[0], &written);
-    wait_until("the outputter reports its full disk", LIMIT, || !matches!(&*problems(&relay.outputter), "" | "[]"));
+    wait_until("the outputter reports its full disk", LIMIT, || {
+        !matches!(&*problems(&relay.outputter), "" | "[]")
+    });
     disk.resize(256 * MIB);
     relay.wait_identical(&[written], LIMIT);
 }
@@ -72,7 +76,9 @@ fn full_state(test: &str, choose: fn(&mut Relay) -> &mut Program) {
     let more = many_lines(43, 20_000);
     append(&relay.log_files[0], &more);
     written.extend(more);
-    wait_until("the program reports its full disk", LIMIT, || !matches!(&*problems(choose(&mut relay)), "" | "[]"));
+    wait_until("the program reports its full disk", LIMIT, || {
+        !matches!(&*problems(choose(&mut relay)), "" | "[]")
+    });
     std::fs::remove_file(&ballast).expect("make room");
     relay.wait_identical(&[written], LIMIT);
     relay.wait_acknowledged(LIMIT);

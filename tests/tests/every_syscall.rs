@@ -8,8 +8,12 @@ use rand::{Rng, SeedableRng};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-const CALLS: [&str; 4] =
-    ["write,writev,pwrite64,pwritev,pwritev2", "fsync,fdatasync", "rename,renameat,renameat2", "unlink,unlinkat,ftruncate"];
+const CALLS: [&str; 4] = [
+    "write,writev,pwrite64,pwritev,pwritev2",
+    "fsync,fdatasync",
+    "rename,renameat,renameat2",
+    "unlink,unlinkat,ftruncate",
+];
 /// A short run makes fewer of each of these calls than this.
 const CALLS_MAX: u64 = 60;
 
@@ -58,7 +62,9 @@ fn output_is_identical_whichever_system_call_a_program_dies_at() {
         all.flat_map(|(role, calls)| (1..=CALLS_MAX).map(move |at| (role, calls, at))).collect()
     } else {
         (0..24)
-            .map(|number| (number % 3, *CALLS.choose(&mut random).expect("calls"), random.random_range(1..25)))
+            .map(|number| {
+                (number % 3, *CALLS.choose(&mut random).expect("calls"), random.random_range(1..25))
+            })
             .collect()
     };
     let mut died = 0;

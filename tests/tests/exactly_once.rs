@@ -12,7 +12,12 @@ fn kills(normal: u64) -> u64 {
 }
 
 /// Kills one program or all of them at random, `count` times, starting them again at once or after a while.
-fn kill_at_random(relay: &mut Relay, random: &mut StdRng, count: u64, mut between: impl FnMut(&mut StdRng, &Relay)) {
+fn kill_at_random(
+    relay: &mut Relay,
+    random: &mut StdRng,
+    count: u64,
+    mut between: impl FnMut(&mut StdRng, &Relay),
+) {
     let mut killed = 0;
     while killed < count {
         std::thread::sleep(Duration::from_millis(random.random_range(5..300)));
@@ -112,5 +117,7 @@ fn acknowledged_lines_survive_the_deletion_of_their_file_while_the_outputter_is_
     relay.tailer.start_and_wait();
     relay.outputter.start_and_wait();
     relay.wait_identical(&written, Duration::from_secs(60));
-    wait_until("the spool is empty", Duration::from_secs(20), || relay.collectors[0].figure("spool_packs") == 0);
+    wait_until("the spool is empty", Duration::from_secs(20), || {
+        relay.collectors[0].figure("spool_packs") == 0
+    });
 }

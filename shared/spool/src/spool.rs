@@ -40,16 +40,6 @@ pub enum AppendError {
         /// Cap.
         max: u64,
     },
-    /// The record can never be taken.
-    #[error("spool {dir}: a record of {bytes} bytes is over the limit of {max}")]
-    TooLarge {
-        /// Folder.
-        dir: PathBuf,
-        /// Bytes of the payload.
-        bytes: u64,
-        /// Limit.
-        max: u64,
-    },
     /// The disk failed. What was appended since the last successful sync is NOT in the spool; a fresh segment is used from here on.
     #[error("spool {dir}: {source}")]
     Disk {
@@ -218,8 +208,8 @@ impl Spool {
     pub fn append(&mut self, key: u128, parts: &[&[u8]]) -> Result<RecordId, AppendError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length > PAYLOAD_BYTES_MAX {
-            let (bytes, max) = (length as u64, PAYLOAD_BYTES_MAX as u64);
-            return Err(AppendError::TooLarge { dir: self.dir.clone(), bytes, max });
+            let message = format!("a record of {length} bytes is over the limit of {PAYLOAD_BYTES_MAX}");
+            return Err(self.disk_error(io::Error::new(io::ErrorKind::InvalidInput, message)));
         }
         let bytes = segment::record_bytes(length as u32);
         let seal = self.active.as_ref().is_some_and(|active| {
