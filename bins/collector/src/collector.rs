@@ -26,8 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Folder of the spool in `var_dir`.
 pub const SPOOL_DIR: &str = "spool";
-/// Folder of the quarantine in `var_dir`.
-pub const QUARANTINE_DIR: &str = "quarantine";
 /// Packs between the receiver and the relay.
 const INTAKE_PACKS_MAX: usize = 64;
 /// Most bytes read back from the spool that are in memory.
@@ -138,7 +136,7 @@ fn open_store(
     reports: mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<Opened> {
     let var_dir = &config.node.var_dir;
-    let quarantine = Quarantine::open(disk.clone(), &var_dir.join(QUARANTINE_DIR))
+    let quarantine = Quarantine::open(disk.clone(), var_dir)
         .with_context(|| format!("the quarantine in {} cannot be opened", var_dir.display()))?;
     let (seen, footprint) = SeenLog::open(disk.clone(), var_dir)
         .with_context(|| format!("the footprint in {} cannot be opened", var_dir.display()))?;

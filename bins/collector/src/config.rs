@@ -1,7 +1,7 @@
 //! Configuration of the collector: the shared tables and `[relay]`.
 
 use logferry_node::config::{
-    Interval, ListenSettings, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting,
+    ByteSize, Interval, ListenSettings, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting,
     Settings as _, SpoolSettings,
 };
 
@@ -20,6 +20,9 @@ logferry_node::settings! {
         pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
     }
 }
+
+/// Largest pack that may be allowed: a record of the spool holds 64 MiB, and headers grow by a hop at each node.
+const PACK_MAX_MAX: ByteSize = ByteSize::mib(48);
 
 /// `collector.toml`.
 #[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
@@ -90,6 +93,12 @@ impl CollectorConfig {
                 return Err(format!("{name} is 0: nothing could pass"));
             }
         }
+        if pack_max > PACK_MAX_MAX {
+            return Err(
+                "listen.pack_max is larger than 48MiB, which is what the spool takes with room to spare"
+                    .into(),
+            );
+        }
         if header_max > pack_max {
             return Err("listen.header_max is larger than listen.pack_max, which includes the header".into());
         }
@@ -128,7 +137,6 @@ impl CollectorConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logferry_node::config::ByteSize;
 
     fn good() -> CollectorConfig {
         let mut config = CollectorConfig::default();
@@ -146,12 +154,16 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_key() {
-        let mistakes: [(&str, Spoil); 8] = [
+        let mistakes: [(&str, Spoil); 9] = [
             ("listen.addr", |c| c.listen.addr.clear()),
             ("send.to", |c| c.send.to.clear()),
             ("send.mode", |c| c.send.to.push("b:1".into())),
             ("send.protocol", |c| c.send.protocol = Protocol::V1),
             ("listen.memory", |c| c.listen.memory = ByteSize::kib(64)),
+            ("listen.pack_max", |c| {
+                c.listen.memory = ByteSize::mib(100);
+                c.listen.pack_max = ByteSize::mib(100);
+            }),
             ("spool.max_bytes", |c| c.spool.max_bytes = ByteSize(0)),
             ("relay.slow_after", |c| c.relay.slow_after = Interval::ms(10)),
             ("relay.stop_grace", |c| c.relay.stop_grace = Interval::secs(60)),

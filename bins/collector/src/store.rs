@@ -188,26 +188,24 @@ impl Store {
     }
 
     fn append(&mut self, packs: &[(Ticket, PackBytes)]) {
+        let records_before = self.spool.len();
         let mut appended = Vec::with_capacity(packs.len());
         let mut trouble = None;
         for (ticket, pack) in packs {
             match self.spool.append(pack.stream.0, &[&pack.header, &pack.body]) {
                 Ok(record) => appended.push((*ticket, record)),
                 Err(error) => {
-                    if matches!(error, AppendError::Disk { .. }) {
-                        appended.clear();
-                    }
                     trouble = Some(trouble_of(&error));
                     break;
                 }
             }
         }
-        if !appended.is_empty()
-            && let Err(error) = self.spool.sync()
-        {
-            appended.clear();
+        if let Err(error) = self.spool.sync() {
             trouble = Some(trouble_of(&error));
         }
+        // The spool counts what is durable, in order of appending; a failure rolls back the rest of the group only.
+        let durable = self.spool.len().saturating_sub(records_before);
+        appended.truncate(usize::try_from(durable).unwrap_or(usize::MAX));
         counter!("logferry_collector_spooled_total").increment(appended.len() as u64);
         self.report(Report::Appended { durable: appended, trouble });
     }
@@ -299,6 +297,6 @@ pub(crate) fn pending(spool: &Spool) -> HashMap<StreamId, u64> {
 fn trouble_of(error: &AppendError) -> SpoolTrouble {
     match error {
         AppendError::Full { .. } => SpoolTrouble::Full(error.to_string()),
-        AppendError::Disk { .. } => SpoolTrouble::Failed(error.to_string()),
+        AppendError::Disk { .. } | AppendError::TooLarge { .. } => SpoolTrouble::Failed(error.to_string()),
     }
 }

@@ -15,10 +15,11 @@ impl Relay {
             }
             self.replay_queue.pop_front();
             self.submit(now, ticket, out);
-            self.unsent_total -= 1;
-            let stream = self.entries[&ticket].pack.identity.stream;
-            self.stream_mut(stream).unsent -= 1;
-            self.stream_changed(stream);
+            let id = self.entries[&ticket].pack.identity.stream;
+            self.unsent_total = self.unsent_total.saturating_sub(1);
+            let stream = self.stream_mut(id);
+            stream.unsent = stream.unsent.saturating_sub(1);
+            self.stream_changed(id);
         }
         // A stalled target gets no new packs, unless they have nowhere else to go.
         if self.spools_at_once(now) && self.append_trouble.is_none() {
