@@ -423,14 +423,32 @@ impl Spool {
         self.segments.iter_mut().for_each(|segment| segment.unread = None);
     }
 
-    /// A record that was read has arrived: when all records of a segment have, its file is unlinked. Acknowledging twice
-    /// changes nothing, nor does acknowledging what was not read.
+    /// A durable record has arrived, whether it was read or its owner still had it: it will not be read (again). When all records of a
+    /// segment have arrived, its file is unlinked. Acknowledging twice changes nothing.
     pub fn ack(&mut self, id: RecordId) -> io::Result<()> {
-        let Some(key) = self.outstanding.remove(&id.0) else { return Ok(()) };
+        let read = self.outstanding.remove(&id.0);
+        let Some(key) = read.map_or_else(|| self.key_of_unread(id), |key| Ok(Some(key)))? else {
+            return Ok(());
+        };
         if let Some(index) = self.segments.iter().position(|segment| segment.sequences.contains(&id.0)) {
             self.settle(index, id.0, key);
         }
         self.drop_done_segments()
+    }
+
+    /// Key of a record that was not read yet; `None` when there is no such record, or it was acknowledged.
+    fn key_of_unread(&mut self, id: RecordId) -> io::Result<Option<u128>> {
+        let holds = |segment: &Segment| segment.sequences.contains(&id.0);
+        let Some(index) = self.segments.iter().position(holds) else { return Ok(None) };
+        if self.segments[index].unread.is_none() {
+            self.load_index(index)?;
+        }
+        // Loading drops segments when it meets damage.
+        let Some(segment) = self.segments.iter().find(|segment| holds(segment)) else { return Ok(None) };
+        let Some(unread) = segment.unread.as_ref().filter(|_| !segment.acked.contains(&id.0)) else {
+            return Ok(None);
+        };
+        Ok(unread.binary_search_by_key(&id.0, |found| found.sequence).ok().map(|at| unread[at].key))
     }
 
     fn settle(&mut self, index: usize, sequence: u64, key: u128) {

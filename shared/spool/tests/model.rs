@@ -142,12 +142,25 @@ impl Case {
         self.read.push((record.id.0, number));
     }
 
+    /// Acknowledges a record that was read, or any: its owner may have it still.
     fn ack(&mut self) {
-        if self.read.is_empty() {
+        let any: Vec<(u64, u64)> = match self.random.below(2) {
+            0 => self.read.clone(),
+            _ => self.model.promised.iter().map(|(id, number)| (*id, *number)).collect(),
+        };
+        if any.is_empty() {
             return;
         }
-        let (id, number) = self.read[self.random.below(self.read.len() as u64) as usize];
-        let _ = self.spool.ack(RecordId(id)); // an unlink may fail; the record is settled all the same
+        let (id, number) = any[self.random.below(any.len() as u64) as usize];
+        let records = self.spool.len();
+        let promised = self.model.promised.contains_key(&id);
+        match self.spool.ack(RecordId(id)) {
+            Ok(()) if promised && !self.model.damaged => {
+                assert_eq!(self.spool.len(), records - 1, "seed {}: {id} is not settled", self.seed);
+            }
+            // An unlink may fail; the record is settled all the same.
+            _ => {}
+        }
         self.model.promised.remove(&id);
         self.model.acknowledged.insert(id, number);
     }
