@@ -73,8 +73,10 @@ impl Collector {
 
         let stop = CancellationToken::new();
         let (packs, packs_in) = mpsc::channel::<Incoming>(INTAKE_PACKS_MAX);
+        let relay = Relay::new(relay_options(config), opened.footprint, opened.pending);
+        board.update(relay.figures(Duration::ZERO));
         let shell = Shell::new(
-            Relay::new(relay_options(config), opened.footprint, opened.pending),
+            relay,
             sender,
             StoreHandle::start(opened.store).context("the disk thread cannot be started")?,
             HopStamp::new(own_ip(addr, &config.send.to), config.node.zone()?),

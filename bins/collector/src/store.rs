@@ -297,6 +297,6 @@ pub(crate) fn pending(spool: &Spool) -> HashMap<StreamId, u64> {
 fn trouble_of(error: &AppendError) -> SpoolTrouble {
     match error {
         AppendError::Full { .. } => SpoolTrouble::Full(error.to_string()),
-        AppendError::Disk { .. } | AppendError::TooLarge { .. } => SpoolTrouble::Failed(error.to_string()),
+        AppendError::Disk { .. } => SpoolTrouble::Failed(error.to_string()),
     }
 }

@@ -82,6 +82,7 @@ async fn a_target_that_is_up_but_silent_is_not_sent_everything_again() {
 
     outputter.next(Next::Answer(Answer::Ok));
     until(|| test.figure(&collector, "spool_packs") == 0).await;
+    until(|| test.figure(&collector, "spool_bytes") == 0).await;
     assert_eq!(outputter.offsets(1), (0..8).collect::<Vec<_>>(), "each was sent once");
     collector.stop().await.expect("a clean stop");
 }
@@ -171,7 +172,7 @@ async fn a_full_spool_sends_packs_back_and_goes_on_by_itself() {
     let outputter = Outputter::start(&test.target, Next::Answer(Answer::Ok)).await;
     tailer.expect(200, &Outcome::Ok).await;
     until(|| test.figure(&collector, "spool_packs") == 0).await;
-    assert!(collector.status()().ready);
+    until(|| collector.status()().ready).await;
     assert_eq!(outputter.offsets(1).len(), 200);
     assert!(outputter.offsets(1).is_sorted(), "{:?}", outputter.offsets(1));
     collector.stop().await.expect("a clean stop");

@@ -24,6 +24,14 @@ impl Relay {
         out.push(Action::Append { tickets: self.writing.clone() });
     }
 
+    /// The spool was in trouble, and nothing has needed it for a while: what is true of it now shows with the next append.
+    pub(super) fn forget_trouble(&mut self, now: Mono) {
+        let unused = self.wanted.is_empty() && self.writing.is_empty();
+        if self.append_trouble.is_some() && unused && now >= self.append_retry_at + TROUBLE_FORGOTTEN {
+            self.append_trouble = None;
+        }
+    }
+
     fn begin_writing(&mut self, ticket: Ticket) {
         let Some(entry) = self.entries.get_mut(&ticket) else { return };
         entry.disk = OnDisk::Writing;

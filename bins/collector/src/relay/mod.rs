@@ -62,6 +62,8 @@ pub const SPOOLED_REMEMBERED_MAX: usize = 1_024;
 pub const FULL_RETRY: Duration = Duration::from_millis(200);
 /// Wait before a failing spool is tried again.
 pub const FAILED_RETRY: Duration = Duration::from_secs(1);
+/// How long a trouble of the spool is shown after the last pack that needed the spool.
+pub const TROUBLE_FORGOTTEN: Duration = Duration::from_secs(2);
 /// How long the packs behind a pack that was answered `busy` are refused too, while it does not come back.
 pub const HOLD: Duration = Duration::from_secs(10);
 /// Packs per stream that are waited for after `busy`.

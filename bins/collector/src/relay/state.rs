@@ -203,6 +203,7 @@ impl Relay {
             self.next_sweep = now + self.sweep_interval();
             self.sweep(now, out);
         }
+        self.forget_trouble(now);
         self.submit_what_may_go(now, out);
         self.append_what_is_wanted(now, out);
         self.read_on(now, out);
@@ -213,6 +214,7 @@ impl Relay {
         let waiting = !self.unanswered.is_empty()
             || self.flight_packs > 0
             || self.read_retry_at.is_some()
+            || self.append_trouble.is_some()
             || !self.holds.is_empty();
         waiting.then_some(self.next_sweep)
     }
