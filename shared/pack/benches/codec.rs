@@ -2,7 +2,7 @@
 //!
 //! `LOGFERRY_BENCH_FILE=FILE` takes a real log; without it, lines like a web server's are made up, which compress a
 //! little better than real ones. The file is repeated to 64 MiB. `flate2 (zlib-rs)` stands beside the codecs in use to
-//! show what the choice of libdeflate is worth.
+//! show what the choice of libdeflate is worth. Times are by the wall clock, so the machine should have nothing else to do.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use bytes::Bytes;

@@ -1,4 +1,18 @@
 //! Bodies, compressed.
+//!
+//! Zlib bodies are made and read by libdeflate, because packs are whole buffers. Measured in CPU time on a real access
+//! log in packs of 1 MiB, one core of a busy two-core machine, MB of lines per second (three runs):
+//!
+//! | level 1 | compress | decompress | ratio |
+//! |---|---|---|---|
+//! | libdeflate | 514-534 | 2,290-2,630 | 8.70 |
+//! | flate2 with zlib-rs | 533-542 | 920-960 | 6.52 |
+//! | flate2 with zlib-ng | 647-670 | 1,440-1,510 | 6.52 |
+//! | zstd | 1,014-1,047 | 2,630-2,780 | 11.31 |
+//!
+//! zlib-ng compresses a quarter faster, but its bodies are a third longer on each network and in each spool, and it
+//! needs cmake to build; at the level that gives libdeflate's ratio, 3, it is slower (401). Bodies of unknown length,
+//! those of legacy packs, are inflated by zlib-rs, which can stop on the way.
 
 use crate::{BadPack, Codec};
 use bytes::Bytes;
