@@ -1,6 +1,8 @@
 //! Promise 5: nothing from the network is trusted. What is bad is refused with a counter of its own; the node stays up and
 //! small, good clients go on, and nothing is written outside the output folder.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use bytes::Bytes;
 use logferry_link::Answer;
 use logferry_link::frame::{self, Frame, HEAD_BYTES, Hello, KIND_PACK, PREFACE};

@@ -1,5 +1,7 @@
 //! Nothing is silently taken for a duplicate, and damaged state never keeps a program from starting.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::lines::many_lines;
 use logferry_tests::{Program, Relay, RelayOptions};
 use std::fs::OpenOptions;
