@@ -38,11 +38,18 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// fsync of a folder: its names are on the disk when it returns `Ok`.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Writes the bytes from `from` up to `to` of a file again, as they are, and fsyncs. For bytes that an earlier process
+    /// wrote: had its fsync failed, they would be readable and clean and yet not on the disk, and another fsync would
+    /// not bring them there.
+    fn rewrite(&self, path: &Path, from: u64, to: u64) -> io::Result<()>;
     /// Names of the files in a folder, sorted; empty when there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Names of the folders in a folder, sorted; empty when there is no such folder. Symbolic links are not followed.
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
 }
+
+/// Bytes that [`Disk::rewrite`] holds at a time.
+const REWRITE_CHUNK_BYTES: usize = 256 << 10;
 
 /// The machine's file system. Its errors name the operation and the path.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +135,20 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         File::open(dir).and_then(|folder| folder.sync_all()).map_err(context("sync folder", dir))
+    }
+
+    fn rewrite(&self, path: &Path, from: u64, to: u64) -> io::Result<()> {
+        // Not opened for appending: Linux would append whatever the offset says.
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(context("open", path))?;
+        let mut chunk = vec![0; REWRITE_CHUNK_BYTES];
+        let mut at = from;
+        while at < to {
+            let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(REWRITE_CHUNK_BYTES);
+            file.read_exact_at(&mut chunk[..length], at)?;
+            file.write_all_at(&chunk[..length], at)?;
+            at += length as u64;
+        }
+        file.sync_data().map_err(context("sync", path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {

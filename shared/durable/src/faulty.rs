@@ -418,6 +418,18 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn rewrite(&self, path: &Path, from: u64, to: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.changing()?;
+        let node = inner.find(path)?;
+        let (offset, end) = (from as usize, to as usize);
+        let bytes = inner.nodes[node].data.get(offset..end).ok_or(ErrorKind::UnexpectedEof)?.to_vec();
+        inner.nodes[node].change(Change::Write { offset, bytes });
+        let file = FaultyFile { disk: self.clone(), node, epoch: inner.epoch };
+        drop(inner);
+        file.sync()
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let inner = self.inner();
         inner.alive()?;
