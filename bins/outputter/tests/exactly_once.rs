@@ -2,22 +2,26 @@
 //! full; with the power cut at each operation and at random ones; with the journal deleted, cut, zeroed and flipped in between. After
 //! each start every acknowledged pack is in the output and nothing is torn; in the end the output is exactly the streams.
 
+#![allow(clippy::unwrap_used)] // test code outside of test functions
+
 mod common;
 
-use common::{Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream};
+use common::{
+    FOREIGN, Stream, TEMPLATE, assert_exactly, folders, for_seeds, identity, parcel, read_output, stream,
+};
+use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
-use logferry_durable::{Disk, Log};
 use logferry_link::Answer;
 use logferry_outputter::figures::Figures;
 use logferry_outputter::file::commit::{Committer, Group, SharedOrder, lock};
 use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
-use logferry_outputter::file::recovery::{JOURNAL, Recovered, Recovery};
+use logferry_outputter::file::recovery::{Recovered, Recovery};
 use logferry_outputter::file::store::{Folders, FoundFiles, Store};
 use logferry_pack::{Decompressor, Limits};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 const VAR_DIR: &str = "/var";
@@ -56,8 +60,8 @@ impl Outputter {
             group_bytes_max: 1 << 20,
             now_unix: 1,
         };
-        let Recovered { state, marks, unusable, log, .. } = recovery.run()?;
-        let found = FoundFiles { table: state.files, marks, unusable };
+        let Recovered { state, unusable, log, .. } = recovery.run()?;
+        let found = FoundFiles { table: state.files, unusable };
         let limits =
             OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
         let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
@@ -135,9 +139,10 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, streams: u128, packs: usize) -> World {
+    fn new(seed: u64, streams: u128, packs: usize, filtered: bool) -> World {
         let mut random = Random::new(seed);
-        let streams: Vec<Stream> = (0..streams).map(|number| stream(number, packs, &mut random)).collect();
+        let streams: Vec<Stream> =
+            (0..streams).map(|number| stream(number, packs, filtered, &mut random)).collect();
         let acked = vec![BTreeSet::new(); streams.len()];
         let disk = FaultyDisk::new(seed);
         World { disk, folders: folders(), streams, acked, answers: Answers::default(), random, group_max: 5 }
@@ -206,9 +211,20 @@ impl World {
         }
     }
 
+    /// The power is cut: what was not synced is lost, torn or zero.
     fn crash(&mut self) {
         self.take_answers();
         self.disk.crash();
+    }
+
+    /// The process is killed: what it wrote is there, synced or not.
+    fn kill(&mut self) {
+        self.take_answers();
+        self.disk.set_faults(Faults::default());
+    }
+
+    fn crash_or_kill(&mut self) {
+        if self.random.one_in(2) { self.crash() } else { self.kill() }
     }
 
     /// One last power cut after the last acknowledgement; then the output must be exactly the streams.
@@ -229,23 +245,17 @@ impl World {
                 self.disk.damage(one, |bytes| bytes.truncate(random.below(bytes.len() as u64 + 1) as usize)),
             ),
             3 => drop(self.disk.damage(one, |bytes| bytes.fill(0))),
-            4 => slots.iter().for_each(|slot| drop(self.disk.damage(slot, |bytes| bytes.fill(0)))),
+            4 => {
+                for slot in &slots {
+                    self.disk.damage(slot, |bytes| bytes.fill(0));
+                }
+            }
             _ => drop(self.disk.damage(one, |bytes| {
                 let at = random.below(bytes.len() as u64) as usize;
                 bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << random.below(8));
             })),
         }
         self.disk.sync_dir(Path::new(VAR_DIR)).unwrap();
-    }
-}
-
-/// Runs cases; a failing one names its number.
-fn for_seeds(cases: impl Iterator<Item = u64>, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    for seed in cases {
-        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            eprintln!("case {seed} fails");
-            std::panic::resume_unwind(panic);
-        }
     }
 }
 
@@ -261,14 +271,14 @@ fn random_faults(random: &mut Random) -> Faults {
 #[test]
 fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
     let whole = {
-        let mut world = World::new(0, 3, 8);
+        let mut world = World::new(0, 3, 8, true);
         world.live().unwrap();
         world.end();
         world.disk.counts().changes
     };
     assert!(whole > 50);
     for_seeds(0..whole * 4, |case| {
-        let mut world = World::new(0, 3, 8);
+        let mut world = World::new(0, 3, 8, true);
         // The same run each time, but other luck with what the power cut leaves.
         world.disk = FaultyDisk::new(case);
         world.disk.set_faults(Faults { die_after: Some(1 + case / 4), ..Faults::default() });
@@ -282,7 +292,7 @@ fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
 #[test]
 fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_double_nothing() {
     for_seeds(0..1_500, |seed| {
-        let mut world = World::new(seed, 1 + u128::from(seed % 4), 12);
+        let mut world = World::new(seed, 1 + u128::from(seed % 4), 12, true);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
             let faults = if start < 30 { random_faults(&mut world.random) } else { Faults::default() };
@@ -290,7 +300,7 @@ fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_dou
             if world.live().is_ok() {
                 break;
             }
-            world.crash();
+            world.crash_or_kill();
         }
         world.end();
     });
@@ -299,7 +309,7 @@ fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_dou
 #[test]
 fn a_damaged_journal_loses_and_doubles_nothing() {
     for_seeds(0..1_500, |seed| {
-        let mut world = World::new(seed, 1 + u128::from(seed % 3), 12);
+        let mut world = World::new(seed, 1 + u128::from(seed % 3), 12, false);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
             let die_after = (start < 20).then(|| 1 + world.random.below(60));
@@ -307,33 +317,59 @@ fn a_damaged_journal_loses_and_doubles_nothing() {
             if world.live().is_ok() {
                 break;
             }
-            world.crash();
+            world.crash_or_kill();
             world.damage_journal();
         }
         world.end();
     });
 }
 
+/// A world with bytes of somebody else in all log files.
+fn world_with_foreign_bytes(seed: u64) -> (World, BTreeSet<PathBuf>) {
+    let mut world = World::new(3, 2, 6, false);
+    world.disk = FaultyDisk::new(seed);
+    let packs = world.streams.iter().flat_map(|stream| &stream.packs);
+    let paths: BTreeSet<PathBuf> = packs.map(|pack| world.folders.data.join(parcel(pack).path)).collect();
+    for path in &paths {
+        let foreign = world.disk.create(path).unwrap();
+        foreign.append(&[FOREIGN]).unwrap();
+        foreign.sync().unwrap();
+        world.disk.sync_dir(path.parent().unwrap()).unwrap();
+    }
+    (world, paths)
+}
+
 #[test]
-fn bytes_from_elsewhere_are_kept_and_gone_on_after() {
-    let mut world = World::new(3, 2, 6);
-    let path = world.folders.data.join(&parcel(&world.streams[0].packs[0]).path);
-    let foreign = world.disk.create(&path).unwrap();
-    foreign.append(&[b"somebody else's line\n"]).unwrap();
-    foreign.sync().unwrap();
-    world.disk.sync_dir(path.parent().unwrap()).unwrap();
-    world.live().unwrap();
-    world.crash();
-    Log::open(Arc::new(world.disk.clone()), Path::new(VAR_DIR), JOURNAL).unwrap();
-    world.damage_journal();
-    Outputter::start(&world.disk, &world.folders).unwrap();
-    assert!(world.disk.read(&path).unwrap().starts_with(b"somebody else's line\n0 0 0 "));
-    assert_exactly(&world.disk, &world.folders, &world.streams, true);
+fn bytes_from_elsewhere_are_kept_and_gone_on_after_whenever_the_power_is_cut() {
+    let (mut whole, _) = world_with_foreign_bytes(0);
+    let before = whole.disk.counts().changes;
+    whole.live().unwrap();
+    let changes = whole.disk.counts().changes - before;
+    for_seeds(0..changes * 8, |case| {
+        let (mut world, paths) = world_with_foreign_bytes(case);
+        world.disk.set_faults(Faults { die_after: Some(1 + case / 8), ..Faults::default() });
+        while world.live().is_err() {
+            world.crash_or_kill();
+        }
+        world.end();
+        world.damage_journal();
+        Outputter::start(&world.disk, &world.folders).unwrap();
+        assert_exactly(&world.disk, &world.folders, &world.streams, true);
+        for path in paths {
+            let bytes = world.disk.read(&path).unwrap();
+            let rest = bytes.strip_prefix(FOREIGN).expect("foreign bytes are kept");
+            assert!(
+                rest.starts_with(b"0 ") || rest.starts_with(b"1 "),
+                "{:?}",
+                String::from_utf8_lossy(rest)
+            );
+        }
+    });
 }
 
 #[test]
 fn a_file_that_was_moved_away_starts_anew_and_its_packs_stay_known() {
-    let mut world = World::new(4, 1, 4);
+    let mut world = World::new(4, 1, 4, true);
     world.live().unwrap();
     let path = parcel(&world.streams[0].packs[0]).path;
     for folder in [&world.folders.data, &world.folders.headers] {

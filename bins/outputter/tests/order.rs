@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{identity, pack, parcel};
+use common::{for_seeds, identity, pack, parcel};
 use logferry_durable::faulty::Random;
 use logferry_footprint::Footprint;
 use logferry_link::Answer;
@@ -204,18 +204,9 @@ fn run(seed: u64, gaps_may_be_passed_over: bool) -> Case {
     case
 }
 
-fn for_seeds(cases: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    for seed in 0..cases {
-        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            eprintln!("seed {seed} fails");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
 #[test]
 fn packs_are_written_once_in_order_and_all_get_through() {
-    for_seeds(CASES, |seed| {
+    for_seeds(0..CASES, |seed| {
         let case = run(seed, false);
         assert!(case.passed_over.is_empty(), "no gap was waited for long enough");
     });
@@ -223,7 +214,7 @@ fn packs_are_written_once_in_order_and_all_get_through() {
 
 #[test]
 fn with_gaps_passed_over_packs_are_still_written_once_and_all_get_through() {
-    for_seeds(CASES, |seed| drop(run(seed, true)));
+    for_seeds(0..CASES, |seed| drop(run(seed, true)));
 }
 
 fn one_stream(count: usize) -> (Order<u64>, Vec<Pack>) {

@@ -148,10 +148,16 @@ impl<W> Committer<W> {
     }
 
     fn open_files(&mut self, group: &mut Group) -> io::Result<()> {
+        self.store.survey(&paths(&group.entries))?;
+        self.journal_reconciled()?;
         let unopenable = self.store.prepare(&paths(&group.entries))?;
         for file in &unopenable {
             self.give_up_file(group, file);
         }
+        self.journal_reconciled()
+    }
+
+    fn journal_reconciled(&mut self) -> io::Result<()> {
         if self.log.is_poisoned() {
             self.snapshot()?;
         } else if !self.store.reconciled().is_empty() {

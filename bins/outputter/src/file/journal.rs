@@ -25,6 +25,16 @@ pub struct Lengths {
     pub data: u64,
     /// Of the header file.
     pub headers: u64,
+    /// The next header line must say at which byte of the log file the next body stands: bytes before it came from elsewhere, or
+    /// were taken away.
+    pub mark_due: bool,
+}
+
+impl Lengths {
+    /// The two lengths.
+    pub fn both(&self) -> (u64, u64) {
+        (self.data, self.headers)
+    }
 }
 
 /// A committed pack.
@@ -167,14 +177,14 @@ mod tests {
     fn the_bytes_of_a_commit_are_pinned() {
         let commit = Commit {
             now_unix: 1,
-            files: vec![("a/b".into(), Lengths { data: 300, headers: 2 })],
+            files: vec![("a/b".into(), Lengths { data: 300, headers: 2, mark_due: true })],
             packs: vec![CommittedPack { stream: 5, offset: 6, span: 7, sum: 8, first: 0 }],
             holes: vec![Hole { path: "a/b".into(), stream: 5, from: 3, to: 6, data_at: 4 }],
         };
         let bytes = commit.to_bytes();
         assert_eq!(
             bytes,
-            b"\x01\x01\x01\x03a/b\xac\x02\x02\x01\x05\x06\x07\x08\x00\x01\x03a/b\x05\x03\x06\x04"
+            b"\x01\x01\x01\x03a/b\xac\x02\x02\x01\x01\x05\x06\x07\x08\x00\x01\x03a/b\x05\x03\x06\x04"
         );
         assert_eq!(Commit::from_bytes(&bytes), Some(commit));
     }

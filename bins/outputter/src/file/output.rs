@@ -58,11 +58,11 @@ impl FileOutput {
             group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
             now_unix: commit::now_unix(),
         };
-        let Recovered { state, marks, unusable, log, .. } =
+        let Recovered { state, unusable, log, .. } =
             recovery.run().context("the journal cannot be opened")?;
         let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
         let open_max = usize::try_from(settings.open_files_max).unwrap_or(usize::MAX);
-        let found = FoundFiles { table: state.files, marks, unusable };
+        let found = FoundFiles { table: state.files, unusable };
         let store = Store::new(disk, folders, Some(guards), found).with(settings.sync, open_max);
         let figures = Arc::new(Figures::default());
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), state.footprint)));

@@ -10,7 +10,7 @@ use super::store::Folders;
 use super::walk::{self, Mode, Walk, WalkEnd};
 use logferry_durable::{Disk, DiskFile, Log};
 use logferry_footprint::Verdict;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,6 @@ const TRIES_MAX: usize = 3;
 pub struct Recovered {
     /// What is committed.
     pub state: State,
-    /// Files whose next header line must say at which byte of the log file the next body stands.
-    pub marks: BTreeMap<String, u64>,
     /// Files that could not be brought in order: not to be written until the next start.
     pub unusable: BTreeSet<String>,
     /// The journal, open.
@@ -72,8 +70,7 @@ impl Recovery<'_> {
         let (log, found) = Log::open(self.disk.clone(), self.var_dir, JOURNAL)?;
         let (state, sound) = read_state(&found);
         let report = RecoveryReport { journal_was_unsound: !sound, ..RecoveryReport::default() };
-        let (marks, unusable) = Default::default();
-        let mut recovered = Recovered { state, marks, unusable, log, report };
+        let mut recovered = Recovered { state, unusable: BTreeSet::new(), log, report };
         let on_disk = walk::files_below(&*self.disk, &self.folders.headers)?;
         if !sound && (found.report != Default::default() || !on_disk.is_empty()) {
             tracing::error!(report = ?found.report, files = on_disk.len(), "the journal is missing or damaged: reading all files");
@@ -111,9 +108,11 @@ impl Recovery<'_> {
             recovered.state.files.remove(path);
             return Ok(());
         }
-        let found = Lengths { data: len(&data)?, headers: len(&headers)? };
+        let found = Lengths { data: len(&data)?, headers: len(&headers)?, mark_due: false };
         let journaled = recovered.state.files.get(path).copied();
-        if sound && journaled == Some(found) {
+        // A file whose mark is due was journaled before its header file had a durable name.
+        let is_clean = |known: Lengths| known.both() == found.both() && !known.mark_due;
+        if sound && journaled.is_some_and(is_clean) {
             return Ok(());
         }
         let floor = journaled.unwrap_or_default();
@@ -148,7 +147,8 @@ impl Recovery<'_> {
                 walk.run(Lengths::default(), Mode::Everything { group_bytes_max: self.group_bytes_max })?;
             self.adopt(&walked, recovered);
             if walked.end.data >= floor.data && walked.end.headers >= floor.headers {
-                return Ok(walked.end);
+                let mark_due = floor.mark_due && walked.end.headers == floor.headers;
+                return Ok(Lengths { mark_due, ..walked.end });
             }
             // The damage is in what is committed; that is never cut.
         }
@@ -169,18 +169,23 @@ impl Recovery<'_> {
         recovered.report.packs_damaged += walked.packs_damaged;
     }
 
-    /// Cuts both files to `to`, durably.
+    /// Cuts both files to `to` and makes what stays durable: it may be in the page cache only.
     fn cut(&self, path: &str, found: Lengths, to: Lengths, recovered: &mut Recovered) -> io::Result<()> {
-        for (folder, to) in [(&self.folders.headers, to.headers), (&self.folders.data, to.data)] {
-            let Some(file) = open_if_there(&*self.disk, &folder.join(path))? else { continue };
+        let floor = recovered.state.files.get(path).copied().unwrap_or_default();
+        let sides =
+            [(&self.folders.headers, floor.headers, to.headers), (&self.folders.data, floor.data, to.data)];
+        for (folder, floor, to) in sides {
+            let full_path = folder.join(path);
+            let Some(file) = open_if_there(&*self.disk, &full_path)? else { continue };
             if file.len()? > to {
                 file.set_len(to)?;
             }
-            // Also what stays: it may be in the page cache only.
-            file.sync()?;
+            // What one group can have left is written again, because its sync may have failed.
+            let from = floor.max(to.saturating_sub(self.group_bytes_max)).min(to);
+            self.disk.rewrite(&full_path, from, to)?;
         }
         self.sync_names(path)?;
-        if found != to {
+        if found.both() != to.both() {
             tracing::warn!(path, ?found, ?to, "what was not written whole was cut");
             recovered.report.files_cut += 1;
             recovered.report.bytes_cut += found.data - to.data;
@@ -198,10 +203,8 @@ impl Recovery<'_> {
             ?committed,
             "the file was changed by somebody else or is damaged: keeping it, going on at its end"
         );
-        self.cut(path, found, at, recovered)?;
         recovered.report.files_alarming += 1;
-        recovered.marks.insert(path.to_owned(), at.data);
-        Ok(())
+        self.cut(path, found, Lengths { mark_due: true, ..at }, recovered)
     }
 
     /// Names of files that were created just before a crash may not be durable yet.

@@ -65,8 +65,6 @@ pub struct Unopenable {
 pub struct FoundFiles {
     /// Committed lengths.
     pub table: BTreeMap<String, Lengths>,
-    /// Files whose next header line must say at which byte of the log file the next body stands.
-    pub marks: BTreeMap<String, u64>,
     /// Files that must not be written to.
     pub unusable: BTreeSet<String>,
 }
@@ -86,8 +84,6 @@ pub struct Store {
     open: HashMap<String, OpenFile>,
     /// Folders with names that are not durable yet.
     dirs_unsynced: BTreeSet<PathBuf>,
-    /// Files whose next header line must say where the body stands, until that is committed.
-    marks: BTreeMap<String, u64>,
     /// Files that could not be recovered.
     unusable: BTreeSet<String>,
     /// Files that were found with other lengths than committed; to be journaled before they are written to.
@@ -100,7 +96,6 @@ struct OpenFile {
     headers: Box<dyn DiskFile>,
     /// Lengths with what was appended since the last commit.
     written: Lengths,
-    marked: bool,
     last_used: u64,
 }
 
@@ -116,7 +111,6 @@ impl Store {
             table: found.table,
             open: HashMap::new(),
             dirs_unsynced: BTreeSet::new(),
-            marks: found.marks,
             unusable: found.unusable,
             reconciled: Vec::new(),
             uses: 0,
@@ -141,6 +135,33 @@ impl Store {
     /// Most files that can be open at a time.
     pub fn open_max(&self) -> usize {
         self.open_max
+    }
+
+    /// Looks for log files that are there although nothing is known of them: their bytes came from elsewhere. To be called, and
+    /// what it finds journaled, before [`Store::prepare`] puts a header file beside them: else a crash would
+    /// leave a file that looks like ours with half a commit in it.
+    pub fn survey(&mut self, paths: &BTreeSet<&str>) -> io::Result<()> {
+        for &path in paths {
+            if self.table.contains_key(path) || self.check(path).is_err() {
+                continue;
+            }
+            let data = match self.disk.open(&self.folders.data.join(path)) {
+                Ok(file) => file.len()?,
+                Err(error) if is_own_fault(&error) || error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(error),
+            };
+            if data > 0 {
+                self.reconcile(path, Lengths { data, ..Lengths::default() });
+            }
+        }
+        Ok(())
+    }
+
+    fn reconcile(&mut self, path: &str, found: Lengths) {
+        report_foreign_change(path, self.table.get(path).copied().unwrap_or_default(), found);
+        let lengths = Lengths { mark_due: found.both() != (0, 0), ..found };
+        self.table.insert(path.to_owned(), lengths);
+        self.reconciled.push((path.to_owned(), lengths));
     }
 
     /// Opens or creates the files of a group. Files that cannot be opened for a reason of their own are returned; an error of
@@ -186,15 +207,15 @@ impl Store {
 
     /// Appends bodies and header lines to a prepared file. Returns the byte of the log file at which the first body stands.
     pub fn append(&mut self, path: &str, bodies: &[&[u8]], lines: &[&[u8]]) -> io::Result<u64> {
-        let mark = self.marks.get(path).map(|data_at| headers::data_at_line(*data_at));
         let file = self.open.get_mut(path).ok_or_else(|| io::Error::other("file is not open"))?;
         let data_at = file.written.data;
         file.data.append(bodies)?;
         file.written.data += total(bodies);
-        if let (Some(mark), false) = (&mark, file.marked) {
-            file.headers.append(&[mark.as_slice()])?;
+        if file.written.mark_due {
+            let mark = headers::data_at_line(data_at);
+            file.headers.append(&[&mark])?;
             file.written.headers += mark.len() as u64;
-            file.marked = true;
+            file.written.mark_due = false;
         }
         file.headers.append(lines)?;
         file.written.headers += total(lines);
@@ -224,7 +245,6 @@ impl Store {
     pub fn committed(&mut self, path: &str) {
         if let Some(file) = self.open.get(path) {
             self.table.insert(path.to_owned(), file.written);
-            self.marks.remove(path);
         }
     }
 
@@ -246,11 +266,8 @@ impl Store {
             Err(error) if is_own_fault(&error) || error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if file.len()? > len {
-            file.set_len(len)?;
-        }
-        // Also when nothing is to be cut: a length that was cut before a failed sync is not durable.
-        file.sync()
+        // Not synced: the next commit of the file does that, and after a crash recovery cuts again.
+        if file.len()? > len { file.set_len(len) } else { Ok(()) }
     }
 
     fn check(&self, path: &str) -> io::Result<()> {
@@ -275,17 +292,13 @@ impl Store {
 
     fn admit(&mut self, path: &str, data: Box<dyn DiskFile>, headers: Box<dyn DiskFile>) -> io::Result<()> {
         let known = self.table.get(path).copied().unwrap_or_default();
-        let found = Lengths { data: data.len()?, headers: headers.len()? };
-        if found != known {
-            report_foreign_change(path, known, found);
-            self.table.insert(path.to_owned(), found);
-            self.reconciled.push((path.to_owned(), found));
-            if found != Lengths::default() {
-                self.marks.insert(path.to_owned(), found.data);
-            }
+        let found = Lengths { data: data.len()?, headers: headers.len()?, ..known };
+        if found.both() != known.both() {
+            self.reconcile(path, found);
         }
+        let written = self.table.get(path).copied().unwrap_or_default();
         self.uses += 1;
-        let file = OpenFile { data, headers, written: found, marked: false, last_used: self.uses };
+        let file = OpenFile { data, headers, written, last_used: self.uses };
         self.open.insert(path.to_owned(), file);
         Ok(())
     }
@@ -325,7 +338,7 @@ fn total(parts: &[&[u8]]) -> u64 {
 }
 
 fn report_foreign_change(path: &str, known: Lengths, found: Lengths) {
-    if found == Lengths::default() {
+    if found.both() == (0, 0) {
         tracing::warn!(path, "the file was moved away: it starts anew");
         metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => "moved_away").increment(1);
     } else if found.data < known.data || found.headers < known.headers {

@@ -58,11 +58,13 @@ impl Walk<'_> {
         let mut lines = Lines::new(self.headers, start.headers, self.found.headers);
         let mut chunk = Vec::new();
         while let Some(line) = lines.next()? {
+            let is_empty = line.is_empty();
             let Step::Goes { data, pack, damaged } = self.step(line, walked.end.data, mode, &mut chunk)?
             else {
                 break;
             };
-            walked.end = Lengths { data, headers: lines.at };
+            let mark_due = walked.end.mark_due && is_empty;
+            walked.end = Lengths { data, headers: lines.at, mark_due };
             walked.packs.extend(pack);
             walked.packs_damaged += u64::from(damaged);
         }
