@@ -4,6 +4,8 @@
 //!
 //! The folder of a failed test is kept and its path printed; the seed is printed at the start of every test.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a test talks to who runs it
+
 pub mod chaos;
 pub mod compare;
 pub mod lines;

@@ -1,5 +1,7 @@
 //! Promise 3: each process stays inside its budget, overload travels backwards, and everything resumes by itself.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::lines::many_lines;
 use logferry_tests::{Relay, RelayOptions, wait_until};
 use std::io::{Seek, SeekFrom, Write};

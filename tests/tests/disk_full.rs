@@ -1,5 +1,7 @@
 //! A full disk: no ack, backpressure, and all arrives once there is room.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::lines::many_lines;
 use logferry_tests::mounts::{Mounted, skipped};
 use logferry_tests::{Program, Relay, RelayOptions, wait_until};

@@ -1,5 +1,7 @@
 //! Each program is killed at its N-th write, fsync, rename or unlink, under strace; the output is identical each time.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::lines::many_lines;
 use logferry_tests::{Program, Relay, RelayOptions, long_run, seed};
 use rand::rngs::StdRng;
@@ -17,7 +19,7 @@ const CALLS: [&str; 4] = [
 /// A short run makes fewer of each of these calls than this.
 const CALLS_MAX: u64 = 60;
 
-fn program<'a>(relay: &'a mut Relay, role: usize) -> &'a mut Program {
+fn program(relay: &mut Relay, role: usize) -> &mut Program {
     relay.programs().swap_remove(role)
 }
 
@@ -63,7 +65,7 @@ fn output_is_identical_whichever_system_call_a_program_dies_at() {
     } else {
         (0..24)
             .map(|number| {
-                (number % 3, *CALLS.choose(&mut random).expect("calls"), random.random_range(1..25))
+                (number % 3, *CALLS.choose(&mut random).expect("calls"), random.random_range(1..10))
             })
             .collect()
     };

@@ -1,5 +1,7 @@
 //! Promise 2: every byte of a stream appears in the output once, in order, whatever is killed or cut on the way.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::chaos::{Faults, Proxy};
 use logferry_tests::{LineWriter, Relay, RelayOptions, long_run, seed, wait_until};
 use rand::rngs::StdRng;

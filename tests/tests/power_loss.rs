@@ -1,5 +1,7 @@
 //! Power loss on a real ext4: what was acknowledged is there when the power is back.
 
+#![allow(clippy::print_stdout)] // a test talks to who runs it
+
 use logferry_tests::mounts::{Mounted, skipped};
 use logferry_tests::{LineWriter, Program, Relay, RelayOptions, long_run, seed};
 use rand::rngs::StdRng;

@@ -7,6 +7,7 @@
 mod config_check;
 mod human;
 mod pack_inspect;
+mod spool;
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -57,6 +58,9 @@ enum Command {
     /// Packs: files of them, quarantine files, spool exports.
     #[command(subcommand)]
     Pack(PackCommand),
+    /// Spools: the packs that a node keeps on disk while the next tier is away.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Ask running nodes how they are.
     Status(status::Args),
 }
@@ -71,6 +75,14 @@ enum ConfigCommand {
 enum PackCommand {
     /// Show header, route and checks of every pack.
     Inspect(pack_inspect::Args),
+}
+
+#[derive(Subcommand)]
+enum SpoolCommand {
+    /// Check every record; changes nothing, and may run beside the node.
+    Check(spool::CheckArgs),
+    /// Copy all readable packs to a file; changes nothing, and may run beside the node.
+    Export(spool::ExportArgs),
 }
 
 /// The whole program: parses `args` (the program's name first), runs the command, gives the exit status.
@@ -100,6 +112,8 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
     match command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(args, output),
         Command::Pack(PackCommand::Inspect(args)) => pack_inspect::run(args, output),
+        Command::Spool(SpoolCommand::Check(args)) => spool::check(args, output),
+        Command::Spool(SpoolCommand::Export(args)) => spool::export(args, output),
         Command::Status(args) => status::run(args, output),
     }
 }
