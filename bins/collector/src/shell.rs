@@ -11,6 +11,7 @@ use anyhow::Context;
 use logferry_link::{Answer, Answerer, Incoming, Outgoing, Sender, Settled};
 use metrics::{Counter, counter};
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
@@ -104,17 +105,18 @@ struct Inputs {
     taken_reports: Vec<Report>,
     packs_ended: bool,
     stopping: bool,
+    sender: Sender,
+    /// Kept from turn to turn, so that no change is missed while other events are handled.
+    sender_changed: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+fn changed(sender: Sender) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move { sender.changed().await })
 }
 
 impl Inputs {
-    async fn next(
-        &mut self,
-        relay: &Relay,
-        sender: &Sender,
-        wake_at: Instant,
-        stop: &CancellationToken,
-    ) -> Wake {
-        tokio::select! {
+    async fn next(&mut self, relay: &Relay, wake_at: Instant, stop: &CancellationToken) -> Wake {
+        let wake = tokio::select! {
             _ = self.settled.recv_many(&mut self.taken_settled, EVENTS_PER_TURN) => Wake::Settled,
             _ = self.reports.recv_many(&mut self.taken_reports, EVENTS_PER_TURN) => Wake::Reports,
             taken = self.packs.recv_many(&mut self.taken_packs, EVENTS_PER_TURN),
@@ -122,10 +124,14 @@ impl Inputs {
                     0 => Wake::NoMorePacks,
                     _ => Wake::Packs,
                 },
-            () = sender.changed() => Wake::SenderChanged,
+            () = &mut self.sender_changed => Wake::SenderChanged,
             () = stop.cancelled(), if !self.stopping => Wake::Stop,
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
+        };
+        if matches!(wake, Wake::SenderChanged) {
+            self.sender_changed = changed(self.sender.clone());
         }
+        wake
     }
 }
 
@@ -172,11 +178,13 @@ impl Shell {
             taken_reports: Vec::new(),
             packs_ended: false,
             stopping: false,
+            sender: self.sender.clone(),
+            sender_changed: changed(self.sender.clone()),
         };
         let mut leave_at = None;
         loop {
             let wake_at = self.wake_at(leave_at);
-            match inputs.next(&self.relay, &self.sender, wake_at, &stop).await {
+            match inputs.next(&self.relay, wake_at, &stop).await {
                 Wake::Packs => self.take_packs(&mut inputs.taken_packs),
                 Wake::NoMorePacks => inputs.packs_ended = true,
                 Wake::Settled => self.take_settled(&mut inputs.taken_settled),
