@@ -29,9 +29,7 @@ pub const SPOOL_DIR: &str = "spool";
 /// Packs between the receiver and the relay.
 const INTAKE_PACKS_MAX: usize = 64;
 /// Most bytes read back from the spool that are in memory.
-const REPLAY_BYTES_MAX: u64 = 8 << 20;
-/// The spool has at least so many segments, so that a small cap does not wait for one whole segment.
-const SEGMENTS_MIN: u64 = 4;
+const REPLAY_BYTES_MAX: u64 = 4 << 20;
 /// What stopping may take beyond `stop_grace`.
 const STOP_EXTRA: Duration = Duration::from_millis(1_500);
 
@@ -143,10 +141,8 @@ fn open_store(
     let (seen, footprint) = SeenLog::open(disk.clone(), var_dir)
         .with_context(|| format!("the footprint in {} cannot be opened", var_dir.display()))?;
     let dir = var_dir.join(SPOOL_DIR);
-    let options = SpoolOptions {
-        bytes_max: config.spool.max_bytes.0,
-        segment_bytes: config.spool.segment_bytes.0.min(config.spool.max_bytes.0 / SEGMENTS_MIN).max(1),
-    };
+    let options =
+        SpoolOptions { bytes_max: config.spool.max_bytes.0, segment_bytes: config.spool.segment_bytes.0 };
     let (spool, report) = Spool::open(disk, &dir, options)
         .with_context(|| format!("the spool in {} cannot be opened", dir.display()))?;
     report_recovery(&dir, &report);
