@@ -95,6 +95,9 @@ async fn a_file_renamed_while_the_tailer_was_down_is_found_again() {
     append(&rig.log(), lines(500, 300));
     let tailer = rig.start();
     tier.wait_stored(&lines(0, 800));
+    let streams: Vec<_> = tier.lock().seen.iter().map(|seen| seen.identity.stream).collect();
+    let changes = streams.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert_eq!(changes, 1, "the rest of the old file goes before the new one");
     wait_until("the old file is closed", || figure(&tailer, "files") == 1);
     tailer.stop().await.expect("a clean stop");
 }

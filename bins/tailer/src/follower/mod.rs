@@ -1,6 +1,7 @@
 //! The follower: the thread that owns the files and the ledger. It waits for an event, lets a named function handle
 //! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
 
+mod end;
 mod scan;
 mod trouble;
 mod work;

@@ -7,12 +7,12 @@ use crate::event::{Job, ToShipper};
 use crate::files;
 use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::ledger::record::Cut;
-use crate::tracker::{Age, Aging, FileNumber, Place, age};
+use crate::tracker::{Age, FileNumber};
 use logferry_pack::StreamId;
 use metrics::counter;
 use std::io;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -153,16 +153,6 @@ impl Follower {
         Ok(Worked::Again)
     }
 
-    fn age_of(&self, file: &Followed) -> Age {
-        let aging = Aging {
-            place: file.place,
-            unlinked: file.unlinked,
-            quiet_since: file.quiet_since,
-            rotate_wait: self.sources[file.source].settings.rotate_wait.0,
-        };
-        age(&aging, Instant::now())
-    }
-
     fn read_when_due(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
         let now = Instant::now();
         let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
@@ -217,7 +207,7 @@ impl Follower {
     }
 
     /// Numbers, journals and dispatches the pack at the front of `buffer`.
-    fn cut(
+    pub(super) fn cut(
         &mut self,
         number: FileNumber,
         id: StreamId,
@@ -279,79 +269,6 @@ impl Follower {
         self.give_back(buffer);
         read?;
         self.content_changed(number, id)
-    }
-
-    /// Everything was looked through: is this the end of the file's life?
-    fn at_end(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
-        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        if file.place == Place::Here {
-            return Ok(Worked::Rest);
-        }
-        self.queue_successors(number);
-        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let judged = self.age_of(file);
-        match judged {
-            Age::Living => Ok(Worked::Rest),
-            Age::Until(due) => Ok(Worked::At(due)),
-            Age::Rotated | Age::Over if file.cutter.partial_bytes() > 0 => self.flush(number, id),
-            Age::Rotated => Ok(Worked::Rest),
-            Age::Over => {
-                if self.ledger.stream(id).is_none_or(|stream| stream.entries.is_empty()) {
-                    self.close(number);
-                }
-                Ok(Worked::Rest)
-            }
-        }
-    }
-
-    /// The last line of a file that was rotated away has no end, and none will come.
-    fn flush(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
-        let may_send = self.ledger.stream(id).is_some_and(|stream| stream.may_send());
-        if !may_send {
-            return Ok(Worked::Rest);
-        }
-        let Some(buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
-        let piece = self.files.get_mut(&number).and_then(|file| file.cutter.flush());
-        let (Some(piece), Some(file)) = (piece, self.files.get(&number)) else {
-            self.buffers.push(buffer);
-            return Ok(Worked::Rest);
-        };
-        counter!("logferry_tailer_unfinished_lines_total").increment(1);
-        warn!(path = %file.path.display(), bytes = piece.span, "the last line of a rotated file has no end: shipped as it is");
-        self.cut(number, id, piece, buffer)
-    }
-
-    fn queue_successors(&mut self, number: FileNumber) {
-        let successors: Vec<FileNumber> = self
-            .files
-            .iter()
-            .filter(|(_, file)| file.predecessor == Some(number) && file.size > file.cutter.seen_to())
-            .map(|(successor, _)| *successor)
-            .collect();
-        for successor in successors {
-            self.queue(successor);
-        }
-    }
-
-    /// The file is done with.
-    pub(super) fn close(&mut self, number: FileNumber) {
-        let Some(file) = self.files.remove(&number) else { return };
-        info!(path = %file.path.display(), "the file was read to its end");
-        self.tracker.closed(number);
-        self.displaced.remove(&number);
-        for path in std::iter::once(&file.path).chain(&file.target) {
-            if self.by_path.get(path) == Some(&number) {
-                self.by_path.remove(path);
-            }
-        }
-        if let Some(stream) = file.stream {
-            self.by_stream.remove(&stream);
-            self.ledger.finish(stream);
-        } else if let Some(orphan) = self.ledger.current(file.key)
-            && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
-        {
-            self.ledger.finish(orphan);
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the ledger: what survives a crash, and the bytes of its records.
 
+use super::record::Tail;
 use super::record::{Cut, KeptCut, Record};
 use super::stream::{Entry, Fate};
 use super::*;

@@ -1,0 +1,97 @@
+//! Changes of what was cut: after a conflict, when a new generation takes over, when bytes are gone for good.
+
+use super::record::{KeptCut, Record, Tail};
+use super::stream::{Entry, Fate};
+use super::{Ledger, Meeting};
+use logferry_pack::{Hour, StreamId};
+use std::collections::BTreeSet;
+
+impl Ledger {
+    /// After a conflict: the next tier has the same bytes up to `tail`, and `entries` are the packs above that. Packs
+    /// that were left alone keep their tickets; numbers of packs that are not needed any more are given back.
+    pub fn agree(&mut self, id: StreamId, tail: Tail, entries: Vec<Entry>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.conflict = None;
+        let to_ship = entries.iter().filter(|entry| entry.fate != Fate::Acked);
+        let needed: BTreeSet<(Hour, u64)> = to_ship.map(|entry| (entry.cut.hour, entry.cut.id)).collect();
+        let old = stream.set_entries(entries);
+        stream.set_frontier(tail.offset + tail.span, Some(tail));
+        stream.advance();
+        let cuts: Vec<KeptCut> = stream.entries.iter().map(Entry::keep).collect();
+        let (source, frontier, tail) = (stream.met.source.clone(), stream.frontier, stream.tail);
+        self.records.push(Record::Recut { stream: id, frontier, cuts });
+        self.records.push(Record::Frontier { stream: id, frontier, tail });
+        let unneeded: Vec<Entry> =
+            old.into_iter().filter(|entry| !needed.contains(&(entry.cut.hour, entry.cut.id))).collect();
+        self.give_back(&source, &unneeded);
+        self.forget_tickets(id);
+    }
+
+    /// A new generation takes over from `first`: with the packs as they are cut (`keep`), or with none.
+    pub fn regenerate(&mut self, id: StreamId, first: u64, keep: bool) -> Option<StreamId> {
+        let old = self.streams.get(&id)?;
+        let (met, source) = (old.met.clone(), old.met.source.clone());
+        let entries: Vec<Entry> = old.entries.iter().copied().collect();
+        let meeting = Meeting { source: &source, path: &met.path, key: met.key, head: met.head, first };
+        let new = self.generation(&meeting, met.generation + 1, self.past(met.key));
+        let stream = new.stream;
+        let cuts = if keep { entries.iter().map(Entry::keep).collect() } else { vec![] };
+        if !keep {
+            self.give_back(&source, &entries);
+        }
+        self.write(Record::Replaced { old: id, new, cuts });
+        self.tickets.retain(|_, (owner, _)| *owner != id);
+        Some(stream)
+    }
+
+    /// The bytes of a stream cannot be read any more: packs that are not on their way are lost. Their total length.
+    pub fn orphan(&mut self, id: StreamId) -> u64 {
+        let Some(stream) = self.streams.get_mut(&id) else { return 0 };
+        stream.orphan = true;
+        let (lost, kept): (Vec<Entry>, Vec<Entry>) =
+            stream.entries.iter().partition(|entry| entry.fate == Fate::Unsent);
+        if lost.is_empty() {
+            return 0;
+        }
+        stream.set_entries(kept);
+        // Nothing below matters any more: the frontier only tells when the last pack is settled.
+        if let Some(first) = stream.entries.front() {
+            stream.frontier = stream.frontier.max(first.cut.offset);
+        }
+        let source = stream.met.source.clone();
+        let record = Record::Recut {
+            stream: id,
+            frontier: stream.frontier,
+            cuts: stream.entries.iter().map(Entry::keep).collect(),
+        };
+        self.records.push(record);
+        self.give_back(&source, &lost);
+        lost.iter().map(|entry| entry.cut.span).sum()
+    }
+
+    /// A stream is done with.
+    pub fn finish(&mut self, id: StreamId) {
+        self.tickets.retain(|_, (owner, _)| *owner != id);
+        self.write(Record::Finished(id));
+    }
+
+    fn give_back(&mut self, source: &str, entries: &[Entry]) {
+        for entry in entries.iter().filter(|entry| entry.fate != Fate::Acked) {
+            self.hours.give_back(source, entry.cut.hour, entry.cut.id);
+        }
+    }
+
+    /// Tickets of packs that are no longer there as they were sent.
+    fn forget_tickets(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let live: BTreeSet<u64> = stream
+            .entries
+            .iter()
+            .filter_map(|entry| match entry.fate {
+                Fate::InFlight(ticket) => Some(ticket),
+                _ => None,
+            })
+            .collect();
+        self.tickets.retain(|ticket, (owner, _)| *owner != id || live.contains(ticket));
+    }
+}
