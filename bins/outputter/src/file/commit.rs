@@ -27,7 +27,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// When senders are to come again after a failure.
 const RETRY_MS: u64 = 1_500;
 /// When senders are to come again with packs of a file that an operator has to mend.
-const RETRY_UNOPENABLE_MS: u64 = 5_000;
+const RETRY_UNOPENABLE_MS: u64 = 2_000;
 
 /// The core, shared by judge and committer.
 pub type SharedOrder<W> = Arc<Mutex<Order<W>>>;

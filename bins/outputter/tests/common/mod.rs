@@ -105,7 +105,8 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
     for path in logferry_outputter::file::walk::files_below(disk, &folders.headers).unwrap() {
         let headers = disk.read(&folders.headers.join(&path)).unwrap();
         let data = disk.read(&folders.data.join(&path)).unwrap_or_default();
-        if headers.is_empty() && data == FOREIGN {
+        // The mark that tells of them is due, perhaps begun.
+        if headers.iter().all(|byte| *byte == b'\n') && data == FOREIGN {
             continue;
         }
         let mut at = 0;
@@ -130,11 +131,19 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
     packs
 }
 
-/// Runs cases; a failing one names its number.
-pub fn for_seeds(cases: impl Iterator<Item = u64>, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+/// Runs cases 0, 1, 2 … (`count` of them, or as many as `LOGFERRY_OUTPUTTER_CASES` says); a failing one says how to
+/// replay it.
+pub fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cases = match number("LOGFERRY_OUTPUTTER_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("LOGFERRY_OUTPUTTER_CASES").unwrap_or(count),
+    };
     for seed in cases {
         if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            panic!("case {seed} fails: {}", text(&*panic));
+            let (cause, name) = (text(&*panic), std::thread::current().name().unwrap_or_default().to_owned());
+            let replay = format!("LOGFERRY_OUTPUTTER_SEED={seed} cargo test -p logferry-outputter {name}");
+            panic!("{cause}\nreplay: {replay}");
         }
     }
 }

@@ -1,0 +1,246 @@
+//! The whole output behind a real listener, on real files: packs come in over the link and end in the files, once.
+
+mod common;
+
+use common::{Stream, assert_exactly, identity, pack, stream};
+use logferry_durable::RealDisk;
+use logferry_durable::faulty::Random;
+use logferry_link::{Budget, Outcome, Outgoing, Receiver, ReceiverOptions, Sender, SenderOptions, Settled};
+use logferry_node::config::{Interval, ListenSettings, NodeSettings, SendSettings};
+use logferry_outputter::FileSettings;
+use logferry_outputter::figures::Figures;
+use logferry_outputter::file::commit;
+use logferry_outputter::file::output::FileOutput;
+use logferry_outputter::file::store::Folders;
+use logferry_pack::{Codec, Limits, Pack, StreamId};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// An outputter in this process.
+struct Running {
+    addr: String,
+    figures: Arc<Figures>,
+    held_packs: Box<dyn Fn() -> u64 + Send>,
+    stop: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Running {
+    let mut file = FileSettings { dir: dir.join("out"), ..FileSettings::default() };
+    settings(&mut file);
+    let stop = CancellationToken::new();
+    let (var_dir, token) = (dir.join("var"), stop.clone());
+    let starting = move || FileOutput::start(&file, &var_dir, Limits::default(), &token).unwrap();
+    let output = tokio::task::spawn_blocking(starting).await.unwrap();
+    let listen = ListenSettings { addr: "127.0.0.1:0".into(), ..ListenSettings::default() };
+    let budget = Budget::new(listen.memory.0);
+    let options = ReceiverOptions::new(&listen, &NodeSettings::default(), "outputter", budget);
+    let receiver = Receiver::bind(options).await.unwrap();
+    let (figures, order, addr) = (output.figures(), output.order(), receiver.local_addr());
+    let (packs, packs_taken) = mpsc::channel(16);
+    let receiving = tokio::spawn(receiver.run(packs, stop.clone()));
+    let token = stop.clone();
+    let ended = tokio::spawn(async move {
+        output.run(packs_taken, addr.ip(), token).await;
+        receiving.await.unwrap();
+    });
+    let held_packs = Box::new(move || commit::lock(&order).figures().held_packs);
+    Running { addr: addr.to_string(), figures, held_packs, stop, ended }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.ended).await.expect("stops within 10 s").unwrap();
+    }
+}
+
+/// A tailer's end of the link.
+struct Client {
+    sender: Sender,
+    settled: mpsc::UnboundedReceiver<Settled>,
+    tickets: u64,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Client {
+    fn new(addr: &str) -> Client {
+        let stop = CancellationToken::new();
+        let backoff_max = Interval::ms(300);
+        let settings = SendSettings { to: vec![addr.to_owned()], backoff_max, ..SendSettings::default() };
+        let options = SenderOptions { settings, node: "web-1".into(), role: "tailer" };
+        let (sender, settled) = Sender::start(options, stop.clone());
+        Client { sender, settled, tickets: 0, _stop: stop.drop_guard() }
+    }
+
+    async fn submit(&mut self, pack: &Pack) {
+        self.tickets += 1;
+        let (header, body) = (pack.encode_header(), pack.body.clone());
+        let stream = identity(pack).stream;
+        self.sender.submit(Outgoing { ticket: self.tickets, stream, header, body }).await;
+    }
+
+    async fn outcome(&mut self) -> Outcome {
+        tokio::time::timeout(TIMEOUT, self.settled.recv()).await.expect("an answer in time").unwrap().outcome
+    }
+
+    async fn deliver(&mut self, packs: impl Iterator<Item = &Pack>) -> Vec<Outcome> {
+        let mut count = 0;
+        for pack in packs {
+            self.submit(pack).await;
+            count += 1;
+        }
+        let mut outcomes = Vec::new();
+        for _ in 0..count {
+            outcomes.push(self.outcome().await);
+        }
+        outcomes
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("in time: {what}"));
+}
+
+fn folders(dir: &Path) -> Folders {
+    Folders::new(&dir.join("out"))
+}
+
+fn streams(seed: u64) -> Vec<Stream> {
+    let mut random = Random::new(seed);
+    (0..3).map(|number| stream(number, 60, false, &mut random)).collect()
+}
+
+/// Packs of all streams, turn by turn.
+fn interleaved(streams: &[Stream]) -> impl Iterator<Item = &Pack> {
+    (0..60).flat_map(move |index| streams.iter().map(move |stream| &stream.packs[index]))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_end_in_their_files_once_also_when_sent_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams = streams(1);
+    let running = start(dir.path(), |_| {}).await;
+    let mut client = Client::new(&running.addr);
+    let outcomes = client.deliver(interleaved(&streams)).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Ok), "{outcomes:?}");
+    running.stop().await;
+
+    let running = start(dir.path(), |file| file.open_files_max = 2).await;
+    let mut client = Client::new(&running.addr);
+    let outcomes = client.deliver(interleaved(&streams)).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Duplicate), "{outcomes:?}");
+    running.stop().await;
+    assert_exactly(&RealDisk, &folders(dir.path()), &streams, true);
+    let path = dir.path().join("out/headers/access/host-0_2026112100");
+    let headers = std::fs::read_to_string(path).unwrap();
+    assert!(
+        headers.lines().all(|line| line.contains(r#""stage":"tcp recv""#)),
+        "each line has the outputter's hop"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_behind_a_gap_are_held_and_written_in_order_when_it_closes() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams = vec![stream(0, 20, false, &mut Random::new(2))];
+    let running = start(dir.path(), |_| {}).await;
+    let mut client = Client::new(&running.addr);
+    for pack in streams[0].packs.iter().skip(1) {
+        client.submit(pack).await;
+    }
+    until("19 packs are held", || (running.held_packs)() == 19).await;
+    let mut other_way = Client::new(&running.addr);
+    assert_eq!(other_way.deliver(streams[0].packs.iter().take(1)).await, [Outcome::Ok]);
+    for _ in 1..20 {
+        assert_eq!(client.outcome().await, Outcome::Ok);
+    }
+    running.stop().await;
+    assert_exactly(&RealDisk, &folders(dir.path()), &streams, true);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_that_stays_is_passed_over_and_counted_and_what_comes_late_is_written_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let streams = vec![stream(0, 4, false, &mut Random::new(3))];
+    let running = start(dir.path(), |file| file.reorder_wait = Interval::ms(50)).await;
+    let mut client = Client::new(&running.addr);
+    let late = client.deliver(streams[0].packs.iter().skip(1)).await;
+    assert_eq!(late, [Outcome::Ok, Outcome::Ok, Outcome::Ok]);
+    assert_eq!(running.figures.by_name(&Default::default())["inversions_total"], 1);
+    assert_eq!(client.deliver(streams[0].packs.iter().take(1)).await, [Outcome::Ok]);
+    running.stop().await;
+    assert_exactly(&RealDisk, &folders(dir.path()), &streams, false);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_whose_body_is_not_what_it_says_is_rejected_and_the_stream_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), |_| {}).await;
+    let mut client = Client::new(&running.addr);
+    let good = |offset| pack(StreamId(9), "web", 2026112100, offset, b"123456789\n", Codec::Zlib);
+    let mut bad = good(10);
+    bad.header.ours.as_mut().unwrap().identity.sum ^= 1;
+    let outcomes = client.deliver([good(0), bad, good(20), good(30)].iter()).await;
+    let ok = outcomes.iter().filter(|outcome| **outcome == Outcome::Ok).count();
+    assert_eq!(ok, 3, "{outcomes:?}");
+    assert!(outcomes.iter().any(|outcome| matches!(outcome, Outcome::Rejected { .. })), "{outcomes:?}");
+    running.stop().await;
+    let written = std::fs::read(dir.path().join("out/log_data/access/web_2026112100")).unwrap();
+    assert_eq!(written, b"123456789\n".repeat(3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_content_at_a_written_place_is_a_conflict_with_what_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), |_| {}).await;
+    let mut client = Client::new(&running.addr);
+    let first = pack(StreamId(9), "web", 2026112100, 0, b"123456789\n", Codec::Zlib);
+    let other = pack(StreamId(9), "web", 2026112100, 0, b"987654321\n", Codec::Zlib);
+    assert_eq!(client.deliver([first].iter()).await, [Outcome::Ok]);
+    let outcomes = client.deliver([other].iter()).await;
+    let [Outcome::Conflict(remembered)] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!((remembered.frontier, remembered.packs.len()), (10, 1));
+    assert_eq!(running.figures.by_name(&Default::default())["conflicts_total"], 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_in_the_folder_is_not_followed_and_the_packs_wait_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), |_| {}).await;
+    let link = dir.path().join("out/log_data/access");
+    std::os::unix::fs::symlink(outside.path(), &link).unwrap();
+    let mut client = Client::new(&running.addr);
+    let first = pack(StreamId(9), "web", 2026112100, 0, b"123456789\n", Codec::Zlib);
+    client.submit(&first).await;
+    until("the problem is shown", || !running.figures.problems().is_empty()).await;
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    std::fs::remove_file(&link).unwrap();
+    assert_eq!(client.outcome().await, Outcome::Ok);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_a_folder_already_is_rejected_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), |file| file.path = "{host}".into()).await;
+    std::fs::create_dir(dir.path().join("out/log_data/web")).unwrap();
+    let mut client = Client::new(&running.addr);
+    let taken = pack(StreamId(1), "web", 2026112100, 0, b"1\n", Codec::None);
+    let free = pack(StreamId(2), "other", 2026112100, 0, b"1\n", Codec::None);
+    assert_eq!(client.deliver([taken].iter()).await, [Outcome::Rejected { reason: "path_taken".into() }]);
+    assert_eq!(client.deliver([free].iter()).await, [Outcome::Ok]);
+    running.stop().await;
+}
