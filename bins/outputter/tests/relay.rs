@@ -1,5 +1,7 @@
 //! The whole output behind a real listener, on real files: packs come in over the link and end in the files, once.
 
+#![allow(clippy::unwrap_used)] // test code outside of test functions
+
 mod common;
 
 use common::{Stream, assert_exactly, identity, pack, stream};
