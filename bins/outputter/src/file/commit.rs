@@ -364,8 +364,13 @@ fn count_rejected(reason: &'static str) {
     metrics::counter!("logferry_outputter_rejected_packs_total", "reason" => reason).increment(1);
 }
 
+/// Whether an error goes away when somebody makes room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Waits a little; false when the program is to stop.
-fn pause(stop: &CancellationToken) -> bool {
+pub fn pause(stop: &CancellationToken) -> bool {
     let until = Instant::now() + RETRY_PAUSE;
     while Instant::now() < until && !stop.is_cancelled() {
         std::thread::sleep(Duration::from_millis(20));

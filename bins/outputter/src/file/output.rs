@@ -58,8 +58,7 @@ impl FileOutput {
             group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
             now_unix: commit::now_unix(),
         };
-        let Recovered { state, unusable, log, .. } =
-            recovery.run().context("the journal cannot be opened")?;
+        let Recovered { state, unusable, log, .. } = recover(&recovery, stop)?;
         let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
         let open_max = usize::try_from(settings.open_files_max).unwrap_or(usize::MAX);
         let found = FoundFiles { table: state.files, unusable };
@@ -170,6 +169,19 @@ impl FileOutput {
 
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Recovers; waits while the disk has no room for the journal.
+fn recover(recovery: &Recovery<'_>, stop: &CancellationToken) -> anyhow::Result<Recovered> {
+    loop {
+        match recovery.run() {
+            Err(error) if commit::is_full(&error) && !stop.is_cancelled() => {
+                tracing::error!("no room for the journal, nothing is taken in until there is: {error}");
+                commit::pause(stop);
+            }
+            recovered => return recovered.context("the journal cannot be opened"),
+        }
     }
 }
 

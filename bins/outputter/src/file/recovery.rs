@@ -81,9 +81,9 @@ impl Recovery<'_> {
         }
         recovered.report.publish();
         let State { footprint, files, holes } = &recovered.state;
-        if let Err(error) = recovered.log.snapshot(&journal::snapshot_bytes(footprint, files, holes)) {
-            tracing::error!("the journal's snapshot cannot be written, the next commit tries again: {error}");
-        }
+        // Records that a killed process wrote and did not sync were believed; before anybody is told of a duplicate
+        // they must be durable.
+        recovered.log.snapshot(&journal::snapshot_bytes(footprint, files, holes))?;
         Ok(recovered)
     }
 
@@ -110,8 +110,9 @@ impl Recovery<'_> {
         }
         let found = Lengths { data: len(&data)?, headers: len(&headers)?, mark_due: false };
         let journaled = recovered.state.files.get(path).copied();
-        // A file whose mark is due was journaled before its header file had a durable name.
-        let is_clean = |known: Lengths| known.both() == found.both() && !known.mark_due;
+        // A file whose mark is due, or without bytes, may be journaled while its names are not durable yet.
+        let is_clean =
+            |known: Lengths| known.both() == found.both() && known.both() != (0, 0) && !known.mark_due;
         if sound && journaled.is_some_and(is_clean) {
             return Ok(());
         }
