@@ -5,6 +5,7 @@ use crate::compare::stored;
 use crate::{Program, Workdir, wait_until};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// How a relay is built.
@@ -60,10 +61,17 @@ pub struct Relay {
     pub dir: Workdir,
 }
 
-/// A port that is free now. The programs need ports that stay the same over restarts.
+/// A port that is free now and stays so for the programs' restarts: below the range from which the system takes the ports of outgoing
+/// connections, and given out once in this process.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its number").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + (std::process::id() % 100) as u16 * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Time-outs short enough for tests, for every `[send]`.
