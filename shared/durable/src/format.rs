@@ -87,6 +87,8 @@ pub(crate) struct Slot {
     pub(crate) sequence_next: u64,
     /// Length up to the end of the last good record.
     pub(crate) good_bytes: u64,
+    /// Length up to the end of the last record that a later one says was synced.
+    pub(crate) synced_bytes: u64,
     pub(crate) torn_bytes: u64,
     pub(crate) damaged_records: u64,
 }
@@ -137,6 +139,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Slot> {
         records: Vec::new(),
         sequence_next: 1,
         good_bytes: at as u64,
+        synced_bytes: at as u64,
         torn_bytes: 0,
         damaged_records: 0,
     };
@@ -161,6 +164,9 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Slot> {
         slot.sequence_next = record.sequence + 1;
         slot.records.push(record.payload.to_vec());
         slot.good_bytes = end as u64;
+        if record.sequence < synced {
+            slot.synced_bytes = slot.good_bytes;
+        }
     }
     slot.torn_bytes = bytes.len() as u64 - slot.good_bytes;
     Some(slot)

@@ -1,6 +1,6 @@
 //! The checksummed append log with snapshots, in two slot files.
 
-use crate::disk::{Disk, DiskFile, replace_with};
+use crate::disk::{Disk, DiskFile, parent, replace_with};
 use crate::format::{self, Kind, RECORD_BYTES_MAX, Slot};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ pub struct Log {
 
 impl Log {
     /// Opens or creates the log `name` in `dir`. Never refuses because of damage: damaged files are copied aside, and the
-    /// report says what may be missing. Fails only when the disk does.
+    /// report says what may be missing. Fails only when nothing can be read or made; a disk that reads but takes no writes gives a
+    /// poisoned log. What is given back is on the disk unless the log is poisoned.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, name: &str) -> io::Result<(Log, Recovered)> {
         disk.create_dir_all(dir)?;
         let mut found = Vec::new();
@@ -124,17 +125,16 @@ impl Log {
         slot: Slot,
         report: RecoveryReport,
     ) -> io::Result<(Log, Recovered)> {
-        let file = disk.open(&slot_path(dir, name, slot.generation % 2))?;
-        if slot.torn_bytes > 0 {
-            file.set_len(slot.good_bytes)?;
-            file.sync()?;
-        }
+        let path = slot_path(dir, name, slot.generation % 2);
+        let file = disk.open(&path)?;
+        let secured = secure(&*disk, &path, &*file, &slot);
         let mut log = Log::over(disk, dir, name, file, slot.generation);
+        // A disk that takes no more writes must not keep the state from being read: the owner's snapshot heals it.
+        log.poisoned = secured.is_err();
         log.sequence_next = slot.sequence_next;
+        log.synced_next = slot.sequence_next;
         log.snapshot_bytes = slot.snapshot.as_ref().map_or(0, |payload| payload.len() as u64);
         log.grown_bytes = slot.good_bytes.saturating_sub(log.snapshot_bytes);
-        // What was read may still be in the page cache only: the next commit makes sure of it.
-        log.unsynced = true;
         Ok((log, Recovered { snapshot: slot.snapshot, records: slot.records, report }))
     }
 
@@ -228,6 +228,20 @@ impl Log {
 
 fn slot_path(dir: &Path, name: &str, number: u64) -> PathBuf {
     dir.join(format!("{name}.{number}"))
+}
+
+/// Brings to the disk what an earlier process left in the page cache only: the slot's name, if it was killed between the rename and
+/// the fsync of the folder, and the records whose fsync failed or never came. Cuts the torn tail.
+fn secure(disk: &dyn Disk, path: &Path, file: &dyn DiskFile, slot: &Slot) -> io::Result<()> {
+    disk.sync_dir(parent(path))?;
+    if slot.torn_bytes > 0 {
+        file.set_len(slot.good_bytes)?;
+        file.sync()?;
+    }
+    if slot.synced_bytes < slot.good_bytes {
+        disk.rewrite(path, slot.synced_bytes, slot.good_bytes)?;
+    }
+    Ok(())
 }
 
 fn write_slot(
