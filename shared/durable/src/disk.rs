@@ -3,7 +3,7 @@
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file opened for appending and reading.
 #[allow(clippy::len_without_is_empty)] // a length in bytes, not a collection
@@ -56,55 +56,67 @@ const REWRITE_CHUNK_BYTES: usize = 256 << 10;
 pub struct RealDisk;
 
 /// Adds operation and path to an error, keeping its kind.
-fn context(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
-    let path = path.to_owned();
+pub(crate) fn context(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{operation} {}: {error}", path.display()))
 }
 
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl RealFile {
+    fn open(operation: &'static str, options: &OpenOptions, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = options.open(path).map_err(context(operation, path))?;
+        Ok(Box::new(RealFile { file, path: path.to_owned() }))
+    }
+}
+
+/// Writes all of `parts`, in few system calls.
+fn write_all_vectored(mut file: &File, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match file.write_vectored(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => IoSlice::advance_slices(&mut rest, count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
 
 impl DiskFile for RealFile {
     fn append(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        let mut rest = &mut slices[..];
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            match (&self.0).write_vectored(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => IoSlice::advance_slices(&mut rest, count),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        write_all_vectored(&self.file, parts).map_err(context("append to", &self.path))
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.0.read_exact_at(buf, offset)
+        self.file.read_exact_at(buf, offset).map_err(context("read", &self.path))
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.0.metadata().map(|meta| meta.len())
+        self.file.metadata().map(|meta| meta.len()).map_err(context("look at", &self.path))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len).map_err(context("cut", &self.path))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data().map_err(context("sync", &self.path))
     }
 }
 
 impl Disk for RealDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(true).create_new(true).open(path);
-        Ok(Box::new(RealFile(file.map_err(context("create", path))?)))
+        RealFile::open("create", OpenOptions::new().read(true).append(true).create_new(true), path)
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).append(true).open(path);
-        Ok(Box::new(RealFile(file.map_err(context("open", path))?)))
+        RealFile::open("open", OpenOptions::new().read(true).append(true), path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -144,8 +156,8 @@ impl Disk for RealDisk {
         let mut at = from;
         while at < to {
             let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(REWRITE_CHUNK_BYTES);
-            file.read_exact_at(&mut chunk[..length], at)?;
-            file.write_all_at(&chunk[..length], at)?;
+            file.read_exact_at(&mut chunk[..length], at).map_err(context("read", path))?;
+            file.write_all_at(&chunk[..length], at).map_err(context("rewrite", path))?;
             at += length as u64;
         }
         file.sync_data().map_err(context("sync", path))
@@ -197,9 +209,12 @@ pub(crate) fn replace_with(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io:
         _ => {}
     }
     let file = disk.create(&temporary)?;
-    file.append(parts)?;
-    file.sync()?;
-    disk.rename(&temporary, path)?;
+    let renamed = file.append(parts).and_then(|()| file.sync()).and_then(|()| disk.rename(&temporary, path));
+    if let Err(error) = renamed {
+        // Its bytes would keep a full disk full. If this fails too, the next replacement removes it.
+        let _ = disk.unlink(&temporary);
+        return Err(error);
+    }
     disk.sync_dir(parent(path))?;
     Ok(file)
 }

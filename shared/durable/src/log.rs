@@ -63,6 +63,8 @@ pub struct Log {
     grown_bytes: u64,
     unsynced: bool,
     poisoned: bool,
+    /// A slot was damaged when the log was opened: only a snapshot puts it away.
+    damaged: bool,
 }
 
 impl Log {
@@ -114,7 +116,8 @@ impl Log {
     ) -> io::Result<(Log, Recovered)> {
         let generation = 1;
         let file = write_slot(&*disk, dir, name, generation, Kind::Start, &[])?;
-        let log = Log::over(disk, dir, name, file, generation);
+        let mut log = Log::over(disk, dir, name, file, generation);
+        log.damaged = report.is_suspect();
         Ok((log, Recovered { report, ..Recovered::default() }))
     }
 
@@ -131,6 +134,7 @@ impl Log {
         let mut log = Log::over(disk, dir, name, file, slot.generation);
         // A disk that takes no more writes must not keep the state from being read: the owner's snapshot heals it.
         log.poisoned = secured.is_err();
+        log.damaged = report.is_suspect();
         log.sequence_next = slot.sequence_next;
         log.synced_next = slot.sequence_next;
         log.snapshot_bytes = slot.snapshot.as_ref().map_or(0, |payload| payload.len() as u64);
@@ -152,6 +156,7 @@ impl Log {
             grown_bytes: 0,
             unsynced: false,
             poisoned: false,
+            damaged: false,
         }
     }
 
@@ -203,8 +208,17 @@ impl Log {
     }
 
     /// Replaces the log's content by a snapshot, in the other slot; durable when it returns. The payload must include all
-    /// that was appended, buffered records too. Heals a poisoned log; on an error the old slot stays.
+    /// that was appended, buffered records too. Heals a poisoned log; on an error the old slot stays. Refuses a payload of more
+    /// than [`RECORD_BYTES_MAX`](crate::RECORD_BYTES_MAX) bytes with `InvalidInput`, and the log goes on as it was.
     pub fn snapshot(&mut self, payload: &[u8]) -> io::Result<()> {
+        if payload.len() > RECORD_BYTES_MAX {
+            let message = format!(
+                "a snapshot of {} bytes for log {}: more than {RECORD_BYTES_MAX} cannot be read back",
+                payload.len(),
+                self.name
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
         let generation = self.generation + 1;
         let file = write_slot(&*self.disk, &self.dir, &self.name, generation, Kind::Snapshot, payload);
         // Had the rename come through but not its fsync, later records must not go to the older slot.
@@ -215,9 +229,10 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the log has grown enough that a snapshot is worth it.
+    /// Whether a snapshot is worth it: the log has grown enough, is poisoned, or was opened with damage, which would be told
+    /// again at each start.
     pub fn wants_snapshot(&self) -> bool {
-        self.poisoned || self.grown_bytes > GROWTH_BYTES_MIN.max(2 * self.snapshot_bytes)
+        self.poisoned || self.damaged || self.grown_bytes > GROWTH_BYTES_MIN.max(2 * self.snapshot_bytes)
     }
 
     /// A write, commit or snapshot failed since the last good snapshot.

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
-use logferry_durable::{Log, Recovered};
+use logferry_durable::{Log, RECORD_BYTES_MAX, Recovered};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -266,4 +266,42 @@ fn random_bytes_as_slots_never_keep_a_log_from_opening() {
         let (_, recovered) = Log::open(Arc::new(disk), dir(), "log").unwrap();
         assert_eq!(recovered.records, [b"goes on".to_vec()]);
     }
+}
+
+#[test]
+fn a_snapshot_that_could_not_be_read_back_is_refused_and_harms_nothing() {
+    let disk = FaultyDisk::new(1);
+    let mut model = Model::default();
+    let mut log = reopen(&disk, &mut model, 1);
+    log.append(&payload(0));
+    log.commit().unwrap();
+    let error = log.snapshot(&vec![0; RECORD_BYTES_MAX + 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+    log.append(&payload(1));
+    log.commit().expect("the log goes on in its slot");
+    model = Model { appended: vec![0, 1], committed: 2 };
+    disk.crash();
+    reopen(&disk, &mut model, 1);
+}
+
+#[test]
+fn damage_is_told_at_each_start_until_a_snapshot_is_written() {
+    let disk = FaultyDisk::new(1);
+    let open = || Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    let (mut log, _) = open();
+    for number in 0..3 {
+        log.append(&payload(number));
+        log.commit().unwrap();
+    }
+    assert!(!log.wants_snapshot());
+    let middle = 24 + 25 + 25 + payload(0).len() + 30;
+    assert!(disk.damage(&dir().join("log.1"), |bytes| bytes[middle] ^= 4));
+    let (mut log, recovered) = open();
+    assert_eq!(numbers(&recovered), [0, 2]);
+    assert_eq!((recovered.report.damaged_records, recovered.report.set_aside.len()), (1, 1));
+    assert!(log.wants_snapshot(), "else the next start would tell it again");
+    log.snapshot(&snapshot(&[0, 2])).unwrap();
+    assert!(!log.wants_snapshot());
+    // The damaged slot is the older one now: nothing depends on it.
+    assert!(!open().1.report.is_suspect());
 }
