@@ -127,6 +127,8 @@ struct Inner {
     durable_names: BTreeMap<PathBuf, usize>,
     naming: Vec<Naming>,
     faults: Faults,
+    fail_dir_sync_in: Option<u64>,
+    unreadable: BTreeSet<PathBuf>,
     counts: Counts,
     epoch: u64,
     random: Random,
@@ -145,6 +147,8 @@ impl FaultyDisk {
             durable_names: BTreeMap::new(),
             naming: Vec::new(),
             faults: Faults::default(),
+            fail_dir_sync_in: None,
+            unreadable: BTreeSet::new(),
             counts: Counts::default(),
             epoch: 0,
             random: Random::new(seed),
@@ -160,12 +164,22 @@ impl FaultyDisk {
         self.inner().faults = faults;
     }
 
+    /// So many fsyncs of folders from now one fails with EIO (1: the next one); its names stay unsynced.
+    pub fn fail_dir_sync_in(&self, syncs: u64) {
+        self.inner().fail_dir_sync_in = Some(syncs);
+    }
+
+    /// Reading the file fails with EIO from now on, as of a bad sector, until the crash.
+    pub fn make_unreadable(&self, path: &Path) {
+        self.inner().unreadable.insert(path.to_owned());
+    }
+
     /// How often something was done so far.
     pub fn counts(&self) -> Counts {
         self.inner().counts
     }
 
-    /// Power loss: what was not synced is lost, torn, turned to zeros or kept, at random. Clears the faults.
+    /// Power loss: what was not synced is lost, torn, turned to zeros or kept, at random. Clears all faults.
     pub fn crash(&self) {
         self.inner().crash();
     }
@@ -202,6 +216,14 @@ impl Inner {
         if self.faults.die_after == Some(0) { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
 
+    fn readable(&self, path: &Path) -> io::Result<()> {
+        self.alive()?;
+        if self.unreadable.contains(path) {
+            return Err(io::Error::other(format!("{}: input/output error on read", path.display())));
+        }
+        Ok(())
+    }
+
     fn used(&self) -> u64 {
         self.names.values().map(|node| self.nodes[*node].data.len() as u64).sum()
     }
@@ -236,6 +258,8 @@ impl Inner {
             node.data = data;
         }
         self.faults = Faults::default();
+        self.fail_dir_sync_in = None;
+        self.unreadable.clear();
         self.epoch += 1;
     }
 }
@@ -377,13 +401,13 @@ impl Disk for FaultyDisk {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let inner = self.inner();
-        inner.alive()?;
+        inner.readable(path)?;
         Ok(Box::new(FaultyFile { disk: self.clone(), node: inner.find(path)?, epoch: inner.epoch }))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let inner = self.inner();
-        inner.alive()?;
+        inner.readable(path)?;
         Ok(inner.nodes[inner.find(path)?].data.clone())
     }
 
@@ -411,6 +435,9 @@ impl Disk for FaultyDisk {
         let mut inner = self.inner();
         inner.changing()?;
         inner.counts.dir_syncs += 1;
+        if due(&mut inner.fail_dir_sync_in) {
+            return Err(io::Error::other("input/output error on fsync of a folder"));
+        }
         let (reached, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut inner.naming).into_iter().partition(|naming| naming.folder() == dir);
         inner.naming = rest;

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | head | magic | 8 | `LFLOG`, 0, 0, version 1 |
 //! |      | generation | 8 | grows by one with each snapshot; the newest good slot wins |
-//! |      | salt | 4 | differs between generations, so that stale bytes of another file never check out |
+//! |      | salt | 4 | differs between generations, so that stale bytes of a slot's former file never check out |
 //! |      | crc | 4 | crc32c of the 20 bytes before it |
 //! | record | length | 4 | of the payload, at most [`RECORD_BYTES_MAX`] |
 //! |        | kind | 1 | 1 start, 2 snapshot, 3 record |
@@ -182,6 +182,25 @@ mod tests {
         assert_eq!(hex(&head(7)), "4c464c4f4700000107000000000000008eb771766c15f2f7");
         let record = record_head(7, Kind::Record, 5, 4, b"payload");
         assert_eq!(hex(&record), "070000000305000000000000000400000000000000d3eddd9b");
+    }
+
+    #[test]
+    fn a_slot_of_version_1_is_read() {
+        let hex = concat!(
+            "4c464c4f4700000107000000000000008eb771766c15f2f7", // head, generation 7
+            "0300000002000000000000000000000000000000009ce81d38616c6c",
+            "030000000301000000000000000100000000000000f78703976f6e65",
+            "030000000302000000000000000200000000000000d74b909d74776f",
+        );
+        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let slot = parse(&bytes).expect("a usable slot");
+        assert_eq!((slot.generation, slot.sequence_next), (7, 3));
+        assert_eq!(slot.snapshot.as_deref(), Some(&b"all"[..]));
+        assert_eq!(slot.records, [b"one".to_vec(), b"two".to_vec()]);
+        assert_eq!((slot.torn_bytes, slot.damaged_records), (0, 0));
+        // The second record says that the first was synced, and nothing speaks for the second.
+        assert_eq!(slot.synced_bytes, bytes.len() as u64 - 28);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
-use logferry_durable::{Log, RECORD_BYTES_MAX, Recovered};
+use logferry_durable::{Disk, Log, RECORD_BYTES_MAX, Recovered};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,6 +91,9 @@ fn run(seed: u64) {
                 }
             }
             10 => {
+                if random.one_in(4) {
+                    disk.fail_dir_sync_in(random.below(3) + 1);
+                }
                 let capacity = random.one_in(4).then(|| random.below(20_000));
                 disk.set_faults(Faults {
                     fail_sync_in: random.one_in(3).then(|| random.below(4) + 1),
@@ -249,23 +252,107 @@ fn rewrite(disk: &FaultyDisk, path: &Path) {
     disk.damage(path, |bytes| *bytes = good);
 }
 
-#[test]
-fn random_bytes_as_slots_never_keep_a_log_from_opening() {
-    let mut random = Random::new(3);
-    for case in 0..500 {
-        let disk = FaultyDisk::new(case);
-        drop(Log::open(Arc::new(disk.clone()), dir(), "log").unwrap());
-        disk.damage(&dir().join("log.1"), |bytes| {
+/// What chance may make of a slot: garbage, zeros, or a slot cut, mixed up, or with bytes changed.
+fn mangle(random: &mut Random, bytes: &mut Vec<u8>) {
+    let length = bytes.len() as u64;
+    match random.below(5) {
+        0 => {
             bytes.resize(random.below(400) as usize, 0);
             bytes.iter_mut().for_each(|byte| *byte = random.next_u64() as u8);
-        });
-        let (mut log, recovered) = Log::open(Arc::new(disk.clone()), dir(), "log").expect("opens");
-        assert!(recovered.report.unreadable);
-        log.append(b"goes on");
-        log.commit().unwrap();
-        let (_, recovered) = Log::open(Arc::new(disk), dir(), "log").unwrap();
-        assert_eq!(recovered.records, [b"goes on".to_vec()]);
+        }
+        1 => bytes.fill(0),
+        2 => bytes.truncate(random.below(length + 1) as usize),
+        3 => {
+            let (from, to) = (random.below(length), random.below(length));
+            let moved = bytes[from.min(to) as usize..from.max(to) as usize].to_vec();
+            let at = random.below(length) as usize;
+            bytes.splice(at..at, moved);
+        }
+        _ => {
+            for _ in 0..random.below(9) {
+                let at = random.below(length) as usize;
+                bytes[at] = random.next_u64() as u8;
+            }
+        }
     }
+}
+
+#[test]
+fn whatever_became_of_the_slots_a_log_opens_and_goes_on() {
+    for case in 0..2_000 {
+        let mut random = Random::new(case);
+        let disk = FaultyDisk::new(case);
+        let mut model = Model::default();
+        live(&disk, &mut model);
+        let mut log = reopen(&disk, &mut model, case);
+        for number in [12, 13] {
+            log.append(&payload(number));
+            log.commit().unwrap();
+            model.appended.push(number);
+        }
+        for slot in ["log.0", "log.1"] {
+            if random.one_in(2) {
+                disk.damage(&dir().join(slot), |bytes| mangle(&mut random, bytes));
+            }
+        }
+        let (mut log, recovered) = Log::open(Arc::new(disk.clone()), dir(), "log").expect("opens");
+        let mut found = numbers(&recovered);
+        assert!(found.iter().all(|number| model.appended.contains(number)), "case {case}: {found:?}");
+        let told = recovered.report.is_suspect() || recovered.report.torn_bytes > 0;
+        // A file that was cut between two records looks like one that never held more.
+        assert!(told || model.appended.starts_with(&found), "case {case}: {found:?}");
+        log.append(&payload(100));
+        log.commit().unwrap();
+        found.push(100);
+        drop(log);
+        disk.crash();
+        let (_, recovered) = Log::open(Arc::new(disk), dir(), "log").unwrap();
+        assert_eq!(numbers(&recovered), found, "case {case}");
+    }
+}
+
+#[test]
+fn the_older_slot_stands_in_for_an_unusable_newer_one() {
+    let newest_in_slot_0 = || {
+        let disk = FaultyDisk::new(1);
+        let (mut log, _) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+        log.append(&payload(0));
+        log.commit().unwrap();
+        log.snapshot(&snapshot(&[0, 1])).unwrap();
+        disk
+    };
+    let open = |disk: &FaultyDisk| Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    let newest = dir().join("log.0");
+
+    let disk = newest_in_slot_0();
+    assert_eq!(open(&disk).1, Recovered { snapshot: Some(snapshot(&[0, 1])), ..Recovered::default() });
+
+    disk.damage(&newest, |bytes| bytes[30] ^= 1);
+    let (mut log, recovered) = open(&disk);
+    assert_eq!(numbers(&recovered), [0]);
+    assert!(recovered.report.from_older_slot && recovered.report.set_aside.len() == 1);
+    log.snapshot(&snapshot(&[0])).unwrap();
+    assert!(!open(&disk).1.report.is_suspect(), "the snapshot took the place of the damaged slot");
+
+    // Not told of the first snapshot's slot: without it the log looks like one that had none yet.
+    let disk = FaultyDisk::new(1);
+    live(&disk, &mut Model::default());
+    disk.unlink(&newest).unwrap();
+    assert!(open(&disk).1.report.from_older_slot, "a slot that vanished is no fresh start");
+}
+
+/// A bad sector may be read tomorrow; a log begun anew in its place would end that.
+#[test]
+fn a_slot_that_cannot_be_read_now_is_not_taken_for_a_missing_one() {
+    let disk = FaultyDisk::new(1);
+    let mut model = Model::default();
+    live(&disk, &mut model);
+    let files = disk.files();
+    disk.make_unreadable(&dir().join("log.0"));
+    assert!(Log::open(Arc::new(disk.clone()), dir(), "log").is_err());
+    assert_eq!(disk.files(), files);
+    disk.crash();
+    reopen(&disk, &mut model, 1);
 }
 
 #[test]
