@@ -392,3 +392,18 @@ fn damage_is_told_at_each_start_until_a_snapshot_is_written() {
     // The damaged slot is the older one now: nothing depends on it.
     assert!(!open().1.report.is_suspect());
 }
+
+#[test]
+fn a_torn_tail_is_cut_for_good() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new(seed);
+        let mut model = Model::default();
+        live(&disk, &mut model);
+        disk.damage(&dir().join("log.0"), |bytes| bytes.extend([7; 700]));
+        let open = || Log::open(Arc::new(disk.clone()), dir(), "log").unwrap().1;
+        assert_eq!(open().report.torn_bytes, 700);
+        disk.crash();
+        let recovered = open();
+        assert_eq!((numbers(&recovered), recovered.report.torn_bytes), (model.appended, 0), "seed {seed}");
+    }
+}

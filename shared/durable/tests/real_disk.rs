@@ -55,7 +55,7 @@ fn errors_of_open_files_name_the_file_and_keep_their_kind() {
 #[test]
 fn a_full_disk_is_named_with_the_file_that_met_it() {
     // /dev/full takes no byte.
-    let Ok(file) = RealDisk.open(Path::new("/dev/full")) else { return };
+    let file = RealDisk.open(Path::new("/dev/full")).unwrap();
     let error = file.append(&[b"x"]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StorageFull);
     assert!(error.to_string().contains("/dev/full"), "{error}");
@@ -104,5 +104,43 @@ fn a_replaced_file_is_the_old_or_the_new_one_after_a_crash_at_any_operation() {
             let found = disk.read(path).unwrap();
             assert!(found == new || !done && found == old, "operation {at}, seed {seed}");
         }
+    }
+}
+
+/// Device and process files know no fsync and say so: an `Ok` here would mean that the kernel was not asked.
+#[test]
+fn syncs_ask_the_kernel_and_pass_its_answer_on() {
+    let device = Path::new("/dev/full");
+    assert!(RealDisk.open(device).unwrap().sync().is_err());
+    assert!(RealDisk.rewrite(device, 0, 0).is_err());
+    assert!(RealDisk.sync_dir(Path::new("/proc/self")).is_err());
+}
+
+/// A folder whose name is not on the disk takes all that is in it along. Only the system calls show it.
+#[test]
+fn each_new_folder_is_synced_into_its_parent() {
+    const MAKE: &str = "LOGFERRY_TEST_MAKE_FOLDERS";
+    if let Some(dir) = std::env::var_os(MAKE) {
+        return RealDisk.create_dir_all(Path::new(&dir)).unwrap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace");
+    let run = std::process::Command::new("strace")
+        .args(["-f", "-y", "-e", "trace=fsync", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "each_new_folder_is_synced_into_its_parent"])
+        .env(MAKE, dir.path().join("a/b/c"))
+        .output();
+    match run {
+        Err(error) if error.kind() == ErrorKind::NotFound => return println!("SKIPPED: no strace here"),
+        run => assert!(run.unwrap().status.success()),
+    }
+    assert!(dir.path().join("a/b/c").is_dir());
+    let trace = std::fs::read_to_string(trace).unwrap();
+    for parent in ["", "/a", "/a/b"] {
+        let synced = format!("<{}{parent}>)", dir.path().canonicalize().unwrap().display());
+        let calls = trace.lines().filter(|line| line.contains(&synced) && line.ends_with("= 0"));
+        assert_eq!(calls.count(), 1, "fsyncs of {synced} in:\n{trace}");
     }
 }
