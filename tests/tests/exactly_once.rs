@@ -111,6 +111,10 @@ fn acknowledged_lines_survive_the_deletion_of_their_file_while_the_outputter_is_
     relay.tailer.start_and_wait();
     let written = vec![logferry_tests::lines::many_lines(4, 20_000)];
     std::fs::write(&relay.log_files[0], &written[0]).expect("log file");
+    // Without lag, and not because the tailer has not looked at the file yet.
+    wait_until("all lines are read", Duration::from_secs(60), || {
+        relay.tailer.figure("lines_total") == 20_000
+    });
     relay.wait_acknowledged(Duration::from_secs(60));
     std::fs::remove_file(&relay.log_files[0]).expect("delete the log file");
     relay.tailer.kill();
