@@ -134,13 +134,12 @@ pub fn parse_head(head: [u8; HEAD_BYTES], pack_bytes_max: usize) -> Result<(u8, 
 
 /// A whole frame but PACK.
 pub fn encode(frame: &Frame) -> Bytes {
-    let json = |value: &dyn erased::Json| value.to_json();
     let (kind, payload) = match frame {
-        Frame::Hello(hello) => (KIND_HELLO, json(hello)),
+        Frame::Hello(hello) => (KIND_HELLO, to_json(hello)),
         Frame::Ack(sequence, answer) => (KIND_ACK, encode_ack(*sequence, answer)),
         Frame::Ping(number) => (KIND_PING, number.to_le_bytes().to_vec()),
         Frame::Pong(number) => (KIND_PONG, number.to_le_bytes().to_vec()),
-        Frame::Bye(reason) => (KIND_BYE, json(&ByeBody { reason: reason.clone() })),
+        Frame::Bye(reason) => (KIND_BYE, to_json(&ByeBody { reason: reason.clone() })),
         Frame::Skipped => (0x80, Vec::new()),
     };
     let mut bytes = BytesMut::with_capacity(HEAD_BYTES + payload.len());
@@ -149,17 +148,9 @@ pub fn encode(frame: &Frame) -> Bytes {
     bytes.freeze()
 }
 
-mod erased {
-    /// Serialisable to JSON without naming the type.
-    pub(super) trait Json {
-        fn to_json(&self) -> Vec<u8>;
-    }
-    impl<T: serde::Serialize> Json for T {
-        fn to_json(&self) -> Vec<u8> {
-            // Plain structs of strings and numbers always have a JSON form.
-            serde_json::to_vec(self).unwrap_or_default()
-        }
-    }
+fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Plain structs of strings and numbers always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -178,13 +169,12 @@ struct RejectedBody {
 }
 
 fn encode_ack(sequence: u64, answer: &Answer) -> Vec<u8> {
-    use erased::Json;
     let (status, body) = match answer {
         Answer::Ok => (0, Vec::new()),
         Answer::Duplicate => (1, Vec::new()),
-        Answer::Busy { retry_ms } => (2, BusyBody { retry_ms: *retry_ms }.to_json()),
-        Answer::Rejected { reason } => (3, RejectedBody { reason: reason.clone() }.to_json()),
-        Answer::Conflict(remembered) => (4, remembered.to_json()),
+        Answer::Busy { retry_ms } => (2, to_json(&BusyBody { retry_ms: *retry_ms })),
+        Answer::Rejected { reason } => (3, to_json(&RejectedBody { reason: reason.clone() })),
+        Answer::Conflict(remembered) => (4, to_json(remembered)),
     };
     let mut payload = Vec::with_capacity(9 + body.len());
     payload.extend_from_slice(&sequence.to_le_bytes());
