@@ -1,6 +1,7 @@
 //! The [`Disk`] trait and the machine's file system behind it.
 
 use std::fs::{File, FileType, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,10 @@ pub trait DiskFile: Send + Sync {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Cuts back (or grows with zeros) to `len` bytes.
+    /// Sets blocks aside for the next `bytes` behind the end; length and content stay. A disk that runs full says so here, before
+    /// anything was written or promised. Does nothing where the file system cannot do it.
+    fn reserve(&self, bytes: u64) -> io::Result<()>;
+    /// Cuts back (or grows with zeros) to `len` bytes, and gives up what was reserved beyond.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// fdatasync: bytes and length are on the disk when it returns `Ok`. After an error the descriptor is not to be
     /// trusted again: Linux has marked the pages clean, so a later success means nothing.
@@ -46,6 +50,11 @@ pub trait Disk: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Names of the folders in a folder, sorted; empty when there is no such folder. Symbolic links are not followed.
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Bytes that files in `dir` may still take.
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// A number that no file of this disk has got before (by chance one time in four thousand million). Part of the checksums in a
+    /// file, it keeps stale bytes of another one, in blocks that are used again, from checking out.
+    fn salt(&self) -> u32;
 }
 
 /// Bytes that [`Disk::rewrite`] holds at a time.
@@ -99,6 +108,20 @@ impl DiskFile for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         self.file.metadata().map(|meta| meta.len()).map_err(context("look at", &self.path))
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        use rustix::io::Errno;
+        let end = self.len()?;
+        loop {
+            match fallocate(&self.file, FallocateFlags::KEEP_SIZE, end, bytes) {
+                Err(Errno::INTR) => {}
+                // Not every file system can: space is then taken when bytes are written, as without this.
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
+                Err(error) => return Err(context("reserve room in", &self.path)(error.into())),
+            }
+        }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -169,6 +192,17 @@ impl Disk for RealDisk {
 
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
         list_kind(dir, |kind| kind.is_dir())
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let found =
+            rustix::fs::statvfs(dir).map_err(|error| context("ask for the room in", dir)(error.into()))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn salt(&self) -> u32 {
+        // The standard library seeds each hasher from the system's random numbers.
+        RandomState::new().build_hasher().finish() as u32
     }
 }
 

@@ -119,6 +119,8 @@ pub struct Counts {
     pub dir_syncs: u64,
     /// Operations that change something, in all.
     pub changes: u64,
+    /// Bytes that were read from files.
+    pub read_bytes: u64,
 }
 
 struct Inner {
@@ -132,6 +134,8 @@ struct Inner {
     counts: Counts,
     epoch: u64,
     random: Random,
+    /// Apart from `random`, so that what is written does not depend on the faults.
+    salts: Random,
 }
 
 /// The faulty disk. Clones are handles to the same disk. Folders need not be made.
@@ -152,6 +156,7 @@ impl FaultyDisk {
             counts: Counts::default(),
             epoch: 0,
             random: Random::new(seed),
+            salts: Random::new(!seed),
         })))
     }
 
@@ -222,6 +227,10 @@ impl Inner {
             return Err(io::Error::other(format!("{}: input/output error on read", path.display())));
         }
         Ok(())
+    }
+
+    fn room(&self) -> u64 {
+        self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
     }
 
     fn used(&self) -> u64 {
@@ -331,12 +340,10 @@ impl DiskFile for FaultyFile {
         inner.changing()?;
         let mut bytes = parts.concat();
         let mut result = Ok(());
-        if let Some(capacity) = inner.faults.capacity {
-            let room = usize::try_from(capacity.saturating_sub(inner.used())).unwrap_or(usize::MAX);
-            if room < bytes.len() {
-                bytes.truncate(room);
-                result = Err(ErrorKind::StorageFull.into());
-            }
+        let room = usize::try_from(inner.room()).unwrap_or(usize::MAX);
+        if room < bytes.len() {
+            bytes.truncate(room);
+            result = Err(ErrorKind::StorageFull.into());
         }
         if due(&mut inner.faults.fail_append_in) {
             let part = inner.random.below(bytes.len() as u64 + 1) as usize;
@@ -349,7 +356,8 @@ impl DiskFile for FaultyFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let inner = self.inner()?;
+        let mut inner = self.inner()?;
+        inner.counts.read_bytes += buf.len() as u64;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buf.len());
         buf.copy_from_slice(inner.nodes[self.node].data.get(start..end).ok_or(ErrorKind::UnexpectedEof)?);
@@ -358,6 +366,11 @@ impl DiskFile for FaultyFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.inner()?.nodes[self.node].data.len() as u64)
+    }
+
+    fn reserve(&self, bytes: u64) -> io::Result<()> {
+        let inner = self.inner()?;
+        if inner.room() < bytes { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -406,9 +419,11 @@ impl Disk for FaultyDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let inner = self.inner();
+        let mut inner = self.inner();
         inner.readable(path)?;
-        Ok(inner.nodes[inner.find(path)?].data.clone())
+        let data = inner.nodes[inner.find(path)?].data.clone();
+        inner.counts.read_bytes += data.len() as u64;
+        Ok(data)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -472,5 +487,15 @@ impl Disk for FaultyDisk {
         let names: BTreeSet<String> =
             nested.filter_map(|path| path.iter().next()?.to_str().map(str::to_owned)).collect();
         Ok(names.into_iter().collect())
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        let inner = self.inner();
+        inner.alive()?;
+        Ok(inner.room())
+    }
+
+    fn salt(&self) -> u32 {
+        self.inner().salts.next_u64() as u32
     }
 }

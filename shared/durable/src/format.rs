@@ -1,10 +1,10 @@
-//! Bytes of a log slot, version 1. All integers little-endian.
+//! Bytes of a log slot, version 2. All integers little-endian.
 //!
 //! | part | field | bytes | meaning |
 //! |---|---|---|---|
-//! | head | magic | 8 | `LFLOG`, 0, 0, version 1 |
+//! | head | magic | 8 | `LFLOG`, 0, 0, version 2 |
 //! |      | generation | 8 | grows by one with each snapshot; the newest good slot wins |
-//! |      | salt | 4 | differs between generations, so that stale bytes of a slot's former file never check out |
+//! |      | salt | 4 | differs between files, so that stale bytes of another one never check out |
 //! |      | crc | 4 | crc32c of the 20 bytes before it |
 //! | record | length | 4 | of the payload, at most [`RECORD_BYTES_MAX`] |
 //! |        | kind | 1 | 1 start, 2 snapshot, 3 record |
@@ -15,12 +15,15 @@
 //!
 //! The first record of a slot is a start or a snapshot, the others are records. A bad record is damage if a later one
 //! says that it was synced; otherwise it is the trace of a crash, and the log ends before it.
+//!
+//! Version 1 is the same, but its salt is the crc32c of the generation. It is read and appended to; new slots are of version 2.
 
 /// Largest payload of a record, in bytes.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
 pub(crate) const HEAD_BYTES: usize = 24;
 pub(crate) const RECORD_HEAD_BYTES: usize = 25;
-const MAGIC: [u8; 8] = *b"LFLOG\0\0\x01";
+const MAGIC: [u8; 8] = *b"LFLOG\0\0\x02";
+const MAGIC_1: [u8; 8] = *b"LFLOG\0\0\x01";
 /// Records further ahead than this are no continuation of the log.
 const SEQUENCE_JUMP_MAX: u64 = 1 << 24;
 
@@ -37,18 +40,26 @@ impl Kind {
     }
 }
 
-pub(crate) fn salt_of(generation: u64) -> u32 {
-    crc32c::crc32c(&generation.to_le_bytes())
-}
-
-pub(crate) fn head(generation: u64) -> [u8; HEAD_BYTES] {
+pub(crate) fn head(generation: u64, salt: u32) -> [u8; HEAD_BYTES] {
     let mut bytes = [0; HEAD_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..16].copy_from_slice(&generation.to_le_bytes());
-    bytes[16..20].copy_from_slice(&salt_of(generation).to_le_bytes());
+    bytes[16..20].copy_from_slice(&salt.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..20]);
     bytes[20..].copy_from_slice(&crc.to_le_bytes());
     bytes
+}
+
+/// Generation and salt, if the head is good.
+fn parse_head(bytes: &[u8]) -> Option<(u64, u32)> {
+    let bytes: &[u8; HEAD_BYTES] = bytes.get(..HEAD_BYTES)?.try_into().ok()?;
+    let (generation, salt) = (integer(&bytes[8..16]), integer(&bytes[16..20]) as u32);
+    let known = match &bytes[..8] {
+        magic if magic == MAGIC => true,
+        magic if magic == MAGIC_1 => salt == crc32c::crc32c(&generation.to_le_bytes()),
+        _ => false,
+    };
+    (known && integer(&bytes[20..]) == u64::from(crc32c::crc32c(&bytes[..20]))).then_some((generation, salt))
 }
 
 fn record_crc(salt: u32, head: &[u8], payload: &[u8]) -> u32 {
@@ -57,7 +68,7 @@ fn record_crc(salt: u32, head: &[u8], payload: &[u8]) -> u32 {
 }
 
 pub(crate) fn record_head(
-    generation: u64,
+    salt: u32,
     kind: Kind,
     sequence: u64,
     synced: u64,
@@ -68,7 +79,7 @@ pub(crate) fn record_head(
     bytes[4] = kind as u8;
     bytes[5..13].copy_from_slice(&sequence.to_le_bytes());
     bytes[13..21].copy_from_slice(&synced.to_le_bytes());
-    let crc = record_crc(salt_of(generation), &bytes[..21], payload);
+    let crc = record_crc(salt, &bytes[..21], payload);
     bytes[21..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
@@ -82,6 +93,7 @@ fn integer(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) generation: u64,
+    pub(crate) salt: u32,
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) records: Vec<Vec<u8>>,
     pub(crate) sequence_next: u64,
@@ -120,12 +132,7 @@ fn record_at(bytes: &[u8], salt: u32, sequence_min: u64) -> Option<Record<'_>> {
 
 /// Reads a slot; `None` when its head or first record is no good, so that nothing in it can be used.
 pub(crate) fn parse(bytes: &[u8]) -> Option<Slot> {
-    let head_bytes = bytes.get(..HEAD_BYTES)?;
-    let generation = integer(&head_bytes[8..16]);
-    if head_bytes != head(generation) {
-        return None;
-    }
-    let salt = salt_of(generation);
+    let (generation, salt) = parse_head(bytes)?;
     let first = record_at(&bytes[HEAD_BYTES..], salt, 0).filter(|first| first.sequence == 0)?;
     let snapshot = match first.kind {
         Kind::Start => None,
@@ -135,6 +142,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Slot> {
     let mut at = HEAD_BYTES + RECORD_HEAD_BYTES + first.payload.len();
     let mut slot = Slot {
         generation,
+        salt,
         snapshot,
         records: Vec::new(),
         sequence_next: 1,
@@ -177,11 +185,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn version_1_bytes_are_pinned() {
+    fn version_2_bytes_are_pinned() {
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex(&head(7)), "4c464c4f4700000107000000000000008eb771766c15f2f7");
-        let record = record_head(7, Kind::Record, 5, 4, b"payload");
-        assert_eq!(hex(&record), "070000000305000000000000000400000000000000d3eddd9b");
+        assert_eq!(hex(&head(7, 0x0a0b_0c0d)), "4c464c4f4700000207000000000000000d0c0b0aa2ae6b67");
+        let record = record_head(0x0a0b_0c0d, Kind::Record, 5, 4, b"payload");
+        assert_eq!(hex(&record), "07000000030500000000000000040000000000000070d00583");
     }
 
     #[test]
@@ -204,13 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn records_of_another_file_of_the_same_generation_do_not_check_out() {
+        let slot_bytes = |salt: u32| {
+            let mut bytes = head(1, salt).to_vec();
+            for (sequence, kind) in [Kind::Start, Kind::Record, Kind::Record].into_iter().enumerate() {
+                bytes.extend(record_head(salt, kind, sequence as u64, 0, b"same"));
+                bytes.extend(b"same");
+            }
+            bytes
+        };
+        let record_bytes = RECORD_HEAD_BYTES + 4;
+        let (mut bytes, stale) = (slot_bytes(5), slot_bytes(6));
+        let last = bytes.len() - record_bytes;
+        bytes[last..].copy_from_slice(&stale[last..]);
+        let slot = parse(&bytes).expect("a usable slot");
+        assert_eq!((slot.records.len(), slot.torn_bytes), (1, record_bytes as u64));
+    }
+
+    #[test]
     fn a_damaged_record_is_passed_over_and_counted() {
-        let mut bytes = head(1).to_vec();
+        let mut bytes = head(1, 9).to_vec();
         let mut starts = Vec::new();
         for (sequence, payload) in [&b""[..], b"one", b"two", b"three"].into_iter().enumerate() {
             starts.push(bytes.len());
             let kind = if sequence == 0 { Kind::Start } else { Kind::Record };
-            bytes.extend(record_head(1, kind, sequence as u64, sequence as u64, payload));
+            bytes.extend(record_head(9, kind, sequence as u64, sequence as u64, payload));
             bytes.extend(payload);
         }
         for byte in starts[2]..starts[3] {

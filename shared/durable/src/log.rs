@@ -55,6 +55,7 @@ pub struct Log {
     name: String,
     file: Box<dyn DiskFile>,
     generation: u64,
+    salt: u32,
     sequence_next: u64,
     /// Records below this sequence are on the disk.
     synced_next: u64,
@@ -115,8 +116,9 @@ impl Log {
         report: RecoveryReport,
     ) -> io::Result<(Log, Recovered)> {
         let generation = 1;
-        let file = write_slot(&*disk, dir, name, generation, Kind::Start, &[])?;
-        let mut log = Log::over(disk, dir, name, file, generation);
+        let salt = disk.salt();
+        let file = write_slot(&*disk, dir, name, (generation, salt), Kind::Start, &[])?;
+        let mut log = Log::over(disk, dir, name, file, (generation, salt));
         log.damaged = report.is_suspect();
         Ok((log, Recovered { report, ..Recovered::default() }))
     }
@@ -131,7 +133,7 @@ impl Log {
         let path = slot_path(dir, name, slot.generation % 2);
         let file = disk.open(&path)?;
         let secured = secure(&*disk, &path, &*file, &slot);
-        let mut log = Log::over(disk, dir, name, file, slot.generation);
+        let mut log = Log::over(disk, dir, name, file, (slot.generation, slot.salt));
         // A disk that takes no more writes must not keep the state from being read: the owner's snapshot heals it.
         log.poisoned = secured.is_err();
         log.damaged = report.is_suspect();
@@ -142,13 +144,20 @@ impl Log {
         Ok((log, Recovered { snapshot: slot.snapshot, records: slot.records, report }))
     }
 
-    fn over(disk: Arc<dyn Disk>, dir: &Path, name: &str, file: Box<dyn DiskFile>, generation: u64) -> Log {
+    fn over(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        name: &str,
+        file: Box<dyn DiskFile>,
+        (generation, salt): (u64, u32),
+    ) -> Log {
         Log {
             disk,
             dir: dir.to_owned(),
             name: name.to_owned(),
             file,
             generation,
+            salt,
             sequence_next: 1,
             synced_next: 1,
             buffer: Vec::new(),
@@ -169,7 +178,7 @@ impl Log {
             self.name
         );
         let head =
-            format::record_head(self.generation, Kind::Record, self.sequence_next, self.synced_next, payload);
+            format::record_head(self.salt, Kind::Record, self.sequence_next, self.synced_next, payload);
         self.sequence_next += 1;
         self.buffer.extend_from_slice(&head);
         self.buffer.extend_from_slice(payload);
@@ -220,11 +229,13 @@ impl Log {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let generation = self.generation + 1;
-        let file = write_slot(&*self.disk, &self.dir, &self.name, generation, Kind::Snapshot, payload);
+        let salt = self.disk.salt();
+        let file =
+            write_slot(&*self.disk, &self.dir, &self.name, (generation, salt), Kind::Snapshot, payload);
         // Had the rename come through but not its fsync, later records must not go to the older slot.
         self.poisoned = self.poisoned || file.is_err();
         let disk = self.disk.clone();
-        *self = Log::over(disk, &self.dir.clone(), &self.name.clone(), file?, generation);
+        *self = Log::over(disk, &self.dir.clone(), &self.name.clone(), file?, (generation, salt));
         self.snapshot_bytes = payload.len() as u64;
         Ok(())
     }
@@ -263,12 +274,12 @@ fn write_slot(
     disk: &dyn Disk,
     dir: &Path,
     name: &str,
-    generation: u64,
+    (generation, salt): (u64, u32),
     kind: Kind,
     payload: &[u8],
 ) -> io::Result<Box<dyn DiskFile>> {
-    let head = format::head(generation);
-    let record = format::record_head(generation, kind, 0, 0, payload);
+    let head = format::head(generation, salt);
+    let record = format::record_head(salt, kind, 0, 0, payload);
     replace_with(disk, &slot_path(dir, name, generation % 2), &[&head, &record, payload])
 }
 
