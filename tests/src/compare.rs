@@ -1,20 +1,28 @@
 //! Compares what was written with what arrived, and says what kind of difference there is.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All of an output folder's `log_data/` files for `host` and `source`, one hour after another.
 pub fn stored(output: &Path, source: &str, host: &str) -> Vec<u8> {
+    files(output, source, host).iter().flat_map(|path| std::fs::read(path).unwrap_or_default()).collect()
+}
+
+/// How many bytes [`stored`] would give.
+pub fn stored_len(output: &Path, source: &str, host: &str) -> u64 {
+    let length = |path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    files(output, source, host).iter().map(length).sum()
+}
+
+fn files(output: &Path, source: &str, host: &str) -> Vec<PathBuf> {
     let folder = output.join("log_data").join(source);
-    let mut names: Vec<_> = std::fs::read_dir(&folder)
-        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.file_name()).collect())
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map(|entries| entries.filter_map(Result::ok).map(|entry| entry.path()).collect())
         .unwrap_or_default();
-    names.sort();
-    names
-        .iter()
-        .filter(|name| name.to_string_lossy().starts_with(&format!("{host}_")))
-        .flat_map(|name| std::fs::read(folder.join(name)).unwrap_or_default())
-        .collect()
+    let prefix = format!("{host}_");
+    paths.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)));
+    paths.sort();
+    paths
 }
 
 /// Panics unless both are the same bytes; the message counts lines lost, doubled, foreign and torn.

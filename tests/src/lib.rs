@@ -2,7 +2,7 @@
 //! every shape ([`LineWriter`]), a proxy that spoils connections ([`chaos::Proxy`]), and the comparison of what was written with
 //! what arrived ([`compare`]). The promises themselves are tested in `tests/tests/`, a file for each.
 //!
-//! The folder of a failed test is kept and its path printed; the seed is printed at the start of every test.
+//! The folder of a failed test is kept and its path printed; the command that replays the test is printed last ([`trial!`]).
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a test talks to who runs it
 
@@ -10,27 +10,24 @@ pub mod chaos;
 pub mod compare;
 pub mod lines;
 pub mod mounts;
+pub mod ports;
 pub mod program;
 pub mod relay;
+pub mod short_run;
+pub mod strace;
 
 pub use compare::assert_identical;
-pub use lines::LineWriter;
+pub use lines::{LineWriter, append};
+pub use logferry_trial::{Trial, long_run, skipped, trial};
 pub use program::{Program, wait_until};
 pub use relay::{Relay, RelayOptions};
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Seed of this run: `LOGFERRY_TEST_SEED` or the given default. Printed, so that a failure can be replayed.
-pub fn seed(test: &str, default: u64) -> u64 {
-    let seed = std::env::var("LOGFERRY_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    println!("{test}: replay with LOGFERRY_TEST_SEED={seed} cargo test -p logferry-tests {test}");
-    seed
-}
-
-/// Whether the long versions were asked for (`scripts/test --all`).
-pub fn long_run() -> bool {
-    std::env::var_os("LOGFERRY_TEST_LONG").is_some()
-}
+/// How long a test waits for what must come. On a busy machine of two cores everything takes long, so no test is to give up early:
+/// a limit only ends a test that would never end.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A folder for one test: removed when the test passes, kept (and named) when it fails.
 pub struct Workdir(PathBuf);

@@ -105,3 +105,9 @@ pub fn many_lines(seed: u64, count: u64) -> Vec<u8> {
     (0..count).for_each(|number| push_line(&mut random, number, &mut bytes));
     bytes
 }
+
+/// Appends bytes to a log file.
+pub fn append(path: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new().append(true).open(path).expect("log file");
+    file.write_all(bytes).expect("append to the log file");
+}

@@ -13,12 +13,6 @@ fn run(program: &str, arguments: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Says loudly that a test could not do its work on this machine.
-pub fn skipped(test: &str, why: &str) {
-    println!("SKIPPED {test}: {why}");
-    eprintln!("SKIPPED {test}: {why}");
-}
-
 /// A mounted file system, unmounted when dropped.
 pub struct Mounted {
     folder: PathBuf,

@@ -1,17 +1,18 @@
 //! One real program as a process: start, kill, stop, ask for its status, watch its memory.
 
+use crate::PATIENCE;
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Waits for a condition; panics with `what` after `limit`.
+/// Waits for a condition; panics with `what` after [`PATIENCE`].
 #[track_caller]
-pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !condition() {
-        assert!(begin.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        assert!(begin.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -96,12 +97,7 @@ impl Program {
             if let Some(status) = self.exited() {
                 panic!("{} ended at once with {status}:\n{}", self.name, self.log_text());
             }
-            assert!(
-                begin.elapsed() < Duration::from_secs(20),
-                "{} does not answer:\n{}",
-                self.name,
-                self.log_text()
-            );
+            assert!(begin.elapsed() < PATIENCE, "{} does not answer:\n{}", self.name, self.log_text());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -143,7 +139,7 @@ impl Program {
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         let mut status = None;
-        wait_until("a graceful stop", Duration::from_secs(15), || {
+        wait_until("a graceful stop", || {
             status = self.exited();
             status.is_some()
         });
@@ -158,7 +154,7 @@ impl Program {
 
     fn get(&self, path: &str) -> Option<String> {
         let agent: ureq::Agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(5)))
+            .timeout_global(Some(Duration::from_secs(30)))
             .http_status_as_error(false)
             .build()
             .into();

@@ -15,7 +15,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(30);
 const MIB: u64 = 1 << 20;
 
 /// Address in a program's configuration, behind `[listen]`.
@@ -146,7 +145,7 @@ fn bad_packs_are_refused_and_nothing_is_written_outside() {
             );
             let counted =
                 || program.counter("logferry_link_refused_total", &format!("reason=\"{reason}\"")) >= 1.0;
-            wait_until(&format!("{reason} is counted"), LIMIT, counted);
+            wait_until(&format!("{reason} is counted"), counted);
         }
         assert_rejected(&addr, &pack_of("{\"Route\":[]}", b""), "no route");
         assert_rejected(&addr, &pack_of("not json", b""), "not json");
@@ -171,7 +170,7 @@ fn bad_packs_are_refused_and_nothing_is_written_outside() {
 
     let written = many_lines(80, 2_000);
     std::fs::write(&relay.log_files[0], &written).expect("log file");
-    relay.wait_identical(&[written], LIMIT);
+    relay.wait_identical(&[written]);
     let stored: Vec<String> = tree(&relay.output);
     assert!(stored.iter().all(|path| !path.contains("stranger")), "{stored:?}");
     let after = tree(relay.dir.path()).len() - stored.len();
@@ -209,9 +208,9 @@ fn random_bytes_idle_and_slow_connections_leave_good_clients_alone() {
     for byte in bytes.iter().take(60) {
         slow.iter_mut().for_each(|stream| drop(stream.write_all(&[*byte])));
     }
-    relay.wait_identical(&[written], LIMIT);
+    relay.wait_identical(&[written]);
     for program in [&relay.collectors[0], &relay.outputter] {
-        wait_until("strangers are refused", LIMIT, || {
+        wait_until("strangers are refused", || {
             program.counter("logferry_link_refused_total", "not_v2") > 0.0
         });
         assert!(program.memory_peak() < 64 * MIB, "{}: {} MiB", program.name, program.memory_peak() / MIB);

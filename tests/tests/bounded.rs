@@ -5,7 +5,6 @@
 use logferry_tests::lines::many_lines;
 use logferry_tests::{Relay, RelayOptions, wait_until};
 use std::io::{Seek, SeekFrom, Write};
-use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -22,12 +21,12 @@ fn with_the_spool_at_its_cap_memory_stays_small_and_all_resumes() {
     std::fs::write(&relay.log_files[0], &written).expect("log file");
     relay.collectors[0].start_and_wait();
     relay.tailer.start_and_wait();
-    wait_until("the spool is full", Duration::from_secs(60), || {
+    wait_until("the spool is full", || {
         relay.collectors[0].status().is_some_and(|status| status["problems"].to_string().contains("spool"))
     });
     assert!(relay.tailer.figure("lag_bytes") > 0);
     relay.outputter.start_and_wait();
-    relay.wait_identical(&[written], Duration::from_secs(120));
+    relay.wait_identical(&[written]);
     for program in [&relay.tailer, &relay.collectors[0]] {
         let peak = program.memory_peak() / MIB;
         assert!(peak < 64, "{} used {peak} MiB", program.name);
@@ -42,7 +41,7 @@ fn a_line_of_one_gibibyte_does_not_grow_the_tailer() {
     log.seek(SeekFrom::Start(1024 * MIB)).expect("seek");
     log.write_all(b"\nthe next line is intact\n").expect("write");
     relay.start();
-    relay.wait_acknowledged(Duration::from_secs(120));
+    relay.wait_acknowledged();
     let peak = relay.tailer.memory_peak() / MIB;
     assert!(peak < 64, "the tailer used {peak} MiB");
     let stored = relay.stored(0);

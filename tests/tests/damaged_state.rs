@@ -3,26 +3,17 @@
 #![allow(clippy::print_stdout)] // a test talks to who runs it
 
 use logferry_tests::lines::many_lines;
-use logferry_tests::{Program, Relay, RelayOptions};
+use logferry_tests::{Program, Relay, RelayOptions, append};
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-const LIMIT: Duration = Duration::from_secs(60);
-
-fn append(path: &Path, bytes: &[u8]) {
-    let mut file = OpenOptions::new().append(true).open(path).expect("log file");
-    file.write_all(bytes).expect("append to the log file");
-}
 
 /// A relay that has shipped `bytes`, everything acknowledged.
 fn shipped(test: &str, bytes: &[u8]) -> Relay {
     let mut relay = Relay::new(test, &RelayOptions::default());
     relay.start();
     append(&relay.log_files[0], bytes);
-    relay.wait_identical(&[bytes.to_vec()], LIMIT);
-    relay.wait_acknowledged(LIMIT);
+    relay.wait_identical(&[bytes.to_vec()]);
+    relay.wait_acknowledged();
     relay
 }
 
@@ -36,7 +27,7 @@ fn a_deleted_tailer_state_ships_nothing_twice_and_loses_nothing() {
     append(&relay.log_files[0], &more);
     bytes.extend(more);
     relay.tailer.start_and_wait();
-    relay.wait_identical(&[bytes], LIMIT);
+    relay.wait_identical(&[bytes]);
 }
 
 #[test]
@@ -50,8 +41,8 @@ fn a_state_and_a_log_put_back_to_an_older_copy_lose_no_new_line() {
     let replaced = many_lines(13, 2_000);
     append(&relay.log_files[0], &replaced);
     let mut expected = [old.clone(), replaced].concat();
-    relay.wait_identical(&[expected.clone()], LIMIT);
-    relay.wait_acknowledged(LIMIT);
+    relay.wait_identical(&[expected.clone()]);
+    relay.wait_acknowledged();
     relay.tailer.stop();
 
     std::fs::remove_dir_all(&relay.tailer.var_dir).expect("delete the state");
@@ -62,7 +53,7 @@ fn a_state_and_a_log_put_back_to_an_older_copy_lose_no_new_line() {
     append(&relay.log_files[0], &other);
     expected.extend(other);
     relay.tailer.start_and_wait();
-    relay.wait_identical(&[expected], LIMIT);
+    relay.wait_identical(&[expected]);
     let log = relay.tailer.log_text();
     assert!(log.contains("a new generation begins"), "what happened is reported:\n{log}");
 }
@@ -124,8 +115,8 @@ fn survives_damage(test: &str, name: &str, choose: fn(&mut Relay) -> &mut Progra
         bytes.extend(more);
         relay.start();
         println!("{test}: {kind}");
-        relay.wait_identical(&[bytes.clone()], LIMIT);
-        relay.wait_acknowledged(LIMIT);
+        relay.wait_identical(&[bytes.clone()]);
+        relay.wait_acknowledged();
     }
 }
 

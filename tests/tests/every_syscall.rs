@@ -2,78 +2,52 @@
 
 #![allow(clippy::print_stdout)] // a test talks to who runs it
 
-use logferry_tests::lines::many_lines;
-use logferry_tests::{Program, Relay, RelayOptions, long_run, seed};
+use logferry_tests::short_run::{self, ROLES};
+use logferry_tests::strace::{self, CALLS};
+use logferry_tests::{long_run, trial};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use std::io::Write;
-use std::time::{Duration, Instant};
 
-const CALLS: [&str; 4] = [
-    "write,writev,pwrite64,pwritev,pwritev2",
-    "fsync,fdatasync",
-    "rename,renameat,renameat2",
-    "unlink,unlinkat,ftruncate",
-];
-/// A short run makes fewer of each of these calls than this.
-const CALLS_MAX: u64 = 60;
+/// Runs for each call of each program in the normal run.
+const RUNS_PER_CALL: u64 = 2;
 
-fn program(relay: &mut Relay, role: usize) -> &mut Program {
-    relay.programs().swap_remove(role)
+/// A program dies at its `at`-th call.
+struct Death {
+    role: usize,
+    call: String,
+    at: u64,
 }
 
-/// One short run with the outputter away at first (so that the collector spools); the chosen program dies at its `at`-th
-/// call. Returns whether it came so far.
-fn killed_at(role: usize, calls: &str, at: u64) -> bool {
-    let mut relay = Relay::new("syscall", &RelayOptions::default());
-    let chosen = program(&mut relay, role);
-    chosen.wrapper = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}"), "-e"]
-        .map(str::to_owned)
-        .to_vec();
-    chosen.wrapper.push(format!("inject={calls}:signal=KILL:when={at}"));
-    relay.collectors[0].start();
-    relay.tailer.start();
-    let written = many_lines(at, 1_500);
-    let mut log = std::fs::OpenOptions::new().append(true).open(&relay.log_files[0]).expect("log file");
-    for piece in written.chunks(written.len() / 4 + 1) {
-        log.write_all(piece).expect("append");
-        std::thread::sleep(Duration::from_millis(100)); // lets packs form between pieces
+/// Every death of a run, or some of each call: as many as the program makes in a run without faults.
+fn deaths(random: &mut StdRng) -> Vec<Death> {
+    let mut deaths = Vec::new();
+    for (role, name) in ROLES.iter().enumerate() {
+        let counts = strace::counts(&short_run::run(role, 1, &CALLS, None).trace);
+        println!("the {name} makes, in one thread at most: {counts:?}");
+        assert!(counts.contains_key("fdatasync"), "the {name} makes something durable");
+        for (call, count) in counts {
+            let chosen: Vec<u64> = match long_run() {
+                true => (1..=count).collect(),
+                false => (0..count.min(RUNS_PER_CALL)).map(|_| random.random_range(1..=count)).collect(),
+            };
+            deaths.extend(chosen.into_iter().map(|at| Death { role, call: call.clone(), at }));
+        }
     }
-    relay.outputter.start();
-    let (begin, mut died) = (Instant::now(), false);
-    while relay.stored(0) != written && begin.elapsed() < Duration::from_secs(30) && !died {
-        died = program(&mut relay, role).exited().is_some();
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    if died {
-        let chosen = program(&mut relay, role);
-        chosen.wrapper.clear();
-        chosen.start();
-    }
-    relay.wait_identical(&[written], Duration::from_secs(30));
-    died
+    deaths
 }
 
 #[test]
 fn output_is_identical_whichever_system_call_a_program_dies_at() {
-    let seed = seed("output_is_identical_whichever_system_call_a_program_dies_at", 60);
-    let mut random = StdRng::seed_from_u64(seed);
-    let cases: Vec<(usize, &str, u64)> = if long_run() {
-        let all = (0..3).flat_map(|role| CALLS.map(|calls| (role, calls)));
-        all.flat_map(|(role, calls)| (1..=CALLS_MAX).map(move |at| (role, calls, at))).collect()
-    } else {
-        (0..24)
-            .map(|number| {
-                (number % 3, *CALLS.choose(&mut random).expect("calls"), random.random_range(1..10))
-            })
-            .collect()
-    };
-    let mut died = 0;
-    for (role, calls, at) in &cases {
-        println!("program {role} dies at call {at} of {calls}");
-        died += u64::from(killed_at(*role, calls, *at));
+    let trial = trial!();
+    let seed = trial.seed(60);
+    let deaths = deaths(&mut StdRng::seed_from_u64(seed));
+    let mut reached = 0;
+    for Death { role, call, at } in &deaths {
+        println!("the {} dies at {call} number {at}", ROLES[*role]);
+        let inject = format!("{call}:signal=KILL:when={at}");
+        reached += u64::from(short_run::run(*role, seed + at, &[call.as_str()], Some(&inject)).died);
     }
-    println!("{} runs, {died} deaths", cases.len());
-    assert!(died > 0, "no program ever came to the call it was to die at");
+    println!("{} runs, {reached} of them reached the call to die at", deaths.len());
+    assert!(reached * 2 > deaths.len() as u64, "{reached} of {} deaths are too few", deaths.len());
+    trial.count("system calls died at", reached);
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // a test talks to who runs it
 
 use logferry_tests::chaos::{Faults, Proxy};
-use logferry_tests::{LineWriter, Relay, RelayOptions, long_run, seed, wait_until};
+use logferry_tests::{LineWriter, Relay, RelayOptions, Trial, long_run, trial, wait_until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
@@ -13,13 +13,13 @@ fn kills(normal: u64) -> u64 {
     if long_run() { normal * 10 } else { normal }
 }
 
-/// Kills one program or all of them at random, `count` times, starting them again at once or after a while.
+/// Kills one program or all of them at random, `count` times or a few more, starting them again at once or after a while.
 fn kill_at_random(
     relay: &mut Relay,
     random: &mut StdRng,
     count: u64,
     mut between: impl FnMut(&mut StdRng, &Relay),
-) {
+) -> u64 {
     let mut killed = 0;
     while killed < count {
         std::thread::sleep(Duration::from_millis(random.random_range(5..300)));
@@ -42,6 +42,7 @@ fn kill_at_random(
             }
         }
     }
+    killed
 }
 
 fn start_writers(relay: &Relay, seed: u64, lines_per_second: u64) -> Vec<LineWriter> {
@@ -51,15 +52,15 @@ fn start_writers(relay: &Relay, seed: u64, lines_per_second: u64) -> Vec<LineWri
 
 #[test]
 fn every_byte_arrives_once_while_any_tier_or_all_are_killed() {
-    let seed = seed("every_byte_arrives_once_while_any_tier_or_all_are_killed", 1);
+    let trial = trial!();
+    let seed = trial.seed(1);
     let mut relay = Relay::new("kills", &RelayOptions::default());
     relay.start();
     let writers = start_writers(&relay, seed, 3_000);
-    let count = kills(120);
-    kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), count, |_, _| ());
+    let killed = kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), kills(120), |_, _| ());
     let written: Vec<Vec<u8>> = writers.into_iter().map(LineWriter::finish).collect();
-    relay.wait_identical(&written, Duration::from_secs(60));
-    println!("{count} kills, {} bytes identical", written[0].len());
+    relay.wait_identical(&written);
+    trial.count("kills", killed);
 }
 
 /// Sets new random faults on a random proxy; about every third time heals all.
@@ -77,31 +78,30 @@ fn shake(random: &mut StdRng, relay: &Relay) {
     }
 }
 
-fn two_collectors(mode: &'static str, default_seed: u64) {
-    let seed = seed(mode, default_seed);
+fn two_collectors(trial: &Trial, mode: &'static str, default_seed: u64) {
+    let seed = trial.seed(default_seed);
     let options = RelayOptions { collectors: 2, sources: 4, mode, proxies: true, ..RelayOptions::default() };
     let mut relay = Relay::new(mode, &options);
     relay.start();
     let writers = start_writers(&relay, seed, 500);
-    let count = kills(40);
-    kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), count, shake);
+    let killed = kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), kills(40), shake);
     for proxy in relay.collector_proxies.iter().chain(&relay.outputter_proxy) {
         proxy.set(Faults::default());
         proxy.cut_all();
     }
     let written: Vec<Vec<u8>> = writers.into_iter().map(LineWriter::finish).collect();
-    relay.wait_identical(&written, Duration::from_secs(90));
-    println!("{mode}: {count} kills, {} bytes identical", written.iter().map(Vec::len).sum::<usize>());
+    relay.wait_identical(&written);
+    trial.count("kills", killed);
 }
 
 #[test]
 fn failover_through_two_collectors_keeps_order_while_the_network_is_spoilt() {
-    two_collectors("failover", 2);
+    two_collectors(&trial!(), "failover", 2);
 }
 
 #[test]
 fn load_balance_over_two_collectors_keeps_order_while_the_network_is_spoilt() {
-    two_collectors("load_balance", 3);
+    two_collectors(&trial!(), "load_balance", 3);
 }
 
 #[test]
@@ -112,18 +112,14 @@ fn acknowledged_lines_survive_the_deletion_of_their_file_while_the_outputter_is_
     let written = vec![logferry_tests::lines::many_lines(4, 20_000)];
     std::fs::write(&relay.log_files[0], &written[0]).expect("log file");
     // Without lag, and not because the tailer has not looked at the file yet.
-    wait_until("all lines are read", Duration::from_secs(60), || {
-        relay.tailer.figure("lines_total") == 20_000
-    });
-    relay.wait_acknowledged(Duration::from_secs(60));
+    wait_until("all lines are read", || relay.tailer.figure("lines_total") == 20_000);
+    relay.wait_acknowledged();
     std::fs::remove_file(&relay.log_files[0]).expect("delete the log file");
     relay.tailer.kill();
     relay.collectors[0].kill();
     relay.collectors[0].start_and_wait();
     relay.tailer.start_and_wait();
     relay.outputter.start_and_wait();
-    relay.wait_identical(&written, Duration::from_secs(60));
-    wait_until("the spool is empty", Duration::from_secs(20), || {
-        relay.collectors[0].figure("spool_packs") == 0
-    });
+    relay.wait_identical(&written);
+    wait_until("the spool is empty", || relay.collectors[0].figure("spool_packs") == 0);
 }
