@@ -101,7 +101,7 @@ fn parcel(stream: u64, offset: u64) -> Parcel {
         done: false,
         repull: false,
         ours: Some(Ours {
-            host: Name::new(&format!("host-{stream}")).unwrap(),
+            host: Name::new(format!("host-{stream}")).unwrap(),
             source: Name::new("access").unwrap(),
             identity,
             first: 0,

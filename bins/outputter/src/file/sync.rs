@@ -54,6 +54,9 @@ mod tests {
         fn len(&self) -> io::Result<u64> {
             Ok(0)
         }
+        fn reserve(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
         fn set_len(&self, _: u64) -> io::Result<()> {
             Ok(())
         }

@@ -13,6 +13,9 @@ pub const COMPONENT_BYTES_MAX: usize = 255 - 15;
 /// `~` and the digits of the hash of a shortened component.
 const HASH_SUFFIX_BYTES: usize = 33;
 
+/// A cut between two characters can fall this much before the limit.
+const CHARACTER_SLACK_BYTES: usize = 3;
+
 /// Most components of a path below the folder.
 pub const COMPONENTS_MAX: usize = 16;
 
@@ -94,8 +97,8 @@ impl Template {
     }
 
     /// Path below the folder, `/` between components. A component longer than [`COMPONENT_BYTES_MAX`] is shortened: its beginning,
-    /// `~`, and 32 hex digits of its XXH3-128, so that two long names never share a file. Fails when a component
-    /// could leave the folder.
+    /// `~`, and 32 hex digits of its XXH3-128, so that two long names never share a file; neither does a name that looks like
+    /// a shortened one, because it is shortened too. Fails when a component could leave the folder.
     pub fn expand(&self, fields: &Fields<'_>) -> Result<String, BadPath> {
         let mut path = String::with_capacity(64);
         let mut component = String::with_capacity(64);
@@ -192,12 +195,20 @@ fn is_safe(component: &str) -> bool {
 
 /// Puts a hash of the whole name in the place of what is too much.
 fn shorten(component: &mut String) {
-    if component.len() <= COMPONENT_BYTES_MAX {
+    if component.len() <= COMPONENT_BYTES_MAX && !looks_shortened(component) {
         return;
     }
     let hash = xxhash_rust::xxh3::xxh3_128(component.as_bytes());
-    component.truncate(component.floor_char_boundary(COMPONENT_BYTES_MAX - HASH_SUFFIX_BYTES));
+    let keep = (0..=COMPONENT_BYTES_MAX - HASH_SUFFIX_BYTES).rev().find(|at| component.is_char_boundary(*at));
+    component.truncate(keep.unwrap_or(0));
     component.push_str(&format!("~{hash:032x}"));
+}
+
+fn looks_shortened(component: &str) -> bool {
+    let is_as_long = component.len() >= COMPONENT_BYTES_MAX - CHARACTER_SLACK_BYTES;
+    let suffix = component.as_bytes().get(component.len().saturating_sub(HASH_SUFFIX_BYTES)..);
+    is_as_long
+        && matches!(suffix, Some([b'~', digits @ ..]) if digits.iter().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn bad(path: &str) -> BadPath {
@@ -274,10 +285,16 @@ mod tests {
             assert!(path.split('/').all(|component| component.len() <= COMPONENT_BYTES_MAX), "{path}");
             assert!(!paths[..at].contains(path), "{path}");
         }
+        let literal = format!("{}{{host}}", "x".repeat(300));
+        assert!(expand(&literal, "", "web-1", "").unwrap().len() <= COMPONENT_BYTES_MAX);
         let just_fits = "h".repeat(COMPONENT_BYTES_MAX);
         assert_eq!(expand("{host}", "", &just_fits, "").unwrap(), just_fits);
         // Files of a running system must be found again by a later version.
         let shortened = expand("{host}", "", &names[0], "").unwrap();
         assert_eq!(shortened, format!("{}~e6ead5cab3254c650927285441ead24f", "h".repeat(207)));
+        // Somebody who calls a host like that does not get into the other one's file.
+        let lookalike = expand("{host}", "", &shortened, "").unwrap();
+        assert_ne!(lookalike, shortened);
+        assert_eq!(lookalike.len(), COMPONENT_BYTES_MAX);
     }
 }
