@@ -11,10 +11,10 @@ use anyhow::Context;
 use logferry_link::{Answer, Answerer, Incoming, Outgoing, Sender, Settled};
 use metrics::{Counter, counter};
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Events handled before the state is published and the others get their turn.
@@ -43,7 +43,6 @@ pub(crate) struct Shell {
     /// Packs that the sender had no room for: its window is counted by its own rules.
     overflow: VecDeque<Outgoing>,
     seen: Vec<Seen>,
-    targets_up: usize,
     actions: Vec<Action>,
     counters: Counters,
 }
@@ -90,7 +89,7 @@ enum Wake {
     NoMorePacks,
     Settled,
     Reports,
-    SenderChanged,
+    TargetsUp(usize),
     Stop,
     Time,
 }
@@ -105,18 +104,12 @@ struct Inputs {
     taken_reports: Vec<Report>,
     packs_ended: bool,
     stopping: bool,
-    sender: Sender,
-    /// Kept from turn to turn, so that no change is missed while other events are handled.
-    sender_changed: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-fn changed(sender: Sender) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    Box::pin(async move { sender.changed().await })
+    targets_up: watch::Receiver<usize>,
 }
 
 impl Inputs {
     async fn next(&mut self, relay: &Relay, wake_at: Instant, stop: &CancellationToken) -> Wake {
-        let wake = tokio::select! {
+        tokio::select! {
             _ = self.settled.recv_many(&mut self.taken_settled, EVENTS_PER_TURN) => Wake::Settled,
             _ = self.reports.recv_many(&mut self.taken_reports, EVENTS_PER_TURN) => Wake::Reports,
             taken = self.packs.recv_many(&mut self.taken_packs, EVENTS_PER_TURN),
@@ -124,14 +117,10 @@ impl Inputs {
                     0 => Wake::NoMorePacks,
                     _ => Wake::Packs,
                 },
-            () = &mut self.sender_changed => Wake::SenderChanged,
+            Ok(()) = self.targets_up.changed() => Wake::TargetsUp(*self.targets_up.borrow_and_update()),
             () = stop.cancelled(), if !self.stopping => Wake::Stop,
             () = tokio::time::sleep_until(wake_at.into()) => Wake::Time,
-        };
-        if matches!(wake, Wake::SenderChanged) {
-            self.sender_changed = changed(self.sender.clone());
         }
-        wake
     }
 }
 
@@ -154,7 +143,6 @@ impl Shell {
             held: HashMap::new(),
             overflow: VecDeque::new(),
             seen: Vec::new(),
-            targets_up: 0,
             actions: Vec::new(),
             counters: Counters::new(),
         }
@@ -178,8 +166,7 @@ impl Shell {
             taken_reports: Vec::new(),
             packs_ended: false,
             stopping: false,
-            sender: self.sender.clone(),
-            sender_changed: changed(self.sender.clone()),
+            targets_up: self.sender.targets_up(),
         };
         let mut leave_at = None;
         loop {
@@ -189,7 +176,7 @@ impl Shell {
                 Wake::NoMorePacks => inputs.packs_ended = true,
                 Wake::Settled => self.take_settled(&mut inputs.taken_settled),
                 Wake::Reports => self.take_reports(&mut inputs.taken_reports),
-                Wake::SenderChanged => {}
+                Wake::TargetsUp(up) => self.tell(Event::Targets { up }),
                 Wake::Stop => {
                     inputs.stopping = true;
                     leave_at = Some(Instant::now() + stop_max);
@@ -354,11 +341,6 @@ impl Shell {
 
     /// What is done once for many events.
     fn after_turn(&mut self) {
-        let up = self.sender.health().targets_up;
-        if up != self.targets_up {
-            self.targets_up = up;
-            self.tell(Event::Targets { up });
-        }
         self.submit_overflow();
         let flush = self.seen.len() >= SEEN_MAX || self.relay.deadline().is_none();
         if flush && !self.seen.is_empty() {

@@ -6,7 +6,6 @@ use logferry_footprint::Remembered;
 use logferry_pack::{Pack, StreamId};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 
 /// A pack on its way out.
@@ -75,6 +74,19 @@ pub enum Answer {
     Conflict(Remembered),
 }
 
+impl Answer {
+    /// Label for counters.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Answer::Ok => "ok",
+            Answer::Duplicate => "duplicate",
+            Answer::Busy { .. } => "busy",
+            Answer::Rejected { .. } => "rejected",
+            Answer::Conflict(_) => "conflict",
+        }
+    }
+}
+
 /// Who sent a pack.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -105,44 +117,63 @@ impl std::fmt::Debug for Incoming {
     }
 }
 
-/// What a connection's writer is told.
-#[derive(Debug)]
-pub(crate) enum Reply {
-    Ack(u64, Answer),
-    Pong(u64),
-    Bye(&'static str),
-}
+/// When a pack whose answerer was dropped is sent again, in milliseconds.
+const DROPPED_RETRY_MS: u64 = 1_000;
 
-/// One-shot answer to one pack. Holds the pack's share of the memory budget until dropped.
+/// An answer on its way back to the connection: the pack's sequence there, and what is said of it.
+pub(crate) type Reply = (u64, Answer);
+
+/// One-shot answer to one pack. Holds the pack's share of the memory budget until dropped. Dropped without an answer, it asks the
+/// peer to send the pack again later.
 #[derive(Debug)]
 pub struct Answerer {
-    pub(crate) sequence: u64,
-    pub(crate) replies: mpsc::UnboundedSender<Reply>,
-    pub(crate) open: OpenAnswer,
-    pub(crate) permit: Permit,
+    sequence: u64,
+    /// `None` once it is answered.
+    replies: Option<mpsc::UnboundedSender<Reply>>,
+    _permit: Permit,
 }
 
 impl Answerer {
+    pub(crate) fn new(sequence: u64, replies: mpsc::UnboundedSender<Reply>, permit: Permit) -> Answerer {
+        Answerer { sequence, replies: Some(replies), _permit: permit }
+    }
+
     /// Sends the answer (from any thread; never blocks). Nothing happens when the peer is gone.
-    pub fn send(self, answer: Answer) {
-        let _ = self.replies.send(Reply::Ack(self.sequence, answer));
-        drop((self.open, self.permit));
+    pub fn send(mut self, answer: Answer) {
+        self.reply(answer);
+    }
+
+    fn reply(&mut self, answer: Answer) {
+        if let Some(replies) = self.replies.take() {
+            let _ = replies.send((self.sequence, answer));
+        }
     }
 }
 
-/// Counts the packs of a connection that are not answered yet.
-#[derive(Debug)]
-pub(crate) struct OpenAnswer(Arc<AtomicU64>);
-
-impl OpenAnswer {
-    pub(crate) fn new(count: &Arc<AtomicU64>) -> OpenAnswer {
-        count.fetch_add(1, Ordering::AcqRel);
-        OpenAnswer(count.clone())
-    }
-}
-
-impl Drop for OpenAnswer {
+impl Drop for Answerer {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.reply(Answer::Busy { retry_ms: DROPPED_RETRY_MS });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+
+    #[test]
+    fn a_pack_is_answered_once_even_if_nobody_does() {
+        let (replies, mut answers) = mpsc::unbounded_channel();
+        let budget = Budget::new(10_000);
+        let answerer =
+            |sequence| Answerer::new(sequence, replies.clone(), budget.try_acquire(1_000).unwrap());
+        let (first, second) = (answerer(1), answerer(2));
+        assert_eq!(budget.used(), 2_048);
+        first.send(Answer::Ok);
+        drop(second);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(answers.try_recv(), Ok((1, Answer::Ok)));
+        assert_eq!(answers.try_recv(), Ok((2, Answer::Busy { retry_ms: 1_000 })));
+        assert!(answers.try_recv().is_err());
     }
 }

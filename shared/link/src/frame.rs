@@ -1,4 +1,4 @@
-//! Frames of protocol v2 (wire.md, "Session v2"). All integers little-endian.
+//! Frames of protocol v2 (wire.md, "Session v2"): kinds, limits, and the payloads of all of them. All integers little-endian.
 //!
 //! | field | bytes | meaning |
 //! |---|---|---|
@@ -16,8 +16,15 @@ pub const PREFACE: [u8; 8] = [0xff, 0xff, 0xff, 0xff, b'L', b'F', b'2', b'\n'];
 pub const HEAD_BYTES: usize = 5;
 /// Sequence before the pack in a PACK frame.
 pub const SEQUENCE_BYTES: usize = 8;
-/// Largest payload of any frame but PACK, in bytes: 1,024 remembered packs fit well.
-pub const SMALL_PAYLOAD_MAX: usize = 256 << 10;
+/// Largest HELLO payload, in bytes.
+pub const HELLO_BYTES_MAX: usize = 8 << 10;
+/// Largest ACK payload, in bytes: a conflict with 1,024 remembered packs takes at most 57 KiB.
+pub const ACK_BYTES_MAX: usize = 64 << 10;
+/// Largest BYE payload, in bytes.
+pub const BYE_BYTES_MAX: usize = 4 << 10;
+/// Longest reason in an answer or a BYE, in bytes.
+pub const REASON_BYTES_MAX: usize = 512;
+const NUMBER_BYTES: usize = 8;
 
 /// HELLO.
 pub const KIND_HELLO: u8 = 1;
@@ -57,21 +64,35 @@ pub struct Hello {
     pub codec: Option<String>,
 }
 
-/// A frame other than PACK, whose payload the shells read by themselves.
+/// A frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
     /// HELLO.
     Hello(Hello),
+    /// PACK: the sequence and the bytes of the pack.
+    Pack(u64, Bytes),
     /// ACK of the pack with this sequence.
     Ack(u64, Answer),
     /// PING.
     Ping(u64),
     /// PONG.
     Pong(u64),
-    /// BYE.
+    /// BYE with its reason.
     Bye(String),
-    /// Of a kind this version does not know and may skip.
-    Skipped,
+}
+
+impl Frame {
+    /// The kind's name, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Frame::Hello(_) => "HELLO",
+            Frame::Pack(..) => "PACK",
+            Frame::Ack(..) => "ACK",
+            Frame::Ping(_) => "PING",
+            Frame::Pong(_) => "PONG",
+            Frame::Bye(_) => "BYE",
+        }
+    }
 }
 
 /// Why a frame is no good: the connection is beyond repair.
@@ -117,30 +138,47 @@ pub fn head(kind: u8, length: usize) -> [u8; HEAD_BYTES] {
     [kind, length[0], length[1], length[2], length[3]]
 }
 
+/// Head and sequence of a PACK frame; the `pack_bytes` bytes of the pack follow.
+pub fn pack_front(sequence: u64, pack_bytes: usize) -> [u8; HEAD_BYTES + SEQUENCE_BYTES] {
+    let mut front = [0; HEAD_BYTES + SEQUENCE_BYTES];
+    front[..HEAD_BYTES].copy_from_slice(&head(KIND_PACK, SEQUENCE_BYTES + pack_bytes));
+    front[HEAD_BYTES..].copy_from_slice(&sequence.to_le_bytes());
+    front
+}
+
 /// Kind and payload length of a head; refuses what is too long or unknown before anything is allocated.
 pub fn parse_head(head: [u8; HEAD_BYTES], pack_bytes_max: usize) -> Result<(u8, usize), BadFrame> {
     let kind = head[0];
     let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
     let max = match kind {
-        KIND_PACK => SEQUENCE_BYTES + pack_bytes_max,
-        KIND_HELLO..=KIND_BYE | 0x80.. => SMALL_PAYLOAD_MAX,
+        KIND_HELLO => HELLO_BYTES_MAX,
+        KIND_ACK => ACK_BYTES_MAX,
+        KIND_PING | KIND_PONG => NUMBER_BYTES,
+        KIND_BYE => BYE_BYTES_MAX,
+        // What is skipped is never allocated, but holds the connection for as long as it takes to arrive.
+        KIND_PACK | 0x80.. => SEQUENCE_BYTES + pack_bytes_max,
         _ => return Err(BadFrame::UnknownKind(kind)),
     };
     if length > max {
         return Err(BadFrame::TooLong { kind, length: length as u64, max: max as u64 });
     }
+    if kind == KIND_PACK && length < SEQUENCE_BYTES {
+        return Err(bad(kind, "no room for the sequence"));
+    }
     Ok((kind, length))
 }
 
-/// A whole frame but PACK.
+/// A whole frame. PACK frames are written by [`pack_front`] where copying the body matters.
 pub fn encode(frame: &Frame) -> Bytes {
     let (kind, payload) = match frame {
         Frame::Hello(hello) => (KIND_HELLO, to_json(hello)),
+        Frame::Pack(sequence, pack) => {
+            return [&pack_front(*sequence, pack.len())[..], pack].concat().into();
+        }
         Frame::Ack(sequence, answer) => (KIND_ACK, encode_ack(*sequence, answer)),
         Frame::Ping(number) => (KIND_PING, number.to_le_bytes().to_vec()),
         Frame::Pong(number) => (KIND_PONG, number.to_le_bytes().to_vec()),
-        Frame::Bye(reason) => (KIND_BYE, to_json(&ByeBody { reason: reason.clone() })),
-        Frame::Skipped => (0x80, Vec::new()),
+        Frame::Bye(reason) => (KIND_BYE, to_json(&ByeBody { reason: short(reason) })),
     };
     let mut bytes = BytesMut::with_capacity(HEAD_BYTES + payload.len());
     bytes.put_slice(&head(kind, payload.len()));
@@ -148,9 +186,18 @@ pub fn encode(frame: &Frame) -> Bytes {
     bytes.freeze()
 }
 
+fn bad(kind: u8, problem: impl Into<String>) -> BadFrame {
+    BadFrame::BadPayload { kind, problem: problem.into() }
+}
+
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
     // Plain structs of strings and numbers always have a JSON form.
     serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn short(reason: &str) -> String {
+    let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+    reason[..end.unwrap_or(0)].to_owned()
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -173,34 +220,43 @@ fn encode_ack(sequence: u64, answer: &Answer) -> Vec<u8> {
         Answer::Ok => (0, Vec::new()),
         Answer::Duplicate => (1, Vec::new()),
         Answer::Busy { retry_ms } => (2, to_json(&BusyBody { retry_ms: *retry_ms })),
-        Answer::Rejected { reason } => (3, to_json(&RejectedBody { reason: reason.clone() })),
-        Answer::Conflict(remembered) => (4, to_json(remembered)),
+        Answer::Rejected { reason } => (3, to_json(&RejectedBody { reason: short(reason) })),
+        Answer::Conflict(remembered) => (4, encode_conflict(remembered)),
     };
-    let mut payload = Vec::with_capacity(9 + body.len());
+    let mut payload = Vec::with_capacity(SEQUENCE_BYTES + 1 + body.len());
     payload.extend_from_slice(&sequence.to_le_bytes());
     payload.push(status);
     payload.extend_from_slice(&body);
     payload
 }
 
-/// The frame with this payload. PACK is not decoded here.
+/// The newest packs win where not all fit.
+fn encode_conflict(remembered: &Remembered) -> Vec<u8> {
+    let mut body = to_json(remembered);
+    let mut kept = remembered.packs.len();
+    while body.len() > ACK_BYTES_MAX - SEQUENCE_BYTES - 1 {
+        kept /= 2;
+        let packs = remembered.packs[remembered.packs.len() - kept..].to_vec();
+        body = to_json(&Remembered { frontier: remembered.frontier, packs });
+    }
+    body
+}
+
+/// The frame with this payload, of a kind that [`parse_head`] let pass and that is neither PACK nor to be skipped.
 pub fn decode(kind: u8, mut payload: &[u8]) -> Result<Frame, BadFrame> {
-    let bad = |problem: &str| BadFrame::BadPayload { kind, problem: problem.to_owned() };
-    let frame = match kind {
+    Ok(match kind {
         KIND_HELLO => Frame::Hello(from_json(kind, payload)?),
         KIND_ACK if payload.len() > SEQUENCE_BYTES => {
             let sequence = payload.get_u64_le();
             let status = payload.get_u8();
             Frame::Ack(sequence, decode_answer(status, payload)?)
         }
-        KIND_PING if payload.len() == 8 => Frame::Ping(payload.get_u64_le()),
-        KIND_PONG if payload.len() == 8 => Frame::Pong(payload.get_u64_le()),
+        KIND_PING if payload.len() == NUMBER_BYTES => Frame::Ping(payload.get_u64_le()),
+        KIND_PONG if payload.len() == NUMBER_BYTES => Frame::Pong(payload.get_u64_le()),
         KIND_BYE => Frame::Bye(from_json::<ByeBody>(kind, payload)?.reason),
-        KIND_ACK | KIND_PING | KIND_PONG => return Err(bad("wrong length")),
-        0x80.. => Frame::Skipped,
+        KIND_ACK | KIND_PING | KIND_PONG => return Err(bad(kind, "wrong length")),
         _ => return Err(BadFrame::UnknownKind(kind)),
-    };
-    Ok(frame)
+    })
 }
 
 fn decode_answer(status: u8, body: &[u8]) -> Result<Answer, BadFrame> {
@@ -210,67 +266,118 @@ fn decode_answer(status: u8, body: &[u8]) -> Result<Answer, BadFrame> {
         2 => Answer::Busy { retry_ms: from_json::<BusyBody>(KIND_ACK, body)?.retry_ms },
         3 => Answer::Rejected { reason: from_json::<RejectedBody>(KIND_ACK, body)?.reason },
         4 => Answer::Conflict(from_json::<Remembered>(KIND_ACK, body)?),
-        _ => return Err(BadFrame::BadPayload { kind: KIND_ACK, problem: format!("status {status}") }),
+        _ => return Err(bad(KIND_ACK, format!("status {status}"))),
     })
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(kind: u8, payload: &[u8]) -> Result<T, BadFrame> {
-    serde_json::from_slice(payload).map_err(|error| BadFrame::BadPayload { kind, problem: error.to_string() })
+    serde_json::from_slice(payload).map_err(|error| bad(kind, error.to_string()))
+}
+
+/// Whether the first bytes of a connection are those of protocol v2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sniffed {
+    /// They are so far, but the preface is not whole.
+    More,
+    /// Protocol v2; frames follow after [`PREFACE`].
+    V2,
+    /// Something else.
+    Foreign,
+}
+
+/// Tells protocols apart by the first bytes of a connection. The place of protocol v1, whose first bytes are a header length.
+pub fn sniff(bytes: &[u8]) -> Sniffed {
+    let seen = bytes.len().min(PREFACE.len());
+    match bytes[..seen] == PREFACE[..seen] {
+        false => Sniffed::Foreign,
+        true if seen < PREFACE.len() => Sniffed::More,
+        true => Sniffed::V2,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use logferry_footprint::SeenPack;
-    use proptest::prelude::*;
-
-    fn round_trip(frame: Frame) {
-        let bytes = encode(&frame);
-        let (kind, length) = parse_head(bytes[..HEAD_BYTES].try_into().unwrap(), 0).unwrap();
-        assert_eq!(bytes.len(), HEAD_BYTES + length);
-        assert_eq!(decode(kind, &bytes[HEAD_BYTES..]), Ok(frame));
-    }
-
-    #[test]
-    fn every_frame_comes_back() {
-        let remembered = Remembered { frontier: 9, packs: vec![SeenPack(0, 9, 77)] };
-        round_trip(Frame::Hello(Hello { node: "web-1".to_owned(), window: 5, ..Hello::default() }));
-        round_trip(Frame::Ack(1, Answer::Ok));
-        round_trip(Frame::Ack(2, Answer::Duplicate));
-        round_trip(Frame::Ack(3, Answer::Busy { retry_ms: 1_000 }));
-        round_trip(Frame::Ack(4, Answer::Rejected { reason: "bad_name".to_owned() }));
-        round_trip(Frame::Ack(u64::MAX, Answer::Conflict(remembered)));
-        round_trip(Frame::Ping(6));
-        round_trip(Frame::Pong(6));
-        round_trip(Frame::Bye("stop".to_owned()));
-    }
 
     #[test]
     fn bytes_are_pinned() {
+        assert_eq!(
+            &encode(&Frame::Pack(2, Bytes::from_static(b"xyz")))[..],
+            b"\x02\x0b\0\0\0\x02\0\0\0\0\0\0\0xyz"
+        );
         assert_eq!(&encode(&Frame::Ack(258, Answer::Ok))[..], [3, 9, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            &encode(&Frame::Ack(1, Answer::Duplicate))[..],
+            [3, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+        );
         assert_eq!(&encode(&Frame::Ping(1))[..], [4, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-        let busy = encode(&Frame::Ack(1, Answer::Busy { retry_ms: 7 }));
-        assert_eq!(&busy[HEAD_BYTES + SEQUENCE_BYTES..], b"\x02{\"retry_ms\":7}");
-        let conflict = encode(&Frame::Ack(
-            1,
-            Answer::Conflict(Remembered { frontier: 5, packs: vec![SeenPack(1, 4, 9)] }),
-        ));
-        assert_eq!(&conflict[HEAD_BYTES + SEQUENCE_BYTES..], b"\x04{\"frontier\":5,\"packs\":[[1,4,9]]}");
+        assert_eq!(&encode(&Frame::Pong(1))[..], [5, 8, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&encode(&Frame::Bye("stop".to_owned()))[..], b"\x06\x11\0\0\0{\"reason\":\"stop\"}");
+        let ack_body = |answer| encode(&Frame::Ack(1, answer)).slice(HEAD_BYTES + SEQUENCE_BYTES..);
+        assert_eq!(&ack_body(Answer::Busy { retry_ms: 7 })[..], b"\x02{\"retry_ms\":7}");
+        assert_eq!(
+            &ack_body(Answer::Rejected { reason: "bad_crc".to_owned() })[..],
+            b"\x03{\"reason\":\"bad_crc\"}"
+        );
+        let remembered = Remembered { frontier: 5, packs: vec![SeenPack(1, 4, 9)] };
+        assert_eq!(&ack_body(Answer::Conflict(remembered))[..], b"\x04{\"frontier\":5,\"packs\":[[1,4,9]]}");
+        let hello = Hello {
+            role: "tailer".to_owned(),
+            node: "web-1".to_owned(),
+            version: "1".to_owned(),
+            codecs: vec!["zlib".to_owned()],
+            max_header: 2,
+            max_pack: 3,
+            window: 4,
+            token: None,
+            codec: None,
+        };
+        assert_eq!(
+            &encode(&Frame::Hello(hello))[HEAD_BYTES..],
+            br#"{"role":"tailer","node":"web-1","version":"1","codecs":["zlib"],"max_header":2,"max_pack":3,"window":4}"#
+        );
     }
 
     #[test]
-    fn long_and_unknown_frames_are_refused_before_they_are_read() {
-        assert_eq!(parse_head(head(KIND_PACK, 1_009), 1_000).unwrap_err().reason(), "frame_too_long");
-        assert_eq!(parse_head(head(KIND_HELLO, usize::MAX), 1_000).unwrap_err().reason(), "frame_too_long");
-        assert_eq!(parse_head(head(0x70, 0), 1_000).unwrap_err().reason(), "unknown_frame");
-        assert_eq!(decode(0x81, b"from the future"), Ok(Frame::Skipped));
+    fn long_and_unknown_frames_are_refused_by_their_head() {
+        let reason = |kind, length| parse_head(head(kind, length), 1_000).map_err(|bad| bad.reason());
+        assert_eq!(reason(KIND_PACK, 1_009), Err("frame_too_long"));
+        assert_eq!(reason(KIND_PACK, 1_008), Ok((KIND_PACK, 1_008)));
+        assert_eq!(reason(KIND_PACK, 7), Err("bad_frame"));
+        assert_eq!(reason(KIND_HELLO, HELLO_BYTES_MAX + 1), Err("frame_too_long"));
+        assert_eq!(reason(KIND_ACK, ACK_BYTES_MAX + 1), Err("frame_too_long"));
+        assert_eq!(reason(KIND_BYE, BYE_BYTES_MAX + 1), Err("frame_too_long"));
+        assert_eq!(reason(KIND_PING, 9), Err("frame_too_long"));
+        assert_eq!(reason(0x81, usize::MAX), Err("frame_too_long"));
+        assert_eq!(reason(0x81, 999), Ok((0x81, 999)));
+        assert_eq!(reason(0x70, 0), Err("unknown_frame"));
+        assert_eq!(reason(0, 0), Err("unknown_frame"));
     }
 
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
-        #[test]
-        fn foreign_bytes_never_panic(kind in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = decode(kind, &payload);
+    #[test]
+    fn the_largest_footprint_of_a_stream_fits_into_an_ack() {
+        let packs = vec![SeenPack(u64::MAX, u64::MAX, u32::MAX); logferry_footprint::REMEMBERED_PACKS_MAX];
+        let answer = Answer::Conflict(Remembered { frontier: u64::MAX, packs });
+        let bytes = encode(&Frame::Ack(1, answer.clone()));
+        assert_eq!(decode(KIND_ACK, &bytes[HEAD_BYTES..]), Ok(Frame::Ack(1, answer)));
+        assert!(parse_head(bytes[..HEAD_BYTES].try_into().unwrap(), 0).is_ok());
+        let packs = (0..9_000).map(|n| SeenPack(n, u64::MAX, u32::MAX)).collect();
+        let bytes = encode(&Frame::Ack(1, Answer::Conflict(Remembered { frontier: 1, packs })));
+        assert!(parse_head(bytes[..HEAD_BYTES].try_into().unwrap(), 0).is_ok());
+        let Ok(Frame::Ack(1, Answer::Conflict(kept))) = decode(KIND_ACK, &bytes[HEAD_BYTES..]) else {
+            panic!()
+        };
+        assert_eq!(kept.packs.last(), Some(&SeenPack(8_999, u64::MAX, u32::MAX)));
+    }
+
+    #[test]
+    fn the_preface_is_told_from_anything_else_at_the_first_byte_that_differs() {
+        (0..8).for_each(|end| assert_eq!(sniff(&PREFACE[..end]), Sniffed::More));
+        assert_eq!(sniff(&PREFACE), Sniffed::V2);
+        assert_eq!(sniff(b"\xff\xff\xff\xffLF2\n\x01"), Sniffed::V2);
+        for foreign in [&b"G"[..], b"\xff\xff\xff\xffLF3", b"\x80\x01\0\0"] {
+            assert_eq!(sniff(foreign), Sniffed::Foreign);
         }
     }
 }

@@ -1,17 +1,16 @@
-//! The sending side: a task for each target over the [`Pool`].
+//! The sending side: a task for each target, over one [`Pool`].
 
 use crate::answer::{Outgoing, Settled};
+use crate::figures::SenderFigures;
 use crate::frame::Hello;
 use crate::pool::Pool;
-use crate::session::{self, Shared};
+use crate::{clock, codec_names, target};
 use logferry_node::config::{Mode, Protocol, SendSettings};
-use logferry_pack::{Codec, Limits};
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use logferry_pack::Limits;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Everything a sender needs.
@@ -31,12 +30,14 @@ impl SenderOptions {
         if settings.to.is_empty() {
             return Err("[send] to: name at least one target, such as [\"collector-a:1302\"]".to_owned());
         }
-        if let Some(bad) = settings
-            .to
-            .iter()
-            .find(|addr| addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()))
-        {
-            return Err(format!("[send] to: {bad:?} is no \"host:port\""));
+        let mut known = HashSet::new();
+        for addr in &settings.to {
+            if addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                return Err(format!("[send] to: {addr:?} is no \"host:port\""));
+            }
+            if !known.insert(addr) {
+                return Err(format!("[send] to: {addr:?} is named twice"));
+            }
         }
         if settings.mode == Mode::Single && settings.to.len() > 1 {
             return Err(
@@ -46,6 +47,9 @@ impl SenderOptions {
         }
         if settings.protocol == Protocol::V1 {
             return Err("[send] protocol: \"v1\" is not available yet; use \"v2\"".to_owned());
+        }
+        if settings.backoff_min.0 > settings.backoff_max.0 {
+            return Err("[send] backoff_min: must not be longer than backoff_max".to_owned());
         }
         Ok(())
     }
@@ -66,54 +70,98 @@ pub struct Health {
     pub last_error: Option<String>,
 }
 
+/// What a sender and the tasks of its targets share.
+pub(crate) struct Shared {
+    pub(crate) settings: SendSettings,
+    pub(crate) hello: Hello,
+    pub(crate) figures: SenderFigures,
+    /// One for each target: there may be something to send.
+    pub(crate) work: Vec<Notify>,
+    pool: Mutex<Pool>,
+    settled: mpsc::UnboundedSender<Settled>,
+    /// There is room in the window.
+    room: Notify,
+    targets_up: watch::Sender<usize>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Shared {
+    fn new(options: SenderOptions, settled: mpsc::UnboundedSender<Settled>) -> Shared {
+        let (settings, limits) = (options.settings, Limits::default());
+        let hello = Hello {
+            role: options.role.to_owned(),
+            node: options.node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            codecs: codec_names(),
+            max_header: limits.header_bytes_max as u64,
+            max_pack: limits.pack_bytes_max as u64,
+            window: settings.window.0,
+            token: None,
+            codec: None,
+        };
+        Shared {
+            hello,
+            figures: SenderFigures::new(),
+            work: settings.to.iter().map(|_| Notify::new()).collect(),
+            pool: Mutex::new(Pool::new(settings.mode, &settings.to, settings.window.0)),
+            settled,
+            room: Notify::new(),
+            targets_up: watch::Sender::new(0),
+            last_error: Mutex::new(None),
+            settings,
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the pool, and tells everybody whom the change concerns.
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Pool) -> T) -> T {
+        let mut pool = self.pool();
+        let before = pool.figures();
+        let result = change(&mut pool);
+        let after = pool.figures();
+        // All under the lock, so that everybody hears of changes in the order in which they happened.
+        pool.take_settled().into_iter().for_each(|settled| drop(self.settled.send(settled)));
+        pool.take_wakes().for_each(|target| self.work[target].notify_one());
+        if before.targets_up != after.targets_up {
+            self.targets_up.send_replace(after.targets_up);
+        }
+        if before != after {
+            self.figures.pool(after);
+        }
+        drop(pool);
+        if after.unsettled_bytes < before.unsettled_bytes {
+            self.room.notify_waiters();
+        }
+        result
+    }
+
+    pub(crate) fn note_error(&self, error: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+}
+
 /// The sending side. Cheap to clone.
 #[derive(Clone)]
-pub struct Sender(Arc<Shared>);
+pub struct Sender {
+    shared: Arc<Shared>,
+}
 
 impl Sender {
-    /// Starts the tasks for all targets; they end when `stop` is cancelled. Settled packs come out of the receiver, in any order.
+    /// Starts the tasks for all targets; they say BYE and end when `stop` is cancelled. Settled packs come out of the receiver, in
+    /// any order.
     pub fn start(
         options: SenderOptions,
         stop: CancellationToken,
     ) -> (Sender, mpsc::UnboundedReceiver<Settled>) {
         let (settled, outcomes) = mpsc::unbounded_channel();
-        let limits = Limits::default();
-        let hello = Hello {
-            role: options.role.to_owned(),
-            node: options.node,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            codecs: [Codec::Zlib, Codec::Zstd, Codec::None].map(|codec| codec.to_string()).to_vec(),
-            max_header: limits.header_bytes_max as u64,
-            max_pack: limits.pack_bytes_max as u64,
-            window: options.settings.window.0,
-            token: None,
-            codec: None,
-        };
-        let shared = Arc::new(Shared {
-            pool: Mutex::new(Pool::new(
-                options.settings.mode,
-                &options.settings.to,
-                options.settings.window.0,
-            )),
-            work: Notify::new(),
-            progress: Notify::new(),
-            settled,
-            hello,
-            last_error: Mutex::new(None),
-            settings: options.settings,
-        });
-        for (number, addr) in shared.settings.to.iter().enumerate() {
-            let (shared, stop, addr) = (shared.clone(), stop.clone(), addr.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = keep_connected(&shared, number, &addr) => {}
-                }
-                shared.pool().target_down(number);
-                shared.changed();
-            });
+        let shared = Arc::new(Shared::new(options, settled));
+        for number in 0..shared.settings.to.len() {
+            tokio::spawn(target::keep_connected(shared.clone(), number, stop.clone()));
         }
-        (Sender(shared), outcomes)
+        (Sender { shared }, outcomes)
     }
 
     /// Hands a pack over; waits while the window is full. Packs of one stream are sent in the order of submission. Keeps the
@@ -121,108 +169,54 @@ impl Sender {
     pub async fn submit(&self, pack: Outgoing) {
         let mut pack = pack;
         loop {
-            let progress = self.0.progress.notified();
-            tokio::pin!(progress);
-            progress.as_mut().enable();
+            // Registered before the look at the pool, so that room made in between is not missed.
+            let room = self.shared.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
             match self.try_submit(pack) {
                 Ok(()) => return,
                 Err(back) => pack = back,
             }
-            progress.await;
+            room.await;
         }
     }
 
     /// Hands a pack over if there is room in the window now, or gives it back.
     pub fn try_submit(&self, pack: Outgoing) -> Result<(), Outgoing> {
-        let mut pool = self.0.pool();
-        if !pool.has_room(pack.bytes()) {
-            return Err(pack);
-        }
-        pool.submit(pack, Instant::now());
-        drop(pool);
-        self.0.work.notify_waiters();
-        Ok(())
+        self.shared.update(|pool| {
+            if !pool.has_room(pack.bytes()) {
+                return Err(pack);
+            }
+            pool.submit(pack, clock::now());
+            Ok(())
+        })
     }
 
     /// Takes back all packs that are not settled, in the order of submission. Nothing will be reported of them any more.
     pub fn withdraw(&self) -> Vec<Outgoing> {
-        let packs = self.0.pool().withdraw();
-        self.0.changed();
-        packs
+        self.shared.update(Pool::withdraw)
     }
 
     /// Now.
     pub fn health(&self) -> Health {
-        let pool = self.0.pool();
+        let pool = self.shared.pool();
         let figures = pool.figures();
-        let oldest = pool.oldest_submitted().map_or(Duration::ZERO, |at| at.elapsed());
+        let oldest = pool.oldest_submitted();
         drop(pool);
+        let age = oldest.map_or(Duration::ZERO, |at| clock::now().saturating_duration_since(at));
         Health {
             targets_up: figures.targets_up,
             unsettled_bytes: figures.unsettled_bytes,
             unsettled_packs: figures.unsettled_packs,
-            oldest_unsettled_ms: oldest.as_millis() as u64,
-            last_error: self.0.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            oldest_unsettled_ms: age.as_millis() as u64,
+            last_error: self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 
-    /// Waits until a target comes or goes, or a pack is settled, after this call was first polled.
-    pub async fn changed(&self) {
-        self.0.progress.notified().await;
+    /// The number of targets with a live session. The number of now counts as the first change.
+    pub fn targets_up(&self) -> watch::Receiver<usize> {
+        let mut targets_up = self.shared.targets_up.subscribe();
+        targets_up.mark_changed();
+        targets_up
     }
-}
-
-/// Connects, runs sessions, waits longer and longer between failures.
-async fn keep_connected(shared: &Arc<Shared>, number: usize, addr: &str) {
-    let mut failures = 0;
-    loop {
-        match connect(shared, addr).await {
-            Ok((stream, window)) => {
-                tracing::info!(target = addr, "connected");
-                failures = 0;
-                shared.pool().target_up(number, window);
-                shared.changed();
-                let error = session::run(stream, shared, number).await;
-                shared.pool().target_down(number);
-                tracing::warn!(target = addr, %error, "connection lost");
-                note_error(shared, addr, &error);
-                metrics::counter!("logferry_link_connections_lost_total").increment(1);
-                shared.changed();
-            }
-            Err(error) => {
-                // Once for each change, not for each attempt.
-                if failures == 0 {
-                    tracing::warn!(target = addr, %error, "cannot connect; trying again and again");
-                }
-                note_error(shared, addr, &error);
-            }
-        }
-        tokio::time::sleep(backoff(&shared.settings, failures)).await;
-        failures += 1;
-    }
-}
-
-fn note_error(shared: &Shared, addr: &str, error: &io::Error) {
-    let mut last = shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-    *last = Some(format!("{addr}: {error}"));
-}
-
-/// Doubles from `backoff_min` to `backoff_max`, with jitter of half its length.
-fn backoff(settings: &SendSettings, failures: u32) -> Duration {
-    let full = settings.backoff_min.0.saturating_mul(1 << failures.min(16)).min(settings.backoff_max.0);
-    full.mul_f64(rand::random_range(0.5..=1.0))
-}
-
-/// A connection with HELLOs exchanged, and the window of the peer in bytes.
-async fn connect(shared: &Shared, addr: &str) -> io::Result<(TcpStream, u64)> {
-    let limit = shared.settings.connect_timeout.0;
-    let greeted = timeout(limit, async {
-        let mut stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
-        let server = session::greet(&mut stream, &shared.hello).await?;
-        Ok((stream, server.window))
-    });
-    greeted.await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection and HELLO within {limit:?}")))
-    })
 }

@@ -1,0 +1,363 @@
+//! One connection of the receiving side: a single task that reads, writes, and waits for memory, for its owner and for answers.
+
+use crate::answer::{Answerer, Incoming, Peer, Reply};
+use crate::budget::{Budget, Permit};
+use crate::clock::{self, Alarm};
+use crate::decoder::{Decoded, Decoder};
+use crate::figures::{ReceiverFigures, refused};
+use crate::frame::{self, Frame, Hello, PREFACE, Sniffed};
+use crate::outbox::Outbox;
+use crate::session::{ReceiverAction, ReceiverSession, ReceiverTimes, Refusal};
+use crate::{Answer, ReceiverOptions};
+use bytes::buf::Limit;
+use bytes::{Buf, Bytes, BytesMut};
+use logferry_pack::Pack;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// How long a stop waits for packs that were read to be answered.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a closing connection may take for its last words.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that lets so many bytes of answers pile up is not read from.
+const OUTBOX_BYTES_MAX: usize = 64 << 10;
+
+/// What the connections of a receiver share.
+pub(crate) struct Shared {
+    pub(crate) options: ReceiverOptions,
+    pub(crate) hello: Hello,
+    pub(crate) packs: mpsc::Sender<Incoming>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) figures: ReceiverFigures,
+}
+
+impl Shared {
+    fn times(&self) -> ReceiverTimes {
+        let settings = &self.options.settings;
+        ReceiverTimes {
+            hello_timeout: settings.hello_timeout.0,
+            idle_timeout: settings.idle_timeout.0,
+            frame_timeout: settings.frame_timeout.0,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+
+    fn refused(&self, addr: SocketAddr, refusal: &Refusal) {
+        refused(refusal.reason);
+        if let Some(suppressed) = self.figures.refusals.pass(clock::now()) {
+            tracing::warn!(peer = %addr, reason = refusal.reason, error = %refusal, suppressed, "connection refused");
+        }
+    }
+}
+
+/// What a connection that does not read waits for.
+enum Unblocked {
+    Memory(Permit),
+    Owner { took_pack: bool },
+}
+
+type Blocker = Pin<Box<dyn Future<Output = Unblocked> + Send>>;
+
+enum Event {
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    Answer(Reply),
+    Unblocked(Unblocked),
+    Time,
+    Stop,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The peer has gone; it sends what is not answered over another connection.
+    Gone,
+    /// No more packs will come or be taken, and all are answered or have had their time.
+    Done,
+    Refused(Refusal),
+}
+
+impl<E: Into<Refusal>> From<E> for End {
+    fn from(refusal: E) -> End {
+        End::Refused(refusal.into())
+    }
+}
+
+pub(crate) struct Connection<R, W> {
+    reader: R,
+    writer: W,
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    /// Whether the preface has come.
+    is_v2: bool,
+    decoder: Decoder,
+    session: ReceiverSession,
+    actions: Vec<ReceiverAction>,
+    outbox: Outbox,
+    alarm: Alarm,
+    blocker: Option<Blocker>,
+    /// Memory of the pack that is being read.
+    permit: Option<Permit>,
+    replies: mpsc::UnboundedSender<Reply>,
+    answers: mpsc::UnboundedReceiver<Reply>,
+}
+
+impl<R, W> Connection<R, W>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    pub(crate) fn new(reader: R, writer: W, addr: SocketAddr, shared: Arc<Shared>) -> Connection<R, W> {
+        let (replies, answers) = mpsc::unbounded_channel();
+        Connection {
+            reader,
+            writer,
+            addr,
+            peer: Arc::new(Peer { addr, node: String::new(), role: String::new() }),
+            is_v2: false,
+            decoder: Decoder::new(shared.options.limits.pack_bytes_max),
+            session: ReceiverSession::new(shared.times(), shared.hello.clone(), clock::now()),
+            actions: Vec::new(),
+            outbox: Outbox::default(),
+            alarm: Alarm::new(),
+            blocker: None,
+            permit: None,
+            replies,
+            answers,
+            shared,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let event = self.event().await;
+            match self.handle(event) {
+                Ok(()) if self.session.is_done() => break,
+                Ok(()) => {}
+                Err(End::Gone) => return,
+                Err(End::Done) => break,
+                Err(End::Refused(refusal)) => {
+                    self.shared.refused(self.addr, &refusal);
+                    if self.is_v2 {
+                        let bye = frame::encode(&Frame::Bye(refusal.reason.to_owned()));
+                        self.outbox.push(bye, clock::now());
+                    }
+                    break;
+                }
+            }
+        }
+        self.blocker = None;
+        self.permit = None;
+        let _ = timeout(LAST_WORDS_TIMEOUT, self.say_last_words()).await;
+    }
+
+    async fn event(&mut self) -> Event {
+        let stalled = self.outbox.stalled_at(self.shared.options.settings.frame_timeout.0);
+        let deadline = [self.session.deadline(), stalled].into_iter().flatten().min();
+        let reading = self.blocker.is_none() && self.outbox.remaining() < OUTBOX_BYTES_MAX;
+        let room = reading.then(|| self.decoder.room());
+        tokio::select! {
+            read = read_into(&mut self.reader, room) => Event::Read(read),
+            wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
+            Some(reply) = self.answers.recv() => Event::Answer(reply),
+            unblocked = wait_for(&mut self.blocker), if self.blocker.is_some() => Event::Unblocked(unblocked),
+            () = self.alarm.by(deadline.unwrap_or_else(far_away)) => Event::Time,
+            () = self.shared.stop.cancelled(), if !self.session.is_stopping() => Event::Stop,
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), End> {
+        let now = clock::now();
+        match event {
+            Event::Read(Ok(1..)) => self.decode(now),
+            Event::Read(_) | Event::Wrote(Err(_) | Ok(0)) => Err(End::Gone),
+            Event::Wrote(Ok(_)) => {
+                self.outbox.wrote(now);
+                Ok(())
+            }
+            Event::Answer(reply) => self.answer(reply, now),
+            Event::Unblocked(unblocked) => self.unblocked(unblocked, now),
+            Event::Time => self.time(now),
+            Event::Stop => self.stop(now),
+        }
+    }
+
+    /// Takes all whole frames out of the decoder, until it needs more bytes or we have to wait.
+    fn decode(&mut self, now: Instant) -> Result<(), End> {
+        if !self.is_v2 {
+            match frame::sniff(self.decoder.peek()) {
+                Sniffed::More => return Ok(()),
+                Sniffed::V2 => self.decoder.discard(PREFACE.len()),
+                Sniffed::Foreign => {
+                    return Err(Refusal::new("not_v2", "the first bytes are none of protocol v2").into());
+                }
+            }
+            self.is_v2 = true;
+        }
+        while self.blocker.is_none() {
+            match self.decoder.decode()? {
+                Decoded::More => break,
+                Decoded::PackBegun { bytes } => self.pack_begun(bytes)?,
+                Decoded::Frame(frame) => {
+                    self.session.frame(frame, now, &mut self.actions)?;
+                    self.act(now)?;
+                }
+            }
+        }
+        self.session.in_frame(self.decoder.in_frame(), now);
+        Ok(())
+    }
+
+    /// Takes the memory for a pack before its bytes are read.
+    fn pack_begun(&mut self, bytes: usize) -> Result<(), End> {
+        if self.session.is_greeting() {
+            return Err(Refusal::new("no_hello", "PACK in place of HELLO").into());
+        }
+        if self.session.is_stopping() {
+            self.decoder.skip_pack();
+            return Ok(());
+        }
+        let budget = &self.shared.options.budget;
+        match budget.try_acquire(bytes as u64) {
+            Some(permit) => self.take_pack(permit),
+            None => self.block(wait_for_memory(budget.clone(), bytes as u64)),
+        }
+        Ok(())
+    }
+
+    fn take_pack(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+        self.decoder.take_pack();
+    }
+
+    fn block(&mut self, blocker: impl Future<Output = Unblocked> + Send + 'static) {
+        self.session.pause();
+        self.blocker = Some(Box::pin(blocker));
+    }
+
+    fn unblocked(&mut self, unblocked: Unblocked, now: Instant) -> Result<(), End> {
+        self.blocker = None;
+        self.session.resume(now);
+        match unblocked {
+            Unblocked::Memory(permit) => self.take_pack(permit),
+            Unblocked::Owner { took_pack: true } => {}
+            Unblocked::Owner { took_pack: false } => return self.stop(now),
+        }
+        self.decode(now)
+    }
+
+    fn act(&mut self, now: Instant) -> Result<(), End> {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                ReceiverAction::Write(bytes) => self.outbox.push(bytes, now),
+                ReceiverAction::Open(hello) => {
+                    tracing::info!(peer = %self.addr, node = hello.node, role = hello.role, "connected");
+                    self.peer = Arc::new(Peer { addr: self.addr, node: hello.node, role: hello.role });
+                }
+                ReceiverAction::Deliver(sequence, pack) => self.deliver(sequence, pack, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a pack to the owner, or answers for it.
+    fn deliver(&mut self, sequence: u64, bytes: Bytes, now: Instant) -> Result<(), End> {
+        let Some(permit) = self.permit.take() else { return Ok(()) };
+        let answer = Answerer::new(sequence, self.replies.clone(), permit);
+        self.shared.figures.received(bytes.len() as u64);
+        let pack = match Pack::parse(bytes, &self.shared.options.limits) {
+            Ok(pack) => pack,
+            Err(bad) => {
+                let what = format!("pack {sequence} of {}: {bad}", self.peer.node);
+                self.shared.refused(self.addr, &Refusal::new(bad.reason(), what));
+                answer.send(Answer::Rejected { reason: bad.reason().to_owned() });
+                return Ok(());
+            }
+        };
+        match self.shared.packs.try_send(Incoming { pack, peer: self.peer.clone(), answer }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(incoming)) => {
+                self.block(wait_for_owner(self.shared.packs.clone(), incoming));
+                Ok(())
+            }
+            // The owner has gone: this pack and all that come are for somebody else.
+            Err(TrySendError::Closed(_)) => self.stop(now),
+        }
+    }
+
+    fn answer(&mut self, (sequence, answer): Reply, now: Instant) -> Result<(), End> {
+        self.shared.figures.answered(&answer);
+        self.session.answer(sequence, answer, now, &mut self.actions);
+        self.act(now)
+    }
+
+    fn time(&mut self, now: Instant) -> Result<(), End> {
+        let limit = self.shared.options.settings.frame_timeout.0;
+        if self.outbox.stalled_at(limit).is_some_and(|at| now >= at) {
+            return Err(Refusal::new("write_stalled", "answers are not read").into());
+        }
+        let goes_on = self.session.time(now, &mut self.actions)?;
+        self.act(now)?;
+        if goes_on { Ok(()) } else { Err(End::Done) }
+    }
+
+    /// Says BYE. A pack that is not with the owner yet is left to the peer.
+    fn stop(&mut self, now: Instant) -> Result<(), End> {
+        if self.session.is_greeting() {
+            return Err(End::Done);
+        }
+        self.session.stop(now, &mut self.actions);
+        self.decoder.skip_pack();
+        self.permit = None;
+        self.blocker = None;
+        self.act(now)
+    }
+
+    /// Writes what is left, and reads on until the peer closes: closing a socket with unread bytes would reset the connection and
+    /// take our last answers with it.
+    async fn say_last_words(&mut self) {
+        if self.writer.write_all_buf(&mut self.outbox).await.is_ok() && self.writer.shutdown().await.is_ok() {
+            let mut ignored = [0; 1_024];
+            while matches!(self.reader.read(&mut ignored).await, Ok(1..)) {}
+        }
+    }
+}
+
+fn far_away() -> Instant {
+    clock::now() + Duration::from_secs(3_600)
+}
+
+/// Reads once into `room`; without room, never.
+pub(crate) async fn read_into(
+    reader: &mut (impl AsyncRead + Unpin),
+    room: Option<Limit<&mut BytesMut>>,
+) -> io::Result<usize> {
+    match room {
+        Some(mut room) => reader.read_buf(&mut room).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_for(blocker: &mut Option<Blocker>) -> Unblocked {
+    match blocker {
+        Some(blocker) => blocker.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn wait_for_memory(budget: Budget, bytes: u64) -> Unblocked {
+    Unblocked::Memory(budget.acquire(bytes).await)
+}
+
+async fn wait_for_owner(packs: mpsc::Sender<Incoming>, incoming: Incoming) -> Unblocked {
+    Unblocked::Owner { took_pack: packs.send(incoming).await.is_ok() }
+}

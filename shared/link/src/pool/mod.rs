@@ -1,0 +1,465 @@
+//! Which pack goes to which target, when: a state machine without I/O.
+//!
+//! Packs are kept in the order of submission until they are settled; what was settled is never sent again. The rule that keeps
+//! each stream in order, over busy answers, lost connections and changes of target:
+//!
+//! > A pack goes to a target only while every earlier unsettled pack of its stream is in flight at that same target.
+//!
+//! So a stream changes its target when nothing of it is in flight at the old one: at once when the old one is lost (its packs are
+//! then in flight nowhere), else when the answers have come. Meanwhile its newer packs wait.
+
+#[cfg(test)]
+mod simulation;
+mod target;
+
+use crate::answer::{Answer, Outcome, Outgoing, Settled};
+use logferry_node::config::Mode;
+use logferry_pack::StreamId;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+use target::Target;
+pub use target::TargetLimits;
+
+/// Shortest and longest wait that a `busy` may ask for.
+const BUSY_WAIT_MIN: Duration = Duration::from_millis(5);
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Where a pack is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// To be sent.
+    Waiting,
+    /// To be sent again, then.
+    Busy { until: Instant },
+    /// Sent to this target, not answered.
+    InFlight { target: usize },
+}
+
+struct Entry {
+    pack: Outgoing,
+    submitted: Instant,
+    place: Place,
+}
+
+/// A stream that has unsettled packs.
+#[derive(Default)]
+struct Stream {
+    /// Where its packs go, or still are.
+    target: Option<usize>,
+    /// Its packs that are waiting or busy, by order of submission. Only the first one may be sent.
+    unsent: BTreeSet<u64>,
+    in_flight: usize,
+    /// The place in a target's queue that it has now.
+    queued: Option<(usize, u64)>,
+}
+
+/// A pack to be written to a target now.
+#[derive(Debug)]
+pub struct Transmit {
+    /// Key for [`Pool::answered`].
+    pub key: u64,
+    /// The pack.
+    pub pack: Outgoing,
+}
+
+/// Figures of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolFigures {
+    /// Targets that take packs.
+    pub targets_up: usize,
+    /// Bytes that are not settled.
+    pub unsettled_bytes: u64,
+    /// Packs that are not settled.
+    pub unsettled_packs: u64,
+}
+
+/// All unsettled packs and the targets they can go to.
+pub struct Pool {
+    mode: Mode,
+    window: u64,
+    targets: Vec<Target>,
+    /// By order of submission, which is also their key. Never used twice.
+    entries: BTreeMap<u64, Entry>,
+    streams: HashMap<StreamId, Stream>,
+    busy: BTreeSet<(Instant, u64)>,
+    next_key: u64,
+    unsettled_bytes: u64,
+    settled: Vec<Settled>,
+}
+
+impl Pool {
+    /// A pool for the targets with these names; at most `window` bytes are unsettled over all of them.
+    pub fn new(mode: Mode, names: &[String], window: u64) -> Pool {
+        Pool {
+            mode,
+            window,
+            targets: names.iter().map(|name| Target::new(name)).collect(),
+            entries: BTreeMap::new(),
+            streams: HashMap::new(),
+            busy: BTreeSet::new(),
+            next_key: 0,
+            unsettled_bytes: 0,
+            settled: Vec::new(),
+        }
+    }
+
+    /// Whether a pack of `bytes` fits into the window now. One always fits into an empty pool.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.entries.is_empty() || self.unsettled_bytes + bytes <= self.window
+    }
+
+    /// Takes a pack. The owner asks [`Pool::has_room`] first.
+    pub fn submit(&mut self, pack: Outgoing, now: Instant) {
+        let key = self.next_key;
+        self.next_key += 1;
+        self.unsettled_bytes += pack.bytes();
+        let stream = pack.stream;
+        self.streams.entry(stream).or_default().unsent.insert(key);
+        self.entries.insert(key, Entry { pack, submitted: now, place: Place::Waiting });
+        self.route(stream);
+    }
+
+    /// A session with a target begins.
+    pub fn target_up(&mut self, target: usize, limits: TargetLimits) {
+        self.targets[target].begin(limits);
+        self.route_all();
+    }
+
+    /// The target takes no more packs; answers to those in flight may still come.
+    pub fn target_draining(&mut self, target: usize) {
+        self.targets[target].drain();
+        self.route_all();
+    }
+
+    /// The session with a target is over: what it has not answered goes elsewhere, or waits.
+    pub fn target_down(&mut self, target: usize) {
+        for key in self.targets[target].end() {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            if entry.place == (Place::InFlight { target }) {
+                entry.place = Place::Waiting;
+                if let Some(stream) = self.streams.get_mut(&entry.pack.stream) {
+                    stream.in_flight -= 1;
+                    stream.unsent.insert(key);
+                }
+            }
+        }
+        self.route_all();
+    }
+
+    /// The best target for a stream among those that are up.
+    fn choose(&self, stream: StreamId) -> Option<usize> {
+        let mut up = self.targets.iter().enumerate().filter(|(_, target)| target.is_up());
+        let best = match self.mode {
+            Mode::Single | Mode::Failover => up.next(),
+            Mode::LoadBalance => up.max_by_key(|(_, target)| target.weight(stream)),
+        };
+        best.map(|(number, _)| number)
+    }
+
+    fn route_all(&mut self) {
+        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        streams.into_iter().for_each(|stream| self.route(stream));
+    }
+
+    /// Puts a stream where it belongs after any change: to its best target if nothing is in flight elsewhere, and its first
+    /// unsent pack into that target's queue.
+    fn route(&mut self, id: StreamId) {
+        let best = self.choose(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.in_flight == 0 && stream.target != best {
+            stream.target = best;
+            // Another target may have room: nothing is busy there.
+            for key in &stream.unsent {
+                let Some(entry) = self.entries.get_mut(key) else { continue };
+                if let Place::Busy { until } = entry.place {
+                    self.busy.remove(&(until, *key));
+                    entry.place = Place::Waiting;
+                }
+            }
+        }
+        let first = stream.unsent.first().copied();
+        let ready = first.filter(|key| self.entries.get(key).is_some_and(|e| e.place == Place::Waiting));
+        let queued = stream.target.filter(|_| stream.target == best).zip(ready);
+        if stream.queued != queued {
+            if let Some((target, key)) = stream.queued {
+                self.targets[target].unqueue(key);
+            }
+            if let Some((target, key)) = queued {
+                self.targets[target].queue(key);
+            }
+            stream.queued = queued;
+        }
+        if stream.in_flight == 0 && stream.unsent.is_empty() {
+            self.streams.remove(&id);
+        }
+    }
+
+    /// The next pack to write to a target, if its window has room. A pack that the target cannot take is settled as rejected.
+    pub fn next_transmit(&mut self, target: usize) -> Option<Transmit> {
+        loop {
+            let key = self.targets[target].first_queued()?;
+            let pack = self.entries.get(&key)?.pack.clone();
+            if let Some(reason) = self.targets[target].refuses(&pack) {
+                self.settle(key, Outcome::Rejected { reason: reason.to_owned() });
+                continue;
+            }
+            if !self.targets[target].send(key, pack.bytes()) {
+                return None;
+            }
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.place = Place::InFlight { target };
+            }
+            if let Some(stream) = self.streams.get_mut(&pack.stream) {
+                stream.unsent.remove(&key);
+                stream.in_flight += 1;
+            }
+            self.route(pack.stream);
+            return Some(Transmit { key, pack });
+        }
+    }
+
+    /// A target's answer to the pack with this key.
+    pub fn answered(&mut self, target: usize, key: u64, answer: Answer, now: Instant) {
+        self.targets[target].answered(key);
+        // Withdrawn, or settled by another target meanwhile.
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let current = entry.place == (Place::InFlight { target });
+        match answer {
+            Answer::Ok => self.settle(key, Outcome::Ok),
+            Answer::Duplicate => self.settle(key, Outcome::Duplicate),
+            // What an earlier target did not want says nothing once the pack has gone to another.
+            _ if !current => {}
+            Answer::Rejected { reason } => self.settle(key, Outcome::Rejected { reason }),
+            Answer::Conflict(remembered) => self.settle(key, Outcome::Conflict(remembered)),
+            Answer::Busy { retry_ms } => {
+                let wait = Duration::from_millis(retry_ms).clamp(BUSY_WAIT_MIN, BUSY_WAIT_MAX);
+                let (until, stream) = (now + wait, entry.pack.stream);
+                entry.place = Place::Busy { until };
+                self.busy.insert((until, key));
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.in_flight -= 1;
+                    stream.unsent.insert(key);
+                }
+                self.route(stream);
+            }
+        }
+    }
+
+    fn settle(&mut self, key: u64, outcome: Outcome) {
+        if let Some(entry) = self.forget(key) {
+            self.settled.push(Settled { ticket: entry.pack.ticket, outcome });
+            self.route(entry.pack.stream);
+        }
+    }
+
+    /// Removes a pack from everything but the in-flight account of a target, which ends with the answer.
+    fn forget(&mut self, key: u64) -> Option<Entry> {
+        let entry = self.entries.remove(&key)?;
+        self.unsettled_bytes -= entry.pack.bytes();
+        if let Some(stream) = self.streams.get_mut(&entry.pack.stream) {
+            match entry.place {
+                Place::InFlight { .. } => stream.in_flight -= 1,
+                Place::Waiting | Place::Busy { .. } => drop(stream.unsent.remove(&key)),
+            }
+        }
+        if let Place::Busy { until } = entry.place {
+            self.busy.remove(&(until, key));
+        }
+        Some(entry)
+    }
+
+    /// Gives all unsettled packs back, in the order of submission.
+    pub fn withdraw(&mut self) -> Vec<Outgoing> {
+        self.streams.clear();
+        self.busy.clear();
+        self.targets.iter_mut().for_each(Target::clear_queue);
+        self.unsettled_bytes = 0;
+        std::mem::take(&mut self.entries).into_values().map(|entry| entry.pack).collect()
+    }
+
+    /// Time has passed: packs that were busy are sent again.
+    pub fn time(&mut self, now: Instant) {
+        while let Some((until, key)) = self.busy.first().copied().filter(|(until, _)| *until <= now) {
+            self.busy.remove(&(until, key));
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.place = Place::Waiting;
+                let stream = entry.pack.stream;
+                self.route(stream);
+            }
+        }
+    }
+
+    /// When [`Pool::time`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.busy.first().map(|(until, _)| *until)
+    }
+
+    /// Packs settled since the last call.
+    pub fn take_settled(&mut self) -> Vec<Settled> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// The targets for which [`Pool::next_transmit`] has something new, since the last call.
+    pub fn take_wakes(&mut self) -> impl Iterator<Item = usize> {
+        self.targets
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(number, target)| target.take_wake().then_some(number))
+    }
+
+    /// Figures, now.
+    pub fn figures(&self) -> PoolFigures {
+        PoolFigures {
+            targets_up: self.targets.iter().filter(|target| target.is_up()).count(),
+            unsettled_bytes: self.unsettled_bytes,
+            unsettled_packs: self.entries.len() as u64,
+        }
+    }
+
+    /// When the oldest unsettled pack was submitted.
+    pub fn oldest_submitted(&self) -> Option<Instant> {
+        self.entries.first_key_value().map(|(_, entry)| entry.submitted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::simulation::pack;
+
+    const WIDE: TargetLimits =
+        TargetLimits { window: u64::MAX, pack_bytes_max: u64::MAX, header_bytes_max: u64::MAX };
+
+    fn pool(mode: Mode, targets: usize) -> Pool {
+        let names: Vec<String> = (0..targets).map(|number| format!("collector-{number}:1302")).collect();
+        Pool::new(mode, &names, u64::MAX)
+    }
+
+    /// Takes all that a target may be sent: keys and tickets.
+    fn send_all(pool: &mut Pool, target: usize) -> Vec<u64> {
+        std::iter::from_fn(|| pool.next_transmit(target)).map(|transmit| transmit.pack.ticket).collect()
+    }
+
+    fn settled(pool: &mut Pool) -> Vec<u64> {
+        pool.take_settled().into_iter().map(|settled| settled.ticket).collect()
+    }
+
+    #[test]
+    fn a_lost_target_hands_its_packs_over_at_once_and_in_order() {
+        let (mut pool, now) = (pool(Mode::Failover, 2), Instant::now());
+        (0..4).for_each(|ticket| pool.submit(pack(ticket, 7), now));
+        pool.target_up(0, WIDE);
+        pool.target_up(1, WIDE);
+        assert_eq!(send_all(&mut pool, 0), [0, 1, 2, 3]);
+        pool.answered(0, 1, Answer::Ok, now);
+        pool.target_down(0);
+        assert_eq!(send_all(&mut pool, 1), [0, 2, 3]);
+        assert_eq!(settled(&mut pool), [1]);
+    }
+
+    #[test]
+    fn a_stream_goes_back_to_the_primary_when_the_second_has_answered() {
+        let (mut pool, now) = (pool(Mode::Failover, 2), Instant::now());
+        pool.target_up(1, WIDE);
+        pool.submit(pack(0, 7), now);
+        pool.submit(pack(1, 7), now);
+        assert_eq!(send_all(&mut pool, 1), [0, 1]);
+        pool.target_up(0, WIDE);
+        pool.submit(pack(2, 7), now);
+        pool.submit(pack(3, 8), now);
+        assert_eq!(send_all(&mut pool, 0), [3], "a stream with nothing in flight moves at once");
+        pool.answered(1, 1, Answer::Ok, now);
+        assert_eq!((send_all(&mut pool, 0), send_all(&mut pool, 1)), (vec![], vec![]));
+        pool.answered(1, 0, Answer::Duplicate, now);
+        assert_eq!((send_all(&mut pool, 0), send_all(&mut pool, 1)), (vec![2], vec![]));
+    }
+
+    #[test]
+    fn a_busy_pack_holds_its_stream_and_no_other() {
+        let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
+        pool.target_up(0, WIDE);
+        pool.submit(pack(0, 7), now);
+        pool.submit(pack(1, 7), now);
+        assert_eq!(send_all(&mut pool, 0), [0, 1]);
+        pool.answered(0, 0, Answer::Busy { retry_ms: 100 }, now);
+        pool.submit(pack(2, 7), now);
+        pool.submit(pack(3, 8), now);
+        assert_eq!(send_all(&mut pool, 0), [3]);
+        let later = pool.deadline().expect("a retry");
+        assert_eq!(later, now + Duration::from_millis(100));
+        pool.time(later);
+        assert_eq!(send_all(&mut pool, 0), [0, 2]);
+    }
+
+    #[test]
+    fn busy_at_a_lost_target_is_no_reason_to_wait_at_the_next() {
+        let (mut pool, now) = (pool(Mode::Failover, 2), Instant::now());
+        pool.target_up(0, WIDE);
+        pool.target_up(1, WIDE);
+        pool.submit(pack(0, 7), now);
+        assert_eq!(send_all(&mut pool, 0), [0]);
+        pool.answered(0, 0, Answer::Busy { retry_ms: 10_000 }, now);
+        pool.target_draining(0);
+        assert_eq!(send_all(&mut pool, 1), [0]);
+        assert_eq!(pool.deadline(), None);
+    }
+
+    #[test]
+    fn the_window_of_a_target_counts_withdrawn_packs_until_they_are_answered() {
+        let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
+        pool.target_up(0, TargetLimits { window: 250, ..WIDE });
+        (0..3).for_each(|ticket| pool.submit(pack(ticket, 7), now));
+        assert_eq!(send_all(&mut pool, 0), [0, 1]);
+        assert_eq!(pool.withdraw().iter().map(|pack| pack.ticket).collect::<Vec<_>>(), [0, 1, 2]);
+        (3..6).for_each(|ticket| pool.submit(pack(ticket, 7), now));
+        assert_eq!(send_all(&mut pool, 0), [0u64; 0]);
+        assert_eq!(pool.take_wakes().count(), 1);
+        pool.answered(0, 0, Answer::Ok, now);
+        assert_eq!(pool.take_wakes().collect::<Vec<_>>(), [0]);
+        assert_eq!(send_all(&mut pool, 0), [3]);
+        assert_eq!(settled(&mut pool), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_pack_larger_than_the_window_goes_alone() {
+        let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
+        pool.target_up(0, TargetLimits { window: 10, ..WIDE });
+        (0..2).for_each(|ticket| pool.submit(pack(ticket, 7), now));
+        assert_eq!(send_all(&mut pool, 0), [0]);
+        pool.answered(0, 0, Answer::Ok, now);
+        assert_eq!(send_all(&mut pool, 0), [1]);
+    }
+
+    #[test]
+    fn a_pack_above_the_peers_limits_is_rejected_here_and_does_not_block() {
+        let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
+        pool.target_up(0, TargetLimits { pack_bytes_max: 150, header_bytes_max: 30, window: 1_000 });
+        pool.submit(Outgoing { body: bytes::Bytes::from(vec![0; 151]), ..pack(0, 7) }, now);
+        pool.submit(Outgoing { header: bytes::Bytes::from(vec![0; 35]), ..pack(1, 7) }, now);
+        pool.submit(Outgoing { header: bytes::Bytes::from(vec![0; 34]), ..pack(2, 7) }, now);
+        assert_eq!(send_all(&mut pool, 0), [2]);
+        let rejected = |ticket, reason: &str| Settled {
+            ticket,
+            outcome: Outcome::Rejected { reason: reason.to_owned() },
+        };
+        assert_eq!(pool.take_settled(), [rejected(0, "pack_too_large"), rejected(1, "header_too_large")]);
+    }
+
+    #[test]
+    fn streams_are_spread_and_only_those_of_a_lost_target_move() {
+        let mut pool = pool(Mode::LoadBalance, 4);
+        (0..4).for_each(|target| pool.target_up(target, WIDE));
+        let before: Vec<_> = (0..400).map(|stream| pool.choose(StreamId(stream))).collect();
+        (0..4).for_each(|target| {
+            let share = before.iter().filter(|chosen| **chosen == Some(target)).count();
+            assert!((60..140).contains(&share), "{share} of 400 streams at target {target}");
+        });
+        pool.target_down(2);
+        for (stream, before) in before.iter().enumerate().filter(|(_, before)| **before != Some(2)) {
+            assert_eq!(pool.choose(StreamId(stream as u128)), *before);
+        }
+        pool.target_up(2, WIDE);
+        let after: Vec<_> = (0..400).map(|stream| pool.choose(StreamId(stream))).collect();
+        assert_eq!(before, after);
+    }
+}
