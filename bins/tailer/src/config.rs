@@ -1,6 +1,7 @@
 //! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[send]`.
 
-use glob::Pattern;
+use crate::hour::HOUR;
+use crate::pattern::PathPattern;
 use logferry_node::config::{
     ByteSize, Interval, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
 };
@@ -29,7 +30,7 @@ settings! {
     pub struct SourceSettings {
         /// Name of the source in packs; one component of a path at the store.
         pub name: String = String::new() => rules::node_name,
-        /// Plain path or glob of the files to follow.
+        /// Files to follow: a plain path, a glob, or a path with a time pattern, "access.log.<%Y%m%d%H>".
         pub path: String = String::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
         pub start: Start = Start::Beginning,
@@ -61,6 +62,14 @@ settings! {
     }
 }
 
+settings! {
+    /// `[hours]`: the hours that packs are counted in.
+    pub struct HourSettings {
+        /// Length of an hour. Less than "1h" makes the calendar run faster: for tests.
+        pub length: Interval = Interval(HOUR) => rules::between(Interval::ms(100), Interval(HOUR)),
+    }
+}
+
 /// The whole file.
 #[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -71,6 +80,8 @@ pub struct TailerConfig {
     pub source: Vec<SourceSettings>,
     /// `[pack]`.
     pub pack: PackSettings,
+    /// `[hours]`.
+    pub hours: HourSettings,
     /// `[send]`.
     pub send: SendSettings,
 }
@@ -81,6 +92,7 @@ impl ProgramConfig for TailerConfig {
             ("node", NodeSettings::SETTINGS),
             ("[source]", SourceSettings::SETTINGS),
             ("pack", PackSettings::SETTINGS),
+            ("hours", HourSettings::SETTINGS),
             ("send", SendSettings::SETTINGS),
         ]
     }
@@ -120,13 +132,7 @@ impl SourceSettings {
         if self.path.is_empty() {
             return Err(format!("source.path of \"{}\" is missing: give a path or a glob", self.name));
         }
-        if self.path.contains("<%") {
-            return Err(format!(
-                "source.path of \"{}\": time patterns are not supported by this version, use a glob",
-                self.name
-            ));
-        }
-        Pattern::new(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
+        PathPattern::parse(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
         Ok(())
     }
 }
@@ -208,7 +214,7 @@ mod tests {
         assert!(refused(|c| c.source.push(c.source[0].clone())).contains("source.name"));
         assert!(refused(|c| c.source[0].name = "..".into()).contains("source.name"));
         assert!(refused(|c| c.source[0].path = "a***b".into()).contains("source.path"));
-        assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("time patterns"));
+        assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("has no day"));
         assert!(refused(|c| c.pack.level = 10).contains("pack.level"));
         assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
         assert!(refused(|c| c.send.to.clear()).contains("send.to"));

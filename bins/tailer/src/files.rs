@@ -2,6 +2,7 @@
 
 use crate::identity::{FileKey, HEAD_BYTES_MAX};
 use crate::ledger::record::Tail;
+use crate::pattern::PathPattern;
 use crate::tracker::Sighting;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use std::fs::File;
@@ -126,16 +127,22 @@ pub fn is_glob(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-/// The regular files that a path or glob leads to, oldest change first.
-pub fn sightings(path: &str) -> Vec<Sighting> {
-    let mut found: Vec<(i64, Sighting)> = if is_glob(path) {
+/// The regular files that a path, glob or pattern leads to: by the times in their names, then oldest change first.
+pub fn sightings(pattern: &PathPattern) -> Vec<Sighting> {
+    let path = pattern.glob();
+    let found: Vec<(i64, Sighting)> = if is_glob(path) {
         // The pattern was checked with the configuration; folders that cannot be read are passed over.
-        glob::glob(path).into_iter().flatten().flatten().filter_map(sighting).collect()
+        let paths = glob::glob(path).into_iter().flatten().flatten();
+        paths.filter(|path| pattern.admits(path)).filter_map(sighting).collect()
     } else {
         sighting(PathBuf::from(path)).into_iter().collect()
     };
-    found.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
-    found.into_iter().map(|(_, sighting)| sighting).collect()
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|(changed, sighting)| (pattern.time_of(&sighting.path), changed, sighting))
+        .collect();
+    found.sort_by(|a, b| (a.0, a.1, &a.2.path).cmp(&(b.0, b.1, &b.2.path)));
+    found.into_iter().map(|(_, _, sighting)| sighting).collect()
 }
 
 fn sighting(path: PathBuf) -> Option<(i64, Sighting)> {

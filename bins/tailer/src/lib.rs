@@ -4,7 +4,7 @@
 //! are in which pack and which are acknowledged.
 //!
 //! The parts that decide are pure: [`cutter`] (where a pack ends), [`batching`] (when it leaves), [`tracker`] (which
-//! file is which), [`ledger`] (what must not be forgotten), [`conflict`] (what is left to ship when the next tier
+//! file is which), [`pattern`] and [`hour`] (which hour it is), [`ledger`] (what must not be forgotten), [`conflict`] (what is left to ship when the next tier
 //! knows better). Around them are a few threads that talk over channels ([`event`]):
 //!
 //! ```text
@@ -40,6 +40,7 @@ mod follower;
 pub mod hour;
 pub mod identity;
 pub mod ledger;
+pub mod pattern;
 pub mod shipper;
 pub mod tailer;
 pub mod tracker;

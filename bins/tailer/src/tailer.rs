@@ -5,7 +5,7 @@ use crate::config::TailerConfig;
 use crate::event::{Event, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::follower::{Follower, Parts};
-use crate::hour;
+use crate::hour::{self, HourClock};
 use crate::ledger::Ledger;
 use crate::shipper::Shipper;
 use crate::watch::Watch;
@@ -94,7 +94,7 @@ impl Tailer {
             .ok();
         let follower = Follower::new(Parts {
             config: config.clone(),
-            zone: labels.zone,
+            clock: HourClock::new(labels.zone, config.hours.length.0),
             ledger,
             events: events_in,
             jobs,

@@ -13,6 +13,5 @@ pub mod order;
 pub mod output;
 pub mod recovery;
 pub mod store;
-pub mod sync;
 pub mod template;
 pub mod walk;

@@ -22,6 +22,7 @@ impl Follower {
 
     /// Everything was looked through: is this the end of the file's life?
     pub(super) fn at_end(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+        self.caught_up(number);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         if file.place == Place::Here {
             return Ok(Worked::Rest);
@@ -60,6 +61,20 @@ impl Follower {
         self.cut(number, id, piece, buffer)
     }
 
+    /// A file was read to its end for the first time since it was opened: those of later times go on.
+    pub(super) fn caught_up(&mut self, number: FileNumber) {
+        let Some(file) = self.files.get(&number) else { return };
+        let Some(time) = file.time else { return };
+        let catching_up = &mut self.sources[file.source].catching_up;
+        if !catching_up.remove(&(time, number)) {
+            return;
+        }
+        let Some((next, _)) = catching_up.first().copied() else { return };
+        let waiting: Vec<FileNumber> =
+            catching_up.iter().take_while(|(time, _)| *time == next).map(|(_, file)| *file).collect();
+        waiting.into_iter().for_each(|file| self.queue(file));
+    }
+
     fn queue_successors(&mut self, number: FileNumber) {
         let successors: Vec<FileNumber> = self
             .files
@@ -74,6 +89,7 @@ impl Follower {
 
     /// The file is done with.
     pub(super) fn close(&mut self, number: FileNumber) {
+        self.caught_up(number);
         let Some(file) = self.files.remove(&number) else { return };
         info!(path = %file.path.display(), "the file was read to its end");
         self.tracker.closed(number);

@@ -11,15 +11,16 @@ use crate::config::TailerConfig;
 use crate::cutter::{CutLimits, Cutter};
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
+use crate::hour::HourClock;
 use crate::ledger::stream::Stream;
 use crate::ledger::{Effect, Ledger, Verdict};
+use crate::pattern::FileTime;
 use crate::tracker::{FileNumber, Place, Tracker};
 use crate::watch::Watch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use logferry_link::Outgoing;
-use logferry_pack::{Name, StreamId};
+use logferry_pack::{Hour, Name, StreamId};
 use scan::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
@@ -42,6 +43,8 @@ const FIGURES_FILES_FEW: usize = 64;
 pub(crate) struct Followed {
     source: usize,
     path: PathBuf,
+    /// The time in its name.
+    time: Option<FileTime>,
     /// The path that a symbolic link leads to, if it is one.
     target: Option<PathBuf>,
     handle: File,
@@ -72,7 +75,7 @@ pub(crate) struct Followed {
 /// What the follower is made of.
 pub(crate) struct Parts {
     pub config: TailerConfig,
-    pub zone: TimeZone,
+    pub clock: HourClock,
     pub ledger: Ledger,
     pub events: Receiver<Event>,
     pub jobs: Sender<Job>,
@@ -101,7 +104,7 @@ pub(crate) struct Follower {
     cut_limits: CutLimits,
     batch_limits: BatchLimits,
     window: u64,
-    zone: TimeZone,
+    clock: HourClock,
     events: Receiver<Event>,
     jobs: Sender<Job>,
     shipper: Sender<ToShipper>,
@@ -140,7 +143,7 @@ impl Follower {
             cut_limits,
             batch_limits,
             window: parts.config.send.window.0,
-            zone: parts.zone,
+            clock: parts.clock,
             events: parts.events,
             jobs: parts.jobs,
             shipper: parts.shipper,
@@ -331,9 +334,16 @@ impl Follower {
         }
     }
 
-    fn hour(&self) -> anyhow::Result<logferry_pack::Hour> {
-        let now = Timestamp::now().to_zoned(self.zone.clone());
-        crate::hour::of(&now)
+    fn hour_now(&self) -> anyhow::Result<Hour> {
+        self.clock.hour_at(Timestamp::now())
+    }
+
+    /// The hour of what is read from a file now: that of its name, else that of the clock.
+    fn hour_of(&self, number: FileNumber) -> anyhow::Result<Hour> {
+        match self.files.get(&number).and_then(|file| file.time) {
+            Some(time) => Ok(time.hour),
+            None => self.hour_now(),
+        }
     }
 
     fn publish(&mut self) {

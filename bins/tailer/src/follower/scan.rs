@@ -4,12 +4,15 @@ use super::{Followed, Follower};
 use crate::config::{SourceSettings, Start};
 use crate::cutter::Cutter;
 use crate::files;
+use crate::hour::until;
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::Meeting;
 use crate::ledger::record::Met;
+use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
 use anyhow::Context;
-use logferry_pack::Name;
+use jiff::Timestamp;
+use logferry_pack::{Hour, Name};
 use metrics::counter;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -27,6 +30,9 @@ pub(super) const LOOK_APART: Duration = Duration::from_millis(20);
 pub(super) struct Source {
     pub(super) settings: SourceSettings,
     pub(super) name: Name,
+    pub(super) pattern: PathPattern,
+    /// Files with times in their names that were not read to their end yet since they were opened.
+    pub(super) catching_up: BTreeSet<(FileTime, FileNumber)>,
     pub(super) next_look: Instant,
     pub(super) last_look: Instant,
     /// Watch descriptors of its folders.
@@ -38,14 +44,32 @@ impl Source {
     pub(super) fn new(settings: &SourceSettings) -> anyhow::Result<Source> {
         let now = Instant::now();
         let name = Name::new(settings.name.as_str()).with_context(|| format!("source {}", settings.name))?;
+        let pattern = PathPattern::parse(&settings.path)
+            .with_context(|| format!("path of source {}", settings.name))?;
+        let folders = BTreeSet::from([files::fixed_folder(pattern.glob())]);
         Ok(Source {
             settings: settings.clone(),
             name,
+            pattern,
+            catching_up: BTreeSet::new(),
             next_look: now,
             last_look: now,
             watched: BTreeSet::new(),
-            folders: BTreeSet::from([files::fixed_folder(&settings.path)]),
+            folders,
         })
+    }
+
+    /// Folders in which the clock says that files are, or will be in the next hour, from the fixed one down.
+    fn add_folders_of(&mut self, hour: Hour) {
+        if !self.pattern.has_hours() {
+            return;
+        }
+        let fixed = files::fixed_folder(self.pattern.glob());
+        let path = PathBuf::from(self.pattern.expand(FileTime { hour, minute: 0 }));
+        let below =
+            path.ancestors().skip(1).take_while(|folder| *folder != fixed && folder.starts_with(&fixed));
+        let plain = below.filter(|folder| !files::is_glob(&folder.to_string_lossy()));
+        self.folders.extend(plain.map(Path::to_owned));
     }
 }
 
@@ -67,8 +91,11 @@ impl Follower {
         self.watch_folders(index);
         let source = &mut self.sources[index];
         source.last_look = Instant::now();
-        source.next_look = source.last_look + source.settings.poll_interval.0;
-        let sightings = files::sightings(&source.settings.path);
+        let now = Timestamp::now();
+        let next_hour = self.clock.hour_at(now).map(|hour| until(self.clock.end_of(hour, now), now));
+        let wait = next_hour.unwrap_or(Duration::MAX).min(source.settings.poll_interval.0);
+        source.next_look = source.last_look + wait.max(LOOK_APART);
+        let sightings = files::sightings(&source.pattern);
         for sighting in &sightings {
             let folder = files::folder_of(&sighting.path);
             if !source.folders.contains(&folder) {
@@ -91,13 +118,21 @@ impl Follower {
     fn watch_folders(&mut self, index: usize) {
         let Some(watch) = &self.watch else { return };
         let source = &mut self.sources[index];
+        if let Ok(hour) = self.clock.hour_at(Timestamp::now()) {
+            let next = self.clock.after(hour);
+            [Some(hour), next].into_iter().flatten().for_each(|hour| source.add_folders_of(hour));
+        }
         // Adding a folder again costs one call and finds out when it was replaced by another.
-        for folder in &source.folders {
-            if let Ok(descriptor) = watch.add(folder) {
+        let fixed = files::fixed_folder(source.pattern.glob());
+        source.folders.retain(|folder| match watch.add(folder) {
+            Ok(descriptor) => {
                 source.watched.insert(descriptor);
                 self.folders.insert(descriptor, folder.clone());
+                true
             }
-        }
+            // It comes back with its first file, or when the clock says so.
+            Err(error) => error.kind() != io::ErrorKind::NotFound || *folder == fixed,
+        });
     }
 
     fn sized(&mut self, number: FileNumber, size: u64) {
@@ -141,6 +176,10 @@ impl Follower {
         let home = attached.home.unwrap_or_else(|| path.to_owned());
         let number = self.tracker.opened(source, home.clone(), facts.key, place);
         let predecessor = self.tracker.predecessor(source, &home, facts.key);
+        let time = self.sources[source].pattern.time_of(&home);
+        if let Some(time) = time {
+            self.sources[source].catching_up.insert((time, number));
+        }
         let now = Instant::now();
         if let Some(stream) = attached.stream {
             self.by_stream.insert(stream, number);
@@ -159,6 +198,7 @@ impl Follower {
             Followed {
                 source,
                 path: path.to_owned(),
+                time,
                 target,
                 handle,
                 key: facts.key,

@@ -40,6 +40,7 @@ impl Follower {
             Err(error) => {
                 counter!("logferry_tailer_read_failures_total").increment(1);
                 warn!(path = %file.path.display(), %error, "the file cannot be read: trying again");
+                self.caught_up(number);
                 Worked::At(Instant::now() + READ_RETRY)
             }
         }
@@ -99,7 +100,12 @@ impl Follower {
     }
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
-        let before = self.files.get(&number).and_then(|file| file.predecessor);
+        let Some(file) = self.files.get(&number) else { return false };
+        let earliest = self.sources[file.source].catching_up.first();
+        if file.time.zip(earliest).is_some_and(|(own, (earliest, _))| own > *earliest) {
+            return true;
+        }
+        let before = file.predecessor;
         let Some(before) = before.and_then(|before| self.files.get(&before)) else { return false };
         let unsent = |id: StreamId| {
             self.ledger
@@ -131,9 +137,12 @@ impl Follower {
         let mut head = Head::complete(&bytes[..filled]);
         if head.is_none() {
             match self.age_of(file) {
-                Age::Living => return Ok(Worked::Rest),
-                Age::Until(due) => return Ok(Worked::At(due)),
-                Age::Rotated if filled == 0 => return Ok(Worked::Rest),
+                Age::Living => return self.rest(number),
+                Age::Until(due) => {
+                    self.caught_up(number);
+                    return Ok(Worked::At(due));
+                }
+                Age::Rotated if filled == 0 => return self.rest(number),
                 Age::Over if filled == 0 => {
                     self.close(number);
                     return Ok(Worked::Rest);
@@ -151,6 +160,12 @@ impl Follower {
         file.size_trusted = filled as u64;
         self.by_stream.insert(stream, number);
         Ok(Worked::Again)
+    }
+
+    /// There is nothing to do for a file for now, and nothing that others have to wait for.
+    fn rest(&mut self, number: FileNumber) -> io::Result<Worked> {
+        self.caught_up(number);
+        Ok(Worked::Rest)
     }
 
     fn read_when_due(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
@@ -229,7 +244,7 @@ impl Follower {
             counter!("logferry_tailer_lines_split_total").increment(1);
         }
         let sum = crc32c::crc32c(&buffer[..piece.span]);
-        let hour = self.hour().map_err(io::Error::other)?;
+        let hour = self.hour_of(number).map_err(io::Error::other)?;
         if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
             self.figures.cut(cut.span, cut.lines);
             self.dispatch(id, cut, buffer);

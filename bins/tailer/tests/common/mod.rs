@@ -36,6 +36,7 @@ pub enum Manner {
 pub struct Seen {
     pub identity: PackIdentity,
     pub first: u64,
+    pub hour: String,
     pub id: u64,
     pub lines: u64,
     pub source: String,
@@ -141,6 +142,7 @@ impl State {
         self.seen.push(Seen {
             identity: ours.identity,
             first: ours.first,
+            hour: incoming.pack.header.hour.to_string(),
             id: incoming.pack.header.id,
             lines: incoming.pack.header.lines,
             source: ours.source.as_str().to_owned(),
