@@ -14,8 +14,11 @@ free_port() {
 # write_configs SOURCES: SOURCES is the TOML text of the [[source]] tables. $codec is zlib unless set.
 write_configs() {
     local collector_port outputter_port
-    collector_port=$(free_port 1302)
-    outputter_port=$(free_port $((collector_port + 4)))
+    # LOGFERRY_DEMO_PORTS, "COLLECTOR OUTPUTTER", says where to look first.
+    read -r collector_port outputter_port <<<"${LOGFERRY_DEMO_PORTS:-1302 1306}"
+    collector_port=$(free_port "$collector_port")
+    outputter_port=$(free_port "$outputter_port")
+    [ "$outputter_port" != "$collector_port" ] || outputter_port=$(free_port $((collector_port + 1)))
     mkdir -p "$work/etc"
     cat >"$work/etc/outputter.toml" <<TOML
 [node]
@@ -56,7 +59,8 @@ TOML
 start_program() {
     local role=$1
     rm -f "$work/$role/admin.addr"
-    "$bin/logferry-$role" --config "$work/etc/$role.toml" >>"$work/$role.log" 2>&1 &
+    # A session of its own: Ctrl-C reaches the script alone, which then stops the programs one after another.
+    setsid "$bin/logferry-$role" --config "$work/etc/$role.toml" >>"$work/$role.log" 2>&1 &
     pid_of[$role]=$!
     for _ in {1..200}; do
         [ -s "$work/$role/admin.addr" ] && return
