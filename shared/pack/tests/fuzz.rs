@@ -1,5 +1,5 @@
 //! Fuzz targets for all that reads foreign bytes. In a normal test run each is a short smoke run;
-//! `cargo bolero test -p logferry-pack TARGET` runs one for as long as wished.
+//! CONTRIBUTING.md says how to run one for as long as wished.
 #![allow(clippy::unwrap_used)] // the lint sees only the test functions themselves as tests
 
 mod support;
@@ -15,7 +15,9 @@ const SMOKE_RUNS: usize = 20_000;
 
 #[test]
 fn fuzz_header_bytes() {
+    let trial = logferry_trial::trial!();
     bolero::check!().with_iterations(SMOKE_RUNS).for_each(|bytes: &[u8]| {
+        trial.fuzz_case();
         check_header(bytes);
         check_header(&framed(bytes));
     });
@@ -23,9 +25,11 @@ fn fuzz_header_bytes() {
 
 #[test]
 fn fuzz_header_json() {
+    let trial = logferry_trial::trial!();
     let good = good_packs();
     let input = bolero::generator::produce::<(u8, u16, u8)>();
     bolero::check!().with_iterations(SMOKE_RUNS).with_generator(input).for_each(|(which, at, byte)| {
+        trial.fuzz_case();
         let header = good[usize::from(*which) % good.len()].encode_header();
         check_header(&framed(&changed(&header[4..], &[(*at, *byte)])));
     });
@@ -33,11 +37,13 @@ fn fuzz_header_json() {
 
 #[test]
 fn fuzz_header_values() {
+    let trial = logferry_trial::trial!();
     // JSON that is well formed, with values that are not: these reach the checks that random bytes never do.
     let good: Vec<serde_json::Value> =
         good_packs().iter().map(|pack| serde_json::from_slice(&pack.encode_header()[4..]).unwrap()).collect();
     let input = bolero::generator::produce::<(u8, Vec<(u8, u8, String, u64)>)>();
     bolero::check!().with_iterations(SMOKE_RUNS).with_generator(input).for_each(|(which, changes)| {
+        trial.fuzz_case();
         let mut json = good[usize::from(*which) % good.len()].clone();
         for (key, kind, text, number) in changes.iter().take(2) {
             put_hostile_value(&mut json, *key, *kind, text, *number);
@@ -73,36 +79,38 @@ fn put_hostile_value(json: &mut serde_json::Value, key: u8, kind: u8, text: &str
 
 #[test]
 fn fuzz_pack_bytes() {
+    let trial = logferry_trial::trial!();
     let good: Vec<Bytes> = good_packs().iter().map(Pack::encode).collect();
     let input = bolero::generator::produce::<(u8, Vec<(u16, u8)>, u16)>();
     let mut out = Vec::new();
     let mut decompressor = Decompressor::new();
-    bolero::check!().with_iterations(SMOKE_RUNS).with_generator(input).for_each(
-        move |(which, changes, cut)| {
-            let bytes = &good[usize::from(*which) % good.len()];
-            let mut bytes = changed(bytes, &changes[..changes.len() % 3]);
-            if *cut % 4 == 0 {
-                bytes.truncate(usize::from(*cut));
-            }
-            let Ok(pack) = Pack::parse(bytes.into(), &LIMITS) else { return };
-            assert_eq!(
-                Pack::parse(pack.encode(), &LIMITS).as_ref(),
-                Ok(&pack),
-                "what is read is written and read again"
-            );
-            check_body(&mut decompressor, &pack, &mut out);
-        },
-    );
+    bolero::check!().with_iterations(SMOKE_RUNS).with_generator(input).for_each(|(which, changes, cut)| {
+        trial.fuzz_case();
+        let bytes = &good[usize::from(*which) % good.len()];
+        let mut bytes = changed(bytes, &changes[..changes.len() % 3]);
+        if *cut % 4 == 0 {
+            bytes.truncate(usize::from(*cut));
+        }
+        let Ok(pack) = Pack::parse(bytes.into(), &LIMITS) else { return };
+        assert_eq!(
+            Pack::parse(pack.encode(), &LIMITS).as_ref(),
+            Ok(&pack),
+            "what is read is written and read again"
+        );
+        check_body(&mut decompressor, &pack, &mut out);
+    });
 }
 
 #[test]
 fn fuzz_decompress() {
+    let trial = logferry_trial::trial!();
     let good: Vec<Pack> = good_packs();
     let input = bolero::generator::produce::<(u8, u32, Vec<u8>, Vec<(u16, u8)>)>();
     let mut out = Vec::new();
     let mut decompressor = Decompressor::new();
     bolero::check!().with_iterations(SMOKE_RUNS).with_generator(input).for_each(
-        move |(which, raw, body, changes)| {
+        |(which, raw, body, changes)| {
+            trial.fuzz_case();
             let mut pack = good[usize::from(*which) % good.len()].clone();
             pack.body = match raw % 8 {
                 0 => Bytes::copy_from_slice(body),

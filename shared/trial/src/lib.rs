@@ -154,6 +154,18 @@ pub fn skipped(test: &str, why: &str) {
     add_line(&format!("SKIPPED {test}: {why}"));
 }
 
+/// Good bytes made bad: two of `changes` (place, new value) at most are done, and one time in four all from `cut` on is left out.
+pub fn spoiled(good: &[u8], changes: &[(u16, u8)], cut: u16) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    for (at, value) in changes.iter().take(2).filter(|_| !good.is_empty()) {
+        bytes[usize::from(*at) % good.len()] = *value;
+    }
+    if cut.is_multiple_of(4) {
+        bytes.truncate(usize::from(cut) % (good.len() + 1));
+    }
+    bytes
+}
+
 fn add_line(line: &str) {
     let Some(path) = std::env::var_os(COUNTS) else { return };
     let file = OpenOptions::new().create(true).append(true).open(&path);
@@ -170,6 +182,13 @@ fn number(name: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn bytes_are_spoiled_as_told() {
+        assert_eq!(crate::spoiled(b"abcd", &[(1, b'x'), (6, b'y'), (0, b'z')], 3), b"axyd");
+        assert_eq!(crate::spoiled(b"abcd", &[], 8), b"abc");
+        assert_eq!(crate::spoiled(b"", &[(1, 1)], 4), b"");
+    }
+
     #[test]
     fn the_command_names_package_target_test_and_seed() {
         let trial = crate::trial!();
