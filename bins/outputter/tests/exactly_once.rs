@@ -6,9 +6,7 @@
 
 mod common;
 
-use common::{
-    FOREIGN, Stream, TEMPLATE, assert_exactly, folders, for_seeds, identity, parcel, read_output, stream,
-};
+use common::{FOREIGN, Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::Answer;
@@ -277,7 +275,8 @@ fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
         world.disk.counts().changes
     };
     assert!(whole > 50);
-    for_seeds(whole * 4, |case| {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..whole * 4).for_each(|case| {
         let mut world = World::new(0, 3, 8, true);
         // The same run each time, but other luck with what the power cut leaves.
         world.disk = FaultyDisk::new(case);
@@ -291,7 +290,8 @@ fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
 
 #[test]
 fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_double_nothing() {
-    for_seeds(600, |seed| {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..600).for_each(|seed| {
         let mut world = World::new(seed, 1 + u128::from(seed % 4), 12, true);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
@@ -308,7 +308,8 @@ fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_dou
 
 #[test]
 fn a_damaged_journal_loses_and_doubles_nothing() {
-    for_seeds(600, |seed| {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..600).for_each(|seed| {
         let mut world = World::new(seed, 1 + u128::from(seed % 3), 12, false);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
@@ -345,7 +346,8 @@ fn bytes_from_elsewhere_are_kept_and_gone_on_after_whenever_the_power_is_cut() {
     let before = whole.disk.counts().changes;
     whole.live().unwrap();
     let changes = whole.disk.counts().changes - before;
-    for_seeds(changes * 4, |case| {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..changes * 4).for_each(|case| {
         let (mut world, paths) = world_with_foreign_bytes(case);
         world.disk.set_faults(Faults { die_after: Some(1 + case / 4 % changes), ..Faults::default() });
         while world.live().is_err() {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{for_seeds, identity, pack, parcel};
+use common::{identity, pack, parcel};
 use logferry_durable::faulty::Random;
 use logferry_footprint::Footprint;
 use logferry_link::Answer;
@@ -206,7 +206,8 @@ fn run(seed: u64, gaps_may_be_passed_over: bool) -> Case {
 
 #[test]
 fn packs_are_written_once_in_order_and_all_get_through() {
-    for_seeds(CASES, |seed| {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..CASES).for_each(|seed| {
         let case = run(seed, false);
         assert!(case.passed_over.is_empty(), "no gap was waited for long enough");
     });
@@ -214,7 +215,8 @@ fn packs_are_written_once_in_order_and_all_get_through() {
 
 #[test]
 fn with_gaps_passed_over_packs_are_still_written_once_and_all_get_through() {
-    for_seeds(CASES, |seed| drop(run(seed, true)));
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of an outputter on the faulty disk", 0..CASES).for_each(|seed| drop(run(seed, true)));
 }
 
 fn one_stream(count: usize) -> (Order<u64>, Vec<Pack>) {

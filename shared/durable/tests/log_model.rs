@@ -14,14 +14,6 @@ fn dir() -> &'static Path {
     Path::new("/state")
 }
 
-/// Cases to run: one, when a seed is given for replay.
-fn seeds() -> Box<dyn Iterator<Item = u64>> {
-    match std::env::var("LOGFERRY_LOG_SEED").ok().and_then(|text| text.parse().ok()) {
-        Some(seed) => Box::new(std::iter::once(seed)),
-        None => Box::new(0..CASES),
-    }
-}
-
 /// Appended numbers; `committed` of them are promised.
 #[derive(Default)]
 struct Model {
@@ -126,13 +118,8 @@ fn run(seed: u64) {
 
 #[test]
 fn what_was_committed_survives_crashes_failed_syncs_and_full_disks() {
-    for seed in seeds() {
-        let result = std::panic::catch_unwind(|| run(seed));
-        if let Err(panic) = result {
-            println!("replay: LOGFERRY_LOG_SEED={seed} cargo test -p logferry-durable --test log_model");
-            std::panic::resume_unwind(panic);
-        }
-    }
+    let trial = logferry_trial::trial!();
+    trial.seeds("cases of the log model", 0..CASES).for_each(run);
 }
 
 /// Lives until the disk refuses: twelve records, each committed, every fourth time by a snapshot.

@@ -16,15 +16,6 @@ fn dir() -> &'static Path {
     Path::new("/spool")
 }
 
-/// Cases to run: `LOGFERRY_SPOOL_SEED` replays one, `LOGFERRY_SPOOL_CASES` asks for more.
-fn seeds() -> Box<dyn Iterator<Item = u64>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    match number("LOGFERRY_SPOOL_SEED") {
-        Some(seed) => Box::new(std::iter::once(seed)),
-        None => Box::new(0..number("LOGFERRY_SPOOL_CASES").unwrap_or(10_000)),
-    }
-}
-
 /// What the spool should hold: payload numbers by record id.
 #[derive(Default)]
 struct Model {
@@ -274,12 +265,9 @@ impl Case {
 
 #[test]
 fn what_was_synced_comes_back_whatever_happens_to_the_disk() {
-    for seed in seeds() {
-        let result = std::panic::catch_unwind(|| Case::new(seed).run(seed % 4 == 0));
-        if let Err(panic) = result {
-            println!("replay: LOGFERRY_SPOOL_SEED={seed} cargo test -p logferry-spool --test model");
-            std::panic::resume_unwind(panic);
-        }
+    let trial = logferry_trial::trial!();
+    for seed in trial.seeds("cases of the spool model", 0..10_000) {
+        Case::new(seed).run(seed % 4 == 0);
     }
 }
 

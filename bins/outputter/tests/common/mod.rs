@@ -131,28 +131,6 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
     packs
 }
 
-/// Runs cases 0, 1, 2 … (`count` of them, or as many as `LOGFERRY_OUTPUTTER_CASES` says); a failing one says how to
-/// replay it.
-pub fn for_seeds(count: u64, test: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let cases = match number("LOGFERRY_OUTPUTTER_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("LOGFERRY_OUTPUTTER_CASES").unwrap_or(count),
-    };
-    for seed in cases {
-        if let Err(panic) = std::panic::catch_unwind(|| test(seed)) {
-            let (cause, name) = (text(&*panic), std::thread::current().name().unwrap_or_default().to_owned());
-            let replay = format!("LOGFERRY_OUTPUTTER_SEED={seed} cargo test -p logferry-outputter {name}");
-            panic!("{cause}\nreplay: {replay}");
-        }
-    }
-}
-
-fn text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default()
-}
-
 /// Panics unless the output is exactly the streams: each pack once, in stream order within each file, nothing else.
 pub fn assert_exactly(disk: &dyn Disk, folders: &Folders, streams: &[Stream], in_order: bool) {
     let mut found: BTreeMap<u128, Vec<PackIdentity>> = BTreeMap::new();
