@@ -2,7 +2,7 @@
 
 use crate::file::template::Template;
 use logferry_node::config::{
-    ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, SpoolSettings,
+    ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, rules,
 };
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Longest that a held pack waits for its answer: well below a sender's `ack_timeout` (60 s by default), so
 /// that waiting for a gap never looks like a broken connection. Longer waits go on across resends.
 pub const HOLD_ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// More threads than any disk has use for.
+const SYNC_THREADS_MAX: u64 = 256;
 
 logferry_node::settings! {
     /// `[file]`: log files under `dir/log_data`, header lines under `dir/headers`.
@@ -29,10 +32,22 @@ logferry_node::settings! {
         pub inflate_memory: ByteSize = ByteSize::mib(16),
         /// Threads that inflate; 0: one per core.
         pub inflate_threads: u64 = 0,
-        /// Log files kept open (two descriptors each).
-        pub open_files_max: u64 = 512,
+        /// Log files kept open between commits, those used last (two descriptors each; at most half of the process's descriptors).
+        pub open_files_max: u64 = 1024,
+        /// Threads that fsync the files of one group commit at the same time; they only wait. More help with many streams.
+        pub sync_threads: u64 = 16,
         /// How long a stream's footprint is kept after its last pack.
         pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
+    }
+}
+
+logferry_node::settings! {
+    /// `[spool]`: packs on disk for outputs that can be away, such as databases.
+    pub struct SpoolSettings {
+        /// Cap of the packs kept on disk for outputs that can be away (databases). [file] does not use it: while its folder is full or away, senders are told to come again later, and keep the packs.
+        pub max_bytes: ByteSize = ByteSize::gib(20),
+        /// Size of a segment file; a whole one is read into memory on replay. Not used by [file].
+        pub segment_bytes: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(4)),
     }
 }
 
@@ -44,7 +59,7 @@ pub struct OutputterConfig {
     pub node: NodeSettings,
     /// `[listen]`.
     pub listen: ListenSettings,
-    /// `[spool]`: for outputs that can be away (databases). The file output writes on the spot and has no need of it.
+    /// `[spool]`: not used by `[file]`, which writes on the spot or has the sender keep the pack.
     pub spool: SpoolSettings,
     /// `[file]`.
     pub file: Option<FileSettings>,
@@ -86,6 +101,12 @@ impl FileSettings {
         }
         if self.open_files_max < 2 {
             return Err("file.open_files_max is below 2: set it to 2 or more".into());
+        }
+        if !(1..=SYNC_THREADS_MAX).contains(&self.sync_threads) {
+            return Err(format!(
+                "file.sync_threads is {}: set it to 1 to {SYNC_THREADS_MAX}",
+                self.sync_threads
+            ));
         }
         if self.hold_bytes_max.0 >= listen.memory.0 {
             return Err(format!(
@@ -129,6 +150,7 @@ mod tests {
         assert!(error_after(|_, f| f.path = "{sauce}/{host}".into()).contains("{source}"));
         assert!(error_after(|_, f| f.inflate_memory = ByteSize(7)).contains("file.inflate_memory"));
         assert!(error_after(|_, f| f.open_files_max = 0).contains("file.open_files_max"));
+        assert!(error_after(|_, f| f.sync_threads = 0).contains("file.sync_threads"));
         assert!(error_after(|_, f| f.hold_bytes_max = ByteSize::gib(1)).contains("listen.memory"));
         let mut none = good();
         none.file = None;

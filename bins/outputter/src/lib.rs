@@ -20,12 +20,14 @@ pub mod file;
 
 pub use config::{FileSettings, OutputterConfig};
 
+use crate::figures::Figures;
 use anyhow::Context;
-use file::commit;
+use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
-use logferry_link::{Budget, Receiver, ReceiverOptions};
+use logferry_link::{Answerer, Budget, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
 /// Packs between the connections and the judge; their bytes are bounded by `listen.memory`.
@@ -38,25 +40,38 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
     let limits = options.limits;
     let settings = config.file.context("no output is configured")?;
+    let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
+    // First, because recovery can take long, or wait for room: whoever asks is to be told.
+    serve_status(&node, figures.clone(), order.clone()).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
-    let output =
-        tokio::task::spawn_blocking(move || FileOutput::start(&settings, &var_dir, limits, &stop)).await??;
+    let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures);
+    let output = match tokio::task::spawn_blocking(starting).await? {
+        Err(error) if node.stop.is_cancelled() => {
+            tracing::info!("stopped before it was ready: {error:#}");
+            return Ok(());
+        }
+        started => started?,
+    };
+    order.get_or_init(|| output.order());
     let receiver = Receiver::bind(options)
         .await
         .with_context(|| format!("listen.addr: cannot bind {}", config.listen.addr))?;
     let own_ip = receiver.local_addr().ip();
     tracing::info!(addr = %receiver.local_addr(), "taking packs");
-    serve_status(&node, &output).await?;
     let (packs, packs_taken) = mpsc::channel(INCOMING_PACKS_MAX);
     let receiving = tokio::spawn(receiver.run(packs, node.stop.clone()));
     output.run(packs_taken, own_ip, node.stop.clone()).await;
     receiving.await.context("the receiver failed")
 }
 
-async fn serve_status(node: &Node, output: &FileOutput) -> anyhow::Result<()> {
-    let (order, figures) = (output.order(), output.figures());
+/// `order` is filled in once recovery is through.
+async fn serve_status(
+    node: &Node,
+    figures: Arc<Figures>,
+    order: Arc<OnceLock<SharedOrder<Answerer>>>,
+) -> anyhow::Result<()> {
     let status = move || {
-        let order_figures = commit::lock(&order).figures();
+        let order_figures = order.get().map_or_else(Default::default, |order| commit::lock(order).figures());
         let problems = figures.problems();
         Status {
             ready: problems.is_empty(),

@@ -15,7 +15,7 @@ use logferry_outputter::file::commit::{Committer, Group, SharedOrder, lock};
 use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
 use logferry_outputter::file::recovery::{Recovered, Recovery};
-use logferry_outputter::file::store::{Folders, FoundFiles, Store};
+use logferry_outputter::file::store::{Folders, FoundFiles, Store, StoreOptions};
 use logferry_pack::{Decompressor, Limits};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex};
 
 const VAR_DIR: &str = "/var";
 const STARTS_MAX: usize = 400;
+/// Few open files, so that they are closed and opened again; one syncing thread, so that a seed always gives the same run.
+const STORE: StoreOptions = StoreOptions { sync: true, open_max: 3, sync_threads: 1 };
 
 type Answers = Arc<Mutex<Vec<(usize, usize, Answer)>>>;
 
@@ -65,7 +67,7 @@ impl Outputter {
         let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
         let committer = Committer {
             order: order.clone(),
-            store: Store::new(disk, folders.clone(), None, found).with(true, 3),
+            store: Store::new(disk, folders.clone(), None, found, STORE),
             log,
             holes: state.holes,
             passed_over: Vec::new(),

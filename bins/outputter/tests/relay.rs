@@ -37,13 +37,15 @@ async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Running 
     settings(&mut file);
     let stop = CancellationToken::new();
     let (var_dir, token) = (dir.join("var"), stop.clone());
-    let starting = move || FileOutput::start(&file, &var_dir, Limits::default(), &token).unwrap();
+    let figures = Arc::new(Figures::default());
+    let (limits, own_figures) = (Limits::default(), figures.clone());
+    let starting = move || FileOutput::start(&file, &var_dir, limits, &token, own_figures).unwrap();
     let output = tokio::task::spawn_blocking(starting).await.unwrap();
     let listen = ListenSettings { addr: "127.0.0.1:0".into(), ..ListenSettings::default() };
     let budget = Budget::new(listen.memory.0);
     let options = ReceiverOptions::new(&listen, &NodeSettings::default(), "outputter", budget);
     let receiver = Receiver::bind(options).await.unwrap();
-    let (figures, order, addr) = (output.figures(), output.order(), receiver.local_addr());
+    let (order, addr) = (output.order(), receiver.local_addr());
     let (packs, packs_taken) = mpsc::channel(16);
     let receiving = tokio::spawn(receiver.run(packs, stop.clone()));
     let token = stop.clone();
@@ -245,4 +247,25 @@ async fn a_name_that_is_a_folder_already_is_rejected_and_others_go_on() {
     assert_eq!(client.deliver([taken].iter()).await, [Outcome::Rejected { reason: "path_taken".into() }]);
     assert_eq!(client.deliver([free].iter()).await, [Outcome::Ok]);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_as_long_as_can_be_have_files_of_their_own_and_are_found_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = ["h".repeat(255), "h".repeat(254) + "i"];
+    let pack_at = |host: &String, offset: u64| {
+        pack(StreamId(host.ends_with('i').into()), host, 2026112100, offset, b"1\n", Codec::None)
+    };
+    for offset in [0, 2] {
+        let running = start(dir.path(), |_| {}).await;
+        let mut client = Client::new(&running.addr);
+        let packs: Vec<Pack> = hosts.iter().map(|host| pack_at(host, offset)).collect();
+        assert_eq!(client.deliver(packs.iter()).await, [Outcome::Ok, Outcome::Ok]);
+        running.stop().await;
+    }
+    let files = logferry_outputter::file::walk::files_below(&RealDisk, &folders(dir.path()).data).unwrap();
+    assert_eq!(files.len(), 2);
+    for file in files {
+        assert_eq!(std::fs::read(folders(dir.path()).data.join(file)).unwrap(), b"1\n1\n");
+    }
 }

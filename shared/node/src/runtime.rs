@@ -69,7 +69,10 @@ impl Node {
         }
         let fill = self.status_filler();
         let addr = admin::serve(&self.settings.admin, self.process, move || fill(status())).await?;
-        admin::write_addr(&addr_file, addr)?;
+        // A full disk is just what the endpoint is there to tell of.
+        if let Err(error) = admin::write_addr(&addr_file, addr) {
+            tracing::warn!("{error:#}");
+        }
         tracing::info!(%addr, "admin endpoint: /metrics /healthz /readyz");
         Ok(Some(addr))
     }

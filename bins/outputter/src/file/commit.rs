@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// How often the committer looks around when nothing comes in.
-const IDLE_LOOK: Duration = Duration::from_secs(60);
+/// How often old footprints are looked for, however much or little comes in.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long it waits after a failure before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// When senders are to come again after a failure.
@@ -87,7 +87,12 @@ impl<W> Committer<W> {
     pub fn run(mut self, inflated: &Receiver<Inflated>, stop: &CancellationToken) {
         let mut waiting = Waiting::default();
         let started = Instant::now();
-        while let Some(packs) = self.next_packs(inflated, &mut waiting, started) {
+        let mut expire_at = started + EXPIRE_INTERVAL;
+        while let Some(packs) = self.next_packs(inflated, &mut waiting, expire_at) {
+            if Instant::now() >= expire_at {
+                self.expire(started);
+                expire_at = Instant::now() + EXPIRE_INTERVAL;
+            }
             let mut group = self.group(packs);
             while let Err(error) = self.try_commit(&mut group) {
                 self.report_failure(&error);
@@ -272,12 +277,12 @@ impl<W> Committer<W> {
         }
     }
 
-    /// The packs to commit next, in the order of acceptance; `None` when there will be no more.
+    /// The packs to commit next, in the order of acceptance, none when it is `until`; `None` when there will be no more.
     fn next_packs(
-        &mut self,
+        &self,
         inflated: &Receiver<Inflated>,
         waiting: &mut Waiting,
-        started: Instant,
+        until: Instant,
     ) -> Option<Vec<Inflated>> {
         loop {
             inflated.try_iter().for_each(|pack| waiting.put(pack));
@@ -285,9 +290,9 @@ impl<W> Committer<W> {
             if !packs.is_empty() {
                 return Some(packs);
             }
-            match inflated.recv_timeout(IDLE_LOOK) {
+            match inflated.recv_deadline(until) {
                 Ok(pack) => waiting.put(pack),
-                Err(RecvTimeoutError::Timeout) => self.expire(started),
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }

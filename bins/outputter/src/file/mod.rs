@@ -13,5 +13,6 @@ pub mod order;
 pub mod output;
 pub mod recovery;
 pub mod store;
+pub mod sync;
 pub mod template;
 pub mod walk;

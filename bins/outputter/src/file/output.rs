@@ -4,7 +4,7 @@ use super::commit::{self, Committer, SharedOrder};
 use super::inflate::{self, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
 use super::recovery::{Recovered, Recovery};
-use super::store::{Folders, FoundFiles, Guards, Store};
+use super::store::{Folders, FoundFiles, Guards, Store, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const JUDGED_AT_ONCE_MAX: usize = 64;
 /// How long the threads get to commit what was accepted when the program stops.
 const FINISH_MAX: Duration = Duration::from_secs(8);
+/// A log file and its header file.
+const DESCRIPTORS_PER_FILE: usize = 2;
 
 /// The file output, recovered and ready to take packs in.
 pub struct FileOutput {
@@ -37,13 +39,15 @@ pub struct FileOutput {
 }
 
 impl FileOutput {
-    /// Recovers files and journal, and starts the threads. Blocks for as long as recovery takes.
+    /// Recovers files and journal, and starts the threads. Blocks for as long as recovery takes; `figures` say so meanwhile.
     pub fn start(
         settings: &FileSettings,
         var_dir: &Path,
         limits: Limits,
         stop: &CancellationToken,
+        figures: Arc<Figures>,
     ) -> anyhow::Result<FileOutput> {
+        figures.set_problem(Some("starting: files and journal are being recovered".into()));
         let template = Template::parse(&settings.path)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let folders = Folders::new(&settings.dir);
@@ -58,12 +62,10 @@ impl FileOutput {
             group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
             now_unix: commit::now_unix(),
         };
-        let Recovered { state, unusable, log, .. } = recover(&recovery, stop)?;
+        let Recovered { state, unusable, log, .. } = recover(&recovery, stop, &figures)?;
         let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
-        let open_max = usize::try_from(settings.open_files_max).unwrap_or(usize::MAX);
         let found = FoundFiles { table: state.files, unusable };
-        let store = Store::new(disk, folders, Some(guards), found).with(settings.sync, open_max);
-        let figures = Arc::new(Figures::default());
+        let store = Store::new(disk, folders, Some(guards), found, store_options(settings));
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), state.footprint)));
         let committer = Committer {
             order: order.clone(),
@@ -76,13 +78,9 @@ impl FileOutput {
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
         };
+        figures.set_problem(None);
         let (jobs, threads) = start_threads(settings, limits, committer, stop.clone())?;
         Ok(FileOutput { order, figures, template, jobs, threads, started: Instant::now() })
-    }
-
-    /// Counters and problems.
-    pub fn figures(&self) -> Arc<Figures> {
-        self.figures.clone()
     }
 
     /// The core, for its figures.
@@ -173,16 +171,40 @@ impl FileOutput {
 }
 
 /// Recovers; waits while the disk has no room for the journal.
-fn recover(recovery: &Recovery<'_>, stop: &CancellationToken) -> anyhow::Result<Recovered> {
+fn recover(
+    recovery: &Recovery<'_>,
+    stop: &CancellationToken,
+    figures: &Figures,
+) -> anyhow::Result<Recovered> {
     loop {
         match recovery.run() {
             Err(error) if commit::is_full(&error) && !stop.is_cancelled() => {
-                tracing::error!("no room for the journal, nothing is taken in until there is: {error}");
+                let problem = format!(
+                    "no room for the journal: nothing is taken in until there is room in node.var_dir: {error}"
+                );
+                tracing::error!("{problem}");
+                figures.set_problem(Some(problem));
                 commit::pause(stop);
             }
             recovered => return recovered.context("the journal cannot be opened"),
         }
     }
+}
+
+fn store_options(settings: &FileSettings) -> StoreOptions {
+    let number = |setting| usize::try_from(setting).unwrap_or(usize::MAX);
+    StoreOptions {
+        sync: settings.sync,
+        open_max: number(settings.open_files_max).min(open_files_possible()),
+        sync_threads: number(settings.sync_threads),
+    }
+}
+
+/// Log files that half of the descriptors allow; the rest is for connections and the program itself.
+fn open_files_possible() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    (descriptors / 2 / DESCRIPTORS_PER_FILE).max(1)
 }
 
 fn order_limits(settings: &FileSettings) -> OrderLimits {

@@ -7,6 +7,7 @@
 use super::guard::Guard;
 use super::headers;
 use super::journal::Lengths;
+use super::sync::sync_files;
 use logferry_durable::{Disk, DiskFile};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -69,16 +70,23 @@ pub struct FoundFiles {
     pub unusable: BTreeSet<String>,
 }
 
-/// Files open at a time unless set otherwise.
-const OPEN_MAX_DEFAULT: usize = 512;
+/// How files are treated.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Whether files are synced.
+    pub sync: bool,
+    /// Log files open at a time, each with its header file.
+    pub open_max: usize,
+    /// Threads that sync the files of a group.
+    pub sync_threads: usize,
+}
 
 /// The files.
 pub struct Store {
     disk: Arc<dyn Disk>,
     folders: Folders,
     guards: Option<Guards>,
-    sync: bool,
-    open_max: usize,
+    options: StoreOptions,
     /// Committed lengths of all files.
     table: BTreeMap<String, Lengths>,
     open: HashMap<String, OpenFile>,
@@ -101,13 +109,18 @@ struct OpenFile {
 
 impl Store {
     /// Over what was recovered. `guards` are for the real file system.
-    pub fn new(disk: Arc<dyn Disk>, folders: Folders, guards: Option<Guards>, found: FoundFiles) -> Store {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        folders: Folders,
+        guards: Option<Guards>,
+        found: FoundFiles,
+        options: StoreOptions,
+    ) -> Store {
         Store {
             disk,
             folders,
             guards,
-            sync: true,
-            open_max: OPEN_MAX_DEFAULT,
+            options: StoreOptions { open_max: options.open_max.max(1), ..options },
             table: found.table,
             open: HashMap::new(),
             dirs_unsynced: BTreeSet::new(),
@@ -115,11 +128,6 @@ impl Store {
             reconciled: Vec::new(),
             uses: 0,
         }
-    }
-
-    /// Sets whether files are synced, and how many may be open at a time.
-    pub fn with(self, sync: bool, open_max: usize) -> Store {
-        Store { sync, open_max: open_max.max(1), ..self }
     }
 
     /// Committed lengths of all files.
@@ -134,7 +142,7 @@ impl Store {
 
     /// Most files that can be open at a time.
     pub fn open_max(&self) -> usize {
-        self.open_max
+        self.options.open_max
     }
 
     /// Looks for log files that are there although nothing is known of them: their bytes came from elsewhere. To be called, and
@@ -224,15 +232,12 @@ impl Store {
 
     /// Makes what was appended durable, and the names of new files.
     pub fn sync(&mut self, paths: &BTreeSet<&str>) -> io::Result<()> {
-        if !self.sync {
+        if !self.options.sync {
             return Ok(());
         }
-        for path in paths {
-            if let Some(file) = self.open.get(*path) {
-                file.data.sync()?;
-                file.headers.sync()?;
-            }
-        }
+        let open = paths.iter().filter_map(|path| self.open.get(*path));
+        let files: Vec<&dyn DiskFile> = open.flat_map(|file| [&*file.data, &*file.headers]).collect();
+        sync_files(&files, self.options.sync_threads)?;
         self.sync_dirs()
     }
 
@@ -305,7 +310,7 @@ impl Store {
 
     fn sync_dirs(&mut self) -> io::Result<()> {
         while let Some(dir) = self.dirs_unsynced.first() {
-            if self.sync {
+            if self.options.sync {
                 self.disk.sync_dir(dir)?;
             }
             self.dirs_unsynced.pop_first();
@@ -316,7 +321,7 @@ impl Store {
     /// Closes the files that were not used for longest, except those of the group.
     fn make_room(&mut self, paths: &BTreeSet<&str>) {
         let new = paths.iter().filter(|path| !self.open.contains_key(**path)).count();
-        let surplus = (self.open.len() + new).saturating_sub(self.open_max);
+        let surplus = (self.open.len() + new).saturating_sub(self.options.open_max);
         if surplus == 0 {
             return;
         }

@@ -6,8 +6,15 @@ use std::fmt;
 /// Placeholders a template may hold.
 pub const PLACEHOLDERS: [&str; 6] = ["source", "host", "hour", "day", "ip", "stream"];
 
-/// Longest component of a path in bytes, as file systems have it.
-pub const COMPONENT_BYTES_MAX: usize = 255;
+/// Longest component of a path in bytes: what file systems take (255), less room for the suffix of a file that is being
+/// rewritten beside the old one.
+pub const COMPONENT_BYTES_MAX: usize = 255 - 15;
+
+/// `~` and the digits of the hash of a shortened component.
+const HASH_SUFFIX_BYTES: usize = 33;
+
+/// A cut between two characters can fall this much before the limit.
+const CHARACTER_SLACK_BYTES: usize = 3;
 
 /// Most components of a path below the folder.
 pub const COMPONENTS_MAX: usize = 16;
@@ -63,7 +70,7 @@ pub enum BadTemplate {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{reason}: {path:?}")]
 pub struct BadPath {
-    /// `path_too_long` or `path_unsafe`.
+    /// `path_unsafe`.
     pub reason: &'static str,
     /// What the template expanded to, shortened.
     pub path: String,
@@ -89,8 +96,9 @@ impl Template {
         Ok(Template { components })
     }
 
-    /// Path below the folder, `/` between components. Fails when a component would be longer than a file system
-    /// takes, or could leave the folder.
+    /// Path below the folder, `/` between components. A component longer than [`COMPONENT_BYTES_MAX`] is shortened: its beginning,
+    /// `~`, and 32 hex digits of its XXH3-128, so that two long names never share a file; neither does a name that looks like
+    /// a shortened one, because it is shortened too. Fails when a component could leave the folder.
     pub fn expand(&self, fields: &Fields<'_>) -> Result<String, BadPath> {
         let mut path = String::with_capacity(64);
         let mut component = String::with_capacity(64);
@@ -100,13 +108,16 @@ impl Template {
             if component.is_empty() {
                 continue;
             }
-            check(&component)?;
+            if !is_safe(&component) {
+                return Err(bad(&component));
+            }
+            shorten(&mut component);
             if !path.is_empty() {
                 path.push('/');
             }
             path.push_str(&component);
         }
-        if path.is_empty() { Err(bad("path_unsafe", &path)) } else { Ok(path) }
+        if path.is_empty() { Err(bad(&path)) } else { Ok(path) }
     }
 }
 
@@ -182,15 +193,26 @@ fn is_safe(component: &str) -> bool {
         && !component.bytes().any(|byte| byte == b'/' || byte < 0x20 || byte == 0x7f)
 }
 
-fn check(component: &str) -> Result<(), BadPath> {
-    if component.len() > COMPONENT_BYTES_MAX {
-        return Err(bad("path_too_long", component));
+/// Puts a hash of the whole name in the place of what is too much.
+fn shorten(component: &mut String) {
+    if component.len() <= COMPONENT_BYTES_MAX && !looks_shortened(component) {
+        return;
     }
-    if is_safe(component) { Ok(()) } else { Err(bad("path_unsafe", component)) }
+    let hash = xxhash_rust::xxh3::xxh3_128(component.as_bytes());
+    let keep = (0..=COMPONENT_BYTES_MAX - HASH_SUFFIX_BYTES).rev().find(|at| component.is_char_boundary(*at));
+    component.truncate(keep.unwrap_or(0));
+    component.push_str(&format!("~{hash:032x}"));
 }
 
-fn bad(reason: &'static str, path: &str) -> BadPath {
-    BadPath { reason, path: path.chars().take(64).collect() }
+fn looks_shortened(component: &str) -> bool {
+    let is_as_long = component.len() >= COMPONENT_BYTES_MAX - CHARACTER_SLACK_BYTES;
+    let suffix = component.as_bytes().get(component.len().saturating_sub(HASH_SUFFIX_BYTES)..);
+    is_as_long
+        && matches!(suffix, Some([b'~', digits @ ..]) if digits.iter().all(|digit| digit.is_ascii_hexdigit()))
+}
+
+fn bad(path: &str) -> BadPath {
+    BadPath { reason: "path_unsafe", path: path.chars().take(64).collect() }
 }
 
 #[cfg(test)]
@@ -255,9 +277,24 @@ mod tests {
     }
 
     #[test]
-    fn a_component_longer_than_a_file_system_takes_is_refused() {
-        let host = "h".repeat(250);
-        assert_eq!(expand("{source}/{host}_{hour}", "a", &host, "").unwrap_err().reason, "path_too_long");
-        assert!(expand("{source}/{host}", "a", &host, "").is_ok());
+    fn a_component_longer_than_a_file_system_takes_is_shortened_and_stays_its_own() {
+        let names = ["h".repeat(255), "h".repeat(254) + "i", "ä".repeat(127), "ä".repeat(126) + "ö"];
+        let paths: Vec<String> =
+            names.iter().map(|host| expand("{source}/{host}_{hour}", host, host, "").unwrap()).collect();
+        for (at, path) in paths.iter().enumerate() {
+            assert!(path.split('/').all(|component| component.len() <= COMPONENT_BYTES_MAX), "{path}");
+            assert!(!paths[..at].contains(path), "{path}");
+        }
+        let literal = format!("{}{{host}}", "x".repeat(300));
+        assert!(expand(&literal, "", "web-1", "").unwrap().len() <= COMPONENT_BYTES_MAX);
+        let just_fits = "h".repeat(COMPONENT_BYTES_MAX);
+        assert_eq!(expand("{host}", "", &just_fits, "").unwrap(), just_fits);
+        // Files of a running system must be found again by a later version.
+        let shortened = expand("{host}", "", &names[0], "").unwrap();
+        assert_eq!(shortened, format!("{}~e6ead5cab3254c650927285441ead24f", "h".repeat(207)));
+        // Somebody who calls a host like that does not get into the other one's file.
+        let lookalike = expand("{host}", "", &shortened, "").unwrap();
+        assert_ne!(lookalike, shortened);
+        assert_eq!(lookalike.len(), COMPONENT_BYTES_MAX);
     }
 }
