@@ -8,12 +8,12 @@
 use bytes::Bytes;
 use logferry_durable::RealDisk;
 use logferry_link::Answer;
-use logferry_outputter::figures::Figures;
-use logferry_outputter::file::commit::{Committer, lock};
+use logferry_outputter::file::commit::{Committer, CommitterOptions, lock};
+use logferry_outputter::file::file_recovery::FileRecovery;
 use logferry_outputter::file::inflate::{Inflated, Inflaters, Job, RawPool};
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
-use logferry_outputter::file::recovery::{Recovered, Recovery};
-use logferry_outputter::file::store::{Folders, FoundFiles, Store, StoreOptions};
+use logferry_outputter::file::recovery::Recovery;
+use logferry_outputter::file::store::{Folders, StoreOptions};
 use logferry_pack::{Codec, Decompressor, Header, Limits, Name, Ours, Pack, PackIdentity, StreamId, crc32c};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -45,23 +45,18 @@ fn run(dir: &Path, streams: u64, sync_threads: usize) -> Vec<Duration> {
     let disk = Arc::new(RealDisk);
     let var_dir = &dir.join("var");
     std::fs::create_dir(var_dir).unwrap();
-    let recovery =
-        Recovery { disk: disk.clone(), var_dir, folders: &folders, group_bytes_max: 64 << 20, now_unix: 1 };
-    let Recovered { state, log, .. } = recovery.run().unwrap();
+    let files = FileRecovery { disk, folders, guards: None, group_bytes_max: 64 << 20 };
+    let mut recovered = Recovery { files: &files, var_dir, now_unix: 1 }.run().unwrap();
     let limits = OrderLimits { reorder_wait_ms: 1_000, hold_answer_ms: 1_000, hold_bytes_max: 1 << 20 };
-    let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
-    let options = StoreOptions { sync: true, open_max: 2_000, sync_threads };
-    let mut committer = Committer {
-        order: order.clone(),
-        store: Store::new(disk, folders, None, FoundFiles::default(), options),
-        log,
-        holes: Vec::new(),
-        passed_over: Vec::new(),
+    let footprint = std::mem::take(&mut recovered.state.footprint);
+    let order = Arc::new(Mutex::new(Order::new(limits, footprint)));
+    let options = CommitterOptions {
         answer: |(), answer| assert_eq!(answer, Answer::Ok),
-        figures: Arc::new(Figures::default()),
+        store: StoreOptions { sync: true, open_max: 2_000, sync_threads },
         group_bytes_max: 64 << 20,
         footprint_keep_secs: 1_000,
     };
+    let mut committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
     let (_, jobs) = crossbeam_channel::unbounded();
     let (done, _) = crossbeam_channel::unbounded();
     let inflaters = Inflaters { jobs, done, pool: RawPool::new(64 << 20), limits: Limits::default() };

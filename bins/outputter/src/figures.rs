@@ -4,12 +4,18 @@ use crate::file::order::OrderFigures;
 use logferry_link::Answer;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the problem of a single file is shown after it was last met.
 const FILE_PROBLEM_SHOWN: Duration = Duration::from_secs(30);
+
+/// Problems of single files that are remembered.
+const FILE_PROBLEMS_MAX: usize = 1_000;
+/// Problems of single files that are named, the others are counted.
+const FILE_PROBLEMS_NAMED: usize = 8;
 
 /// Counters since the start, and what is wrong now.
 #[derive(Debug, Default)]
@@ -22,7 +28,9 @@ pub struct Figures {
     conflicts: AtomicU64,
     files_open: AtomicU64,
     problem: Mutex<Option<String>>,
-    file_problem: Mutex<Option<(Instant, String)>>,
+    files_unusable: AtomicU64,
+    /// By path: when it was last met, and what it is.
+    file_problems: Mutex<BTreeMap<String, (Instant, String)>>,
 }
 
 impl Figures {
@@ -62,18 +70,40 @@ impl Figures {
         std::mem::replace(&mut *current, problem).is_some()
     }
 
-    /// A single file cannot be written.
-    pub fn set_file_problem(&self, problem: String) {
-        let mut current = self.file_problem.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Some((Instant::now(), problem));
+    /// A single file cannot be written. Returns whether that is news.
+    pub fn set_file_problem(&self, path: &str, error: &io::Error) -> bool {
+        let mut problems = self.file_problems.lock().unwrap_or_else(PoisonError::into_inner);
+        if problems.len() >= FILE_PROBLEMS_MAX {
+            problems.retain(|_, (since, _)| since.elapsed() < FILE_PROBLEM_SHOWN);
+        }
+        let is_news = !problems.contains_key(path);
+        if problems.len() < FILE_PROBLEMS_MAX || !is_news {
+            problems.insert(path.to_owned(), (Instant::now(), format!("cannot write {path}: {error}")));
+        }
+        is_news
+    }
+
+    /// The file was written.
+    pub fn clear_file_problem(&self, path: &str) {
+        self.file_problems.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
+    }
+
+    /// How many files cannot be written until they are recovered.
+    pub fn set_files_unusable(&self, count: u64) {
+        self.files_unusable.store(count, Relaxed);
+        gauge!("logferry_outputter_files_unusable").set(count as f64);
     }
 
     /// What is wrong now.
     pub fn problems(&self) -> Vec<String> {
         let whole = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let file = self.file_problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let recent = file.filter(|(since, _)| since.elapsed() < FILE_PROBLEM_SHOWN).map(|(_, text)| text);
-        whole.into_iter().chain(recent).collect()
+        let files = self.file_problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = files.values().filter(|(since, _)| since.elapsed() < FILE_PROBLEM_SHOWN);
+        let mut texts: Vec<String> = recent.map(|(_, text)| text.clone()).collect();
+        let more = texts.len().saturating_sub(FILE_PROBLEMS_NAMED);
+        texts.truncate(FILE_PROBLEMS_NAMED);
+        let rest = (more > 0).then(|| format!("and {more} more files cannot be written"));
+        whole.into_iter().chain(texts).chain(rest).collect()
     }
 
     /// By name, as the admin endpoint shows them. Sets the gauges of `/metrics` on the way.
@@ -90,6 +120,7 @@ impl Figures {
             ("held_bytes", order.held_bytes),
             ("streams", order.streams),
             ("files_open", self.files_open.load(Relaxed)),
+            ("files_unusable", self.files_unusable.load(Relaxed)),
             ("committed_bytes_total", self.committed_bytes.load(Relaxed)),
             ("lines_total", self.lines.load(Relaxed)),
             ("commits_total", self.commits.load(Relaxed)),

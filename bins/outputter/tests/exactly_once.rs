@@ -6,126 +6,18 @@
 
 mod common;
 
+use common::outputter::{Answers, Outputter, VAR_DIR, Waiter};
 use common::{FOREIGN, Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::Answer;
-use logferry_outputter::figures::Figures;
-use logferry_outputter::file::commit::{Committer, Group, SharedOrder, lock};
-use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
-use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
-use logferry_outputter::file::recovery::{Recovered, Recovery};
-use logferry_outputter::file::store::{Folders, FoundFiles, Store, StoreOptions};
-use logferry_pack::{Decompressor, Limits};
-use std::collections::{BTreeSet, VecDeque};
+use logferry_outputter::file::store::Folders;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-const VAR_DIR: &str = "/var";
 const STARTS_MAX: usize = 400;
-/// Few open files, so that they are closed and opened again; one syncing thread, so that a seed always gives the same run.
-const STORE: StoreOptions = StoreOptions { sync: true, open_max: 3, sync_threads: 1 };
-
-type Answers = Arc<Mutex<Vec<(usize, usize, Answer)>>>;
-
-/// Whoever sent a pack of a stream.
-struct Waiter {
-    stream: usize,
-    index: usize,
-    answers: Answers,
-}
-
-fn answer(waiter: Waiter, answer: Answer) {
-    waiter.answers.lock().unwrap().push((waiter.stream, waiter.index, answer));
-}
-
-/// The outputter between two crashes.
-struct Outputter {
-    committer: Committer<Waiter>,
-    order: SharedOrder<Waiter>,
-    queue: VecDeque<Job>,
-    inflaters: Inflaters,
-    decompressor: Decompressor,
-    now_ms: u64,
-}
-
-impl Outputter {
-    fn start(disk: &FaultyDisk, folders: &Folders) -> io::Result<Outputter> {
-        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let recovery = Recovery {
-            disk: disk.clone(),
-            var_dir: Path::new(VAR_DIR),
-            folders,
-            group_bytes_max: 1 << 20,
-            now_unix: 1,
-        };
-        let Recovered { state, unusable, log, .. } = recovery.run()?;
-        let found = FoundFiles { table: state.files, unusable };
-        let limits =
-            OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
-        let order = Arc::new(Mutex::new(Order::new(limits, state.footprint)));
-        let committer = Committer {
-            order: order.clone(),
-            store: Store::new(disk, folders.clone(), None, found, STORE),
-            log,
-            holes: state.holes,
-            passed_over: Vec::new(),
-            answer,
-            figures: Arc::new(Figures::default()),
-            group_bytes_max: 1 << 20,
-            footprint_keep_secs: 1_000,
-        };
-        let (_, jobs) = crossbeam_channel::unbounded();
-        let (done, _) = crossbeam_channel::unbounded();
-        let inflaters = Inflaters { jobs, done, pool: RawPool::new(1 << 20), limits: Limits::default() };
-        let decompressor = Decompressor::new();
-        Ok(Outputter { committer, order, queue: VecDeque::new(), inflaters, decompressor, now_ms: 0 })
-    }
-
-    fn offer(&mut self, parcel: Parcel, waiter: Waiter) {
-        self.now_ms += 1;
-        let actions = lock(&self.order).offered(self.now_ms, parcel, waiter);
-        self.act(actions);
-    }
-
-    fn act(&mut self, actions: Vec<Action<Waiter>>) {
-        for action in actions {
-            match action {
-                Action::Write(accepted, parcel) => self.queue.push_back(Job { accepted, parcel }),
-                Action::Answer(waiter, given) => answer(waiter, given),
-            }
-        }
-    }
-
-    fn group(&mut self, count: usize) -> Group {
-        let jobs: Vec<Job> = self.queue.drain(..count.min(self.queue.len())).collect();
-        let inflated = jobs.into_iter().map(|job| {
-            let buffer = self.inflaters.pool.acquire(64 << 10);
-            self.inflaters.inflate(&mut self.decompressor, job, buffer)
-        });
-        let inflated = inflated.collect();
-        self.committer.group(inflated)
-    }
-
-    /// Commits; tries again after failures as the committing thread does. Err: the power is off.
-    fn commit(&mut self, count: usize, disk: &FaultyDisk) -> io::Result<()> {
-        let mut group = self.group(count);
-        for attempt in 0.. {
-            let Err(error) = self.committer.try_commit(&mut group) else { break };
-            if attempt == 20 {
-                return Err(error);
-            }
-            let actions = lock(&self.order).failing(1);
-            self.act(actions);
-            if attempt > 3 && error.kind() == io::ErrorKind::StorageFull {
-                disk.set_faults(Faults::default());
-            }
-        }
-        lock(&self.order).healed();
-        Ok(())
-    }
-}
 
 /// The world: the disk, the streams, and what the senders know.
 struct World {
@@ -148,22 +40,33 @@ impl World {
         World { disk, folders: folders(), streams, acked, answers: Answers::default(), random, group_max: 5 }
     }
 
+    fn start(&self) -> io::Result<Outputter> {
+        Outputter::start(Arc::new(self.disk.clone()), &self.folders)
+    }
+
     fn is_done(&self) -> bool {
         self.streams.iter().zip(&self.acked).all(|(stream, acked)| stream.packs.len() == acked.len())
     }
 
     /// From one start to the end or to the next power cut.
     fn live(&mut self) -> io::Result<()> {
-        let mut outputter = Outputter::start(&self.disk, &self.folders)?;
+        let mut outputter = self.start()?;
         // Fails when the power went off meanwhile: what is there is looked at after the crash.
         self.disk.list(Path::new(VAR_DIR))?;
         self.assert_acked_is_there();
         while !self.is_done() {
             self.send_some(&mut outputter);
             let count = 1 + self.random.below(self.group_max) as usize;
-            let committed = outputter.commit(count, &self.disk);
+            let mut failures = 0;
+            let committed = outputter.commit(count, |error| {
+                failures += 1;
+                if failures > 4 && error.kind() == io::ErrorKind::StorageFull {
+                    self.disk.set_faults(Faults::default());
+                }
+            });
             self.take_answers();
             committed?;
+            self.disk.list(Path::new(VAR_DIR))?;
         }
         Ok(())
     }
@@ -230,7 +133,7 @@ impl World {
     /// One last power cut after the last acknowledgement; then the output must be exactly the streams.
     fn end(&mut self) {
         self.crash();
-        Outputter::start(&self.disk, &self.folders).expect("a sound disk");
+        self.start().expect("a sound disk");
         assert_exactly(&self.disk, &self.folders, &self.streams, true);
     }
 
@@ -357,7 +260,7 @@ fn bytes_from_elsewhere_are_kept_and_gone_on_after_whenever_the_power_is_cut() {
         }
         world.end();
         world.damage_journal();
-        Outputter::start(&world.disk, &world.folders).unwrap();
+        world.start().unwrap();
         assert_exactly(&world.disk, &world.folders, &world.streams, true);
         for path in paths {
             let bytes = world.disk.read(&path).unwrap();
@@ -380,7 +283,7 @@ fn a_file_that_was_moved_away_starts_anew_and_its_packs_stay_known() {
         world.disk.unlink(&folder.join(&path)).unwrap();
         world.disk.sync_dir(folder.join(&path).parent().unwrap()).unwrap();
     }
-    let mut outputter = Outputter::start(&world.disk, &world.folders).unwrap();
+    let mut outputter = world.start().unwrap();
     let waiter = Waiter { stream: 0, index: 0, answers: world.answers.clone() };
     outputter.offer(parcel(&world.streams[0].packs[0]), waiter);
     assert!(matches!(world.answers.lock().unwrap()[..], [(0, 0, Answer::Duplicate)]));

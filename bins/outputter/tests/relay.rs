@@ -4,121 +4,13 @@
 
 mod common;
 
-use common::{Stream, assert_exactly, identity, pack, stream};
+use common::running::{Client, folders_in as folders, start, until};
+use common::{Stream, assert_exactly, pack, stream};
 use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
-use logferry_link::{Budget, Outcome, Outgoing, Receiver, ReceiverOptions, Sender, SenderOptions, Settled};
-use logferry_node::config::{Interval, ListenSettings, NodeSettings, SendSettings};
-use logferry_outputter::FileSettings;
-use logferry_outputter::figures::Figures;
-use logferry_outputter::file::commit;
-use logferry_outputter::file::output::FileOutput;
-use logferry_outputter::file::store::Folders;
-use logferry_pack::{Codec, Limits, Pack, StreamId};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-
-const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// An outputter in this process.
-struct Running {
-    addr: String,
-    figures: Arc<Figures>,
-    held_packs: Box<dyn Fn() -> u64 + Send>,
-    stop: CancellationToken,
-    ended: tokio::task::JoinHandle<()>,
-}
-
-async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Running {
-    let mut file = FileSettings { dir: dir.join("out"), ..FileSettings::default() };
-    settings(&mut file);
-    let stop = CancellationToken::new();
-    let (var_dir, token) = (dir.join("var"), stop.clone());
-    let figures = Arc::new(Figures::default());
-    let (limits, own_figures) = (Limits::default(), figures.clone());
-    let starting = move || FileOutput::start(&file, &var_dir, limits, &token, own_figures).unwrap();
-    let output = tokio::task::spawn_blocking(starting).await.unwrap();
-    let listen = ListenSettings { addr: "127.0.0.1:0".into(), ..ListenSettings::default() };
-    let budget = Budget::new(listen.memory.0);
-    let options = ReceiverOptions::new(&listen, &NodeSettings::default(), "outputter", budget);
-    let receiver = Receiver::bind(options).await.unwrap();
-    let (order, addr) = (output.order(), receiver.local_addr());
-    let (packs, packs_taken) = mpsc::channel(16);
-    let receiving = tokio::spawn(receiver.run(packs, stop.clone()));
-    let token = stop.clone();
-    let ended = tokio::spawn(async move {
-        output.run(packs_taken, addr.ip(), token).await;
-        receiving.await.unwrap();
-    });
-    let held_packs = Box::new(move || commit::lock(&order).figures().held_packs);
-    Running { addr: addr.to_string(), figures, held_packs, stop, ended }
-}
-
-impl Running {
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), self.ended).await.expect("stops within 10 s").unwrap();
-    }
-}
-
-/// A tailer's end of the link.
-struct Client {
-    sender: Sender,
-    settled: mpsc::UnboundedReceiver<Settled>,
-    tickets: u64,
-    _stop: tokio_util::sync::DropGuard,
-}
-
-impl Client {
-    fn new(addr: &str) -> Client {
-        let stop = CancellationToken::new();
-        let backoff_max = Interval::ms(300);
-        let settings = SendSettings { to: vec![addr.to_owned()], backoff_max, ..SendSettings::default() };
-        let options = SenderOptions { settings, node: "web-1".into(), role: "tailer" };
-        let (sender, settled) = Sender::start(options, stop.clone());
-        Client { sender, settled, tickets: 0, _stop: stop.drop_guard() }
-    }
-
-    async fn submit(&mut self, pack: &Pack) {
-        self.tickets += 1;
-        let (header, body) = (pack.encode_header(), pack.body.clone());
-        let stream = identity(pack).stream;
-        self.sender.submit(Outgoing { ticket: self.tickets, stream, header, body }).await;
-    }
-
-    async fn outcome(&mut self) -> Outcome {
-        tokio::time::timeout(TIMEOUT, self.settled.recv()).await.expect("an answer in time").unwrap().outcome
-    }
-
-    async fn deliver(&mut self, packs: impl Iterator<Item = &Pack>) -> Vec<Outcome> {
-        let mut count = 0;
-        for pack in packs {
-            self.submit(pack).await;
-            count += 1;
-        }
-        let mut outcomes = Vec::new();
-        for _ in 0..count {
-            outcomes.push(self.outcome().await);
-        }
-        outcomes
-    }
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("in time: {what}"));
-}
-
-fn folders(dir: &Path) -> Folders {
-    Folders::new(&dir.join("out"))
-}
+use logferry_link::Outcome;
+use logferry_node::config::Interval;
+use logferry_pack::{Codec, Pack, StreamId};
 
 fn streams(seed: u64) -> Vec<Stream> {
     let mut random = Random::new(seed);
@@ -237,19 +129,6 @@ async fn a_link_in_the_folder_is_not_followed_and_the_packs_wait_until_it_is_gon
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_is_a_folder_already_is_rejected_and_others_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let running = start(dir.path(), |file| file.path = "{host}".into()).await;
-    std::fs::create_dir(dir.path().join("out/log_data/web")).unwrap();
-    let mut client = Client::new(&running.addr);
-    let taken = pack(StreamId(1), "web", 2026112100, 0, b"1\n", Codec::None);
-    let free = pack(StreamId(2), "other", 2026112100, 0, b"1\n", Codec::None);
-    assert_eq!(client.deliver([taken].iter()).await, [Outcome::Rejected { reason: "path_taken".into() }]);
-    assert_eq!(client.deliver([free].iter()).await, [Outcome::Ok]);
-    running.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_as_long_as_can_be_have_files_of_their_own_and_are_found_again_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let hosts = ["h".repeat(255), "h".repeat(254) + "i"];
@@ -263,7 +142,8 @@ async fn names_as_long_as_can_be_have_files_of_their_own_and_are_found_again_aft
         assert_eq!(client.deliver(packs.iter()).await, [Outcome::Ok, Outcome::Ok]);
         running.stop().await;
     }
-    let files = logferry_outputter::file::walk::files_below(&RealDisk, &folders(dir.path()).data).unwrap();
+    let files =
+        logferry_outputter::file::walk::files_below(&RealDisk, &folders(dir.path()).data, "").unwrap().files;
     assert_eq!(files.len(), 2);
     for file in files {
         assert_eq!(std::fs::read(folders(dir.path()).data.join(file)).unwrap(), b"1\n1\n");

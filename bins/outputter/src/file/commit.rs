@@ -5,10 +5,14 @@
 //! and done again from memory. What fails at the journal is not undone: the bytes are durable, so the journal
 //! is replaced by a snapshot that includes them.
 
+use super::file_recovery::FileRecovery;
 use super::inflate::{Inflated, RawBuffer};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::{Accepted, Action, Order};
-use super::store::{Store, Unopenable};
+use super::own_fault::{self, Unopenable};
+use super::recovery::Recovered;
+use super::store::{FoundFiles, Store, StoreOptions};
+use super::waiting::Waiting;
 use crate::figures::Figures;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use logferry_durable::Log;
@@ -22,8 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 /// How often old footprints are looked for, however much or little comes in.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often files that could not be recovered are tried again.
+const MEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits after a failure before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// So many failures in a row at one file, and the others go on without it.
+const FAILURES_OF_FILE_MAX: u32 = 3;
 /// When senders are to come again after a failure.
 const RETRY_MS: u64 = 1_500;
 /// When senders are to come again with packs of a file that an operator has to mend.
@@ -40,19 +48,29 @@ pub fn lock<W>(order: &SharedOrder<W>) -> MutexGuard<'_, Order<W>> {
 /// Everything the committing thread needs.
 pub struct Committer<W> {
     /// Decides, and knows who waits.
-    pub order: SharedOrder<W>,
-    /// Files.
-    pub store: Store,
-    /// Journal.
-    pub log: Log,
+    pub(super) order: SharedOrder<W>,
+    pub(super) store: Store,
+    log: Log,
     /// Holes that were written over, as the journal has them.
-    pub holes: Vec<Hole>,
+    holes: Vec<Hole>,
     /// Ranges of packs that were refused for good, until the next commit records them.
-    pub passed_over: Vec<Hole>,
+    passed_over: Vec<Hole>,
+    /// Recovers the files that the store must not write to yet.
+    pub(super) files: FileRecovery,
+    /// See [`journal::State::unread`].
+    pub(super) unread: BTreeSet<String>,
+    /// Where the last round of trying the unusable files ended.
+    pub(super) mended_last: String,
+    pub(super) figures: Arc<Figures>,
+    options: CommitterOptions<W>,
+}
+
+/// How to commit.
+pub struct CommitterOptions<W> {
     /// Sends an answer.
     pub answer: fn(W, Answer),
-    /// Counters.
-    pub figures: Arc<Figures>,
+    /// How files are treated.
+    pub store: StoreOptions,
     /// Decompressed bytes in one group: part of the memory, so that inflating goes on while the group is synced.
     pub group_bytes_max: usize,
     /// How long a stream's footprint is kept, in seconds.
@@ -72,6 +90,8 @@ struct Entry {
 pub struct Group {
     entries: Vec<Entry>,
     phase: Phase,
+    /// Where the last failures were, and how many in a row at that file.
+    failures: Option<(String, u32)>,
 }
 
 enum Phase {
@@ -83,19 +103,55 @@ enum Phase {
 }
 
 impl<W> Committer<W> {
+    /// Over what was recovered; `order` has its footprint.
+    pub fn new(
+        files: FileRecovery,
+        recovered: Recovered,
+        order: SharedOrder<W>,
+        figures: Arc<Figures>,
+        options: CommitterOptions<W>,
+    ) -> Committer<W> {
+        let Recovered { state, unusable, log, .. } = recovered;
+        let found = FoundFiles { table: state.files, unusable };
+        let mut committer = Committer {
+            order,
+            store: Store::new(&files, found, options.store),
+            log,
+            holes: state.holes,
+            passed_over: Vec::new(),
+            files,
+            unread: state.unread,
+            mended_last: String::new(),
+            figures,
+            options,
+        };
+        // Whoever asks before the first pack comes is to be told.
+        committer.mend_files();
+        committer
+    }
+
     /// Commits what comes in until nothing can come any more, or `stop` while writing fails.
     pub fn run(mut self, inflated: &Receiver<Inflated>, stop: &CancellationToken) {
         let mut waiting = Waiting::default();
         let started = Instant::now();
         let mut expire_at = started + EXPIRE_INTERVAL;
-        while let Some(packs) = self.next_packs(inflated, &mut waiting, expire_at) {
-            if Instant::now() >= expire_at {
+        let mut mend_at = started;
+        loop {
+            let until = if self.store.unusable().is_empty() { expire_at } else { expire_at.min(mend_at) };
+            let Some(packs) = self.next_packs(inflated, &mut waiting, until) else { return };
+            let now = Instant::now();
+            if now >= expire_at {
                 self.expire(started);
-                expire_at = Instant::now() + EXPIRE_INTERVAL;
+                expire_at = now + EXPIRE_INTERVAL;
+            }
+            if now >= mend_at {
+                self.mend_files();
+                mend_at = Instant::now() + MEND_INTERVAL;
             }
             let mut group = self.group(packs);
             while let Err(error) = self.try_commit(&mut group) {
                 self.report_failure(&error);
+                self.give_up_failing_file(&mut group, &error);
                 if !pause(stop) {
                     return;
                 }
@@ -125,7 +181,7 @@ impl<W> Committer<W> {
         }
         drop(order);
         self.act(actions);
-        Group { entries, phase: Phase::Write }
+        Group { entries, phase: Phase::Write, failures: None }
     }
 
     /// Brings a group further towards its commit; after an error, to be called again with the same group.
@@ -174,9 +230,25 @@ impl<W> Committer<W> {
         Ok(())
     }
 
+    /// A file at which one attempt after the other fails, on a bad sector say, must not stop the others for ever.
+    pub fn give_up_failing_file(&mut self, group: &mut Group, error: &io::Error) {
+        let Some(path) = own_fault::path_of(error).filter(|_| !is_full(error)) else {
+            group.failures = None;
+            return;
+        };
+        let before = group.failures.take().filter(|(at, _)| at == path).map_or(0, |(_, count)| count);
+        group.failures = Some((path.to_owned(), before + 1));
+        if before + 1 >= FAILURES_OF_FILE_MAX {
+            self.store.give_up(path);
+            group.failures = None;
+        }
+    }
+
     /// Takes the packs of a file that cannot be opened out of the group.
     fn give_up_file(&mut self, group: &mut Group, file: &Unopenable) {
-        tracing::error!(path = file.path, "the log file cannot be opened: {}", file.error);
+        if self.figures.set_file_problem(&file.path, &file.error) {
+            tracing::error!(path = file.path, "the file cannot be written, the others go on: {}", file.error);
+        }
         let mut actions = Vec::new();
         let mut order = lock(&self.order);
         for entry in group.entries.iter().filter(|entry| entry.path == file.path) {
@@ -190,9 +262,6 @@ impl<W> Committer<W> {
         }
         group.entries.retain(|entry| order.is_pending(&entry.accepted));
         drop(order);
-        if file.for_good.is_none() {
-            self.figures.set_file_problem(format!("cannot open {}: {}", file.path, file.error));
-        }
         self.act(actions);
     }
 
@@ -229,14 +298,16 @@ impl<W> Committer<W> {
             footprint: lock(&self.order).footprint().clone(),
             files: self.store.table().clone(),
             holes: self.holes.clone(),
+            unread: self.unread.clone(),
         };
         state.apply(commit.clone());
-        self.log.snapshot(&journal::snapshot_bytes(&state.footprint, &state.files, &state.holes))
+        self.log.snapshot(&state.snapshot_bytes())
     }
 
     fn finish(&mut self, group: &mut Group, commit: Commit) {
         for (path, _) in &commit.files {
             self.store.committed(path);
+            self.figures.clear_file_problem(path);
         }
         for hole in &commit.holes {
             tracing::warn!(path = hole.path, stream = %format_args!("{:032x}", hole.stream), from = hole.from, to = hole.to,
@@ -262,17 +333,19 @@ impl<W> Committer<W> {
     }
 
     /// Replaces the journal by what is committed.
-    fn snapshot(&mut self) -> io::Result<()> {
-        let bytes = journal::snapshot_bytes(lock(&self.order).footprint(), self.store.table(), &self.holes);
+    pub(super) fn snapshot(&mut self) -> io::Result<()> {
+        let order = lock(&self.order);
+        let bytes = journal::snapshot_bytes(order.footprint(), self.store.table(), &self.holes, &self.unread);
+        drop(order);
         self.log.snapshot(&bytes)
     }
 
-    fn act(&self, actions: Vec<Action<W>>) {
+    pub(super) fn act(&self, actions: Vec<Action<W>>) {
         for action in actions {
             // Settling packs never accepts others, so there is nothing to write here.
             if let Action::Answer(waiter, answer) = action {
                 self.figures.count_answer(&answer);
-                (self.answer)(waiter, answer);
+                (self.options.answer)(waiter, answer);
             }
         }
     }
@@ -286,7 +359,7 @@ impl<W> Committer<W> {
     ) -> Option<Vec<Inflated>> {
         loop {
             inflated.try_iter().for_each(|pack| waiting.put(pack));
-            let packs = waiting.take(self.group_bytes_max, self.store.open_max());
+            let packs = waiting.take(self.options.group_bytes_max, self.store.open_max());
             if !packs.is_empty() {
                 return Some(packs);
             }
@@ -300,7 +373,7 @@ impl<W> Committer<W> {
 
     fn expire(&self, started: Instant) {
         let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let forgotten = lock(&self.order).expire(now_ms, now_unix(), self.footprint_keep_secs);
+        let forgotten = lock(&self.order).expire(now_ms, now_unix(), self.options.footprint_keep_secs);
         if forgotten > 0 {
             tracing::info!(forgotten, "footprints of old streams were forgotten");
         }
@@ -319,34 +392,6 @@ impl<W> Committer<W> {
             tracing::info!("the output can be written again");
             lock(&self.order).healed();
         }
-    }
-}
-
-/// Inflated packs whose turn has not come.
-#[derive(Default)]
-struct Waiting {
-    by_seq: BTreeMap<u64, Inflated>,
-    next_seq: u64,
-}
-
-impl Waiting {
-    fn put(&mut self, pack: Inflated) {
-        self.by_seq.insert(pack.accepted.seq, pack);
-    }
-
-    fn take(&mut self, bytes_max: usize, files_max: usize) -> Vec<Inflated> {
-        let mut packs = Vec::new();
-        let (mut bytes, mut files) = (0, BTreeSet::new());
-        while let Some(pack) = self.by_seq.get(&self.next_seq) {
-            bytes += pack.body.as_ref().map_or(0, |body| body.as_slice().len());
-            files.insert(pack.path.clone());
-            if !packs.is_empty() && (bytes > bytes_max || files.len() > files_max) {
-                break;
-            }
-            packs.extend(self.by_seq.remove(&self.next_seq));
-            self.next_seq += 1;
-        }
-        packs
     }
 }
 

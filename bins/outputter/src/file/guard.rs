@@ -2,13 +2,47 @@
 //! folder and without following a symbolic link.
 //!
 //! Names from the network are checked when a pack is parsed, so they cannot climb out; what is left is a link that
-//! stands in the folder.
+//! stands in the folder. The folder itself may be one, to a larger disk say.
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use super::store::Folders;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+
+/// Keeps the files of both folders from being links to elsewhere, and tells one file from another of the same name.
+#[derive(Debug)]
+pub struct Guards {
+    data: Guard,
+    headers: Guard,
+}
+
+/// Device and inode of a log file and of its header file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    data: (u64, u64),
+    headers: (u64, u64),
+}
+
+impl Guards {
+    /// For folders that exist.
+    pub fn new(folders: &Folders) -> io::Result<Guards> {
+        Ok(Guards { data: Guard::new(&folders.data)?, headers: Guard::new(&folders.headers)? })
+    }
+
+    /// Fails when the walk to a file (its path relative to both folders) meets a symbolic link or leaves the folder.
+    pub fn check(&self, path: &str) -> io::Result<()> {
+        self.headers.check(Path::new(path))?;
+        self.data.check(Path::new(path))
+    }
+
+    /// Which files the path means now; `None` when one of them is not there.
+    pub fn identity(&self, path: &str) -> Option<FileIdentity> {
+        let (data, headers) = (self.data.identity(path)?, self.headers.identity(path)?);
+        Some(FileIdentity { data, headers })
+    }
+}
 
 /// Checks paths below one folder.
 #[derive(Debug)]
@@ -39,6 +73,11 @@ impl Guard {
             Err(Errno::NOSYS | Errno::PERM) => self.check_each(path),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn identity(&self, path: &str) -> Option<(u64, u64)> {
+        let found = rustix::fs::statat(&self.folder, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((found.st_dev, found.st_ino))
     }
 
     fn check_each(&self, path: &Path) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | u8 | version, 1 |
+//! | u8 | version, 2 |
 //! | rest | postcard of [`Snapshot`] (in a snapshot) or [`Commit`] (in a record) |
 //!
 //! Checksums are the log's own (`logferry_durable::Log`).
@@ -10,10 +10,10 @@
 use logferry_footprint::Footprint;
 use logferry_pack::{PackIdentity, StreamId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the bytes.
-pub const JOURNAL_VERSION: u8 = 1;
+pub const JOURNAL_VERSION: u8 = 2;
 
 /// Holes that are remembered; older ones are forgotten (they stay in the counters and in the log).
 pub const HOLES_MAX: usize = 4_096;
@@ -105,6 +105,7 @@ struct Snapshot {
     footprint: Vec<u8>,
     files: BTreeMap<String, Lengths>,
     holes: Vec<Hole>,
+    unread: BTreeSet<String>,
 }
 
 /// What the journal says is committed.
@@ -116,6 +117,9 @@ pub struct State {
     pub files: BTreeMap<String, Lengths>,
     /// Holes, oldest first, at most [`HOLES_MAX`].
     pub holes: Vec<Hole>,
+    /// Files (and folders, with a `/` at the end) whose packs are not in the footprint: an earlier journal that had them was lost, and they
+    /// could not be read since.
+    pub unread: BTreeSet<String>,
 }
 
 impl State {
@@ -123,7 +127,13 @@ impl State {
     pub fn from_snapshot(bytes: &[u8]) -> Option<State> {
         let snapshot: Snapshot = from_bytes(bytes)?;
         let footprint = Footprint::from_bytes(&snapshot.footprint)?;
-        Some(State { footprint, files: snapshot.files, holes: snapshot.holes })
+        let Snapshot { files, holes, unread, .. } = snapshot;
+        Some(State { footprint, files, holes, unread })
+    }
+
+    /// Bytes of a snapshot.
+    pub fn snapshot_bytes(&self) -> Vec<u8> {
+        snapshot_bytes(&self.footprint, &self.files, &self.holes, &self.unread)
     }
 
     /// Applies a record.
@@ -142,9 +152,14 @@ pub fn remember_holes(holes: &mut Vec<Hole>, new: Vec<Hole>) {
     holes.drain(..holes.len().saturating_sub(HOLES_MAX));
 }
 
-/// Bytes of a snapshot.
-pub fn snapshot_bytes(footprint: &Footprint, files: &BTreeMap<String, Lengths>, holes: &[Hole]) -> Vec<u8> {
-    to_bytes(&(footprint.to_bytes(), files, holes))
+/// Bytes of a snapshot of the parts of a [`State`].
+pub fn snapshot_bytes(
+    footprint: &Footprint,
+    files: &BTreeMap<String, Lengths>,
+    holes: &[Hole],
+    unread: &BTreeSet<String>,
+) -> Vec<u8> {
+    to_bytes(&(footprint.to_bytes(), files, holes, unread))
 }
 
 impl Commit {
@@ -184,15 +199,31 @@ mod tests {
         let bytes = commit.to_bytes();
         assert_eq!(
             bytes,
-            b"\x01\x01\x01\x03a/b\xac\x02\x02\x01\x01\x05\x06\x07\x08\x00\x01\x03a/b\x05\x03\x06\x04"
+            b"\x02\x01\x01\x03a/b\xac\x02\x02\x01\x01\x05\x06\x07\x08\x00\x01\x03a/b\x05\x03\x06\x04"
         );
         assert_eq!(Commit::from_bytes(&bytes), Some(commit));
     }
 
     #[test]
+    fn a_snapshot_is_read_back_whole() {
+        let mut state = State::default();
+        let pack = CommittedPack { stream: 5, offset: 6, span: 7, sum: 8, first: 6 };
+        state.apply(Commit {
+            now_unix: 9,
+            files: vec![("a/b".into(), Lengths { data: 300, headers: 2, mark_due: true })],
+            packs: vec![pack],
+            holes: vec![Hole { path: "a/b".into(), stream: 5, from: 3, to: 6, data_at: 4 }],
+        });
+        state.unread.insert("a/c".into());
+        let read = State::from_snapshot(&state.snapshot_bytes()).unwrap();
+        assert_eq!((read.footprint, read.files), (state.footprint, state.files));
+        assert_eq!((read.holes, read.unread), (state.holes, state.unread));
+    }
+
+    #[test]
     fn bytes_of_another_version_are_not_read() {
         let mut bytes = Commit::default().to_bytes();
-        bytes[0] = 2;
+        bytes[0] = 1;
         assert_eq!(Commit::from_bytes(&bytes), None);
         assert!(State::from_snapshot(&bytes).is_none());
         assert!(State::from_snapshot(&[]).is_none());

@@ -5,14 +5,19 @@
 //! ```
 
 pub mod commit;
+pub mod file_recovery;
 pub mod guard;
 pub mod headers;
 pub mod inflate;
 pub mod journal;
+pub mod mend;
+pub mod open_files;
 pub mod order;
 pub mod output;
+pub mod own_fault;
 pub mod recovery;
 pub mod store;
 pub mod sync;
 pub mod template;
+pub mod waiting;
 pub mod walk;

@@ -184,6 +184,31 @@ impl<W> Order<W> {
         actions
     }
 
+    /// A pack was found whole in a file that could not be read before. What is pending of its range is settled with it: it
+    /// must not be written again.
+    pub fn found_written(&mut self, identity: &PackIdentity, first: u64, now_unix: u64) -> Vec<Action<W>> {
+        if self.footprint.judge(identity, first) != Verdict::Duplicate {
+            self.footprint.insert(identity, first, now_unix);
+        }
+        self.figures.streams = self.footprint.streams() as u64;
+        let Some(state) = self.streams.get(&identity.stream) else { return Vec::new() };
+        let pending = state.pending.values().map(|pending| pending.accepted);
+        let overlap = pending
+            .filter(|pack| pack.identity.offset < identity.end() && identity.offset < pack.identity.end());
+        let mut actions = Vec::new();
+        for pack in overlap.collect::<Vec<_>>() {
+            let is_same = pack.identity == *identity;
+            let answer =
+                if is_same { Answer::Duplicate } else { Answer::Busy { retry_ms: RETRY_OVERLAP_MS } };
+            answer_all(
+                self.take_pending(&pack).map_or_else(Vec::new, |pending| pending.waiters),
+                &answer,
+                &mut actions,
+            );
+        }
+        actions
+    }
+
     /// A pack is no good: its body does not inflate to what its header says, or it has no place in the folder. What was
     /// accepted behind it goes on, over the hole.
     pub fn rejected(&mut self, pack: &Accepted, reason: &str) -> Vec<Action<W>> {

@@ -1,10 +1,12 @@
 //! The file output put together: recovery, then judge, inflating threads and committer.
 
-use super::commit::{self, Committer, SharedOrder};
+use super::commit::{self, Committer, CommitterOptions, SharedOrder};
+use super::file_recovery::FileRecovery;
+use super::guard::Guards;
 use super::inflate::{self, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
 use super::recovery::{Recovered, Recovery};
-use super::store::{Folders, FoundFiles, Guards, Store, StoreOptions};
+use super::store::{Folders, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
@@ -54,30 +56,25 @@ impl FileOutput {
         for dir in [&folders.data, &folders.headers] {
             disk.create_dir_all(dir).with_context(|| format!("file.dir: cannot create {}", dir.display()))?;
         }
-        let group_bytes_max = settings.inflate_memory.0 / 2;
-        let recovery = Recovery {
-            disk: disk.clone(),
-            var_dir,
-            folders: &folders,
-            group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
-            now_unix: commit::now_unix(),
-        };
-        let Recovered { state, unusable, log, .. } = recover(&recovery, stop, &figures)?;
         let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
-        let found = FoundFiles { table: state.files, unusable };
-        let store = Store::new(disk, folders, Some(guards), found, store_options(settings));
-        let order = Arc::new(Mutex::new(Order::new(order_limits(settings), state.footprint)));
-        let committer = Committer {
-            order: order.clone(),
-            store,
-            log,
-            holes: state.holes,
-            passed_over: Vec::new(),
+        let group_bytes_max = settings.inflate_memory.0 / 2;
+        let files = FileRecovery {
+            disk,
+            folders,
+            guards: Some(Arc::new(guards)),
+            group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
+        };
+        let recovery = Recovery { files: &files, var_dir, now_unix: commit::now_unix() };
+        let mut recovered = recover(&recovery, stop, &figures)?;
+        let footprint = std::mem::take(&mut recovered.state.footprint);
+        let order = Arc::new(Mutex::new(Order::new(order_limits(settings), footprint)));
+        let options = CommitterOptions {
             answer: Answerer::send,
-            figures: figures.clone(),
+            store: store_options(settings),
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
         };
+        let committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
         figures.set_problem(None);
         let (jobs, threads) = start_threads(settings, limits, committer, stop.clone())?;
         Ok(FileOutput { order, figures, template, jobs, threads, started: Instant::now() })

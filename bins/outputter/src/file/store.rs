@@ -4,12 +4,15 @@
 //! Order that recovery builds on: the name of a new header file is durable before its log file is created, so a
 //! log file of ours is never without the header file that describes it.
 
-use super::guard::Guard;
+use super::file_recovery::FileRecovery;
+use super::guard::{FileIdentity, Guards};
 use super::headers;
 use super::journal::Lengths;
+use super::open_files::{OpenFile, OpenFiles};
+use super::own_fault::{Unopenable, at, is_own_fault, own_fault};
 use super::sync::sync_files;
+use super::walk;
 use logferry_durable::{Disk, DiskFile};
-use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,42 +34,12 @@ impl Folders {
     }
 }
 
-/// Keeps the files of both folders from being links to elsewhere.
-#[derive(Debug)]
-pub struct Guards {
-    data: Guard,
-    headers: Guard,
-}
-
-impl Guards {
-    /// For folders that exist.
-    pub fn new(folders: &Folders) -> io::Result<Guards> {
-        Ok(Guards { data: Guard::new(&folders.data)?, headers: Guard::new(&folders.headers)? })
-    }
-
-    fn check(&self, path: &str) -> io::Result<()> {
-        self.headers.check(Path::new(path))?;
-        self.data.check(Path::new(path))
-    }
-}
-
-/// A file that cannot be opened although the disk is fine.
-#[derive(Debug)]
-pub struct Unopenable {
-    /// Path below the folder.
-    pub path: String,
-    /// It never will be: what the sender is told. `None`: somebody can mend it, such as a permission.
-    pub for_good: Option<&'static str>,
-    /// Why.
-    pub error: io::Error,
-}
-
 /// What is known of the files at the start.
 #[derive(Debug, Default)]
 pub struct FoundFiles {
     /// Committed lengths.
     pub table: BTreeMap<String, Lengths>,
-    /// Files that must not be written to.
+    /// Files, and folders with a `/` at the end, that could not be recovered yet: not to be written to.
     pub unusable: BTreeSet<String>,
 }
 
@@ -85,48 +58,35 @@ pub struct StoreOptions {
 pub struct Store {
     disk: Arc<dyn Disk>,
     folders: Folders,
-    guards: Option<Guards>,
+    guards: Option<Arc<Guards>>,
     options: StoreOptions,
     /// Committed lengths of all files.
     table: BTreeMap<String, Lengths>,
-    open: HashMap<String, OpenFile>,
+    open: OpenFiles,
+    /// Which files were written since the start, so that one that was closed is known again.
+    identities: HashMap<String, FileIdentity>,
     /// Folders with names that are not durable yet.
     dirs_unsynced: BTreeSet<PathBuf>,
-    /// Files that could not be recovered.
+    /// Files and folders that are not written to until they are recovered.
     unusable: BTreeSet<String>,
     /// Files that were found with other lengths than committed; to be journaled before they are written to.
     reconciled: Vec<(String, Lengths)>,
-    uses: u64,
-}
-
-struct OpenFile {
-    data: Box<dyn DiskFile>,
-    headers: Box<dyn DiskFile>,
-    /// Lengths with what was appended since the last commit.
-    written: Lengths,
-    last_used: u64,
 }
 
 impl Store {
-    /// Over what was recovered. `guards` are for the real file system.
-    pub fn new(
-        disk: Arc<dyn Disk>,
-        folders: Folders,
-        guards: Option<Guards>,
-        found: FoundFiles,
-        options: StoreOptions,
-    ) -> Store {
+    /// Over what was recovered, in the folders of `files`.
+    pub fn new(files: &FileRecovery, found: FoundFiles, options: StoreOptions) -> Store {
         Store {
-            disk,
-            folders,
-            guards,
-            options: StoreOptions { open_max: options.open_max.max(1), ..options },
+            disk: files.disk.clone(),
+            folders: files.folders.clone(),
+            guards: files.guards.clone(),
+            options,
             table: found.table,
-            open: HashMap::new(),
+            open: OpenFiles::new(options.open_max),
+            identities: HashMap::new(),
             dirs_unsynced: BTreeSet::new(),
             unusable: found.unusable,
             reconciled: Vec::new(),
-            uses: 0,
         }
     }
 
@@ -142,7 +102,33 @@ impl Store {
 
     /// Most files that can be open at a time.
     pub fn open_max(&self) -> usize {
-        self.options.open_max
+        self.open.max()
+    }
+
+    /// Files, and folders with a `/` at the end, that are not written to until they are recovered.
+    pub fn unusable(&self) -> &BTreeSet<String> {
+        &self.unusable
+    }
+
+    /// From now on a file is not written to until it is recovered.
+    pub fn give_up(&mut self, path: &str) {
+        self.open.close(path);
+        self.unusable.insert(path.to_owned());
+    }
+
+    /// A folder can be listed: it has these files, to be recovered one by one.
+    pub fn listed(&mut self, folder: &str, files: &[String]) {
+        self.unusable.extend(files.iter().cloned());
+        self.unusable.remove(folder);
+    }
+
+    /// A file was recovered: it has these lengths, or is gone.
+    pub fn recovered(&mut self, path: &str, lengths: Option<Lengths>) {
+        self.unusable.remove(path);
+        match lengths {
+            Some(lengths) => drop(self.table.insert(path.to_owned(), lengths)),
+            None => drop(self.table.remove(path)),
+        }
     }
 
     /// Looks for log files that are there although nothing is known of them: their bytes came from elsewhere. To be called, and
@@ -175,31 +161,41 @@ impl Store {
     /// Opens or creates the files of a group. Files that cannot be opened for a reason of their own are returned; an error of
     /// the disk fails the whole.
     pub fn prepare(&mut self, paths: &BTreeSet<&str>) -> io::Result<Vec<Unopenable>> {
-        self.make_room(paths);
+        self.open.make_room(paths);
         let mut unopenable = Vec::new();
         let mut opening = Vec::new();
         for &path in paths {
-            if let Some(file) = self.open.get_mut(path) {
-                self.uses += 1;
-                file.last_used = self.uses;
+            if self.is_open_still(path) {
+                self.open.touch(path);
                 continue;
             }
             let guarded = self.check(path);
             let full_path = self.folders.headers.join(path);
             match guarded.and_then(|()| self.open_or_create(&full_path)) {
                 Ok(headers) => opening.push((path, headers)),
-                Err(error) => unopenable.push(own_fault(path, error)?),
+                Err(error) => unopenable.push(own_fault(path, error).map_err(at(path))?),
             }
         }
         self.sync_dirs()?;
         for (path, headers) in opening {
             let full_path = self.folders.data.join(path);
             match self.open_or_create(&full_path) {
-                Ok(data) => self.admit(path, data, headers)?,
-                Err(error) => unopenable.push(own_fault(path, error)?),
+                Ok(data) => self.admit(path, data, headers).map_err(at(path))?,
+                Err(error) => unopenable.push(own_fault(path, error).map_err(at(path))?),
             }
         }
         Ok(unopenable)
+    }
+
+    /// Whether a file is open, and still the one that its path means: one that was moved away or deleted takes bytes that
+    /// nobody would find.
+    fn is_open_still(&mut self, path: &str) -> bool {
+        let Some(file) = self.open.get(path) else { return false };
+        let is_same = self.guards.as_ref().and_then(|guards| guards.identity(path)) == file.identity;
+        if !is_same {
+            self.open.close(path);
+        }
+        is_same
     }
 
     /// Files that somebody else has written to, cut or moved away, with the lengths they have now. To be journaled
@@ -216,18 +212,7 @@ impl Store {
     /// Appends bodies and header lines to a prepared file. Returns the byte of the log file at which the first body stands.
     pub fn append(&mut self, path: &str, bodies: &[&[u8]], lines: &[&[u8]]) -> io::Result<u64> {
         let file = self.open.get_mut(path).ok_or_else(|| io::Error::other("file is not open"))?;
-        let data_at = file.written.data;
-        file.data.append(bodies)?;
-        file.written.data += total(bodies);
-        if file.written.mark_due {
-            let mark = headers::data_at_line(data_at);
-            file.headers.append(&[&mark])?;
-            file.written.headers += mark.len() as u64;
-            file.written.mark_due = false;
-        }
-        file.headers.append(lines)?;
-        file.written.headers += total(lines);
-        Ok(data_at)
+        append_to(file, bodies, lines).map_err(at(path))
     }
 
     /// Makes what was appended durable, and the names of new files.
@@ -235,8 +220,9 @@ impl Store {
         if !self.options.sync {
             return Ok(());
         }
-        let open = paths.iter().filter_map(|path| self.open.get(*path));
-        let files: Vec<&dyn DiskFile> = open.flat_map(|file| [&*file.data, &*file.headers]).collect();
+        let open = paths.iter().filter_map(|path| Some((*path, self.open.get(path)?)));
+        let files: Vec<(&str, &dyn DiskFile)> =
+            open.flat_map(|(path, file)| [(path, &*file.data), (path, &*file.headers)]).collect();
         sync_files(&files, self.options.sync_threads)?;
         self.sync_dirs()
     }
@@ -254,30 +240,35 @@ impl Store {
     }
 
     /// After a failure: forgets the descriptors (after a failed fsync they are not to be trusted), and cuts the files
-    /// back to what is committed, through new ones.
+    /// back to what is committed, through new ones. A file that cannot be opened any more is given up until it is recovered.
     pub fn cut_back(&mut self, paths: &BTreeSet<&str>) -> io::Result<()> {
         for &path in paths {
-            self.open.remove(path);
+            self.open.close(path);
             let committed = self.table.get(path).copied().unwrap_or_default();
-            self.cut(&self.folders.headers.join(path), committed.headers)?;
-            self.cut(&self.folders.data.join(path), committed.data)?;
+            let sides = [(&self.folders.headers, committed.headers), (&self.folders.data, committed.data)];
+            let cut = self
+                .check(path)
+                .and_then(|()| sides.iter().try_for_each(|(folder, len)| self.cut(&folder.join(path), *len)));
+            match cut {
+                Err(error) if is_own_fault(&error) => self.give_up(path),
+                cut => cut.map_err(at(path))?,
+            }
         }
         Ok(())
     }
 
     fn cut(&self, full_path: &Path, len: u64) -> io::Result<()> {
         let file = match self.disk.open(full_path) {
-            Ok(file) => file,
-            Err(error) if is_own_fault(&error) || error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
         };
         // Not synced: the next commit of the file does that, and after a crash recovery cuts again.
         if file.len()? > len { file.set_len(len) } else { Ok(()) }
     }
 
     fn check(&self, path: &str) -> io::Result<()> {
-        if self.unusable.contains(path) {
-            let message = "the file could not be recovered at the start";
+        if walk::holds(&self.unusable, path) {
+            let message = "it is not recovered yet";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         self.guards.as_ref().map_or(Ok(()), |guards| guards.check(path))
@@ -298,13 +289,14 @@ impl Store {
     fn admit(&mut self, path: &str, data: Box<dyn DiskFile>, headers: Box<dyn DiskFile>) -> io::Result<()> {
         let known = self.table.get(path).copied().unwrap_or_default();
         let found = Lengths { data: data.len()?, headers: headers.len()?, ..known };
-        if found.both() != known.both() {
+        let identity = self.guards.as_ref().and_then(|guards| guards.identity(path));
+        let before = identity.and_then(|identity| self.identities.insert(path.to_owned(), identity));
+        let is_replaced = found.both() != (0, 0) && before.is_some() && before != identity;
+        if found.both() != known.both() || is_replaced {
             self.reconcile(path, found);
         }
         let written = self.table.get(path).copied().unwrap_or_default();
-        self.uses += 1;
-        let file = OpenFile { data, headers, written, last_used: self.uses };
-        self.open.insert(path.to_owned(), file);
+        self.open.insert(path, OpenFile { data, headers, written, identity });
         Ok(())
     }
 
@@ -317,25 +309,21 @@ impl Store {
         }
         Ok(())
     }
+}
 
-    /// Closes the files that were not used for longest, except those of the group.
-    fn make_room(&mut self, paths: &BTreeSet<&str>) {
-        let new = paths.iter().filter(|path| !self.open.contains_key(**path)).count();
-        let surplus = (self.open.len() + new).saturating_sub(self.options.open_max);
-        if surplus == 0 {
-            return;
-        }
-        let mut idle: Vec<(u64, String)> = self
-            .open
-            .iter()
-            .filter(|(path, _)| !paths.contains(path.as_str()))
-            .map(|(path, file)| (file.last_used, path.clone()))
-            .collect();
-        idle.sort_unstable();
-        for (_, path) in idle.into_iter().take(surplus) {
-            self.open.remove(&path);
-        }
+fn append_to(file: &mut OpenFile, bodies: &[&[u8]], lines: &[&[u8]]) -> io::Result<u64> {
+    let data_at = file.written.data;
+    file.data.append(bodies)?;
+    file.written.data += total(bodies);
+    if file.written.mark_due {
+        let mark = headers::data_at_line(data_at);
+        file.headers.append(&[&mark])?;
+        file.written.headers += mark.len() as u64;
+        file.written.mark_due = false;
     }
+    file.headers.append(lines)?;
+    file.written.headers += total(lines);
+    Ok(data_at)
 }
 
 fn total(parts: &[&[u8]]) -> u64 {
@@ -343,50 +331,23 @@ fn total(parts: &[&[u8]]) -> u64 {
 }
 
 fn report_foreign_change(path: &str, known: Lengths, found: Lengths) {
-    if found.both() == (0, 0) {
+    let reason = if found.both() == (0, 0) {
         tracing::warn!(path, "the file was moved away: it starts anew");
-        metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => "moved_away").increment(1);
+        "moved_away"
     } else if found.data < known.data || found.headers < known.headers {
         tracing::error!(
             path,
             ?known,
             ?found,
-            "committed bytes of the file are gone, somebody cut it: going on at its end"
+            "committed bytes are gone, somebody cut the file: going on at its end"
         );
-        metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => "cut").increment(1);
+        "cut"
+    } else if found.both() == known.both() {
+        tracing::warn!(path, ?found, "another file of the same length is in its place: going on at its end");
+        "replaced"
     } else {
-        tracing::warn!(
-            path,
-            ?known,
-            ?found,
-            "the file has bytes that came from elsewhere: they are kept, going on at its end"
-        );
-        metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => "appended").increment(1);
-    }
-}
-
-fn is_own_fault(error: &io::Error) -> bool {
-    reason_for_good(error).is_some() || is_mendable(error)
-}
-
-/// Reasons that lie in the path itself.
-fn reason_for_good(error: &io::Error) -> Option<&'static str> {
-    match error.kind() {
-        io::ErrorKind::InvalidFilename => Some("path_too_long"),
-        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => Some("path_taken"),
-        io::ErrorKind::InvalidInput | io::ErrorKind::CrossesDevices => Some("path_unsafe"),
-        _ => None,
-    }
-}
-
-/// Reasons that an operator can mend for this one file: its permissions, or a link in its place.
-fn is_mendable(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied || Errno::from_io_error(error) == Some(Errno::LOOP)
-}
-
-fn own_fault(path: &str, error: io::Error) -> io::Result<Unopenable> {
-    if !is_own_fault(&error) {
-        return Err(error);
-    }
-    Ok(Unopenable { path: path.to_owned(), for_good: reason_for_good(&error), error })
+        tracing::warn!(path, ?known, ?found, "bytes came from elsewhere: they are kept, going on at the end");
+        "appended"
+    };
+    metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => reason).increment(1);
 }

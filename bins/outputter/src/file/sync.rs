@@ -1,19 +1,20 @@
 //! Makes many files durable at once: their fsyncs wait in parallel, so that the file system puts them into few of its own
 //! commits and a group of a thousand files costs little more than a group of one.
 
+use super::own_fault::at;
 use logferry_durable::DiskFile;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
-/// Syncs all files, on at most `threads_max` threads, this one included. All are synced even when one fails; the first error
-/// met is returned.
-pub fn sync_files(files: &[&dyn DiskFile], threads_max: usize) -> io::Result<()> {
+/// Syncs all files, each with its path, on at most `threads_max` threads, this one included. All are synced even when one
+/// fails; an error is returned with the path.
+pub fn sync_files(files: &[(&str, &dyn DiskFile)], threads_max: usize) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let sync_some = || {
         let mut outcome = Ok(());
-        while let Some(file) = files.get(next.fetch_add(1, Relaxed)) {
-            outcome = outcome.and(file.sync());
+        while let Some((path, file)) = files.get(next.fetch_add(1, Relaxed)) {
+            outcome = outcome.and(file.sync().map_err(at(path)));
         }
         outcome
     };
@@ -30,6 +31,7 @@ pub fn sync_files(files: &[&dyn DiskFile], threads_max: usize) -> io::Result<()>
 
 #[cfg(test)]
 mod tests {
+    use super::super::own_fault::path_of;
     use super::*;
     use std::sync::{Condvar, Mutex};
     use std::time::Duration;
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn files_are_synced_at_the_same_time_on_a_bounded_number_of_threads() {
         let slow = Slow { together: 4, ..Slow::default() };
-        let files: Vec<&dyn DiskFile> = (0..50).map(|_| &slow as &dyn DiskFile).collect();
+        let files: Vec<(&str, &dyn DiskFile)> = (0..50).map(|_| ("", &slow as &dyn DiskFile)).collect();
         sync_files(&files, 4).unwrap();
         assert_eq!(slow.syncs.load(Relaxed), 50);
         assert_eq!(slow.under_way.lock().unwrap().1, 4);
@@ -89,7 +91,9 @@ mod tests {
     fn a_failure_is_returned_and_the_others_are_synced() {
         let (good, bad) = (Slow::default(), Slow { fails: true, ..Slow::default() });
         for threads in [1, 3] {
-            assert!(sync_files(&[&good, &bad, &good, &good], threads).is_err());
+            let files: [(&str, &dyn DiskFile); 4] = [("a", &good), ("b", &bad), ("c", &good), ("d", &good)];
+            let error = sync_files(&files, threads).unwrap_err();
+            assert_eq!(path_of(&error), Some("b"));
         }
         assert_eq!(good.syncs.load(Relaxed), 6);
         sync_files(&[], 3).unwrap();

@@ -4,6 +4,7 @@ use super::headers::{self, LINE_BYTES_MAX, Line};
 use super::journal::{CommittedPack, Lengths};
 use logferry_durable::{Disk, DiskFile};
 use logferry_pack::Header;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -159,25 +160,45 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// Paths of all files below a folder, relative to it, sorted.
-pub fn files_below(disk: &dyn Disk, root: &Path) -> io::Result<Vec<String>> {
-    let mut files = Vec::new();
-    list_into(disk, root, "", 0, &mut files)?;
-    files.sort_unstable();
-    Ok(files)
+/// What is below a folder.
+#[derive(Debug, Default)]
+pub struct FilesBelow {
+    /// Paths of all files, relative to the root, sorted.
+    pub files: Vec<String>,
+    /// Folders that cannot be listed, with a `/` at the end, and why.
+    pub unlisted: Vec<(String, io::Error)>,
+}
+
+/// All files below `root` whose path begins with `prefix`, which is empty or a folder with a `/` at its end. Fails when that one cannot be
+/// listed.
+pub fn files_below(disk: &dyn Disk, root: &Path, prefix: &str) -> io::Result<FilesBelow> {
+    let mut below = FilesBelow::default();
+    list_into(disk, root, prefix, 0, &mut below)?;
+    below.files.sort_unstable();
+    Ok(below)
+}
+
+/// Whether a path, or a folder above it with a `/` at its end, is in the set.
+pub fn holds(set: &BTreeSet<String>, path: &str) -> bool {
+    let mut folders = path.match_indices('/').map(|(at, slash)| &path[..at + slash.len()]);
+    set.contains(path) || folders.any(|folder| set.contains(folder))
 }
 
 fn list_into(
     disk: &dyn Disk,
-    dir: &Path,
+    root: &Path,
     prefix: &str,
     depth: usize,
-    files: &mut Vec<String>,
+    below: &mut FilesBelow,
 ) -> io::Result<()> {
-    files.extend(disk.list(dir)?.into_iter().map(|name| format!("{prefix}{name}")));
+    let dir = root.join(prefix);
+    below.files.extend(disk.list(&dir)?.into_iter().map(|name| format!("{prefix}{name}")));
     if depth < DEPTH_MAX {
-        for name in disk.list_dirs(dir)? {
-            list_into(disk, &dir.join(&name), &format!("{prefix}{name}/"), depth + 1, files)?;
+        for name in disk.list_dirs(&dir)? {
+            let inner = format!("{prefix}{name}/");
+            if let Err(error) = list_into(disk, root, &inner, depth + 1, below) {
+                below.unlisted.push((inner, error));
+            }
         }
     }
     Ok(())

@@ -1,6 +1,10 @@
 //! What the promise tests share: streams of random lines, cut into packs, and what the output must look like.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part; test code
 
+pub mod bad_disk;
+pub mod outputter;
+pub mod running;
+
 use bytes::Bytes;
 use logferry_durable::Disk;
 use logferry_durable::faulty::Random;
@@ -102,7 +106,7 @@ pub fn parcel(pack: &Pack) -> Parcel {
 /// files and log files do not agree byte for byte.
 pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdentity)> {
     let mut packs = Vec::new();
-    for path in logferry_outputter::file::walk::files_below(disk, &folders.headers).unwrap() {
+    for path in logferry_outputter::file::walk::files_below(disk, &folders.headers, "").unwrap().files {
         let headers = disk.read(&folders.headers.join(&path)).unwrap();
         let data = disk.read(&folders.data.join(&path)).unwrap_or_default();
         // The mark that tells of them is due, perhaps begun.

@@ -1,0 +1,180 @@
+//! Brings one log file and its header file back to one truth with what the journal says of them.
+
+use super::guard::Guards;
+use super::journal::{CommittedPack, Lengths};
+use super::store::Folders;
+use super::walk::{Mode, Walk, WalkEnd};
+use logferry_durable::{Disk, DiskFile};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Recovers files one at a time, at the start and later those that could not be read then.
+pub struct FileRecovery {
+    /// File system.
+    pub disk: Arc<dyn Disk>,
+    /// Folders of log files and header files.
+    pub folders: Folders,
+    /// For the real file system.
+    pub guards: Option<Arc<Guards>>,
+    /// More bytes than one group commit can leave behind in one log file: a longer rest is not ours to cut.
+    pub group_bytes_max: u64,
+}
+
+/// What the journal says of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Journaled {
+    /// Committed lengths, if it knows the file.
+    pub lengths: Option<Lengths>,
+    /// Nothing can be missing but the last commits; else the whole header file tells what is committed.
+    pub is_sound: bool,
+}
+
+/// The truth about a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FileTruth {
+    /// Its lengths, durable; `None`: there is no such file.
+    pub lengths: Option<Lengths>,
+    /// Packs that are whole in it and that the journal may not know.
+    pub packs: Vec<CommittedPack>,
+    /// Packs among them whose bytes do not match their checksum.
+    pub packs_damaged: u64,
+    /// Bytes of the log file that were cut; `None`: neither file was.
+    pub cut_bytes: Option<u64>,
+    /// It lost committed bytes, or has a rest that cannot be explained.
+    pub is_alarming: bool,
+}
+
+impl FileRecovery {
+    /// Recovers a file. What it found is to be believed only when it returns without an error; it may be done again.
+    pub fn recover(&self, path: &str, journaled: Journaled) -> io::Result<FileTruth> {
+        if let Some(guards) = &self.guards {
+            guards.check(path)?;
+        }
+        let headers = open_if_there(&*self.disk, &self.folders.headers.join(path))?;
+        let data = open_if_there(&*self.disk, &self.folders.data.join(path))?;
+        if headers.is_none() && data.is_none() {
+            return Ok(FileTruth::default());
+        }
+        let found = Lengths { data: len(&data)?, headers: len(&headers)?, mark_due: false };
+        // A file whose mark is due, or without bytes, may be journaled while its names are not durable yet.
+        let is_clean =
+            |known: Lengths| known.both() == found.both() && known.both() != (0, 0) && !known.mark_due;
+        if journaled.is_sound && journaled.lengths.is_some_and(is_clean) {
+            return Ok(FileTruth { lengths: journaled.lengths, ..FileTruth::default() });
+        }
+        let file = File { path, found, floor: journaled.lengths.unwrap_or_default() };
+        let floor = file.floor;
+        if found.data < floor.data || found.headers < floor.headers {
+            // Bytes behind the committed ones were never acknowledged; without their header lines nothing tells whether
+            // they are whole.
+            let data = if found.headers < floor.headers { found.data.min(floor.data) } else { found.data };
+            return self.go_on_at(&file, Lengths { data, ..found }, FileTruth::default());
+        }
+        let (Some(headers), Some(data)) = (headers, data) else {
+            // The header file comes first, and the crash came between.
+            return self.cut(&file, floor, FileTruth::default());
+        };
+        let walk = Walk { headers: &*headers, data: &*data, found };
+        let mut truth = FileTruth::default();
+        let end = self.walk(&walk, floor, journaled.is_sound, &mut truth)?;
+        if found.data - end.data > self.group_bytes_max {
+            return self.go_on_at(&file, found, truth);
+        }
+        self.cut(&file, end, truth)
+    }
+
+    /// Adopts what is true, and returns where that ends.
+    fn walk(
+        &self,
+        walk: &Walk<'_>,
+        floor: Lengths,
+        is_sound: bool,
+        truth: &mut FileTruth,
+    ) -> io::Result<Lengths> {
+        if !is_sound {
+            let everything = Mode::Everything { group_bytes_max: self.group_bytes_max };
+            let end = truth.adopt(walk.run(Lengths::default(), everything)?);
+            if end.data >= floor.data && end.headers >= floor.headers {
+                let mark_due = floor.mark_due && end.headers == floor.headers;
+                return Ok(Lengths { mark_due, ..end });
+            }
+            // The damage is in what is committed; that is never cut.
+        }
+        Ok(truth.adopt(walk.run(floor, Mode::Tail)?))
+    }
+
+    /// Cuts both files to `to` and makes what stays durable: it may be in the page cache only.
+    fn cut(&self, file: &File<'_>, to: Lengths, truth: FileTruth) -> io::Result<FileTruth> {
+        let File { path, found, floor } = *file;
+        let sides =
+            [(&self.folders.headers, floor.headers, to.headers), (&self.folders.data, floor.data, to.data)];
+        for (folder, floor, to) in sides {
+            let full_path = folder.join(path);
+            let Some(file) = open_if_there(&*self.disk, &full_path)? else { continue };
+            if file.len()? > to {
+                file.set_len(to)?;
+            }
+            // What one group can have left is written again, because its sync may have failed.
+            let from = floor.max(to.saturating_sub(self.group_bytes_max)).min(to);
+            self.disk.rewrite(&full_path, from, to)?;
+        }
+        self.sync_names(path)?;
+        let is_cut = found.both() != to.both();
+        if is_cut {
+            tracing::warn!(path, ?found, ?to, "what was not written whole was cut");
+        }
+        Ok(FileTruth { lengths: Some(to), cut_bytes: is_cut.then(|| found.data - to.data), ..truth })
+    }
+
+    /// Keeps bytes of a log file that its header file does not explain; a header line is to say so.
+    fn go_on_at(&self, file: &File<'_>, at: Lengths, truth: FileTruth) -> io::Result<FileTruth> {
+        tracing::error!(
+            path = file.path,
+            found = ?file.found,
+            committed = ?file.floor,
+            "the file was changed by somebody else or is damaged: keeping it, going on at its end"
+        );
+        self.cut(file, Lengths { mark_due: true, ..at }, FileTruth { is_alarming: true, ..truth })
+    }
+
+    /// Names of files that were created just before a crash may not be durable yet.
+    fn sync_names(&self, path: &str) -> io::Result<()> {
+        for folder in [&self.folders.headers, &self.folders.data] {
+            match self.disk.sync_dir(folder.join(path).parent().unwrap_or(folder)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is being recovered.
+#[derive(Clone, Copy)]
+struct File<'a> {
+    path: &'a str,
+    found: Lengths,
+    floor: Lengths,
+}
+
+impl FileTruth {
+    /// Returns where the walk ended.
+    fn adopt(&mut self, walked: WalkEnd) -> Lengths {
+        self.packs.extend(walked.packs);
+        self.packs_damaged += walked.packs_damaged;
+        walked.end
+    }
+}
+
+fn open_if_there(disk: &dyn Disk, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
+    match disk.open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn len(file: &Option<Box<dyn DiskFile>>) -> io::Result<u64> {
+    file.as_ref().map_or(Ok(0), |file| file.len())
+}
