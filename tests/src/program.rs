@@ -88,12 +88,12 @@ impl Program {
         self.child = Some(child);
     }
 
-    /// Starts it and waits until its admin endpoint answers.
+    /// Starts it and waits until its admin endpoint answers and tells of no recovery that still goes on.
     #[track_caller]
     pub fn start_and_wait(&mut self) {
         self.start();
         let begin = Instant::now();
-        while self.status().is_none() {
+        while self.status().is_none_or(|status| is_starting(&status)) {
             if let Some(status) = self.exited() {
                 panic!("{} ended at once with {status}:\n{}", self.name, self.log_text());
             }
@@ -203,4 +203,12 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Whether a program still recovers what an earlier run has left: it can change its files meanwhile.
+fn is_starting(status: &Value) -> bool {
+    let problems = status["problems"].as_array();
+    problems.is_some_and(|all| {
+        all.iter().any(|one| one.as_str().is_some_and(|text| text.starts_with("starting:")))
+    })
 }
