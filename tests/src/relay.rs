@@ -14,6 +14,8 @@ pub struct RelayOptions {
     pub collectors: usize,
     /// Number of sources, a file each: `app-0` and on.
     pub sources: usize,
+    /// The tailer's `[[source]]` sections instead, `{dir}` standing for the folder of the relay; empty: none.
+    pub source_sections: String,
     /// `[send] mode` of the tailer.
     pub mode: &'static str,
     /// Put chaos proxies before collectors and outputter.
@@ -31,6 +33,7 @@ impl Default for RelayOptions {
         RelayOptions {
             collectors: 1,
             sources: 1,
+            source_sections: String::new(),
             mode: "single",
             proxies: false,
             pack: String::from("max_bytes = \"64KiB\"\n"),
@@ -109,13 +112,13 @@ impl Relay {
             }
             to_collectors.push(format!("\"{addr}\""));
         }
-        let sources: String = log_files
-            .iter()
-            .enumerate()
-            .map(|(number, path)| {
-                format!("[[source]]\nname = \"app-{number}\"\npath = \"{}\"\n", path.display())
-            })
-            .collect();
+        let plain_files = log_files.iter().enumerate().map(|(number, path)| {
+            format!("[[source]]\nname = \"app-{number}\"\npath = \"{}\"\n", path.display())
+        });
+        let sources = match options.source_sections.as_str() {
+            "" => plain_files.collect(),
+            sections => sections.replace("{dir}", &root.display().to_string()),
+        };
         let tailer = Program::new(
             &root,
             "web-1",

@@ -314,3 +314,53 @@ fn a_rejected_pack_does_not_block_what_is_behind_it() {
     assert!(matches!(&answers[..], [Action::Answer(0, Answer::Rejected { reason })] if reason == "bad_sum"));
     assert_eq!(written(&order.offered(1, parcel(&packs[2]), 2)), [20]);
 }
+
+/// A pack without bytes, as it closes an hour.
+fn done_pack(offset: u64, id: u64) -> Pack {
+    let mut pack = pack(StreamId(1), "host", 2026112101, offset, b"", Codec::Zlib);
+    pack.header.id = id;
+    pack.header.done = true;
+    pack
+}
+
+fn answers(actions: &[Action<u64>]) -> Vec<(u64, &Answer)> {
+    let answer = |action| match action {
+        &Action::Answer(waiter, ref answer) => Some((waiter, answer)),
+        Action::Write(..) => None,
+    };
+    actions.iter().filter_map(answer).collect()
+}
+
+#[test]
+fn done_packs_without_lines_are_written_each_although_they_look_alike() {
+    let mut order = Order::new(LIMITS, Footprint::default());
+    let mut written = Vec::new();
+    for id in 1..=3 {
+        let first = order.offered(0, parcel(&done_pack(0, id)), id);
+        let [Action::Write(accepted, parcel)] = &first[..] else { panic!("{id} is written: {first:?}") };
+        written.push(parcel.pack.header.id);
+        let second = order.offered(0, common::parcel(&done_pack(0, id + 1)), 100);
+        assert!(matches!(answers(&second)[..], [(100, Answer::Busy { .. })]), "{second:?}");
+        let committed = order.committed(&[*accepted], 1);
+        assert!(matches!(answers(&committed)[..], [(waiter, Answer::Ok)] if waiter == id), "{committed:?}");
+    }
+    assert_eq!(written, [1, 2, 3]);
+}
+
+#[test]
+fn a_done_pack_that_overtook_its_lines_waits_for_them() {
+    let mut order = Order::new(LIMITS, Footprint::default());
+    assert!(order.offered(0, parcel(&done_pack(5, 2)), 1).is_empty());
+    let other = order.offered(0, parcel(&done_pack(5, 3)), 2);
+    assert!(matches!(answers(&other)[..], [(2, Answer::Busy { .. })]), "{other:?}");
+    let lines = pack(StreamId(1), "host", 2026112101, 0, b"line\n", Codec::Zlib);
+    let actions = order.offered(0, parcel(&lines), 3);
+    let written: Vec<bool> = actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Write(_, parcel) => Some(parcel.pack.header.done),
+            Action::Answer(..) => None,
+        })
+        .collect();
+    assert_eq!(written, [false, true]);
+}

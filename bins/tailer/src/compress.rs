@@ -1,6 +1,7 @@
 //! The threads that compress packs and write their headers.
 
-use crate::event::{Event, Job, Shared, ToShipper, pack_bytes};
+use crate::event::{Event, Job, Load, Shared, ToShipper, pack_bytes};
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -9,6 +10,9 @@ use logferry_pack::{Codec, Compressor, Header, Name, Ours, Pack, PackIdentity};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// zlib of nothing: header, one final empty block of fixed codes, adler32 of no bytes.
+const EMPTY_ZLIB_STREAM: &[u8] = &[0x78, 0x01, 0x03, 0x00, 0x00, 0x00, 0x00, 0x01];
 
 /// What is the same in all packs of this node.
 #[derive(Clone, Debug)]
@@ -35,17 +39,24 @@ pub fn run(
     shared: &Arc<Shared>,
 ) {
     while let Ok(job) = jobs.recv() {
+        let load = job.load;
         let (pack, buffer) = make_pack(labels, &mut compressor, job);
         shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
         // At the end of the process either may be gone: the pack is journaled, and cut again at the next start.
         let _ = shipper.send(ToShipper::Packed(pack));
-        let _ = follower.send(Event::Buffer(buffer));
+        if load == Load::Lines {
+            let _ = follower.send(Event::Buffer(buffer));
+        }
     }
 }
 
 fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoing, Vec<u8>) {
     let (began, clock) = (Timestamp::now(), Instant::now());
-    let body = compressor.compress(&job.buffer[..job.cut.span as usize]);
+    let (codec, body) = match job.load {
+        Load::Lines => (labels.codec, compressor.compress(&job.buffer[..job.cut.span as usize])),
+        // A body of no bytes at all gets no answer from a legacy receiver (wire.md).
+        Load::Mark { .. } => (Codec::Zlib, Bytes::from_static(EMPTY_ZLIB_STREAM)),
+    };
     let identity =
         PackIdentity { stream: job.stream, offset: job.cut.offset, span: job.cut.span, sum: job.cut.sum };
     let ours = Ours {
@@ -54,7 +65,7 @@ fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoin
         identity,
         first: job.first,
         raw: job.cut.span,
-        codec: labels.codec,
+        codec,
         crc: crc32c::crc32c(&body),
     };
     let header = Header {
@@ -62,8 +73,9 @@ fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoin
         hour: job.cut.hour,
         id: job.cut.id,
         lines: job.cut.lines,
-        done: false,
-        repull: false,
+        done: job.load == Load::Mark { done: true },
+        // Bodies without lines are all alike: legacy receivers would take them for one they have seen.
+        repull: job.load != Load::Lines,
         ours: Some(ours),
         origin_rest: stage(labels, began, clock),
         hops: Vec::new(),

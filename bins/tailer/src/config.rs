@@ -36,7 +36,9 @@ settings! {
         pub start: Start = Start::Beginning,
         /// Time between two looks at the files, should inotify stay silent (network file systems).
         pub poll_interval: Interval = Interval::secs(1) => rules::at_least(Interval::ms(10)),
-        /// Silence after which a file that was rotated away counts as finished.
+        /// Time after the end of an hour at which its file counts as finished, should the next file not be there.
+        pub grace: Interval = Interval::secs(600),
+        /// Silence after which a file that was rotated away, or whose hour is over, counts as finished.
         pub rotate_wait: Interval = Interval::secs(5),
     }
 }

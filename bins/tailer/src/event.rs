@@ -77,12 +77,26 @@ pub enum ToShipper {
     Finish(Vec<u8>),
 }
 
+/// What a pack carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Load {
+    /// Lines.
+    Lines,
+    /// Nothing; `done` closes the hour.
+    Mark {
+        /// It closes the hour.
+        done: bool,
+    },
+}
+
 /// Bytes to compress.
 #[derive(Debug)]
 pub struct Job {
     /// Ticket of the pack.
     pub ticket: u64,
-    /// Buffer of the pool.
+    /// What it carries.
+    pub load: Load,
+    /// Buffer of the pool; empty for a mark.
     pub buffer: Vec<u8>,
     /// Boundaries; the first `span` bytes of the buffer are the pack.
     pub cut: Cut,

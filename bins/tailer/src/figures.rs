@@ -26,6 +26,8 @@ pub struct Figures {
     pub bytes_total: AtomicU64,
     /// Packs cut.
     pub packs_total: AtomicU64,
+    /// Hours closed by a done pack, each time one is.
+    pub hours_closed: AtomicU64,
     /// Files that were cut, or replaced in place, and began again.
     pub restarts: AtomicU64,
     /// Bytes that are known to be lost.
@@ -41,6 +43,12 @@ impl Figures {
         counter!("logferry_tailer_packs_total").increment(1);
         counter!("logferry_tailer_lines_total").increment(lines);
         counter!("logferry_tailer_bytes_total").increment(span);
+    }
+
+    /// An hour was closed.
+    pub fn hour_closed(&self) {
+        self.hours_closed.fetch_add(1, Ordering::Relaxed);
+        counter!("logferry_tailer_hours_closed_total").increment(1);
     }
 
     /// Bytes cannot be shipped any more.
@@ -88,6 +96,7 @@ impl Figures {
             ("lines_total", get(&self.lines_total)),
             ("bytes_total", get(&self.bytes_total)),
             ("packs_total", get(&self.packs_total)),
+            ("hours_closed", get(&self.hours_closed)),
             ("file_restarts", get(&self.restarts)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];

@@ -70,6 +70,16 @@ pub fn stream_id(host: &str, key: FileKey, generation: u32, head: &Head) -> Stre
     StreamId(hasher.digest128())
 }
 
+/// The id of the stream that stands for the hours of a source in which no file had a line.
+pub fn hours_stream_id(host: &str, source: &str) -> StreamId {
+    let mut hasher = Xxh3::new();
+    for name in ["hours", host, source] {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+    }
+    StreamId(hasher.digest128())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,7 @@
 //! ```
 
 pub mod batching;
+pub mod closing;
 pub mod compress;
 pub mod config;
 pub mod conflict;

@@ -188,6 +188,8 @@ fn by_path(sightings: &[Sighting]) -> HashMap<&Path, FileKey> {
 pub struct Aging {
     /// Where it is.
     pub place: Place,
+    /// The hour that it is named after is over.
+    pub hour_over: bool,
     /// No name leads to it any more (link count 0).
     pub unlinked: bool,
     /// When it last grew, or moved.
@@ -212,6 +214,7 @@ pub enum Age {
 /// Judges the age of a file.
 pub fn age(aging: &Aging, now: Instant) -> Age {
     let wait = match aging.place {
+        Place::Here | Place::Moved { replaced: false } if aging.hour_over => aging.rotate_wait,
         Place::Here | Place::Moved { replaced: false } => return Age::Living,
         Place::Moved { replaced: true } | Place::Gone { replaced: true } => aging.rotate_wait,
         Place::Gone { replaced: false } if aging.unlinked => aging.rotate_wait * DELETED_WAIT_FACTOR,
@@ -298,10 +301,21 @@ mod tests {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let judged = |place, unlinked, seconds| {
-            let aging = Aging { place, unlinked, quiet_since: start, rotate_wait: second };
+            let aging = Aging { place, hour_over: false, unlinked, quiet_since: start, rotate_wait: second };
             age(&aging, start + second * seconds)
         };
         assert_eq!(judged(Place::Here, false, 9_999), Age::Living);
+        let over = Aging {
+            place: Place::Here,
+            hour_over: true,
+            unlinked: false,
+            quiet_since: start,
+            rotate_wait: second,
+        };
+        assert_eq!(
+            (age(&over, start), age(&over, start + second)),
+            (Age::Until(start + second), Age::Rotated)
+        );
         assert_eq!(judged(Place::Moved { replaced: true }, false, 1), Age::Rotated);
         assert_eq!(judged(Place::Gone { replaced: true }, false, 0), Age::Until(start + second));
         assert_eq!(judged(Place::Gone { replaced: true }, false, 1), Age::Over);

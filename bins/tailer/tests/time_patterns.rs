@@ -45,6 +45,8 @@ async fn an_unfinished_line_or_an_empty_file_of_an_earlier_hour_holds_up_no_othe
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
     follow(&mut rig, "app.log.<%Y%m%d%H>");
+    // No hour is finished in this test.
+    rig.config.source[0].rotate_wait = Interval::secs(600);
     append(&rig.at("app.log.2016121908"), "");
     append(&rig.at("app.log.2016121909"), "half a li");
     append(&rig.at("app.log.2016121910"), "whole\nhalf");

@@ -330,7 +330,8 @@ impl<W> Order<W> {
         if let Some(state) = state {
             let same = state.pending.get(&(identity.offset, identity.span));
             if same.is_some_and(|pending| pending.accepted.identity == *identity) {
-                return View::PendingSame;
+                // Packs without bytes may be alike and yet say different things: the second waits for the first.
+                return if identity.span == 0 { View::PendingOverlap } else { View::PendingSame };
             }
             if state.overlaps_pending(identity) {
                 return View::PendingOverlap;
@@ -402,7 +403,11 @@ impl<W> Order<W> {
         state.gap_since_ms.get_or_insert(now_ms);
         let key = (identity.offset, identity.span, identity.sum);
         if let Some(held) = state.held.get_mut(&key) {
-            held.waiters.extend(waiters);
+            if identity.span == 0 {
+                answer_all(waiters, &Answer::Busy { retry_ms: RETRY_OVERLAP_MS }, actions);
+            } else {
+                held.waiters.extend(waiters);
+            }
             return;
         }
         let bytes = parcel.pack.body.len() as u64;

@@ -13,6 +13,7 @@ impl Follower {
     pub(super) fn age_of(&self, file: &Followed) -> Age {
         let aging = Aging {
             place: file.place,
+            hour_over: file.hour_over,
             unlinked: file.unlinked,
             quiet_since: file.quiet_since,
             rotate_wait: self.sources[file.source].settings.rotate_wait.0,
@@ -24,7 +25,7 @@ impl Follower {
     pub(super) fn at_end(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
         self.caught_up(number);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        if file.place == Place::Here {
+        if file.place == Place::Here && !file.hour_over {
             return Ok(Worked::Rest);
         }
         self.queue_successors(number);
@@ -57,7 +58,7 @@ impl Follower {
             return Ok(Worked::Rest);
         };
         counter!("logferry_tailer_unfinished_lines_total").increment(1);
-        warn!(path = %file.path.display(), bytes = piece.span, "the last line of a rotated file has no end: shipped as it is");
+        warn!(path = %file.path.display(), bytes = piece.span, "the last line of a file that is finished has no end: shipped as it is");
         self.cut(number, id, piece, buffer)
     }
 

@@ -2,6 +2,7 @@
 //! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
 
 mod end;
+mod hours;
 mod scan;
 mod trouble;
 mod work;
@@ -45,6 +46,8 @@ pub(crate) struct Followed {
     path: PathBuf,
     /// The time in its name.
     time: Option<FileTime>,
+    /// The hour of that time is over.
+    hour_over: bool,
     /// The path that a symbolic link leads to, if it is one.
     target: Option<PathBuf>,
     handle: File,
@@ -263,7 +266,7 @@ impl Follower {
             return;
         }
         match self.ledger.settle(ticket, verdict) {
-            Effect::Stale => {}
+            Effect::Stale | Effect::MarkSettled => {}
             Effect::Settled(stream) | Effect::Conflict(stream) => match self.by_stream.get(&stream) {
                 Some(file) => self.queue(*file),
                 None => self.finish_orphan(stream),

@@ -38,6 +38,8 @@ pub(super) struct Source {
     /// Watch descriptors of its folders.
     pub(super) watched: BTreeSet<i32>,
     folders: BTreeSet<PathBuf>,
+    /// A file could not be opened at the last look: its lines are missing.
+    pub(super) open_failed: bool,
 }
 
 impl Source {
@@ -56,6 +58,7 @@ impl Source {
             last_look: now,
             watched: BTreeSet::new(),
             folders,
+            open_failed: false,
         })
     }
 
@@ -91,6 +94,7 @@ impl Follower {
         self.watch_folders(index);
         let source = &mut self.sources[index];
         source.last_look = Instant::now();
+        source.open_failed = false;
         let now = Timestamp::now();
         let next_hour = self.clock.hour_at(now).map(|hour| until(self.clock.end_of(hour, now), now));
         let wait = next_hour.unwrap_or(Duration::MAX).min(source.settings.poll_interval.0);
@@ -111,6 +115,7 @@ impl Follower {
             }
         }
         self.queue_displaced();
+        self.close_hours(index);
         let name = self.sources[index].settings.name.clone();
         self.ledger.source_started(&name);
     }
@@ -160,6 +165,7 @@ impl Follower {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 counter!("logferry_tailer_open_failures_total").increment(1);
+                self.sources[source].open_failed = true;
                 warn!(path = %sighting.path.display(), %error, "the file cannot be opened: trying again");
             }
         }
@@ -199,13 +205,14 @@ impl Follower {
                 source,
                 path: path.to_owned(),
                 time,
+                hour_over: false,
                 target,
                 handle,
                 key: facts.key,
                 size: facts.size,
                 unlinked: false,
                 size_trusted: attached.at,
-                quiet_since: now,
+                quiet_since: if time.is_some() { quiet_since(facts.changed_ns, now) } else { now },
                 place,
                 predecessor,
                 stream: attached.stream,
@@ -326,6 +333,13 @@ impl Follower {
             Err(error) => warn!(path = %found.display(), %error, "the file cannot be opened"),
         }
     }
+}
+
+/// When a file last changed, as far as the clock that it was stamped by can be believed.
+fn quiet_since(changed_ns: i64, now: Instant) -> Instant {
+    let since = Timestamp::from_nanosecond(i128::from(changed_ns)).ok();
+    let quiet = since.map_or(Duration::ZERO, |since| until(Timestamp::now(), since));
+    now.checked_sub(quiet).unwrap_or(now)
 }
 
 /// Where to begin with a file.

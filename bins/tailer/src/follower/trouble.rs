@@ -180,7 +180,7 @@ impl Follower {
         covered: &[Range<u64>],
     ) -> io::Result<Option<Vec<Entry>>> {
         let Some(stream) = self.ledger.stream(id) else { return Ok(None) };
-        let (source, old) = (stream.met.source.clone(), stream.entries.clone());
+        let old = stream.entries.clone();
         let mut entries = Vec::new();
         let mut changed = false;
         for entry in old {
@@ -194,7 +194,8 @@ impl Follower {
             for part in parts {
                 let mut cut = self.part_of(number, entry.cut, &part.range)?;
                 if !part.covered && std::mem::replace(&mut number_used, true) {
-                    cut.id = self.ledger.number(&source, cut.hour);
+                    let Some(fresh) = self.ledger.number(id, cut.hour) else { return Ok(None) };
+                    cut.id = fresh;
                 }
                 entries.push(Entry { cut, fate: if part.covered { Fate::Acked } else { Fate::Unsent } });
             }

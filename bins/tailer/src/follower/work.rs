@@ -3,7 +3,7 @@
 use super::{Followed, Follower};
 use crate::batching::{Leave, Waiting, decide};
 use crate::cutter::{Cutter, Look, Piece};
-use crate::event::{Job, ToShipper};
+use crate::event::{Job, Load, ToShipper};
 use crate::files;
 use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::ledger::record::Cut;
@@ -260,7 +260,8 @@ impl Follower {
         let Some(source) = source.map(|source| source.name.clone()) else { return };
         let _ = self.shipper.send(ToShipper::Expect(ticket));
         // There are as many places in the queue as buffers.
-        let _ = self.jobs.send(Job { ticket, buffer, cut, stream: id, first: stream.met.first, source });
+        let (load, first) = (Load::Lines, stream.met.first);
+        let _ = self.jobs.send(Job { ticket, load, buffer, cut, stream: id, first, source });
     }
 
     /// Cuts a pack of the journal again, the same as it was.

@@ -1,6 +1,6 @@
 //! Changes of what was cut: after a conflict, when a new generation takes over, when bytes are gone for good.
 
-use super::record::{KeptCut, Record, Tail};
+use super::record::{Cut, KeptCut, Record, Tail};
 use super::stream::{Entry, Fate};
 use super::{Ledger, Meeting};
 use logferry_pack::{Hour, StreamId};
@@ -40,7 +40,7 @@ impl Ledger {
             self.give_back(&source, &entries);
         }
         self.write(Record::Replaced { old: id, new, cuts });
-        self.tickets.retain(|_, (owner, _)| *owner != id);
+        self.tickets.retain(|_, ticket| !ticket.is_of(id));
         Some(stream)
     }
 
@@ -71,13 +71,14 @@ impl Ledger {
 
     /// A stream is done with.
     pub fn finish(&mut self, id: StreamId) {
-        self.tickets.retain(|_, (owner, _)| *owner != id);
+        self.tickets.retain(|_, ticket| !ticket.is_of(id));
         self.write(Record::Finished(id));
     }
 
     fn give_back(&mut self, source: &str, entries: &[Entry]) {
         for entry in entries.iter().filter(|entry| entry.fate != Fate::Acked) {
-            self.hours.give_back(source, entry.cut.hour, entry.cut.id);
+            let Cut { hour, id, .. } = entry.cut;
+            self.write(Record::GivenBack { source: source.to_owned(), hour, id });
         }
     }
 
@@ -92,6 +93,6 @@ impl Ledger {
                 _ => None,
             })
             .collect();
-        self.tickets.retain(|ticket, (owner, _)| *owner != id || live.contains(ticket));
+        self.tickets.retain(|number, ticket| !ticket.is_of(id) || live.contains(number));
     }
 }

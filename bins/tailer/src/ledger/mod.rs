@@ -5,17 +5,18 @@
 
 mod change;
 pub mod hours;
+mod marks;
 pub mod record;
 pub mod stream;
 #[cfg(test)]
 mod tests;
 
 use crate::identity::{FileKey, Head, stream_id};
-use hours::HourBook;
+use hours::{HourBook, Position};
 use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
-use record::{Cut, KeptCut, Met, Record, Snapshot, decode, encode};
+use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::{Entry, Fate, Stream};
 
@@ -42,6 +43,8 @@ pub enum Effect {
     Stale,
     /// Settled.
     Settled(StreamId),
+    /// A pack without lines was settled.
+    MarkSettled,
     /// A conflict waits to be dealt with.
     Conflict(StreamId),
 }
@@ -61,6 +64,21 @@ pub struct Meeting<'a> {
     pub first: u64,
 }
 
+/// What a ticket stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Ticket {
+    /// The pack of a stream at an offset.
+    Pack(StreamId, u64),
+    /// A pack without lines.
+    Mark(Mark),
+}
+
+impl Ticket {
+    fn is_of(&self, stream: StreamId) -> bool {
+        matches!(self, Ticket::Pack(owner, _) if *owner == stream)
+    }
+}
+
 /// The state of a tailer.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -71,8 +89,10 @@ pub struct Ledger {
     streams: BTreeMap<StreamId, Stream>,
     current: HashMap<FileKey, StreamId>,
     hours: HourBook,
-    /// Stream and offset of the packs on their way.
-    tickets: HashMap<u64, (StreamId, u64)>,
+    /// Packs without lines that are not settled.
+    marks: BTreeMap<Mark, Fate>,
+    /// What is on its way.
+    tickets: HashMap<u64, Ticket>,
     last_ticket: u64,
     records: Vec<Record>,
 }
@@ -82,13 +102,13 @@ impl Ledger {
     pub fn recover(host: &str, recovered: &Recovered) -> Ledger {
         let mut ledger = Ledger { host: host.to_owned(), ..Ledger::default() };
         if let Some(payload) = &recovered.snapshot {
-            match decode::<Snapshot>(payload) {
+            match decode_snapshot(payload) {
                 Some(snapshot) => ledger.restore(snapshot),
                 None => ledger.undecodable += 1,
             }
         }
         for payload in &recovered.records {
-            match decode::<Record>(payload) {
+            match decode(payload) {
                 Some(record) => ledger.apply(record),
                 None => ledger.undecodable += 1,
             }
@@ -116,16 +136,18 @@ impl Ledger {
     pub fn snapshot(&self) -> Vec<u8> {
         let mut streams: Vec<&Stream> = self.streams.values().collect();
         streams.sort_by_key(|stream| !stream.orphan);
-        encode(&Snapshot {
+        encode_snapshot(&Snapshot {
             sources: self.sources.clone(),
             streams: streams.into_iter().map(Stream::snapshot).collect(),
             hours: self.hours.clone(),
+            marks: self.marks.keys().cloned().collect(),
         })
     }
 
     fn restore(&mut self, snapshot: Snapshot) {
         self.sources = snapshot.sources;
         self.hours = snapshot.hours;
+        self.marks = snapshot.marks.into_iter().map(|mark| (mark, Fate::Unsent)).collect();
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -164,7 +186,7 @@ impl Ledger {
             Record::Cut { stream, cut } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.push(cut);
-                    self.hours.given(&stream.met.source, cut.hour, cut.id);
+                    self.hours.given(&stream.met.source, cut.hour, cut.id, position(stream, &cut));
                 }
             }
             Record::Frontier { stream, frontier, tail } => {
@@ -180,6 +202,10 @@ impl Ledger {
                 self.apply_recut(stream, first, &cuts);
             }
             Record::Finished(stream) => self.end(stream),
+            Record::Marked(_)
+            | Record::MarkTaken { .. }
+            | Record::GivenBack { .. }
+            | Record::HoursDue { .. } => self.apply_mark(record),
         }
     }
 
@@ -191,7 +217,7 @@ impl Ledger {
         for kept in cuts {
             stream.push(kept.cut);
             stream.set_fate(kept.cut.offset, Entry::kept(kept).fate);
-            self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id);
+            self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id, position(stream, &kept.cut));
         }
     }
 
@@ -280,10 +306,12 @@ impl Ledger {
     }
 
     /// A fresh number for a part of a pack.
-    pub fn number(&mut self, source: &str, hour: Hour) -> u64 {
-        let id = self.hours.next(source, hour);
-        self.hours.given(source, hour, id);
-        id
+    pub fn number(&mut self, stream: StreamId, hour: Hour) -> Option<u64> {
+        let stream = self.streams.get(&stream)?;
+        let id = self.hours.next(&stream.met.source, hour);
+        let at = Position { stream: stream.met.stream, first: stream.met.first, end: stream.cut_end() };
+        self.hours.given(&stream.met.source, hour, id, at);
+        Some(id)
     }
 
     /// The pack at `offset` is put on its way; its ticket.
@@ -293,13 +321,17 @@ impl Ledger {
             return None;
         }
         self.last_ticket = ticket;
-        self.tickets.insert(ticket, (stream, offset));
+        self.tickets.insert(ticket, Ticket::Pack(stream, offset));
         Some(ticket)
     }
 
     /// The next tier answered.
     pub fn settle(&mut self, ticket: u64, verdict: Verdict) -> Effect {
-        let Some((id, offset)) = self.tickets.remove(&ticket) else { return Effect::Stale };
+        let (id, offset) = match self.tickets.remove(&ticket) {
+            Some(Ticket::Pack(id, offset)) => (id, offset),
+            Some(Ticket::Mark(mark)) => return self.settle_mark(&mark),
+            None => return Effect::Stale,
+        };
         let Some(stream) = self.streams.get_mut(&id) else { return Effect::Stale };
         if stream.fate(offset) != Some(Fate::InFlight(ticket)) {
             return Effect::Stale;
@@ -318,4 +350,8 @@ impl Ledger {
         }
         Effect::Settled(id)
     }
+}
+
+fn position(stream: &Stream, cut: &Cut) -> Position {
+    Position { stream: stream.met.stream, first: stream.met.first, end: cut.end() }
 }

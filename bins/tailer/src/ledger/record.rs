@@ -1,15 +1,17 @@
 //! The records of the state log, and its snapshot.
 //!
-//! Each payload is one version byte ([`STATE_VERSION`]) and a `postcard` encoding (varints, enum variants by
+//! Each payload is one version byte ([`STATE_VERSION`], [`SNAPSHOT_VERSION`]) and a `postcard` encoding (varints, enum variants by
 //! their index). Variants are only ever added at the end; the tests pin the bytes.
 
 use crate::identity::{FileKey, Head};
-use crate::ledger::hours::HourBook;
+use crate::ledger::hours::{HourBook, HourBookV1};
 use logferry_pack::{Hour, StreamId};
 use std::collections::BTreeSet;
 
-/// Version of the payloads.
+/// Version of the records.
 pub const STATE_VERSION: u8 = 1;
+/// Version of the snapshots. Version 1 had no done packs; it is still read.
+pub const SNAPSHOT_VERSION: u8 = 2;
 
 /// A stream at first sight.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -54,6 +56,25 @@ impl Cut {
     pub fn end(&self) -> u64 {
         self.offset + self.span
     }
+}
+
+/// A pack without lines: it closes its hour, or takes a number of the hour that nothing else has.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Mark {
+    /// Name of the source.
+    pub source: String,
+    /// Hour.
+    pub hour: Hour,
+    /// Number within the hour and source; with `done` also the number of its packs.
+    pub id: u64,
+    /// It closes the hour.
+    pub done: bool,
+    /// Stream that it travels with.
+    pub stream: StreamId,
+    /// Offset at which shipping of the stream began.
+    pub first: u64,
+    /// Offset in the stream.
+    pub offset: u64,
 }
 
 /// A pack that is cut and not below the frontier.
@@ -119,6 +140,33 @@ pub enum Record {
     },
     /// A stream is wholly acknowledged and its file will not grow any more.
     Finished(StreamId),
+    /// A pack without lines was numbered.
+    Marked(Mark),
+    /// The next tier has the pack without lines of this number.
+    MarkTaken {
+        /// Name of the source.
+        source: String,
+        /// Hour.
+        hour: Hour,
+        /// Number.
+        id: u64,
+    },
+    /// A pack was given up before it was delivered: its number is free again.
+    GivenBack {
+        /// Name of the source.
+        source: String,
+        /// Hour.
+        hour: Hour,
+        /// Number.
+        id: u64,
+    },
+    /// Hours before this one are not looked at any more for lines that they may not have.
+    HoursDue {
+        /// Name of the source.
+        source: String,
+        /// Hour.
+        hour: Hour,
+    },
 }
 
 /// A stream in a snapshot.
@@ -143,17 +191,50 @@ pub struct Snapshot {
     pub streams: Vec<StreamSnapshot>,
     /// Numbers of packs.
     pub hours: HourBook,
+    /// Packs without lines that the next tier does not have yet.
+    pub marks: Vec<Mark>,
 }
 
-/// Payload of a record or a snapshot.
-pub fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    let head = vec![STATE_VERSION];
+#[derive(serde::Serialize, serde::Deserialize)]
+struct SnapshotV1 {
+    sources: BTreeSet<String>,
+    streams: Vec<StreamSnapshot>,
+    hours: HourBookV1,
+}
+
+/// Payload of a snapshot.
+pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
+    encode_as(SNAPSHOT_VERSION, snapshot)
+}
+
+/// Back from [`encode_snapshot`], of this version or the one before.
+pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
+    match payload.split_first()? {
+        (&SNAPSHOT_VERSION, rest) => {
+            let snapshot: Snapshot = postcard::from_bytes(rest).ok()?;
+            Some(Snapshot { hours: snapshot.hours.restored(), ..snapshot })
+        }
+        (1, rest) => {
+            let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;
+            Some(Snapshot { sources, streams, hours: hours.into(), marks: Vec::new() })
+        }
+        _ => None,
+    }
+}
+
+/// Payload of a record.
+pub fn encode(record: &Record) -> Vec<u8> {
+    encode_as(STATE_VERSION, record)
+}
+
+fn encode_as<T: serde::Serialize>(version: u8, value: &T) -> Vec<u8> {
+    let head = vec![version];
     // Encoding into memory fails for no type of this module: they have known lengths and no maps with odd keys.
     postcard::to_extend(value, head).unwrap_or_default()
 }
 
 /// Back from [`encode`]; `None` for bytes of another version or that do not parse.
-pub fn decode<T: serde::de::DeserializeOwned>(payload: &[u8]) -> Option<T> {
+pub fn decode(payload: &[u8]) -> Option<Record> {
     let (version, rest) = payload.split_first()?;
     if *version != STATE_VERSION {
         return None;

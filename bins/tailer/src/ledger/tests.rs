@@ -175,8 +175,68 @@ fn the_bytes_of_records_stay_the_same() {
     assert_eq!(bytes(&Record::Finished(stream)), "010611");
     let frontier = Record::Frontier { stream, frontier: 5, tail: None };
     assert_eq!(bytes(&frontier), "0103110500");
+    let mark = Mark { source: "a".into(), hour: hour(1), id: 2, done: true, stream, first: 0, offset: 9 };
+    assert_eq!(bytes(&Record::Marked(mark)), "01070161e58890c6070201110009");
+    let taken = Record::MarkTaken { source: "a".into(), hour: hour(1), id: 2 };
+    assert_eq!(bytes(&taken), "01080161e58890c60702");
     let recut = Record::Recut { stream, frontier: 300, cuts: vec![KeptCut { cut, acked: true }] };
-    assert_eq!(decode::<Record>(&encode(&recut)), Some(recut));
+    assert_eq!(decode(&encode(&recut)), Some(recut));
+}
+
+#[test]
+fn an_hour_is_closed_by_a_pack_without_lines_that_has_the_next_number() {
+    let mut ledger = fresh();
+    let stream = meet(&mut ledger, 1, 0);
+    let (cut, ticket) = cut_and_send(&mut ledger, stream, 10);
+    assert_eq!(ledger.unsettled_hours("app"), BTreeSet::from([hour(13)]));
+    ledger.settle(ticket, Verdict::Taken);
+    assert!(ledger.unsettled_hours("app").is_empty() && ledger.unsettled_hours("other").is_empty());
+    ledger.close_hour("app", hour(13));
+    let mark = ledger.next_mark().expect("a done pack");
+    assert_eq!((mark.id, mark.done, mark.stream, mark.offset), (2, true, stream, cut.end()));
+    // Journaled and not taken: it is sent again, the very same.
+    let records = ledger.take_records();
+    let mut again = replayed(None, &records);
+    assert_eq!(again.next_mark(), Some(mark.clone()));
+    let ticket = again.send_mark(&mark).expect("a ticket");
+    assert_eq!((again.next_mark(), again.unsettled()), (None, 1));
+    let snapshot = again.snapshot();
+    assert_eq!(replayed(Some(snapshot), &[]).next_mark(), Some(mark));
+    assert_eq!(again.settle(ticket, Verdict::Taken), Effect::MarkSettled);
+    assert_eq!(again.settle(ticket, Verdict::Taken), Effect::Stale);
+    let mut later = replayed(Some(again.snapshot()), &[]);
+    assert!(later.next_mark().is_none() && later.hours().is_closed("app", hour(13)));
+    assert_eq!(later.cut(stream, 1, 0, 1, hour(13)).expect("known").id, 3, "late lines count on");
+    later.close_hour("app", hour(13));
+    assert_eq!(later.next_mark().map(|mark| (mark.id, mark.done)), Some((4, true)));
+}
+
+#[test]
+fn numbers_that_were_given_back_are_used_before_an_hour_is_closed() {
+    let mut ledger = fresh();
+    let stream = meet(&mut ledger, 1, 0);
+    for _ in 0..3 {
+        ledger.cut(stream, 10, 7, 1, hour(13));
+    }
+    assert_eq!(ledger.orphan(stream), 30);
+    let records = ledger.take_records();
+    let mut again = replayed(None, &records);
+    again.close_hour("app", hour(13));
+    let marks: Vec<(u64, bool)> = again.marks.keys().map(|mark| (mark.id, mark.done)).collect();
+    assert_eq!(marks, [(1, false), (2, false), (3, false), (4, true)]);
+}
+
+#[test]
+fn a_snapshot_of_the_version_before_is_read() {
+    // One source, no streams, its hour 2026112113 with number 2 given and 1 given back.
+    let hour_bytes = postcard::to_stdvec(&hour(13)).expect("encoded");
+    let mut bytes = vec![1, 1, 3, b'a', b'p', b'p', 0, 1, 3, b'a', b'p', b'p', 1];
+    bytes.extend(hour_bytes);
+    bytes.extend([2, 1, 1]);
+    let ledger = replayed(Some(bytes), &[]);
+    assert!(!ledger.is_suspect() && ledger.is_source_started("app"));
+    assert_eq!((ledger.hours().next("app", hour(13)), ledger.hours().last("app", hour(13))), (1, 2));
+    assert_eq!(ledger.hours().open("app").collect::<Vec<_>>(), [hour(13)]);
 }
 
 /// A life of two streams with crashes. What is sent was journaled before; what was journaled without being sent may

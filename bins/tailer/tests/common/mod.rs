@@ -40,6 +40,7 @@ pub struct Seen {
     pub id: u64,
     pub lines: u64,
     pub source: String,
+    pub done: bool,
 }
 
 /// What the next tier knows.
@@ -50,6 +51,8 @@ pub struct State {
     pub streams: Vec<(StreamId, BTreeMap<u64, Vec<u8>>)>,
     /// Every pack that came in, whatever the answer.
     pub seen: Vec<Seen>,
+    /// Of these, those without lines, apart.
+    pub marks: Vec<Seen>,
     pub conflicts: usize,
     pub duplicates: usize,
     silent: Vec<Incoming>,
@@ -79,6 +82,7 @@ impl Tier {
             footprint: Footprint::default(),
             streams: Vec::new(),
             seen: Vec::new(),
+            marks: Vec::new(),
             conflicts: 0,
             duplicates: 0,
             silent: Vec::new(),
@@ -139,14 +143,21 @@ impl Drop for Tier {
 impl State {
     fn take(&mut self, incoming: Incoming) {
         let ours = incoming.pack.header.ours.clone().expect("a pack of ours");
-        self.seen.push(Seen {
+        let seen = Seen {
             identity: ours.identity,
             first: ours.first,
             hour: incoming.pack.header.hour.to_string(),
             id: incoming.pack.header.id,
             lines: incoming.pack.header.lines,
             source: ours.source.as_str().to_owned(),
-        });
+            done: incoming.pack.header.done,
+        };
+        if ours.identity.span == 0 {
+            assert!(ours.identity.sum == 0 && incoming.pack.header.lines == 0 && incoming.pack.header.repull);
+            self.marks.push(seen);
+        } else {
+            self.seen.push(seen);
+        }
         match self.manner {
             Manner::Silent => self.silent.push(incoming),
             Manner::Reject => incoming.answer.send(Answer::Rejected { reason: "test".into() }),
@@ -171,7 +182,9 @@ impl State {
                 self.footprint.insert(identity, first, 0);
                 let mut bytes = Vec::new();
                 self.decompressor.decompress(pack, &Limits::default(), &mut bytes).expect("a good body");
-                self.parts(identity.stream).insert(identity.offset, bytes);
+                if identity.span > 0 {
+                    self.parts(identity.stream).insert(identity.offset, bytes);
+                }
                 Answer::Ok
             }
         }

@@ -1,0 +1,96 @@
+//! Closing hours: done packs.
+
+use super::Follower;
+use crate::closing::Outlook;
+use crate::config::Start;
+use crate::event::{Job, Load, ToShipper};
+use crate::ledger::record::{Cut, Mark};
+use crate::tracker::FileNumber;
+use jiff::Timestamp;
+use logferry_pack::Hour;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tracing::{debug, info};
+
+impl Follower {
+    /// After a look at a source: closes the hours that are over.
+    pub(super) fn close_hours(&mut self, index: usize) {
+        let named = self.named_hours(index);
+        let source = &self.sources[index];
+        let name = source.settings.name.clone();
+        let at_end = source.settings.start == Start::End && !self.ledger.is_source_started(&name);
+        let clock = self.clock.clone();
+        let outlook = Outlook {
+            clock: &clock,
+            now: Timestamp::now(),
+            grace: source.pattern.has_hours().then_some(source.settings.grace.0),
+            named,
+            from_files: !at_end,
+        };
+        self.finish_hours(index, &outlook);
+        if self.sources[index].open_failed || self.shared.journal_down.load(Ordering::Acquire) {
+            return;
+        }
+        let closing = outlook.closing(self.ledger.hours(), &name, || self.ledger.unsettled_hours(&name));
+        for hour in closing.close {
+            debug!(source = name, %hour, "the hour is closed");
+            self.ledger.close_hour(&name, hour);
+            self.figures.hour_closed();
+        }
+        if let Some(to) = closing.passed_over_to {
+            info!(source = name, %to, "a long time without files: its hours are passed over");
+        }
+        if let Some(due) = closing.due {
+            self.ledger.set_hours_due(&name, due);
+        }
+        self.send_marks();
+    }
+
+    /// The hours that files of a source are named after, and whether there is something going on in them.
+    fn named_hours(&self, index: usize) -> BTreeMap<Hour, bool> {
+        let mut named = BTreeMap::new();
+        if !self.sources[index].pattern.has_hours() {
+            return named;
+        }
+        let now = Instant::now();
+        for file in self.files.values().filter(|file| file.source == index) {
+            let Some(time) = file.time else { continue };
+            let quiet = now.saturating_duration_since(file.quiet_since);
+            let unread = file.size > file.cutter.at();
+            let busy =
+                file.queued || file.failing || unread || quiet < self.sources[index].settings.rotate_wait.0;
+            *named.entry(time.hour).or_insert(false) |= busy;
+        }
+        named
+    }
+
+    /// Files whose hour is over are finished: a last line without an end is shipped as it is.
+    fn finish_hours(&mut self, index: usize, outlook: &Outlook<'_>) {
+        let over: BTreeMap<Hour, bool> =
+            outlook.named.keys().map(|hour| (*hour, outlook.is_over(*hour))).collect();
+        let mut unfinished: Vec<FileNumber> = Vec::new();
+        for (number, file) in self.files.iter_mut().filter(|(_, file)| file.source == index) {
+            file.hour_over = file.time.is_some_and(|time| over.get(&time.hour) == Some(&true));
+            if file.hour_over && file.size > file.cutter.at() {
+                unfinished.push(*number);
+            }
+        }
+        unfinished.into_iter().for_each(|number| self.queue(number));
+    }
+
+    /// Puts packs without lines on their way.
+    pub(super) fn send_marks(&mut self) {
+        while self.can_cut() {
+            let Some(mark) = self.ledger.next_mark() else { return };
+            let Some(ticket) = self.ledger.send_mark(&mark) else { return };
+            self.pass_on_records();
+            let Mark { source, hour, id, done, stream, first, offset } = mark;
+            let Ok(source) = logferry_pack::Name::new(source) else { continue };
+            let cut = Cut { offset, span: 0, sum: 0, lines: 0, hour, id };
+            let _ = self.shipper.send(ToShipper::Expect(ticket));
+            let load = Load::Mark { done };
+            let _ = self.jobs.send(Job { ticket, load, buffer: Vec::new(), cut, stream, first, source });
+        }
+    }
+}
