@@ -2,7 +2,6 @@
 
 use crate::board::Board;
 use crate::config::CollectorConfig;
-use crate::hop::{HopStamp, own_ip};
 use crate::relay::{Relay, RelayOptions};
 use crate::seen::SeenLog;
 use crate::shell::Shell;
@@ -10,7 +9,7 @@ use crate::store::{Report, Store, StoreFigures, StoreHandle, pending};
 use anyhow::Context;
 use logferry_durable::Disk;
 use logferry_footprint::Footprint;
-use logferry_link::{Budget, Incoming, Receiver, ReceiverOptions, Sender, SenderOptions};
+use logferry_link::{Budget, HopStamp, Incoming, Receiver, ReceiverOptions, Sender, SenderOptions};
 use logferry_node::admin::Status;
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Limits, StreamId};
@@ -77,7 +76,7 @@ impl Collector {
             relay,
             sender,
             StoreHandle::start(opened.store).context("the disk thread cannot be started")?,
-            HopStamp::new(own_ip(addr, &config.send.to), config.node.zone()?),
+            HopStamp::new(addr.ip(), config.node.zone()?),
             board.clone(),
         );
         let stop_max = config.relay.stop_grace.0 + STOP_EXTRA;

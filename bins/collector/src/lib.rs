@@ -23,7 +23,6 @@ pub mod config;
 pub mod relay;
 
 mod board;
-mod hop;
 mod seen;
 mod shell;
 mod store;

@@ -3,12 +3,11 @@
 
 use crate::board::Board;
 use crate::collector::Reports;
-use crate::hop::HopStamp;
 use crate::relay::{Action, Event, Fetched, FetchedPack, PackInfo, Relay, Ticket};
 use crate::seen::Seen;
 use crate::store::{Aside, Job, PackBytes, PackRead, Report, StoreHandle};
 use anyhow::Context;
-use logferry_link::{Answer, Answerer, Incoming, Outgoing, Sender, Settled};
+use logferry_link::{Answer, Answerer, HopStamp, Incoming, Outgoing, Sender, Settled};
 use metrics::{Counter, counter};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -205,7 +204,7 @@ impl Shell {
     }
 
     fn take_pack(&mut self, incoming: Incoming) {
-        let Incoming { mut pack, peer, answer } = incoming;
+        let Incoming { mut pack, peer, elapsed, answer } = incoming;
         self.counters.packs.increment(1);
         self.counters.bytes.increment(pack.body.len() as u64);
         let Some(ours) = &pack.header.ours else {
@@ -214,7 +213,7 @@ impl Shell {
             return self.answer(answer, Answer::Rejected { reason: "legacy_not_enabled".into() });
         };
         let (identity, first, repull) = (ours.identity, ours.first, pack.header.repull);
-        pack.push_hop(&self.hops.hop(jiff::Timestamp::now(), Duration::ZERO));
+        pack.push_hop(&self.hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));
         let bytes = PackBytes { stream: identity.stream, header: pack.encode_header(), body: pack.body };
         let info = PackInfo { identity, first, repull, bytes: bytes.len() };
         let ticket = self.new_ticket();

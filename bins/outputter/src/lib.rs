@@ -24,7 +24,7 @@ use crate::figures::Figures;
 use anyhow::Context;
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
-use logferry_link::{Answerer, Budget, Receiver, ReceiverOptions};
+use logferry_link::{Answerer, Budget, HopStamp, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
 use std::sync::{Arc, OnceLock};
@@ -56,11 +56,11 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let receiver = Receiver::bind(options)
         .await
         .with_context(|| format!("listen.addr: cannot bind {}", config.listen.addr))?;
-    let own_ip = receiver.local_addr().ip();
+    let hops = HopStamp::new(receiver.local_addr().ip(), node.settings.zone()?);
     tracing::info!(addr = %receiver.local_addr(), "taking packs");
     let (packs, packs_taken) = mpsc::channel(INCOMING_PACKS_MAX);
     let receiving = tokio::spawn(receiver.run(packs, node.stop.clone()));
-    output.run(packs_taken, own_ip, node.stop.clone()).await;
+    output.run(packs_taken, hops, node.stop.clone()).await;
     receiving.await.context("the receiver failed")
 }
 

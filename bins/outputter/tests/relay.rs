@@ -10,6 +10,7 @@ use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
 use logferry_link::Outcome;
 use logferry_node::config::Interval;
+use logferry_outputter::file::headers::{Line, parse_line};
 use logferry_pack::{Codec, Pack, StreamId};
 
 fn streams(seed: u64) -> Vec<Stream> {
@@ -40,10 +41,15 @@ async fn packs_end_in_their_files_once_also_when_sent_again_after_a_restart() {
     assert_exactly(&RealDisk, &folders(dir.path()), &streams, true);
     let path = dir.path().join("out/headers/access/host-0_2026112100");
     let headers = std::fs::read_to_string(path).unwrap();
-    assert!(
-        headers.lines().all(|line| line.contains(r#""stage":"tcp recv""#)),
-        "each line has the outputter's hop"
-    );
+    for line in headers.lines() {
+        let Some(Line::Pack(header)) = parse_line(line.as_bytes()) else { panic!("{line}") };
+        let [hop] = &header.hops[..] else { panic!("each line has the outputter's hop: {line}") };
+        assert_eq!((&hop["ip"], &hop["stage"]), (&"127.0.0.1".into(), &"tcp recv".into()));
+        assert_ne!(hop["elapse"], "0ns", "reading takes time");
+        let time = |key: &str| hop[key].as_str().unwrap().parse::<jiff::civil::DateTime>().unwrap();
+        let took = time("ed").duration_since(time("st"));
+        assert!((0..20).contains(&took.as_secs()), "{took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

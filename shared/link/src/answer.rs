@@ -6,6 +6,7 @@ use logferry_footprint::Remembered;
 use logferry_pack::{Pack, StreamId};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A pack on its way out.
@@ -104,6 +105,8 @@ pub struct Incoming {
     pub pack: Pack,
     /// Who sent it.
     pub peer: Arc<Peer>,
+    /// How long reading it took, from the frame's beginning to its end.
+    pub elapsed: Duration,
     /// To be answered once; dropped unanswered (at a stop), the peer sends the pack again later.
     pub answer: Answerer,
 }

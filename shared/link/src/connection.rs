@@ -106,6 +106,8 @@ pub(crate) struct Connection<R, W> {
     blocker: Option<Blocker>,
     /// Memory of the pack that is being read.
     permit: Option<Permit>,
+    /// When its frame began.
+    pack_since: Instant,
     replies: mpsc::UnboundedSender<Reply>,
     answers: mpsc::UnboundedReceiver<Reply>,
 }
@@ -130,6 +132,7 @@ where
             alarm: Alarm::new(),
             blocker: None,
             permit: None,
+            pack_since: clock::now(),
             replies,
             answers,
             shared,
@@ -226,6 +229,7 @@ where
             self.decoder.skip_pack();
             return Ok(());
         }
+        self.pack_since = clock::now();
         let budget = &self.shared.options.budget;
         match budget.try_acquire(bytes as u64) {
             Some(permit) => self.take_pack(permit),
@@ -283,7 +287,8 @@ where
                 return Ok(());
             }
         };
-        match self.shared.packs.try_send(Incoming { pack, peer: self.peer.clone(), answer }) {
+        let elapsed = clock::now().saturating_duration_since(self.pack_since);
+        match self.shared.packs.try_send(Incoming { pack, peer: self.peer.clone(), elapsed, answer }) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(incoming)) => {
                 self.block(wait_for_owner(self.shared.packs.clone(), incoming));

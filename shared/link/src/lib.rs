@@ -47,6 +47,7 @@ mod connection;
 pub mod decoder;
 mod figures;
 pub mod frame;
+mod hop;
 mod outbox;
 pub mod pool;
 mod receiver;
@@ -56,6 +57,7 @@ mod target;
 
 pub use answer::{Answer, Answerer, Incoming, Outcome, Outgoing, Peer, Settled};
 pub use budget::{Budget, Permit};
+pub use hop::HopStamp;
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::{Health, Sender, SenderOptions};
 

@@ -13,9 +13,8 @@ use crate::figures::Figures;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use logferry_durable::{Disk, RealDisk};
-use logferry_link::{Answer, Answerer, Incoming};
-use logferry_pack::{Hop, Limits, Pack};
-use std::net::IpAddr;
+use logferry_link::{Answer, Answerer, HopStamp, Incoming};
+use logferry_pack::{Limits, Pack};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -86,7 +85,7 @@ impl FileOutput {
     }
 
     /// Takes packs in until there are no more, then waits until what was accepted is committed.
-    pub async fn run(self, mut packs: mpsc::Receiver<Incoming>, own_ip: IpAddr, stop: CancellationToken) {
+    pub async fn run(self, mut packs: mpsc::Receiver<Incoming>, mut hops: HopStamp, stop: CancellationToken) {
         let mut stopping = false;
         loop {
             let now_ms = self.now_ms();
@@ -94,7 +93,7 @@ impl FileOutput {
             let tick = Duration::from_millis(deadline_ms.map_or(0, |at| at.saturating_sub(now_ms)));
             tokio::select! {
                 incoming = packs.recv() => match incoming {
-                    Some(incoming) => self.judge(incoming, &mut packs, own_ip),
+                    Some(incoming) => self.judge(incoming, &mut packs, &mut hops),
                     None => break,
                 },
                 () = tokio::time::sleep(tick), if deadline_ms.is_some() => self.tick(),
@@ -108,11 +107,12 @@ impl FileOutput {
         self.finish().await;
     }
 
-    fn judge(&self, first: Incoming, more: &mut mpsc::Receiver<Incoming>, own_ip: IpAddr) {
+    fn judge(&self, first: Incoming, more: &mut mpsc::Receiver<Incoming>, hops: &mut HopStamp) {
         let mut incoming = Some(first);
         let mut parcels = Vec::new();
-        while let Some(Incoming { pack, answer, .. }) = incoming {
-            match parcel(pack, own_ip, &self.template) {
+        while let Some(Incoming { mut pack, peer, elapsed, answer }) = incoming {
+            pack.push_hop(&hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));
+            match parcel(pack, &self.template) {
                 Ok(parcel) => parcels.push((parcel, answer)),
                 Err(reason) => {
                     metrics::counter!("logferry_outputter_rejected_packs_total", "reason" => reason)
@@ -233,8 +233,7 @@ fn start_threads(
 }
 
 /// What is needed to judge and write a pack; or the label of what is wrong with it.
-fn parcel(mut pack: Pack, own_ip: IpAddr, template: &Template) -> Result<Parcel, &'static str> {
-    pack.push_hop(&hop(own_ip));
+fn parcel(pack: Pack, template: &Template) -> Result<Parcel, &'static str> {
     let header = &pack.header;
     // Packs of legacy nodes are known by other marks; the link does not speak to such nodes yet.
     let ours = header.ours.as_ref().ok_or("no_stream")?;
@@ -250,9 +249,4 @@ fn parcel(mut pack: Pack, own_ip: IpAddr, template: &Template) -> Result<Parcel,
         bad.reason
     })?;
     Ok(Parcel { identity: ours.identity, first: ours.first, path, pack })
-}
-
-fn hop(own_ip: IpAddr) -> Hop {
-    let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S%.3f").to_string();
-    Hop { ip: own_ip.to_string(), stage: "tcp recv", st: now.clone(), ed: now, elapse: "0s".into() }
 }

@@ -1,7 +1,9 @@
 //! An outputter in this process behind a real listener, on real files, and a client that sends it packs.
 
 use super::identity;
-use logferry_link::{Budget, Outcome, Outgoing, Receiver, ReceiverOptions, Sender, SenderOptions, Settled};
+use logferry_link::{
+    Budget, HopStamp, Outcome, Outgoing, Receiver, ReceiverOptions, Sender, SenderOptions, Settled,
+};
 use logferry_node::config::{Interval, ListenSettings, NodeSettings, SendSettings};
 use logferry_outputter::FileSettings;
 use logferry_outputter::figures::Figures;
@@ -42,9 +44,9 @@ pub async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Runn
     let (order, addr) = (output.order(), receiver.local_addr());
     let (packs, packs_taken) = mpsc::channel(16);
     let receiving = tokio::spawn(receiver.run(packs, stop.clone()));
-    let token = stop.clone();
+    let (token, hops) = (stop.clone(), HopStamp::new(addr.ip(), jiff::tz::TimeZone::UTC));
     let ended = tokio::spawn(async move {
-        output.run(packs_taken, addr.ip(), token).await;
+        output.run(packs_taken, hops, token).await;
         receiving.await.unwrap();
     });
     let held_packs = Box::new(move || commit::lock(&order).figures().held_packs);
