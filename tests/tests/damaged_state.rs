@@ -102,7 +102,8 @@ const DAMAGES: [(&str, Damage); 5] = [
 ];
 
 /// Ships, kills, damages, appends, starts: for each kind of damage, with the log `name` of the chosen program.
-fn survives_damage(test: &str, name: &str, choose: fn(&mut Relay) -> &mut Program) {
+/// `reports` are words of what it says when the log is missing, and when it is damaged.
+fn survives_damage(test: &str, name: &str, reports: [&str; 2], choose: fn(&mut Relay) -> &mut Program) {
     let mut bytes = many_lines(20, 2_000);
     let mut relay = shipped(test, &bytes);
     for (number, (kind, damage)) in DAMAGES.into_iter().enumerate() {
@@ -110,6 +111,7 @@ fn survives_damage(test: &str, name: &str, choose: fn(&mut Relay) -> &mut Progra
             program.kill();
         }
         slots(choose(&mut relay), name).iter().for_each(|path| damage(path));
+        let said_before = choose(&mut relay).log_text().len();
         let more = many_lines(30 + number as u64, 500);
         append(&relay.log_files[0], &more);
         bytes.extend(more);
@@ -117,20 +119,32 @@ fn survives_damage(test: &str, name: &str, choose: fn(&mut Relay) -> &mut Progra
         println!("{test}: {kind}");
         relay.wait_identical(&[bytes.clone()]);
         relay.wait_acknowledged();
+        let said = choose(&mut relay).log_text().split_off(said_before);
+        let [missing, damaged] = reports;
+        match kind {
+            "deleted" => assert!(said.contains(missing), "{kind}: {said}"),
+            // Cut where a record ends it is like one that was never longer: the next tier tells.
+            "truncated" => {}
+            _ => assert!(said.contains(damaged), "{kind}: {said}"),
+        }
     }
 }
 
 #[test]
 fn a_damaged_outputter_journal_loses_and_doubles_nothing() {
-    survives_damage("journal", "journal", |relay| &mut relay.outputter);
+    survives_damage("journal", "journal", ["journal is missing or damaged"; 2], |relay| &mut relay.outputter);
 }
 
 #[test]
 fn a_damaged_collector_footprint_loses_and_doubles_nothing() {
-    survives_damage("footprint", "footprint", |relay| &mut relay.collectors[0]);
+    survives_damage("footprint", "footprint", ["no footprint found", "the footprint was damaged"], |relay| {
+        &mut relay.collectors[0]
+    });
 }
 
 #[test]
 fn a_damaged_tailer_state_loses_and_doubles_nothing() {
-    survives_damage("state", "state", |relay| &mut relay.tailer);
+    survives_damage("state", "state", ["no state found", "the state log was damaged"], |relay| {
+        &mut relay.tailer
+    });
 }

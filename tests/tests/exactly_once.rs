@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // a test talks to who runs it
 
 use logferry_tests::chaos::{Faults, Proxy};
-use logferry_tests::{LineWriter, Relay, RelayOptions, Trial, long_run, trial, wait_until};
+use logferry_tests::{LineWriter, Program, Relay, RelayOptions, Trial, long_run, trial, wait_until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::time::Duration;
@@ -122,4 +122,31 @@ fn acknowledged_lines_survive_the_deletion_of_their_file_while_the_outputter_is_
     relay.outputter.start_and_wait();
     relay.wait_identical(&written);
     wait_until("the spool is empty", || relay.collectors[0].figure("spool_packs") == 0);
+}
+
+#[test]
+fn bits_flipped_on_the_way_never_reach_the_output() {
+    let trial = trial!();
+    let options = RelayOptions {
+        proxies: true,
+        pack: "codec = \"none\"\nmax_bytes = \"16KiB\"\n".to_owned(),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("flipped", &options);
+    relay.start();
+    let proxies = || relay.collector_proxies.iter().chain(&relay.outputter_proxy);
+    proxies().for_each(|proxy| proxy.set(Faults { flip_every_bytes: 3 << 20, ..Faults::default() }));
+    // No long lines: a pack much smaller than the way from flip to flip is hardly ever hit three times.
+    let written = vec![(0..600_000).map(|number| format!("{number:>50}\n")).collect::<String>().into_bytes()];
+    std::fs::write(&relay.log_files[0], &written[0]).expect("log file");
+    wait_until("most has arrived", || relay.stored_len(0) > written[0].len() as u64 / 2);
+    proxies().for_each(|proxy| proxy.set(Faults::default()));
+    relay.wait_identical(&written);
+    let found = |program: &Program| program.counter("logferry_link_refused_total", "");
+    let found = found(&relay.collectors[0]) + found(&relay.outputter);
+    assert!(found >= 1.0, "no flip was found");
+    trial.count("flipped bits found", found as u64);
+    for program in [&relay.collectors[0], &relay.tailer] {
+        assert_eq!(program.figure("quarantined_files"), 0, "{}", program.name);
+    }
 }

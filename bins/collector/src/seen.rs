@@ -39,6 +39,9 @@ impl SeenLog {
     /// Opens the log and gives back what it holds; damage is reported and costs only what is damaged.
     pub(crate) fn open(disk: Arc<dyn Disk>, var_dir: &Path) -> io::Result<(SeenLog, Footprint)> {
         let (log, recovered) = Log::open(disk, var_dir, FOOTPRINT_LOG)?;
+        if recovered.is_new() {
+            tracing::info!(folder = %var_dir.display(), "no footprint found: a new one is begun");
+        }
         let mut undecodable = 0;
         let mut footprint = match &recovered.snapshot {
             None => Footprint::default(),

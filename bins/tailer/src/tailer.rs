@@ -53,7 +53,7 @@ impl Tailer {
             .with_context(|| format!("the state log in {} cannot be opened", var_dir.display()))?;
         let quarantine = Quarantine::open(disk, var_dir).context("the quarantine cannot be opened")?;
         let ledger = Ledger::recover(&config.node.name, &recovered);
-        report(&recovered, &ledger);
+        report(var_dir, &recovered, &ledger);
 
         let sender_stop = CancellationToken::new();
         let options =
@@ -170,7 +170,10 @@ fn local_address(targets: &[String]) -> String {
     targets.iter().find_map(towards).unwrap_or_else(|| "127.0.0.1".to_owned())
 }
 
-fn report(recovered: &Recovered, ledger: &Ledger) {
+fn report(var_dir: &std::path::Path, recovered: &Recovered, ledger: &Ledger) {
+    if recovered.is_new() {
+        info!(folder = %var_dir.display(), "no state found: all files are new");
+    }
     let damage = &recovered.report;
     if damage.torn_bytes > 0 {
         info!(bytes = damage.torn_bytes, "an unfinished record at the end of the state log was cut");

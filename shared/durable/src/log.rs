@@ -22,6 +22,13 @@ pub struct Recovered {
     pub report: RecoveryReport,
 }
 
+impl Recovered {
+    /// Whether there was no log at all: the first start, or somebody has deleted it.
+    pub fn is_new(&self) -> bool {
+        self.snapshot.is_none() && self.records.is_empty() && self.report == RecoveryReport::default()
+    }
+}
+
 /// Damage found when a log was opened. All zero and empty after a clean stop; a crash may leave torn bytes.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RecoveryReport {

@@ -79,11 +79,11 @@ async fn take(server: &mut Server) -> Incoming {
 async fn answers_come_back_out_of_order_and_each_settles_its_pack() {
     let mut server = server("127.0.0.1:0", |_| ()).await;
     let (sender, mut settled) = client(&[server.addr.to_string()], Mode::Single, |_| ());
-    for ticket in 1..=4 {
+    for ticket in 1..=3 {
         sender.submit(outgoing(ticket, 1)).await;
     }
     let mut packs = Vec::new();
-    for id in 1..=4 {
+    for id in 1..=3 {
         let incoming = take(&mut server).await;
         assert_eq!((incoming.pack.header.id, incoming.peer.node.as_str()), (id, "client"));
         packs.push(incoming);
@@ -91,14 +91,10 @@ async fn answers_come_back_out_of_order_and_each_settles_its_pack() {
     let remembered = Remembered { frontier: 5, packs: vec![SeenPack(0, 5, 1)] };
     let answers = [
         (Answer::Conflict(remembered.clone()), Outcome::Conflict(remembered)),
-        (
-            Answer::Rejected { reason: "bad_body".to_owned() },
-            Outcome::Rejected { reason: "bad_body".to_owned() },
-        ),
         (Answer::Duplicate, Outcome::Duplicate),
         (Answer::Ok, Outcome::Ok),
     ];
-    for (ticket, (answer, outcome)) in (1..=4).rev().zip(answers) {
+    for (ticket, (answer, outcome)) in (1..=3).rev().zip(answers) {
         packs.pop().unwrap().answer.send(answer);
         assert_eq!(next(&mut settled).await, Settled { ticket, outcome });
     }
@@ -235,6 +231,25 @@ async fn foreign_bytes_are_refused_and_good_clients_go_on() {
     sender.submit(outgoing(1, 1)).await;
     take(&mut server).await.answer.send(Answer::Ok);
     assert_eq!(next(&mut settled).await.ticket, 1);
+}
+
+#[tokio::test]
+async fn a_pack_damaged_on_the_way_comes_again_and_a_bad_one_is_given_up_with_the_reason() {
+    let mut server = server("127.0.0.1:0", |_| ()).await;
+    let (sender, mut settled) = client(&[server.addr.to_string()], Mode::Single, |_| ());
+    let rejected = |reason: &str| Answer::Rejected { reason: reason.to_owned() };
+    sender.submit(outgoing(1, 1)).await;
+    for _ in 0..2 {
+        take(&mut server).await.answer.send(rejected("bad_crc"));
+    }
+    take(&mut server).await.answer.send(Answer::Ok);
+    assert_eq!(next(&mut settled).await, Settled { ticket: 1, outcome: Outcome::Ok });
+    sender.submit(outgoing(2, 1)).await;
+    for _ in 0..3 {
+        take(&mut server).await.answer.send(rejected("bad_body"));
+    }
+    let outcome = Outcome::Rejected { reason: "bad_body".to_owned() };
+    assert_eq!(next(&mut settled).await, Settled { ticket: 2, outcome });
 }
 
 #[tokio::test]

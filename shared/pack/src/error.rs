@@ -168,6 +168,9 @@ pub enum BadPack {
     /// More bytes than the header announced.
     #[error("bytes follow the pack")]
     TrailingBytes,
+    /// The header is not what was sent.
+    #[error("the header does not match its checksum")]
+    BadCheck,
     /// The body is not what was sent.
     #[error("the body does not match its checksum")]
     BadCrc,
@@ -227,6 +230,7 @@ impl BadPack {
             BadPack::BodyEmpty => "body_empty",
             BadPack::Truncated => "truncated",
             BadPack::TrailingBytes => "trailing_bytes",
+            BadPack::BadCheck => "bad_check",
             BadPack::BadCrc => "bad_crc",
             BadPack::BodyCorrupt => "body_corrupt",
             BadPack::BodyTrailingBytes => "body_trailing_bytes",

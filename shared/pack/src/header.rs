@@ -1,6 +1,8 @@
 //! What the header says, as types; and `Route[0]` to and from them (wire.md, "Legacy pack" and "Our keys").
 
-use crate::{BadPack, Codec, Hour, Limits, Name, PackIdentity, StreamId, identity::hex_digits};
+use crate::{
+    BadPack, Codec, Hour, Limits, Name, PackIdentity, StreamId, crc32c_append, identity::hex_digits,
+};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -80,6 +82,15 @@ impl From<&Hop> for Map<String, Value> {
 /// The value of `v` in packs of ours.
 const VERSION: &str = "2";
 
+/// The keys that decide where a pack goes and what becomes of it, sorted. Their checksum stands under [`CHECK_KEY`].
+const CHECKED_KEYS: [&str; 17] = [
+    "codec", "crc", "done", "first", "host", "hour", "id", "ip", "lines", "offset", "raw", "repull",
+    "source", "span", "stream", "sum", "v",
+];
+/// crc32c of `KEY=VALUE\n` for each of [`CHECKED_KEYS`] that is there, 8 hex digits. TCP lets about one in 65,536 damaged
+/// segments pass, and an offset with another digit would be a good pack of other bytes. Packs without it are taken as they are.
+const CHECK_KEY: &str = "check";
+
 impl Header {
     /// Codec of the body; packs of legacy nodes are always zlib.
     pub fn codec(&self) -> Codec {
@@ -92,6 +103,7 @@ impl Header {
         hops: Vec<Map<String, Value>>,
     ) -> Result<Header, BadPack> {
         let mut rest = Keys(origin);
+        let is_whole = rest.check()?;
         let header = Header {
             ip: Name::for_key("ip", rest.need("ip")?)?.into_string(),
             hour: rest.need("hour")?.parse()?,
@@ -106,7 +118,7 @@ impl Header {
         if header.id == 0 {
             return Err(BadPack::IdZero);
         }
-        Ok(header)
+        if is_whole { Ok(header) } else { Err(BadPack::BadCheck) }
     }
 
     /// `Route[0]`, in the order of the keys, as legacy nodes write it.
@@ -124,6 +136,8 @@ impl Header {
         }
         if let Some(ours) = &self.ours {
             ours.put(&mut origin);
+            let check = checksum(|key| origin.get(key).map(Cow::as_ref));
+            origin.insert(CHECK_KEY, format!("{check:08x}").into());
         }
         origin
     }
@@ -146,10 +160,9 @@ impl Header {
 }
 
 impl Ours {
-    /// Takes our keys out of `Route[0]`. A pack is ours if it has a version or a stream, so that one that lost
-    /// either is refused, not mistaken for a legacy pack, whose body alone would identify it.
+    /// Takes our keys out of `Route[0]`; none are there in a legacy pack.
     fn take(keys: &mut Keys) -> Result<Option<Ours>, BadPack> {
-        if !keys.0.contains_key("v") && !keys.0.contains_key("stream") {
+        if !keys.are_ours() {
             return Ok(None);
         }
         if keys.need("v")? != VERSION {
@@ -229,6 +242,21 @@ impl Keys {
         u32::try_from(sum).map_err(|_| BadPack::BadHex { key })
     }
 
+    /// Whether these are the keys of a pack of ours. One that lost its version or its stream is refused later, not mistaken
+    /// for a legacy pack, whose body alone would identify it.
+    fn are_ours(&self) -> bool {
+        self.0.contains_key("v") || self.0.contains_key("stream")
+    }
+
+    /// Takes the checksum of the other keys, if there is one; whether it is theirs.
+    fn check(&mut self) -> Result<bool, BadPack> {
+        if !self.are_ours() || !self.0.contains_key(CHECK_KEY) {
+            return Ok(true);
+        }
+        let expected = self.sum(CHECK_KEY)?;
+        Ok(expected == checksum(|key| self.0.get(key).and_then(Value::as_str)))
+    }
+
     fn flag(&mut self, key: &'static str) -> Result<bool, BadPack> {
         match self.take(key).as_deref() {
             None | Some("0") => Ok(false),
@@ -236,6 +264,12 @@ impl Keys {
             Some(_) => Err(BadPack::BadFlag { key }),
         }
     }
+}
+
+fn checksum<'a>(value: impl Fn(&str) -> Option<&'a str>) -> u32 {
+    CHECKED_KEYS.iter().filter_map(|key| Some((key, value(key)?))).fold(0, |sum, (key, value)| {
+        [key, "=", value, "\n"].iter().fold(sum, |sum, text| crc32c_append(sum, text.as_bytes()))
+    })
 }
 
 /// Reads a decimal number in its one shortest form.

@@ -204,6 +204,40 @@ fn any_flipped_bit_of_a_body_is_found_by_its_checksum() {
 }
 
 #[test]
+fn any_flipped_bit_of_a_header_is_found_or_harmless() {
+    let good = pack(LINES, Codec::Zlib, 400);
+    let header = good.encode_header();
+    let what_counts =
+        |header: &Header| (header.ip.clone(), header.hour, header.id, header.lines, header.ours.clone());
+    let mut found = 0;
+    for (at, bit) in (0..header.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut bytes = good.encode().to_vec();
+        bytes[at] ^= 1 << bit;
+        match Pack::parse(bytes.into(), &Limits::default()) {
+            Ok(parsed) => {
+                assert_eq!(what_counts(&parsed.header), what_counts(&good.header), "byte {at}, bit {bit}")
+            }
+            Err(_) => found += 1,
+        }
+    }
+    assert!(found > header.len() * 6, "{found} of {} flips were found", header.len() * 8);
+}
+
+#[test]
+fn the_check_of_the_header_is_crc32c_of_its_keys_and_values() {
+    let good = pack(LINES, Codec::None, 400);
+    let bytes = good.encode_header();
+    let json: serde_json::Value = serde_json::from_slice(&bytes[4..]).unwrap();
+    let keys = [
+        "codec", "crc", "first", "host", "hour", "id", "ip", "lines", "offset", "raw", "source", "span",
+        "stream", "sum", "v",
+    ];
+    let text: String =
+        keys.iter().map(|key| format!("{key}={}\n", json["Route"][0][key].as_str().unwrap())).collect();
+    assert_eq!(json["Route"][0]["check"], format!("{:08x}", crc32c(text.as_bytes())));
+}
+
+#[test]
 fn messages_show_a_strangers_keys_cut_and_escaped() {
     let key = format!("\\u001b[31m{}", "k".repeat(500));
     let error =

@@ -66,10 +66,12 @@ impl Recovery<'_> {
         let disk = &self.files.disk;
         let (log, found) = Log::open(disk.clone(), self.var_dir, JOURNAL)?;
         let (state, sound) = read_state(&found);
-        let report = RecoveryReport { journal_was_unsound: !sound, ..RecoveryReport::default() };
-        let mut recovered = Recovered { state, unusable: BTreeSet::new(), log, report };
         let on_disk = walk::files_below(&**disk, &self.files.folders.headers, "")?;
-        if !sound && (found.report != Default::default() || !on_disk.files.is_empty()) {
+        let is_first_start = found.is_new() && on_disk.files.is_empty();
+        let journal_was_unsound = !sound && !is_first_start;
+        let report = RecoveryReport { journal_was_unsound, ..RecoveryReport::default() };
+        let mut recovered = Recovered { state, unusable: BTreeSet::new(), log, report };
+        if journal_was_unsound {
             let files = on_disk.files.len();
             tracing::error!(report = ?found.report, files, "the journal is missing or damaged: reading all files");
         }

@@ -23,6 +23,8 @@ pub use target::TargetLimits;
 /// Shortest and longest wait that a `busy` may ask for.
 const BUSY_WAIT_MIN: Duration = Duration::from_millis(5);
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A pack is settled as rejected by this answer: one that was damaged on the way is whole the next time.
+const REJECTIONS_MAX: u32 = 3;
 
 /// Where a pack is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +41,7 @@ struct Entry {
     pack: Outgoing,
     submitted: Instant,
     place: Place,
+    rejections: u32,
 }
 
 /// A stream that has unsettled packs.
@@ -115,7 +118,7 @@ impl Pool {
         self.unsettled_bytes += pack.bytes();
         let stream = pack.stream;
         self.streams.entry(stream).or_default().unsent.insert(key);
-        self.entries.insert(key, Entry { pack, submitted: now, place: Place::Waiting });
+        self.entries.insert(key, Entry { pack, submitted: now, place: Place::Waiting, rejections: 0 });
         self.route(stream);
     }
 
@@ -229,20 +232,32 @@ impl Pool {
             Answer::Duplicate => self.settle(key, Outcome::Duplicate),
             // What an earlier target did not want says nothing once the pack has gone to another.
             _ if !current => {}
-            Answer::Rejected { reason } => self.settle(key, Outcome::Rejected { reason }),
+            Answer::Rejected { reason } => {
+                entry.rejections += 1;
+                match entry.rejections < REJECTIONS_MAX {
+                    true => self.send_again(key, BUSY_WAIT_MIN, now),
+                    false => self.settle(key, Outcome::Rejected { reason }),
+                }
+            }
             Answer::Conflict(remembered) => self.settle(key, Outcome::Conflict(remembered)),
             Answer::Busy { retry_ms } => {
                 let wait = Duration::from_millis(retry_ms).clamp(BUSY_WAIT_MIN, BUSY_WAIT_MAX);
-                let (until, stream) = (now + wait, entry.pack.stream);
-                entry.place = Place::Busy { until };
-                self.busy.insert((until, key));
-                if let Some(stream) = self.streams.get_mut(&stream) {
-                    stream.in_flight -= 1;
-                    stream.unsent.insert(key);
-                }
-                self.route(stream);
+                self.send_again(key, wait, now);
             }
         }
+    }
+
+    /// Puts a pack that was in flight back among those to send, after a wait.
+    fn send_again(&mut self, key: u64, wait: Duration, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let (until, id) = (now + wait, entry.pack.stream);
+        entry.place = Place::Busy { until };
+        self.busy.insert((until, key));
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.in_flight -= 1;
+            stream.unsent.insert(key);
+        }
+        self.route(id);
     }
 
     fn settle(&mut self, key: u64, outcome: Outcome) {
@@ -389,6 +404,21 @@ mod tests {
         assert_eq!(later, now + Duration::from_millis(100));
         pool.time(later);
         assert_eq!(send_all(&mut pool, 0), [0, 2]);
+    }
+
+    #[test]
+    fn a_rejected_pack_is_sent_three_times_before_it_is_given_up() {
+        let (mut pool, mut now) = (pool(Mode::Single, 1), Instant::now());
+        pool.target_up(0, WIDE);
+        pool.submit(pack(0, 7), now);
+        for _ in 0..3 {
+            assert_eq!(settled(&mut pool), [0u64; 0]);
+            assert_eq!(send_all(&mut pool, 0), [0]);
+            pool.answered(0, 0, Answer::Rejected { reason: "bad_crc".to_owned() }, now);
+            now = pool.deadline().unwrap_or(now);
+            pool.time(now);
+        }
+        assert_eq!((settled(&mut pool), send_all(&mut pool, 0)), (vec![0], vec![]));
     }
 
     #[test]
