@@ -3,6 +3,7 @@
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Below the range from which Linux takes the ports of outgoing connections (`ip_local_port_range`), so that no connection of
@@ -14,8 +15,8 @@ static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// A port of 127.0.0.1 that nobody listens on, and that no other process gets from here while this one lives.
 pub fn free_port() -> u16 {
-    let folder =
-        std::env::temp_dir().join(format!("logferry-test-ports-{}", rustix::process::getuid().as_raw()));
+    // Not in TMPDIR: two runs with different ones share the ports of the machine.
+    let folder = PathBuf::from(format!("/tmp/logferry-test-ports-{}", rustix::process::getuid().as_raw()));
     std::fs::create_dir_all(&folder).expect("folder of the locks on ports");
     let mut held = HELD.lock().expect("locks on ports");
     for port in PORTS {
