@@ -112,5 +112,6 @@ fn parcel(stream: u64, offset: u64) -> Parcel {
         first: 0,
         path: format!("access/host-{stream}_2026112100"),
         pack: Pack { header, body },
+        trimmed_to: Vec::new(),
     }
 }

@@ -87,6 +87,14 @@ impl Footprint {
             .is_some_and(|stream| stream.seen.covers(offset, offset.saturating_add(span)))
     }
 
+    /// The ranges `(from, to)` of a pack that were not seen yet, in order.
+    pub fn missing(&self, identity: &PackIdentity) -> Vec<(u64, u64)> {
+        let (start, end) = (identity.offset, identity.end());
+        self.streams
+            .get(&identity.stream)
+            .map_or_else(|| vec![(start, end)], |stream| stream.seen.missing(start, end))
+    }
+
     /// What is remembered of a stream, its frontier counted from the `first` of its last pack.
     pub fn remembered(&self, stream: StreamId) -> Option<Remembered> {
         self.streams.get(&stream).map(|stream| stream.remembered(stream.first))

@@ -53,6 +53,23 @@ impl Ranges {
         start < end && self.list.get(next).is_some_and(|range| range.0 < end)
     }
 
+    /// What of `start..end` is not there, in order.
+    pub(crate) fn missing(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut missing = Vec::new();
+        let mut at = start;
+        let next = self.list.partition_point(|range| range.1 <= start);
+        for &(from, to) in self.list[next..].iter().take_while(|range| range.0 < end) {
+            if at < from {
+                missing.push((at, from));
+            }
+            at = to;
+        }
+        if at < end {
+            missing.push((at, end));
+        }
+        missing
+    }
+
     /// End of the range that holds `offset`; `offset` itself if there is none.
     pub(crate) fn frontier(&self, offset: u64) -> u64 {
         self.holding(offset).map_or(offset, |range| range.1)
@@ -86,6 +103,17 @@ mod tests {
         assert_eq!(ranges(&[(0, 10), (5, 6)]).list(), [(0, 10)]);
         assert_eq!(ranges(&[(0, 10), (11, 12), (3, 3), (9, 2)]).list(), [(0, 10), (11, 12)]);
         assert_eq!(ranges(&[(u64::MAX - 1, u64::MAX), (0, u64::MAX)]).list(), [(0, u64::MAX)]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_piece_by_piece() {
+        let some = ranges(&[(10, 20), (30, 40)]);
+        assert_eq!(some.missing(0, 50), [(0, 10), (20, 30), (40, 50)]);
+        assert_eq!(some.missing(15, 35), [(20, 30)]);
+        assert_eq!(some.missing(20, 30), [(20, 30)]);
+        assert_eq!(some.missing(12, 18), []);
+        assert_eq!(some.missing(45, 45), []);
+        assert_eq!(Ranges::default().missing(3, 4), [(3, 4)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! is replaced by a snapshot that includes them.
 
 use super::file_recovery::FileRecovery;
-use super::inflate::{Inflated, RawBuffer};
+use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::{Accepted, Action, Order};
 use super::own_fault::{self, Unopenable};
@@ -82,8 +82,8 @@ struct Entry {
     accepted: Accepted,
     path: String,
     lines: u64,
-    header_line: Vec<u8>,
-    body: RawBuffer,
+    header_lines: Vec<u8>,
+    body: Body,
 }
 
 /// Packs that are committed together.
@@ -165,10 +165,10 @@ impl<W> Committer<W> {
         let mut entries = Vec::with_capacity(packs.len());
         let mut actions = Vec::new();
         let mut order = lock(&self.order);
-        for Inflated { accepted, path, lines, header_line, body } in packs {
+        for Inflated { accepted, path, lines, header_lines, body } in packs {
             match body {
                 Ok(body) if order.is_pending(&accepted) => {
-                    entries.push(Entry { accepted, path, lines, header_line, body });
+                    entries.push(Entry { accepted, path, lines, header_lines, body });
                 }
                 Ok(_) => {}
                 Err(reason) => {
@@ -273,13 +273,13 @@ impl<W> Committer<W> {
         let holes = self.passed_over.clone();
         let mut commit = Commit { now_unix: now_unix(), holes, ..Commit::default() };
         for (path, entries) in &by_path {
-            let bodies: Vec<&[u8]> = entries.iter().map(|entry| entry.body.as_slice()).collect();
-            let lines: Vec<&[u8]> = entries.iter().map(|entry| entry.header_line.as_slice()).collect();
+            let bodies: Vec<&[u8]> = entries.iter().flat_map(|entry| entry.body.parts()).collect();
+            let lines: Vec<&[u8]> = entries.iter().map(|entry| entry.header_lines.as_slice()).collect();
             let mut data_at = self.store.append(path, &bodies, &lines)?;
             for entry in entries {
                 commit.holes.extend(hole(entry, data_at));
                 commit.packs.push(CommittedPack::new(&entry.accepted.identity, entry.accepted.first));
-                data_at += entry.body.as_slice().len() as u64;
+                data_at += entry.body.len() as u64;
             }
         }
         self.store.sync(&by_path.keys().copied().collect())?;
@@ -314,7 +314,7 @@ impl<W> Committer<W> {
                 "stream bytes did not come in time and were passed over");
         }
         self.figures.count_commit(
-            group.entries.iter().map(|entry| entry.body.as_slice().len() as u64).sum(),
+            group.entries.iter().map(|entry| entry.body.len() as u64).sum(),
             group.entries.iter().map(|entry| entry.lines).sum(),
             commit.holes.len() as u64,
             self.store.files_open() as u64,

@@ -3,6 +3,7 @@
 //! | line | meaning |
 //! |---|---|
 //! | `{"Route":[…],"PackLen":N}` | the pack's header as it came, hops included; its decompressed body is the next `raw` bytes of the log file |
+//! | … of a back-filled pack, parts of which were there | one such line for each part that was missing, as if it were a pack of its own, codec `none` |
 //! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
 //! | empty | nothing |
 //!

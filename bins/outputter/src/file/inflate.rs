@@ -2,8 +2,10 @@
 
 use super::headers;
 use super::order::{Accepted, Parcel};
+use super::trim;
 use crossbeam_channel::{Receiver, Sender};
 use logferry_pack::{Decompressor, Limits};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -30,10 +32,39 @@ pub struct Inflated {
     pub path: String,
     /// Number of lines, as the header says.
     pub lines: u64,
-    /// Line for the header file.
-    pub header_line: Vec<u8>,
-    /// Decompressed body, or the label of what is wrong with it.
-    pub body: Result<RawBuffer, &'static str>,
+    /// Line for the header file, or lines where only parts of the pack are missing.
+    pub header_lines: Vec<u8>,
+    /// What is to be written, or the label of what is wrong with it.
+    pub body: Result<Body, &'static str>,
+}
+
+/// The bytes of a pack that are to be written.
+pub struct Body {
+    buffer: RawBuffer,
+    /// Ranges of the buffer.
+    parts: Vec<Range<usize>>,
+}
+
+impl Body {
+    /// The bytes, in one part unless the pack was trimmed.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().filter_map(|part| self.buffer.as_slice().get(part.clone()))
+    }
+
+    /// Bytes of all parts.
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(Range::len).sum()
+    }
+
+    /// Whether there is nothing to write but header lines.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory that it takes until it is written.
+    pub fn bytes_held(&self) -> usize {
+        self.buffer.as_slice().len()
+    }
 }
 
 /// Decompressed bytes in memory: given out up to a total, in use and idle together.
@@ -178,20 +209,25 @@ impl Inflaters {
     /// Inflates one pack into `buffer`.
     pub fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
         let Job { accepted, parcel } = job;
+        let (mut lines, mut header_lines) = (parcel.pack.header.lines, Vec::new());
         let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
-            Ok(()) => Ok(buffer),
+            Ok(()) if parcel.trimmed_to.is_empty() => {
+                header_lines = headers::pack_line(&parcel.pack);
+                let parts = std::iter::once(0..buffer.bytes.len()).collect();
+                Ok(Body { buffer, parts })
+            }
+            Ok(()) => {
+                let parts = trim::parts(&parcel, &buffer.bytes);
+                header_lines = parts.iter().flat_map(|part| headers::pack_line(&part.pack)).collect();
+                lines = parts.iter().map(|part| part.pack.header.lines).sum();
+                Ok(Body { buffer, parts: parts.into_iter().map(|part| part.range).collect() })
+            }
             Err(bad) => {
                 tracing::warn!(path = parcel.path, stream = %accepted.identity.stream, offset = accepted.identity.offset, "pack refused: {bad}");
                 Err(bad.reason())
             }
         };
-        Inflated {
-            accepted,
-            lines: parcel.pack.header.lines,
-            header_line: headers::pack_line(&parcel.pack),
-            path: parcel.path,
-            body,
-        }
+        Inflated { accepted, lines, header_lines, path: parcel.path, body }
     }
 }
 

@@ -19,5 +19,6 @@ pub mod recovery;
 pub mod store;
 pub mod sync;
 pub mod template;
+pub mod trim;
 pub mod waiting;
 pub mod walk;

@@ -248,5 +248,5 @@ fn parcel(pack: Pack, template: &Template) -> Result<Parcel, &'static str> {
         tracing::warn!("pack refused: {bad}");
         bad.reason
     })?;
-    Ok(Parcel { identity: ours.identity, first: ours.first, path, pack })
+    Ok(Parcel { identity: ours.identity, first: ours.first, path, pack, trimmed_to: Vec::new() })
 }

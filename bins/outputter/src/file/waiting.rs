@@ -1,6 +1,6 @@
 //! Puts inflated packs back into the order of acceptance, and cuts it into groups.
 
-use super::inflate::Inflated;
+use super::inflate::{Body, Inflated};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Inflated packs whose turn has not come.
@@ -21,7 +21,7 @@ impl Waiting {
         let mut packs = Vec::new();
         let (mut bytes, mut files) = (0, BTreeSet::new());
         while let Some(pack) = self.by_seq.get(&self.next_seq) {
-            bytes += pack.body.as_ref().map_or(0, |body| body.as_slice().len());
+            bytes += pack.body.as_ref().map_or(0, Body::bytes_held);
             files.insert(pack.path.clone());
             if !packs.is_empty() && (bytes > bytes_max || files.len() > files_max) {
                 break;

@@ -99,7 +99,7 @@ pub fn parcel(pack: &Pack) -> Parcel {
         stream: Some(ours.identity.stream),
     };
     let path = Template::parse(TEMPLATE).unwrap().expand(&fields).unwrap();
-    Parcel { identity: ours.identity, first: ours.first, path, pack: pack.clone() }
+    Parcel { identity: ours.identity, first: ours.first, path, pack: pack.clone(), trimmed_to: Vec::new() }
 }
 
 /// The packs found in the output, in the order in which they stand in their files: `(file, identity)`. Panics when header
