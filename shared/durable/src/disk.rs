@@ -235,6 +235,15 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// [`replace`] by several parts; gives the new file, open.
 pub(crate) fn replace_with(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io::Result<Box<dyn DiskFile>> {
+    replace_by(disk, path, |file| file.append(parts))
+}
+
+/// [`replace`] by what `write` appends, for content that is too large to be held in memory; gives the new file, open.
+pub fn replace_by(
+    disk: &dyn Disk,
+    path: &Path,
+    write: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<Box<dyn DiskFile>> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
@@ -243,7 +252,7 @@ pub(crate) fn replace_with(disk: &dyn Disk, path: &Path, parts: &[&[u8]]) -> io:
         _ => {}
     }
     let file = disk.create(&temporary)?;
-    let renamed = file.append(parts).and_then(|()| file.sync()).and_then(|()| disk.rename(&temporary, path));
+    let renamed = write(&*file).and_then(|()| file.sync()).and_then(|()| disk.rename(&temporary, path));
     if let Err(error) = renamed {
         // Its bytes would keep a full disk full. If this fails too, the next replacement removes it.
         let _ = disk.unlink(&temporary);

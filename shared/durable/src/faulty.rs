@@ -7,6 +7,7 @@
 use crate::disk::{Disk, DiskFile, parent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -131,6 +132,7 @@ struct Inner {
     faults: Faults,
     fail_dir_sync_in: Option<u64>,
     unreadable: BTreeSet<PathBuf>,
+    bad_ranges: Vec<(PathBuf, Range<u64>)>,
     counts: Counts,
     epoch: u64,
     random: Random,
@@ -153,6 +155,7 @@ impl FaultyDisk {
             faults: Faults::default(),
             fail_dir_sync_in: None,
             unreadable: BTreeSet::new(),
+            bad_ranges: Vec::new(),
             counts: Counts::default(),
             epoch: 0,
             random: Random::new(seed),
@@ -177,6 +180,11 @@ impl FaultyDisk {
     /// Reading the file fails with EIO from now on, as of a bad sector, until the crash.
     pub fn make_unreadable(&self, path: &Path) {
         self.inner().unreadable.insert(path.to_owned());
+    }
+
+    /// Reading any of these bytes of an open file fails with EIO from now on, as of bad sectors, until the crash.
+    pub fn make_range_unreadable(&self, path: &Path, range: Range<u64>) {
+        self.inner().bad_ranges.push((path.to_owned(), range));
     }
 
     /// How often something was done so far.
@@ -229,6 +237,18 @@ impl Inner {
         Ok(())
     }
 
+    fn range_readable(&self, node: usize, wanted: Range<u64>) -> io::Result<()> {
+        let overlaps = |bad: &Range<u64>| bad.start < wanted.end && wanted.start < bad.end;
+        let bad =
+            self.bad_ranges.iter().find(|(path, bad)| self.names.get(path) == Some(&node) && overlaps(bad));
+        match bad {
+            Some((path, _)) => {
+                Err(io::Error::other(format!("{}: input/output error on read", path.display())))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn room(&self) -> u64 {
         self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
     }
@@ -269,6 +289,7 @@ impl Inner {
         self.faults = Faults::default();
         self.fail_dir_sync_in = None;
         self.unreadable.clear();
+        self.bad_ranges.clear();
         self.epoch += 1;
     }
 }
@@ -360,6 +381,7 @@ impl DiskFile for FaultyFile {
         inner.counts.read_bytes += buf.len() as u64;
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buf.len());
+        inner.range_readable(self.node, start as u64..end as u64)?;
         buf.copy_from_slice(inner.nodes[self.node].data.get(start..end).ok_or(ErrorKind::UnexpectedEof)?);
         Ok(())
     }

@@ -75,45 +75,72 @@ pub struct Log {
     damaged: bool,
 }
 
+/// The two slot files of a log, read.
+struct Slots {
+    newest: Option<Slot>,
+    /// Bytes of the files that have something wrong with them.
+    damaged: Vec<Vec<u8>>,
+    report: RecoveryReport,
+}
+
+impl Slots {
+    fn read(disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<Slots> {
+        let mut found = 0;
+        let mut slots = Slots { newest: None, damaged: Vec::new(), report: RecoveryReport::default() };
+        for number in 0..2 {
+            let bytes = match disk.read(&slot_path(dir, name, number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                bytes => bytes?,
+            };
+            found += 1;
+            let slot = format::parse(&bytes).filter(|slot| slot.generation % 2 == number);
+            if slot.as_ref().is_none_or(|slot| slot.damaged_records > 0) {
+                slots.damaged.push(bytes);
+            }
+            slots.report.from_older_slot |= slot.is_none();
+            let generation = slots.newest.as_ref().map(|newest| newest.generation);
+            if slot.as_ref().is_some_and(|slot| generation < Some(slot.generation)) {
+                slots.newest = slot;
+            }
+        }
+        let report = &mut slots.report;
+        match &slots.newest {
+            None => (report.unreadable, report.from_older_slot) = (found > 0, false),
+            Some(slot) => {
+                // From the second generation on both slots exist: a missing one may have been the newer.
+                report.from_older_slot |= found < 2 && slot.generation > 1;
+                report.torn_bytes = slot.torn_bytes;
+                report.damaged_records = slot.damaged_records;
+            }
+        }
+        Ok(slots)
+    }
+}
+
 impl Log {
     /// Opens or creates the log `name` in `dir`. Never refuses because of damage: damaged files are copied aside, and the
     /// report says what may be missing. Fails only when nothing can be read or made; a disk that reads but takes no writes gives a
     /// poisoned log. What is given back is on the disk unless the log is poisoned.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, name: &str) -> io::Result<(Log, Recovered)> {
         disk.create_dir_all(dir)?;
-        let mut found = Vec::new();
-        for number in 0..2 {
-            match disk.read(&slot_path(dir, name, number)) {
-                Ok(bytes) => found.push((number, bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        let Slots { newest, damaged, mut report } = Slots::read(&*disk, dir, name)?;
+        for bytes in &damaged {
+            report.set_aside.extend(set_aside(&*disk, dir, name, bytes));
         }
-        let mut report = RecoveryReport::default();
-        let mut best: Option<Slot> = None;
-        for (number, bytes) in &found {
-            let slot = format::parse(bytes).filter(|slot| slot.generation % 2 == *number);
-            if slot.as_ref().is_none_or(|slot| slot.damaged_records > 0) {
-                report.set_aside.extend(set_aside(&*disk, dir, name, bytes));
-            }
-            match slot {
-                Some(slot) if best.as_ref().is_none_or(|best| best.generation < slot.generation) => {
-                    best = Some(slot)
-                }
-                Some(_) => {}
-                None => report.from_older_slot = true,
-            }
+        match newest {
+            Some(slot) => Log::reopen(disk, dir, name, slot, report),
+            None => Log::create(disk, dir, name, report),
         }
-        let Some(slot) = best else {
-            report.unreadable = !found.is_empty();
-            report.from_older_slot = false;
-            return Log::create(disk, dir, name, report);
-        };
-        // From the second generation on both slots exist: a missing one may have been the newer.
-        report.from_older_slot |= found.len() < 2 && slot.generation > 1;
-        report.torn_bytes = slot.torn_bytes;
-        report.damaged_records = slot.damaged_records;
-        Log::reopen(disk, dir, name, slot, report)
+    }
+
+    /// What [`Log::open`] would give back, without changing anything, so that it works beside the process that owns the log: its newest
+    /// record may then look torn.
+    pub fn look(disk: &dyn Disk, dir: &Path, name: &str) -> io::Result<Recovered> {
+        let Slots { newest, report, .. } = Slots::read(disk, dir, name)?;
+        Ok(match newest {
+            Some(slot) => Recovered { snapshot: slot.snapshot, records: slot.records, report },
+            None => Recovered { report, ..Recovered::default() },
+        })
     }
 
     fn create(
