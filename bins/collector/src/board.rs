@@ -81,6 +81,13 @@ impl Board {
         if damaged > 0 {
             status.problems.push(format!("{damaged} damaged ranges of the spool were set aside"));
         }
+        let lost = (self.store.lost_packs.load(Relaxed), self.store.lost_segments.load(Relaxed));
+        if lost != (0, 0) {
+            let (packs, segments) = lost;
+            status.problems.push(format!(
+                "{packs} packs of the spool are lost, {segments} of its files were removed: see the log, and ship them again from the hosts"
+            ));
+        }
         self.fill_figures(&mut status, &relay);
         status
     }
@@ -96,6 +103,7 @@ impl Board {
             ("spool_packs", relay.spool_packs),
             ("spool_bytes", self.store.spool_bytes.load(Relaxed)),
             ("spool_damaged_ranges", self.store.damaged_ranges.load(Relaxed)),
+            ("spool_packs_lost", self.store.lost_packs.load(Relaxed)),
             ("targets_up", relay.targets_up),
             ("streams", relay.streams),
             ("streams_active", relay.streams_active),

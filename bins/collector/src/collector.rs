@@ -166,8 +166,7 @@ fn open_store(
 }
 
 fn report_recovery(dir: &Path, report: &SpoolReport) {
-    if report.damaged_ranges > 0 {
-        metrics::counter!("logferry_collector_spool_damaged_total").increment(report.damaged_ranges);
+    if !report.damage.is_none() || !report.left_alone.is_empty() || report.unsecured.is_some() {
         tracing::error!(
             spool = %dir.display(),
             ?report,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Decoded, Limits, PackIdentity, StreamId, decode_header};
-use logferry_spool::{AppendError, Record, RecordId, Spool};
+use logferry_spool::{AppendError, Damage, Record, RecordId, Spool};
 use metrics::counter;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -100,12 +100,25 @@ pub(crate) struct StoreFigures {
     pub(crate) spool_bytes: AtomicU64,
     /// Damaged ranges found since the start.
     pub(crate) damaged_ranges: AtomicU64,
+    /// Segments found removed since the start.
+    pub(crate) lost_segments: AtomicU64,
+    /// Packs that were promised and are in neither of both any more.
+    pub(crate) lost_packs: AtomicU64,
 }
 
 impl StoreFigures {
     pub(crate) fn show(&self, spool: &Spool) {
         self.spool_bytes.store(spool.bytes(), Relaxed);
-        self.damaged_ranges.store(spool.damaged().0, Relaxed);
+        let Damage { ranges, segments_lost, records_lost, .. } = spool.damage();
+        for (figure, counter, number) in [
+            (&self.damaged_ranges, "logferry_collector_spool_damaged_total", ranges),
+            (&self.lost_segments, "logferry_collector_spool_segments_lost_total", segments_lost),
+            (&self.lost_packs, "logferry_collector_spool_packs_lost_total", records_lost),
+        ] {
+            if figure.swap(number, Relaxed) != number {
+                counter!(counter).absolute(number);
+            }
+        }
     }
 }
 
@@ -150,6 +163,9 @@ impl StoreHandle {
 impl Store {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
+            if jobs.is_empty() {
+                self.spool.write_acks();
+            }
             let job = match self.asides.is_empty() {
                 true => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => jobs.recv_timeout(QUARANTINE_RETRY),
@@ -157,9 +173,15 @@ impl Store {
             match job {
                 Ok(job) => self.work(job),
                 Err(RecvTimeoutError::Timeout) => self.set_aside(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.finish(),
             }
             self.figures.show(&self.spool);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Err(error) = self.spool.save() {
+            tracing::warn!(%error, "the spool was not closed well: the next start reads more of it");
         }
     }
 
@@ -296,7 +318,7 @@ pub(crate) fn pending(spool: &Spool) -> HashMap<StreamId, u64> {
 
 fn trouble_of(error: &AppendError) -> SpoolTrouble {
     match error {
-        AppendError::Full { .. } => SpoolTrouble::Full(error.to_string()),
-        AppendError::Disk { .. } => SpoolTrouble::Failed(error.to_string()),
+        AppendError::Full { .. } | AppendError::NoRoom { .. } => SpoolTrouble::Full(error.to_string()),
+        _ => SpoolTrouble::Failed(error.to_string()),
     }
 }

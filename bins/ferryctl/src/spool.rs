@@ -2,7 +2,7 @@
 
 use crate::{Output, Verdict, human};
 use anyhow::{Context, bail};
-use logferry_spool::{CheckReport, SegmentReport};
+use logferry_spool::{CheckReport, ExportReport, SegmentReport};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -35,10 +35,18 @@ const SET_ASIDE: &str = "damaged";
 struct Report<'a> {
     dir: &'a Path,
     good: bool,
+    /// Packs that have not arrived yet.
+    waiting: u64,
+    /// All packs that are there.
     records: u64,
+    /// Bytes of those that wait.
     payload_bytes: u64,
     damaged_ranges: u64,
     damaged_bytes: u64,
+    /// Files that were removed though packs in them had not arrived.
+    lost_segments: Vec<Lost<'a>>,
+    /// Files that cannot be read.
+    unreadable: Vec<Unreadable<'a>>,
     /// Files in `damaged/`, from earlier starts.
     set_aside_files: u64,
     foreign_files: &'a [String],
@@ -51,8 +59,21 @@ struct Segment<'a> {
     bytes: u64,
     head_good: bool,
     records: u64,
+    waiting: u64,
     payload_bytes: u64,
     damaged: Vec<Range>,
+}
+
+#[derive(Serialize)]
+struct Lost<'a> {
+    file: &'a str,
+    packs: u64,
+}
+
+#[derive(Serialize)]
+struct Unreadable<'a> {
+    file: &'a str,
+    why: &'a str,
 }
 
 #[derive(Serialize)]
@@ -75,21 +96,25 @@ pub(crate) fn check(args: &CheckArgs, output: &mut Output<'_>) -> anyhow::Result
 pub(crate) fn export(args: &ExportArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
     let found = look(&args.dir)?;
     let report = Report::new(&args.dir, &found)?;
-    let (packs, bytes) = match args.to == Path::new("-") {
+    let (exported, bytes) = match args.to == Path::new("-") {
         true => copy_packs(&args.dir, output.out)?,
         false => export_to_file(&args.dir, &args.to)?,
     };
-    writeln!(output.err, "{packs} packs, {}", human::bytes(bytes))?;
+    writeln!(output.err, "{} packs, {}", exported.records, human::bytes(bytes))?;
+    for (name, why) in &exported.unreadable {
+        writeln!(output.err, "not in it: what is in {name}, which cannot be read: {why}")?;
+    }
     if !report.good {
         writeln!(
             output.err,
-            "not in it: {} in {} damaged ranges, see ferryctl spool check",
+            "not in it: {} in {} damaged ranges, {} packs of {} removed files, see ferryctl spool check",
             human::bytes(report.damaged_bytes),
-            report.damaged_ranges
+            report.damaged_ranges,
+            report.lost_packs(),
+            report.lost_segments.len()
         )?;
-        return Ok(Verdict::Problem);
     }
-    Ok(Verdict::Fine)
+    Ok(if report.good && exported.unreadable.is_empty() { Verdict::Fine } else { Verdict::Problem })
 }
 
 /// Reads the spool; a folder of something else is refused, because "nothing waits" would be wrong there.
@@ -98,7 +123,7 @@ fn look(dir: &Path) -> anyhow::Result<CheckReport> {
         io::ErrorKind::NotFound => anyhow::Error::new(error),
         _ => anyhow::Error::new(error).context(format!("cannot read {}", dir.display())),
     })?;
-    if found.segments.is_empty() && !found.foreign_files.is_empty() {
+    if found.segments.is_empty() && found.lost_segments.is_empty() && !found.foreign_files.is_empty() {
         let inner = dir.join("spool");
         let hint = match inner.is_dir() {
             true => format!(", perhaps {} is meant", inner.display()),
@@ -109,18 +134,18 @@ fn look(dir: &Path) -> anyhow::Result<CheckReport> {
     Ok(found)
 }
 
-/// Number of packs and bytes.
-fn copy_packs(dir: &Path, to: &mut dyn Write) -> anyhow::Result<(u64, u64)> {
+/// What was copied, and its bytes.
+fn copy_packs(dir: &Path, to: &mut dyn Write) -> anyhow::Result<(ExportReport, u64)> {
     let mut bytes = 0;
-    let packs = logferry_spool::export(dir, |record| {
+    let exported = logferry_spool::export(dir, |record| {
         bytes += record.payload.len() as u64;
         to.write_all(&record.payload)
     })?;
     to.flush()?;
-    Ok((packs, bytes))
+    Ok((exported, bytes))
 }
 
-fn export_to_file(dir: &Path, path: &Path) -> anyhow::Result<(u64, u64)> {
+fn export_to_file(dir: &Path, path: &Path) -> anyhow::Result<(ExportReport, u64)> {
     let file = match File::create_new(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             bail!("{} exists already: remove it or name another file", path.display());
@@ -145,6 +170,13 @@ impl<'a> Report<'a> {
             dir,
             good: found.is_good(),
             records: segments.iter().map(|segment| segment.records).sum(),
+            waiting: segments.iter().map(|segment| segment.waiting).sum(),
+            lost_segments: found
+                .lost_segments
+                .iter()
+                .map(|lost| Lost { file: &lost.name, packs: lost.records })
+                .collect(),
+            unreadable: found.unreadable.iter().map(|(file, why)| Unreadable { file, why }).collect(),
             payload_bytes: segments.iter().map(|segment| segment.payload_bytes).sum(),
             damaged_ranges: damaged().count() as u64,
             damaged_bytes: damaged().map(|range| range.bytes).sum(),
@@ -154,9 +186,19 @@ impl<'a> Report<'a> {
         })
     }
 
+    fn lost_packs(&self) -> u64 {
+        self.lost_segments.iter().map(|lost| lost.packs).sum()
+    }
+
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         for segment in &self.segments {
             segment.print(out)?;
+        }
+        for Lost { file, packs } in &self.lost_segments {
+            writeln!(out, "{file}: REMOVED, with {packs} packs in it that had not arrived")?;
+        }
+        for Unreadable { file, why } in &self.unreadable {
+            writeln!(out, "{file}: cannot be read: {why}")?;
         }
         for name in self.foreign_files {
             writeln!(out, "{name:?}: not a file of the spool")?;
@@ -171,7 +213,15 @@ impl<'a> Report<'a> {
         let verdict = match self.good {
             true => "good".to_owned(),
             false => {
-                format!("DAMAGED, {} in {} ranges", human::bytes(self.damaged_bytes), self.damaged_ranges)
+                let mut verdict = format!(
+                    "DAMAGED, {} in {} ranges",
+                    human::bytes(self.damaged_bytes),
+                    self.damaged_ranges
+                );
+                if !self.lost_segments.is_empty() {
+                    verdict += &format!(", {} packs lost with removed files", self.lost_packs());
+                }
+                verdict
             }
         };
         let size = human::bytes(self.payload_bytes);
@@ -180,7 +230,7 @@ impl<'a> Report<'a> {
             out,
             "{}: {} packs, {size} in {segments} segments, {verdict}",
             self.dir.display(),
-            self.records
+            self.waiting
         )
     }
 }
@@ -192,6 +242,7 @@ impl<'a> Segment<'a> {
             bytes: segment.bytes,
             head_good: segment.head_good,
             records: segment.records,
+            waiting: segment.waiting,
             payload_bytes: segment.payload_bytes,
             damaged: segment.damaged.iter().map(|range| Range { at: range.at, bytes: range.bytes }).collect(),
         }
@@ -199,7 +250,11 @@ impl<'a> Segment<'a> {
 
     fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let name = self.file.file_name().unwrap_or_default().to_string_lossy();
-        writeln!(out, "{name}: {} packs, {}", self.records, human::bytes(self.bytes))?;
+        let arrived = match self.records - self.waiting {
+            0 => String::new(),
+            arrived => format!(", {arrived} of them have arrived"),
+        };
+        writeln!(out, "{name}: {} packs, {}{arrived}", self.records, human::bytes(self.bytes))?;
         if !self.head_good {
             writeln!(out, "  the head of the file is damaged")?;
         }

@@ -50,7 +50,7 @@ fn segments(dir: &Path) -> Vec<std::path::PathBuf> {
 fn damage(dir: &Path) {
     let path = &segments(dir)[0];
     let mut bytes = std::fs::read(path).expect("read");
-    bytes[28 + 44 + 60] ^= 1;
+    bytes[40 + 48 + 60] ^= 1;
     std::fs::write(path, bytes).expect("written");
 }
 
@@ -109,11 +109,11 @@ fn damage_is_told_with_its_place_and_the_rest_is_exported() {
     let report: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
     assert_eq!((&report["good"], &report["records"]), (&false.into(), &2.into()));
     assert_eq!(report["damaged_ranges"], 1);
-    assert_eq!(report["segments"][0]["damaged"][0]["at"], 28);
+    assert_eq!(report["segments"][0]["damaged"][0]["at"], 40);
 
     let ran = ferryctl(&["spool", "check", text(dir.path())]);
     assert!(
-        ran.out.contains(" bytes from 28 on cannot be read\n") && ran.out.contains("DAMAGED"),
+        ran.out.contains(" bytes from 40 on cannot be read\n") && ran.out.contains("DAMAGED"),
         "{}",
         ran.out
     );

@@ -1,27 +1,110 @@
-//! Bytes of a segment file, version 1. All integers little-endian.
+//! Bytes of a segment file, version 2. All integers little-endian.
 //!
 //! | part | field | bytes | meaning |
 //! |---|---|---|---|
-//! | head | magic | 8 | `LFSPOOL`, version 1 |
+//! | head | magic | 8 | `LFSPOOL`, version 2 |
 //! |      | segment | 8 | number of the segment, as in its file name |
 //! |      | first | 8 | sequence of its first record |
-//! |      | crc | 4 | crc32c of the 24 bytes before it |
-//! | record | magic | 4 | `LFR1` |
+//! |      | before | 8 | records of earlier segments below this sequence are on the disk, those from it on were given up |
+//! |      | salt | 4 | differs between files, so that stale bytes of another one never check out |
+//! |      | crc | 4 | crc32c of the 36 bytes before it |
+//! | record | magic | 4 | `LFR2` |
 //! |        | length | 4 | of the payload, at most [`PAYLOAD_BYTES_MAX`] |
-//! |        | sequence | 8 | ascending by one over all segments |
+//! |        | sequence | 8 | ascending by one in a segment, ascending over all segments |
 //! |        | key | 16 | the owner's: the stream |
 //! |        | synced | 8 | records below this sequence were known to be on the disk when this one was written |
-//! |        | crc | 4 | crc32c of segment number, length, sequence, key, synced and payload |
+//! |        | salt | 4 | of the segment |
+//! |        | crc | 4 | crc32c of segment number, length, sequence, key, synced, salt and payload |
 //! |        | payload | length | the owner's |
+//! | footer | | | of a sealed segment, behind its last record: see [`footer`](crate::footer) |
 //!
-//! The segment number in the checksum keeps stale bytes of another segment from checking out.
+//! The salt stands in each record, so that a segment can be read whose head is damaged.
+//!
+//! Version 1 has no salts (its head is 28 bytes long, the head of a record `LFR1` 44) and no footers. It is read, but not written.
 
 /// Largest payload of a record, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-pub(crate) const HEAD_BYTES: usize = 28;
-pub(crate) const RECORD_HEAD_BYTES: usize = 44;
-const MAGIC: [u8; 8] = *b"LFSPOOL\x01";
-const RECORD_MAGIC: [u8; 4] = *b"LFR1";
+/// Most records in a segment: it bounds the memory that their index takes.
+pub(crate) const SEGMENT_RECORDS_MAX: usize = 16_384;
+pub(crate) const HEAD_BYTES: usize = 40;
+pub(crate) const RECORD_HEAD_BYTES: usize = 48;
+/// What all records of all versions begin with.
+pub(crate) const RECORD_MAGIC_PREFIX: &[u8] = b"LFR";
+
+const MAGIC: &[u8; 7] = b"LFSPOOL";
+const VERSION: u8 = 2;
+const RECORD_MAGIC: [u8; 4] = *b"LFR2";
+const HEAD_BYTES_1: usize = 28;
+const RECORD_HEAD_BYTES_1: usize = 44;
+const RECORD_MAGIC_1: [u8; 4] = *b"LFR1";
+
+/// What stands at the start of a segment file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Head {
+    Good(SegmentHead),
+    /// Written by a newer program, of this version.
+    Newer(u8),
+    Bad,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentHead {
+    /// Sequence of the first record.
+    pub(crate) first: u64,
+    /// Sequence up to which records of earlier segments are on the disk.
+    pub(crate) before: u64,
+    /// `None` in version 1.
+    pub(crate) salt: Option<u32>,
+}
+
+impl SegmentHead {
+    /// Length of the head in the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.salt.is_some() { HEAD_BYTES as u64 } else { HEAD_BYTES_1 as u64 }
+    }
+}
+
+pub(crate) fn head(segment: u64, first: u64, before: u64, salt: u32) -> [u8; HEAD_BYTES] {
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[..7].copy_from_slice(MAGIC);
+    bytes[7] = VERSION;
+    bytes[8..16].copy_from_slice(&segment.to_le_bytes());
+    bytes[16..24].copy_from_slice(&first.to_le_bytes());
+    bytes[24..32].copy_from_slice(&before.to_le_bytes());
+    bytes[32..36].copy_from_slice(&salt.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..36]);
+    bytes[36..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Little-endian integer of up to 8 bytes.
+pub(crate) fn integer(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// Reads the head from the first bytes of a file.
+pub(crate) fn parse_head(bytes: &[u8], segment: u64) -> Head {
+    let version = match bytes.get(..8) {
+        Some(magic) if magic.starts_with(MAGIC) => magic[7],
+        _ => return Head::Bad,
+    };
+    let length = match version {
+        1 => HEAD_BYTES_1,
+        VERSION => HEAD_BYTES,
+        newer if newer > VERSION => return Head::Newer(newer),
+        _ => return Head::Bad,
+    };
+    let Some(bytes) = bytes.get(..length) else { return Head::Bad };
+    let (front, crc) = bytes.split_at(length - 4);
+    if integer(crc) != u64::from(crc32c::crc32c(front)) || integer(&front[8..16]) != segment {
+        return Head::Bad;
+    }
+    let first = integer(&front[16..24]);
+    Head::Good(match version {
+        1 => SegmentHead { first, before: first, salt: None },
+        _ => SegmentHead { first, before: integer(&front[24..32]), salt: Some(integer(&front[32..]) as u32) },
+    })
+}
 
 /// What stands before a payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,32 +113,17 @@ pub(crate) struct RecordHead {
     pub(crate) sequence: u64,
     pub(crate) key: u128,
     pub(crate) synced: u64,
+    /// `None` in version 1.
+    pub(crate) salt: Option<u32>,
+    /// What the checksum should be, and what it is of all but the payload.
     crc: u32,
+    crc_of_head: u32,
 }
 
-pub(crate) fn head(segment: u64, first: u64) -> [u8; HEAD_BYTES] {
-    let mut bytes = [0; HEAD_BYTES];
-    bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..16].copy_from_slice(&segment.to_le_bytes());
-    bytes[16..24].copy_from_slice(&first.to_le_bytes());
-    let crc = crc32c::crc32c(&bytes[..24]);
-    bytes[24..].copy_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// Sequence of the first record, if the head is good and of this segment.
-pub(crate) fn parse_head(bytes: &[u8], segment: u64) -> Option<u64> {
-    let first = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?);
-    (bytes.get(..HEAD_BYTES)? == head(segment, first)).then_some(first)
-}
-
-fn crc(segment: u64, middle: &[u8], parts: &[&[u8]]) -> u32 {
-    let start = crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), middle);
-    parts.iter().fold(start, |crc, part| crc32c::crc32c_append(crc, part))
-}
-
+/// Head of a record whose payload is `parts`, one after another.
 pub(crate) fn record_head(
     segment: u64,
+    salt: u32,
     sequence: u64,
     key: u128,
     synced: u64,
@@ -68,40 +136,83 @@ pub(crate) fn record_head(
     bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
     bytes[16..32].copy_from_slice(&key.to_le_bytes());
     bytes[32..40].copy_from_slice(&synced.to_le_bytes());
-    let crc = crc(segment, &bytes[4..40], parts);
-    bytes[40..].copy_from_slice(&crc.to_le_bytes());
+    bytes[40..44].copy_from_slice(&salt.to_le_bytes());
+    let crc = crc_of_head(segment, &bytes[4..44]);
+    let crc = parts.iter().fold(crc, |crc, part| crc32c::crc32c_append(crc, part));
+    bytes[44..].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-/// The head of a record, unchecked but for its magic and length.
-pub(crate) fn parse_record_head(bytes: &[u8]) -> Option<RecordHead> {
-    let bytes: &[u8; RECORD_HEAD_BYTES] = bytes.get(..RECORD_HEAD_BYTES)?.try_into().ok()?;
-    let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-    let length = (number(4) & 0xffff_ffff) as usize;
-    let good = bytes[..4] == RECORD_MAGIC && length <= PAYLOAD_BYTES_MAX;
-    good.then(|| RecordHead {
+fn crc_of_head(segment: u64, covered: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&segment.to_le_bytes()), covered)
+}
+
+/// The head of a record at the start of `bytes`, unchecked but for its magic and length.
+pub(crate) fn parse_record_head(bytes: &[u8], segment: u64) -> Option<RecordHead> {
+    let head_bytes = match bytes.get(..4)? {
+        magic if magic == RECORD_MAGIC => RECORD_HEAD_BYTES,
+        magic if magic == RECORD_MAGIC_1 => RECORD_HEAD_BYTES_1,
+        _ => return None,
+    };
+    let bytes = bytes.get(..head_bytes)?;
+    let length = integer(&bytes[4..8]) as usize;
+    (length <= PAYLOAD_BYTES_MAX).then(|| RecordHead {
         length,
-        sequence: number(8),
-        key: u128::from(number(16)) | u128::from(number(24)) << 64,
-        synced: number(32),
-        crc: u32::from_le_bytes(std::array::from_fn(|byte| bytes[40 + byte])),
+        sequence: integer(&bytes[8..16]),
+        key: u128::from(integer(&bytes[16..24])) | u128::from(integer(&bytes[24..32])) << 64,
+        synced: integer(&bytes[32..40]),
+        salt: (head_bytes == RECORD_HEAD_BYTES).then(|| integer(&bytes[40..44]) as u32),
+        crc: integer(&bytes[head_bytes - 4..]) as u32,
+        crc_of_head: crc_of_head(segment, &bytes[4..head_bytes - 4]),
     })
 }
 
 impl RecordHead {
-    /// Whether head and payload are those that were written.
-    pub(crate) fn checks(&self, segment: u64, head: &[u8], payload: &[u8]) -> bool {
-        payload.len() == self.length && crc(segment, &head[4..40], &[payload]) == self.crc
+    /// Length of the head in the file.
+    pub(crate) fn bytes(&self) -> u64 {
+        if self.salt.is_some() { RECORD_HEAD_BYTES as u64 } else { RECORD_HEAD_BYTES_1 as u64 }
+    }
+
+    /// Whether head and payload (given in pieces) are those that were written.
+    pub(crate) fn checks<'a>(&self, payload: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let crc = |crc, piece: &[u8]| crc32c::crc32c_append(crc, piece);
+        payload.into_iter().fold(self.crc_of_head, crc) == self.crc
+    }
+
+    /// The checksum so far, for a payload that is read piece by piece: see [`RecordHead::ends_with`].
+    pub(crate) fn crc_start(&self) -> u32 {
+        self.crc_of_head
+    }
+
+    /// Whether this is the checksum of the whole record.
+    pub(crate) fn ends_with(&self, crc: u32) -> bool {
+        self.crc == crc
     }
 }
 
-/// A good record in a segment's bytes.
+/// A good record in a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Found {
+    /// Offset of its head in the file.
     pub(crate) at: u64,
+    /// Length of its head.
+    pub(crate) head_bytes: u32,
+    /// Length of its payload.
     pub(crate) length: u32,
     pub(crate) sequence: u64,
     pub(crate) key: u128,
+}
+
+impl Found {
+    /// Offset behind its last byte.
+    pub(crate) fn end(&self) -> u64 {
+        self.at + self.bytes()
+    }
+
+    /// Bytes of head and payload.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.head_bytes) + u64::from(self.length)
+    }
 }
 
 /// A range of a segment in which nothing could be read.
@@ -113,129 +224,34 @@ pub struct DamagedRange {
     pub bytes: u64,
 }
 
-/// What a segment file holds.
-#[derive(Debug, Default)]
-pub(crate) struct Scan {
-    pub(crate) head_first: Option<u64>,
-    pub(crate) records: Vec<Found>,
-    pub(crate) damaged: Vec<DamagedRange>,
-    /// Bytes behind the last good record, or of records that were never synced and have holes before them.
-    pub(crate) torn_bytes: u64,
-    /// Length up to which the segment is kept.
-    pub(crate) good_bytes: u64,
-}
-
-/// Reads a whole segment, passing over what does not check out. `newest`: a bad end may be the trace of a crash.
-pub(crate) fn scan(bytes: &[u8], segment: u64, newest: bool) -> Scan {
-    let mut scan = Scan { head_first: parse_head(bytes, segment), ..Scan::default() };
-    let mut at = if scan.head_first.is_some() { HEAD_BYTES } else { 0 };
-    let (mut bad_from, mut synced) = (at, 0);
-    while at < bytes.len() {
-        let Some((head, end)) = record_at(&bytes[at..], segment)
-            .filter(|(head, _)| scan.records.last().is_none_or(|last| head.sequence > last.sequence))
-        else {
-            at += 1;
-            continue;
-        };
-        if bad_from < at {
-            scan.damaged.push(DamagedRange { at: bad_from as u64, bytes: (at - bad_from) as u64 });
-        }
-        scan.records.push(Found {
-            at: at as u64,
-            length: head.length as u32,
-            sequence: head.sequence,
-            key: head.key,
-        });
-        synced = synced.max(head.synced);
-        at += end;
-        bad_from = at;
-    }
-    scan.good_bytes = bad_from as u64;
-    scan.torn_bytes = bytes.len() as u64 - scan.good_bytes;
-    if scan.torn_bytes > 0 && !newest {
-        scan.damaged.push(DamagedRange { at: scan.good_bytes, bytes: scan.torn_bytes });
-        scan.torn_bytes = 0;
-        scan.good_bytes = bytes.len() as u64;
-    }
-    if newest {
-        cut_at_unsynced_hole(&mut scan, bytes.len() as u64, synced);
-    }
-    scan
-}
-
-/// A hole that no later record calls synced is the trace of a crash, not damage: what is behind it was never promised and goes.
-fn cut_at_unsynced_hole(scan: &mut Scan, length: u64, synced: u64) {
-    let hole = scan.damaged.iter().position(|range| {
-        let before = scan.records.iter().rev().find(|record| record.at < range.at);
-        let missing = before
-            .map(|record| record.sequence + 1)
-            .or(scan.head_first)
-            .or(scan.records.first().map(|record| record.sequence));
-        missing.is_some_and(|missing| synced <= missing)
-    });
-    let Some(hole) = hole else { return };
-    let at = scan.damaged[hole].at;
-    scan.damaged.truncate(hole);
-    scan.records.retain(|record| record.at < at);
-    scan.good_bytes = at;
-    scan.torn_bytes = length - at;
-}
-
-/// The good record at the start of `bytes`, and its length with its head.
-fn record_at(bytes: &[u8], segment: u64) -> Option<(RecordHead, usize)> {
-    let head = parse_record_head(bytes)?;
-    let end = RECORD_HEAD_BYTES + head.length;
-    let payload = bytes.get(RECORD_HEAD_BYTES..end)?;
-    head.checks(segment, &bytes[..RECORD_HEAD_BYTES], payload).then_some((head, end))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
-    fn version_1_bytes_are_pinned() {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex(&head(3, 17)), "4c4653504f4f4c010300000000000000110000000000000074433383");
+    fn version_2_bytes_are_pinned() {
         assert_eq!(
-            hex(&record_head(3, 17, 5, 16, &[b"pay", b"load"])),
-            "4c465231070000001100000000000000050000000000000000000000000000001000000000000000386799f8"
+            hex(&head(3, 17, 15, 0x0a0b_0c0d)),
+            "4c4653504f4f4c02030000000000000011000000000000000f000000000000000d0c0b0a1e0e432b"
+        );
+        assert_eq!(
+            hex(&record_head(3, 0x0a0b_0c0d, 17, 5, 16, &[b"pay", b"load"])),
+            "4c4652320700000011000000000000000500000000000000000000000000000010000000000000000d0c0b0a7f973d60"
         );
     }
 
-    fn segment() -> (Vec<u8>, Vec<usize>) {
-        let (mut bytes, mut starts) = (head(1, 0).to_vec(), Vec::new());
-        for sequence in 0..4 {
-            let payload = vec![sequence as u8; 20 + sequence as usize];
-            starts.push(bytes.len());
-            bytes.extend(record_head(1, sequence, 9, sequence, &[&payload]));
-            bytes.extend(payload);
-        }
-        (bytes, starts)
-    }
-
     #[test]
-    fn a_flipped_byte_costs_the_record_that_it_is_in() {
-        let (good, starts) = segment();
-        for byte in HEAD_BYTES..good.len() {
-            let mut bytes = good.clone();
-            bytes[byte] ^= 0x20;
-            let hit = starts.iter().rposition(|start| *start <= byte).expect("a record") as u64;
-            let scan = scan(&bytes, 1, false);
-            let left: Vec<u64> = scan.records.iter().map(|record| record.sequence).collect();
-            assert_eq!(left, (0..4).filter(|sequence| *sequence != hit).collect::<Vec<_>>(), "byte {byte}");
-            assert_eq!(scan.damaged.len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_cut_at_any_byte_is_a_torn_tail() {
-        let (good, starts) = segment();
-        for cut in HEAD_BYTES..good.len() {
-            let scan = scan(&good[..cut], 1, true);
-            let whole = starts.iter().skip(1).filter(|start| **start <= cut).count();
-            assert_eq!((scan.records.len(), scan.damaged.len()), (whole, 0), "cut at {cut}");
-            assert_eq!(scan.good_bytes + scan.torn_bytes, cut as u64);
-        }
+    fn a_newer_version_is_told_from_damage() {
+        let mut bytes = head(3, 17, 17, 1);
+        bytes[7] = 9;
+        assert_eq!(parse_head(&bytes, 3), Head::Newer(9));
+        bytes[7] = 0;
+        assert_eq!(parse_head(&bytes, 3), Head::Bad);
+        assert_eq!(parse_head(&head(3, 17, 17, 1), 4), Head::Bad, "the file of another number");
+        assert_eq!(parse_head(&head(3, 17, 17, 1)[..39], 3), Head::Bad);
     }
 }

@@ -23,11 +23,23 @@
 //! # }
 //! ```
 
+mod books;
+mod damage;
+mod error;
+mod footer;
 mod format;
 mod offline;
+mod recover;
+mod replay;
+mod report;
+mod scan;
 mod segment;
 mod spool;
+mod window;
+mod write;
 
+pub use error::{AppendError, SpoolError};
 pub use format::{DamagedRange, PAYLOAD_BYTES_MAX};
-pub use offline::{CheckReport, SegmentReport, check, export};
-pub use spool::{AppendError, Record, RecordId, Spool, SpoolOptions, SpoolReport};
+pub use offline::{CheckReport, ExportReport, SegmentReport, check, export};
+pub use report::{Damage, LostSegment, SpoolReport};
+pub use spool::{Record, RecordId, Spool, SpoolOptions};
