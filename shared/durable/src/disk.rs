@@ -64,6 +64,13 @@ const REWRITE_CHUNK_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
+impl RealDisk {
+    /// Opens a file for reading only, so that the right to write is not needed; appending to it fails.
+    pub fn open_for_reading(self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealFile::open("open", OpenOptions::new().read(true), path)
+    }
+}
+
 /// Adds operation and path to an error, keeping its kind.
 pub(crate) fn context(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{operation} {}: {error}", path.display()))
@@ -129,8 +136,15 @@ impl DiskFile for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data().map_err(context("sync", &self.path))
+        synced(&self.file).map_err(context("sync", &self.path))
     }
+}
+
+/// fdatasync, and the question whether the file system is still alive. An ext4 that was shut down (its journal has failed, or its
+/// device is gone) between writing the data and entering where they are says yes to the fsync all the same; a write of no bytes it refuses.
+fn synced(mut file: &File) -> io::Result<()> {
+    file.sync_data()?;
+    file.write(&[]).map(drop)
 }
 
 impl Disk for RealDisk {
@@ -183,7 +197,7 @@ impl Disk for RealDisk {
             file.write_all_at(&chunk[..length], at).map_err(context("rewrite", path))?;
             at += length as u64;
         }
-        file.sync_data().map_err(context("sync", path))
+        synced(&file).map_err(context("sync", path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
