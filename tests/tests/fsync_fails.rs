@@ -110,6 +110,7 @@ fn acknowledges_nothing(trial: &Trial, outputter_away: bool, choose: fn(&mut Rel
     };
     let more = many_lines(92, 2_000);
     append(&relay.log_files[0], &more);
+    wait_until("the tailer has seen the lines", || relay.tailer.figure("lag_bytes") > 0);
     wait_until("the program reports it", || problems(choose(&mut relay)));
     let lag = relay.tailer.figure("lag_bytes");
     assert_eq!(lag, more.len() as u64, "no byte behind the failure is acknowledged");

@@ -85,7 +85,7 @@ impl Folder<'_> {
     }
 
     fn head_of(&self, number: u64) -> Option<SegmentHead> {
-        let file = RealDisk.open(&segment::path(self.dir, number)).ok()?;
+        let file = RealDisk.open_for_reading(&segment::path(self.dir, number)).ok()?;
         let bytes = file.len().ok()?;
         match format::parse_head(Window::new(&*file, bytes).get(0, HEAD_BYTES), number) {
             Head::Good(head) => Some(head),
@@ -96,7 +96,7 @@ impl Folder<'_> {
     /// Opens a segment and finds its records; `None` when it has gone since it was listed.
     fn open(&self, number: u64, kept: &Kept) -> Result<Option<Looked>, String> {
         let path = segment::path(self.dir, number);
-        let opened = RealDisk.open(&path).and_then(|file| file.len().map(|bytes| (file, bytes)));
+        let opened = RealDisk.open_for_reading(&path).and_then(|file| file.len().map(|bytes| (file, bytes)));
         let (file, bytes) = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| error.to_string())?,
