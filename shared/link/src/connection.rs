@@ -32,14 +32,22 @@ const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
 /// What the connections of a receiver share.
 pub(crate) struct Shared {
-    pub(crate) options: ReceiverOptions,
-    pub(crate) hello: Hello,
-    pub(crate) packs: mpsc::Sender<Incoming>,
-    pub(crate) stop: CancellationToken,
+    options: ReceiverOptions,
+    hello: Hello,
+    packs: mpsc::Sender<Incoming>,
+    stop: CancellationToken,
     pub(crate) figures: ReceiverFigures,
 }
 
 impl Shared {
+    pub(crate) fn new(
+        options: ReceiverOptions,
+        packs: mpsc::Sender<Incoming>,
+        stop: CancellationToken,
+    ) -> Shared {
+        Shared { hello: options.hello(), figures: ReceiverFigures::new(), options, packs, stop }
+    }
+
     fn times(&self) -> ReceiverTimes {
         let settings = &self.options.settings;
         ReceiverTimes {
@@ -158,23 +166,23 @@ where
                 }
             }
         }
-        self.blocker = None;
-        self.permit = None;
+        self.give_memory_back();
         let _ = timeout(LAST_WORDS_TIMEOUT, self.say_last_words()).await;
     }
 
     async fn event(&mut self) -> Event {
         let stalled = self.outbox.stalled_at(self.shared.options.settings.frame_timeout.0);
         let deadline = [self.session.deadline(), stalled].into_iter().flatten().min();
-        let reading = self.blocker.is_none() && self.outbox.remaining() < OUTBOX_BYTES_MAX;
+        let reading = !self.decoder.at_pack() && self.outbox.remaining() < OUTBOX_BYTES_MAX;
         let room = reading.then(|| self.decoder.room());
         tokio::select! {
-            read = read_into(&mut self.reader, room) => Event::Read(read),
-            wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
-            Some(reply) = self.answers.recv() => Event::Answer(reply),
-            unblocked = wait_for(&mut self.blocker), if self.blocker.is_some() => Event::Unblocked(unblocked),
-            () = self.alarm.by(deadline.unwrap_or_else(far_away)) => Event::Time,
+            biased;
             () = self.shared.stop.cancelled(), if !self.session.is_stopping() => Event::Stop,
+            () = self.alarm.by(deadline.unwrap_or_else(far_away)) => Event::Time,
+            unblocked = wait_for(&mut self.blocker), if self.blocker.is_some() => Event::Unblocked(unblocked),
+            Some(reply) = self.answers.recv() => Event::Answer(reply),
+            wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
+            read = read_into(&mut self.reader, room) => Event::Read(read),
         }
     }
 
@@ -206,34 +214,35 @@ where
             }
             self.is_v2 = true;
         }
-        while self.blocker.is_none() {
+        loop {
             match self.decoder.decode()? {
                 Decoded::More => break,
-                Decoded::PackBegun { bytes } => self.pack_begun(bytes)?,
+                // One pack at a time; what is no pack goes on.
+                Decoded::PackBegun { .. } if self.blocker.is_some() => break,
+                Decoded::PackBegun { sequence, bytes } => self.begin_pack(sequence, bytes, now)?,
                 Decoded::Frame(frame) => {
                     self.session.frame(frame, now, &mut self.actions)?;
                     self.act(now)?;
                 }
             }
         }
-        self.session.in_frame(self.decoder.in_frame(), now);
+        self.session.in_frame(self.decoder.in_frame(), self.decoder.pack_received(), now);
         Ok(())
     }
 
     /// Takes the memory for a pack before its bytes are read.
-    fn pack_begun(&mut self, bytes: usize) -> Result<(), End> {
-        if self.session.is_greeting() {
-            return Err(Refusal::new("no_hello", "PACK in place of HELLO").into());
+    fn begin_pack(&mut self, sequence: u64, bytes: usize, now: Instant) -> Result<(), End> {
+        if !self.session.begin_pack(sequence, bytes, now, &mut self.actions)? {
+            return self.act(now);
         }
-        if self.session.is_stopping() {
-            self.decoder.skip_pack();
-            return Ok(());
-        }
-        self.pack_since = clock::now();
+        self.pack_since = now;
         let budget = &self.shared.options.budget;
         match budget.try_acquire(bytes as u64) {
             Some(permit) => self.take_pack(permit),
-            None => self.block(wait_for_memory(budget.clone(), bytes as u64)),
+            None => {
+                self.session.wait_for_memory(now);
+                self.blocker = Some(Box::pin(wait_for_memory(budget.clone(), bytes as u64)));
+            }
         }
         Ok(())
     }
@@ -243,31 +252,46 @@ where
         self.decoder.take_pack();
     }
 
-    fn block(&mut self, blocker: impl Future<Output = Unblocked> + Send + 'static) {
-        self.session.pause();
-        self.blocker = Some(Box::pin(blocker));
+    /// Neither holds nor waits for memory any more; a pack that the owner has not taken is answered with `busy`.
+    fn give_memory_back(&mut self) {
+        self.blocker = None;
+        self.permit = None;
     }
 
     fn unblocked(&mut self, unblocked: Unblocked, now: Instant) -> Result<(), End> {
         self.blocker = None;
-        self.session.resume(now);
         match unblocked {
-            Unblocked::Memory(permit) => self.take_pack(permit),
-            Unblocked::Owner { took_pack: true } => {}
+            Unblocked::Memory(permit) => {
+                self.session.got_memory(now);
+                self.take_pack(permit);
+            }
+            Unblocked::Owner { took_pack: true } => self.session.resume(now),
             Unblocked::Owner { took_pack: false } => return self.stop(now),
         }
         self.decode(now)
     }
 
     fn act(&mut self, now: Instant) -> Result<(), End> {
-        for action in std::mem::take(&mut self.actions) {
-            match action {
-                ReceiverAction::Write(bytes) => self.outbox.push(bytes, now),
-                ReceiverAction::Open(hello) => {
-                    tracing::info!(peer = %self.addr, node = hello.node, role = hello.role, "connected");
-                    self.peer = Arc::new(Peer { addr: self.addr, node: hello.node, role: hello.role });
-                }
-                ReceiverAction::Deliver(sequence, pack) => self.deliver(sequence, pack, now)?,
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.act_on(action, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn act_on(&mut self, action: ReceiverAction, now: Instant) -> Result<(), End> {
+        match action {
+            ReceiverAction::Write(bytes) => self.outbox.push(bytes, now),
+            ReceiverAction::Open(hello) => {
+                tracing::info!(peer = %self.addr, node = hello.node, role = hello.role, "connected");
+                self.peer = Arc::new(Peer { addr: self.addr, node: hello.node, role: hello.role });
+            }
+            ReceiverAction::Deliver(sequence, pack) => self.deliver(sequence, pack, now)?,
+            ReceiverAction::SentBack(reason) => {
+                self.shared.figures.sent_back(reason);
+                self.decoder.skip_pack();
+                self.give_memory_back();
             }
         }
         Ok(())
@@ -291,7 +315,8 @@ where
         match self.shared.packs.try_send(Incoming { pack, peer: self.peer.clone(), elapsed, answer }) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(incoming)) => {
-                self.block(wait_for_owner(self.shared.packs.clone(), incoming));
+                self.session.pause();
+                self.blocker = Some(Box::pin(wait_for_owner(self.shared.packs.clone(), incoming)));
                 Ok(())
             }
             // The owner has gone: this pack and all that come are for somebody else.
@@ -312,7 +337,11 @@ where
         }
         let goes_on = self.session.time(now, &mut self.actions)?;
         self.act(now)?;
-        if goes_on { Ok(()) } else { Err(End::Done) }
+        if !goes_on {
+            return Err(End::Done);
+        }
+        // A pack that was sent back may have held up what is behind it.
+        self.decode(now)
     }
 
     /// Says BYE. A pack that is not with the owner yet is left to the peer.
@@ -321,10 +350,10 @@ where
             return Err(End::Done);
         }
         self.session.stop(now, &mut self.actions);
-        self.decoder.skip_pack();
-        self.permit = None;
-        self.blocker = None;
-        self.act(now)
+        self.give_memory_back();
+        self.act(now)?;
+        // What was held up can be decided now.
+        self.decode(now)
     }
 
     /// Writes what is left, and reads on until the peer closes: closing a socket with unread bytes would reset the connection and

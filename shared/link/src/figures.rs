@@ -52,6 +52,12 @@ impl ReceiverFigures {
     pub(crate) fn answered(&self, answer: &Answer) {
         self.answers.count(answer);
     }
+
+    /// A pack was answered with `busy` before its owner saw it.
+    pub(crate) fn sent_back(&self, reason: &'static str) {
+        counter!("logferry_link_sent_back_total", "reason" => reason).increment(1);
+        self.answers.count(&Answer::Busy { retry_ms: 0 });
+    }
 }
 
 /// Counts a connection or a pack that was refused.

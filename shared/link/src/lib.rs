@@ -54,6 +54,8 @@ mod receiver;
 mod sender;
 pub mod session;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use answer::{Answer, Answerer, Incoming, Outcome, Outgoing, Peer, Settled};
 pub use budget::{Budget, Permit};

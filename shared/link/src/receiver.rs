@@ -3,7 +3,7 @@
 use crate::answer::Incoming;
 use crate::budget::Budget;
 use crate::connection::{Connection, Shared};
-use crate::figures::{LogGate, ReceiverFigures, refused};
+use crate::figures::{LogGate, refused};
 use crate::frame::{self, Frame, Hello};
 use crate::{clock, codec_names};
 use logferry_node::config::{ByteSize, ListenSettings, NodeSettings};
@@ -58,7 +58,7 @@ impl ReceiverOptions {
         }
     }
 
-    fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self) -> Hello {
         Hello {
             role: self.role.to_owned(),
             node: self.node.clone(),
@@ -102,13 +102,7 @@ impl Receiver {
         let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
         let troubles = LogGate::new(Duration::from_secs(1));
         let connections = TaskTracker::new();
-        let shared = Arc::new(Shared {
-            hello: self.options.hello(),
-            options: self.options,
-            packs,
-            stop: stop.clone(),
-            figures: ReceiverFigures::new(),
-        });
+        let shared = Arc::new(Shared::new(self.options, packs, stop.clone()));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,

@@ -86,7 +86,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(options: SenderOptions, settled: mpsc::UnboundedSender<Settled>) -> Shared {
+    pub(crate) fn new(options: SenderOptions, settled: mpsc::UnboundedSender<Settled>) -> Shared {
         let (settings, limits) = (options.settings, Limits::default());
         let hello = Hello {
             role: options.role.to_owned(),

@@ -55,7 +55,7 @@ pub(crate) enum End {
 
 impl End {
     /// Label for counters.
-    fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             End::Connect(_) => "connect",
             End::ConnectTimeout(_) => "connect_timeout",
@@ -223,11 +223,12 @@ where
         let deadline = deadline.fold(self.session.deadline(), Instant::min);
         let room = Some(self.decoder.room());
         tokio::select! {
-            read = read_into(&mut self.reader, room) => Event::Read(read),
-            wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
-            () = self.shared.work[self.target].notified() => Event::Work,
-            () = self.alarm.by(deadline) => Event::Time,
+            biased;
             () = stop.cancelled() => Event::Stop,
+            () = self.alarm.by(deadline) => Event::Time,
+            () = self.shared.work[self.target].notified() => Event::Work,
+            wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
+            read = read_into(&mut self.reader, room) => Event::Read(read),
         }
     }
 

@@ -46,7 +46,7 @@ fn frames_of(bytes: &[u8], piece: usize) -> Vec<Frame> {
             loop {
                 match decoder.decode() {
                     Ok(Decoded::More) => break,
-                    Ok(Decoded::PackBegun { bytes }) => {
+                    Ok(Decoded::PackBegun { bytes, .. }) => {
                         assert!(bytes <= PACK_BYTES_MAX);
                         packs += 1;
                         if packs % 3 == 0 { decoder.skip_pack() } else { decoder.take_pack() }

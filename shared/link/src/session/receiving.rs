@@ -1,4 +1,4 @@
-//! The receiving end of a connection: preface and HELLO in time, packs in sequence, answers, and every reason to refuse a peer.
+//! The receiving end of a connection: HELLO in time, packs in sequence, answers, and every reason to refuse a peer or a pack.
 
 use crate::answer::Answer;
 use crate::frame::{self, BadFrame, Frame, Hello};
@@ -6,9 +6,17 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// While we read slowly or not at all (a pack on a slow line, no memory), the peer hears a PING this often, so that it does not
-/// take us for gone.
-const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(5);
+/// While we do not read, or a frame takes long, the peer hears a PING this often, so that it does not take us for gone.
+const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(1);
+/// A pack that gets no memory for so long is sent back: its peer must neither run into its own time-out nor stay without answers.
+const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How often the pace of a pack is looked at, and how much of it has its first look.
+const PACE_INTERVAL: Duration = Duration::from_secs(1);
+/// A pack that would take longer than so many times the time-out for a frame, at its pace so far, is sent back: the memory that it
+/// holds is of use to others.
+const PACE_TIMEOUTS: u32 = 2;
+/// When a pack that was sent back may come again, in milliseconds.
+const SENT_BACK_RETRY_MS: u64 = 1_000;
 
 /// Time-outs of a receiving session.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +63,17 @@ pub enum ReceiverAction {
     Open(Hello),
     /// The bytes of a pack, to be answered under this sequence.
     Deliver(u64, Bytes),
+    /// The pack that is being read or waits for memory was answered with `busy`, for this reason: pass over its bytes.
+    SentBack(&'static str),
+}
+
+/// A pack that has begun and is not whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrival {
+    /// Not read on, as there is no memory for it.
+    Waiting { since: Instant },
+    /// Being read.
+    Reading { since: Instant, received: usize, look_at: Instant },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +89,9 @@ pub struct ReceiverSession {
     hello: Hello,
     state: State,
     next_sequence: u64,
-    /// Bytes of the packs that wait for their answers, by sequence.
+    /// The pack that has begun: the newest one.
+    arrival: Option<Arrival>,
+    /// Bytes of the packs that have begun and are not answered, by sequence.
     unanswered: HashMap<u64, u64>,
     unanswered_bytes: u64,
     heard: Instant,
@@ -89,6 +110,7 @@ impl ReceiverSession {
             hello,
             state: State::Greeting { until: now + times.hello_timeout },
             next_sequence: 1,
+            arrival: None,
             unanswered: HashMap::new(),
             unanswered_bytes: 0,
             heard: now,
@@ -127,7 +149,10 @@ impl ReceiverSession {
             return self.greet(frame, now, actions);
         }
         match frame {
-            Frame::Pack(sequence, pack) => self.pack(sequence, pack, actions)?,
+            Frame::Pack(sequence, pack) => {
+                self.arrival = None;
+                actions.push(ReceiverAction::Deliver(sequence, pack));
+            }
             Frame::Ping(number) => {
                 self.said = now;
                 actions.push(ReceiverAction::Write(frame::encode(&Frame::Pong(number))));
@@ -163,25 +188,60 @@ impl ReceiverSession {
         Ok(())
     }
 
-    fn pack(&mut self, sequence: u64, pack: Bytes, actions: &mut Vec<ReceiverAction>) -> Result<(), Refusal> {
-        if self.is_stopping() {
-            return Ok(());
+    /// A pack of so many bytes has begun. `Ok(false)` when it is not to be read.
+    pub fn begin_pack(
+        &mut self,
+        sequence: u64,
+        bytes: usize,
+        now: Instant,
+        actions: &mut Vec<ReceiverAction>,
+    ) -> Result<bool, Refusal> {
+        if self.is_greeting() {
+            return Err(Refusal::new("no_hello", "PACK in place of HELLO"));
         }
         if sequence != self.next_sequence {
             let what = format!("pack {sequence} where {} was due", self.next_sequence);
             return Err(Refusal::new("bad_sequence", what));
         }
         self.next_sequence += 1;
-        self.unanswered_bytes += pack.len() as u64;
+        let in_flight = self.unanswered_bytes + bytes as u64;
         // A sender counts a pack until it has our answer, so it can never be ahead of us.
-        if !self.unanswered.is_empty() && self.unanswered_bytes > self.hello.window {
-            let what =
-                format!("{} bytes in flight, {} are allowed", self.unanswered_bytes, self.hello.window);
+        if !self.unanswered.is_empty() && in_flight > self.hello.window {
+            let what = format!("{in_flight} bytes in flight, {} are allowed", self.hello.window);
             return Err(Refusal::new("window_exceeded", what));
         }
-        self.unanswered.insert(sequence, pack.len() as u64);
-        actions.push(ReceiverAction::Deliver(sequence, pack));
-        Ok(())
+        self.unanswered.insert(sequence, bytes as u64);
+        self.unanswered_bytes = in_flight;
+        self.read_from(now);
+        if self.is_stopping() {
+            self.send_back("stopping", now, actions);
+        }
+        Ok(!self.is_stopping())
+    }
+
+    /// There is no memory for the pack that has begun: it is not read until there is.
+    pub fn wait_for_memory(&mut self, now: Instant) {
+        self.arrival = Some(Arrival::Waiting { since: now });
+        self.pause();
+    }
+
+    /// There is memory for the pack that has begun.
+    pub fn got_memory(&mut self, now: Instant) {
+        self.read_from(now);
+        self.resume(now);
+    }
+
+    fn read_from(&mut self, now: Instant) {
+        self.arrival = Some(Arrival::Reading { since: now, received: 0, look_at: now + PACE_INTERVAL });
+    }
+
+    /// Answers the pack that has begun, if there is one, with `busy`: its bytes are to be passed over.
+    pub fn send_back(&mut self, reason: &'static str, now: Instant, actions: &mut Vec<ReceiverAction>) {
+        if self.arrival.take().is_some() {
+            self.resume(now);
+            actions.push(ReceiverAction::SentBack(reason));
+            self.answer(self.next_sequence - 1, Answer::Busy { retry_ms: SENT_BACK_RETRY_MS }, now, actions);
+        }
     }
 
     /// The owner's answer to a pack. Only the first one counts.
@@ -193,28 +253,32 @@ impl ReceiverSession {
         }
     }
 
-    /// After reading: whether a frame has begun and is not whole.
-    pub fn in_frame(&mut self, begun: bool, now: Instant) {
+    /// After reading: whether a frame has begun and is not whole; if it is a pack, how many bytes of that are there.
+    pub fn in_frame(&mut self, begun: bool, pack_bytes: usize, now: Instant) {
         self.frame_since = begun.then(|| self.frame_since.unwrap_or(now));
+        if let Some(Arrival::Reading { received, .. }) = &mut self.arrival {
+            *received = pack_bytes;
+        }
     }
 
-    /// We stop reading for a while (no memory, the owner does not take the pack): the peer's clocks stop.
+    /// We take no packs for a while, as the owner does not: the peer's clocks stop.
     pub fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// We read again: the peer's clocks start anew.
+    /// We take packs again: the peer's clocks start anew.
     pub fn resume(&mut self, now: Instant) {
         self.paused = false;
         self.heard = now;
         self.frame_since = self.frame_since.map(|_| now);
     }
 
-    /// We stop: BYE, and no more packs.
+    /// We stop: BYE, and no more packs; the one that has begun is sent back.
     pub fn stop(&mut self, now: Instant, actions: &mut Vec<ReceiverAction>) {
         if !self.is_stopping() {
             self.state = State::Stopping { until: now + self.times.drain_timeout };
             actions.push(ReceiverAction::Write(frame::encode(&Frame::Bye("stopping".to_owned()))));
+            self.send_back("stopping", now, actions);
         }
     }
 
@@ -234,11 +298,38 @@ impl ReceiverSession {
         if self.idle_at().is_some_and(|at| now >= at) {
             return Err(Refusal::new("idle", "no frame in time"));
         }
+        match &mut self.arrival {
+            Some(Arrival::Waiting { since }) if now >= *since + MEMORY_WAIT_MAX => {
+                self.send_back("no_memory", now, actions);
+            }
+            Some(Arrival::Reading { look_at, .. }) if now >= *look_at => {
+                *look_at = now + PACE_INTERVAL;
+                if self.is_too_slow(now) {
+                    self.send_back("slow_pack", now, actions);
+                }
+            }
+            _ => {}
+        }
         if self.life_sign_at().is_some_and(|at| now >= at) {
             self.said = now;
             actions.push(ReceiverAction::Write(frame::encode(&Frame::Ping(0))));
         }
         Ok(true)
+    }
+
+    fn is_too_slow(&self, now: Instant) -> bool {
+        let Some(Arrival::Reading { since, received, .. }) = self.arrival else { return false };
+        let bytes = self.unanswered.get(&(self.next_sequence - 1)).copied().unwrap_or_default();
+        let all_in = self.times.frame_timeout * PACE_TIMEOUTS;
+        // received / elapsed < bytes / all_in
+        received as u128 * all_in.as_millis() < u128::from(bytes) * (now - since).as_millis()
+    }
+
+    fn arrival_at(&self) -> Option<Instant> {
+        Some(match self.arrival? {
+            Arrival::Waiting { since } => since + MEMORY_WAIT_MAX,
+            Arrival::Reading { look_at, .. } => look_at,
+        })
     }
 
     fn frame_late_at(&self) -> Option<Instant> {
@@ -258,161 +349,12 @@ impl ReceiverSession {
         match self.state {
             State::Greeting { until } | State::Stopping { until } => Some(until),
             State::Open => {
-                [self.frame_late_at(), self.idle_at(), self.life_sign_at()].into_iter().flatten().min()
+                let all = [self.frame_late_at(), self.idle_at(), self.life_sign_at(), self.arrival_at()];
+                all.into_iter().flatten().min()
             }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMES: ReceiverTimes = ReceiverTimes {
-        hello_timeout: Duration::from_secs(5),
-        idle_timeout: Duration::from_secs(60),
-        frame_timeout: Duration::from_secs(40),
-        drain_timeout: Duration::from_secs(5),
-    };
-
-    fn seconds(count: u64) -> Duration {
-        Duration::from_secs(count)
-    }
-
-    fn hello(codecs: &[&str]) -> Hello {
-        let codecs = codecs.iter().map(|codec| (*codec).to_owned()).collect();
-        Hello { codecs, window: 100, ..Hello::default() }
-    }
-
-    fn greeting(now: Instant) -> ReceiverSession {
-        ReceiverSession::new(TIMES, hello(&["zlib", "zstd", "none"]), now)
-    }
-
-    fn open(now: Instant) -> ReceiverSession {
-        let mut session = greeting(now);
-        frame(&mut session, Frame::Hello(hello(&[])), now).expect("hello");
-        session
-    }
-
-    fn frame(
-        session: &mut ReceiverSession,
-        frame: Frame,
-        now: Instant,
-    ) -> Result<Vec<ReceiverAction>, Refusal> {
-        let mut actions = Vec::new();
-        session.frame(frame, now, &mut actions).map(|()| actions)
-    }
-
-    fn refused(session: &mut ReceiverSession, bad: Frame, now: Instant) -> &'static str {
-        frame(session, bad, now).expect_err("refused").reason
-    }
-
-    fn pack(sequence: u64, bytes: usize) -> Frame {
-        Frame::Pack(sequence, Bytes::from(vec![0; bytes]))
-    }
-
-    /// Runs the clock to the next deadline, where something has to happen.
-    fn next_deadline(session: &mut ReceiverSession) -> (Instant, Result<bool, &'static str>) {
-        let (at, mut actions) = (session.deadline().expect("a deadline"), Vec::new());
-        let result = session.time(at, &mut actions);
-        assert!(result != Ok(true) || !actions.is_empty(), "a deadline without anything to do");
-        (at, result.map_err(|refusal| refusal.reason))
-    }
-
-    #[test]
-    fn hello_is_answered_with_the_first_codec_that_both_know() {
-        let now = Instant::now();
-        let mut session = greeting(now);
-        let theirs = hello(&["lz5", "zstd", "zlib"]);
-        let actions = frame(&mut session, Frame::Hello(theirs.clone()), now).expect("hello");
-        let ours = Hello { codec: Some("zstd".to_owned()), ..hello(&["zlib", "zstd", "none"]) };
-        let written = ReceiverAction::Write(frame::encode(&Frame::Hello(ours)));
-        assert_eq!(actions, [written, ReceiverAction::Open(theirs)]);
-        assert_eq!(refused(&mut greeting(now), Frame::Hello(hello(&["lz5"])), now), "no_codec");
-        assert_eq!(refused(&mut greeting(now), pack(1, 1), now), "no_hello");
-        assert_eq!(next_deadline(&mut greeting(now)), (now + seconds(5), Err("hello_timeout")));
-    }
-
-    #[test]
-    fn packs_come_in_sequence_from_one() {
-        let now = Instant::now();
-        let mut session = open(now);
-        assert!(matches!(
-            frame(&mut session, pack(1, 5), now).as_deref(),
-            Ok([ReceiverAction::Deliver(1, _)])
-        ));
-        assert_eq!(refused(&mut session, pack(1, 5), now), "bad_sequence");
-        assert_eq!(refused(&mut open(now), pack(0, 5), now), "bad_sequence");
-        assert_eq!(refused(&mut open(now), pack(2, 5), now), "bad_sequence");
-        assert_eq!(refused(&mut open(now), Frame::Ack(1, Answer::Ok), now), "unexpected_frame");
-        assert_eq!(refused(&mut open(now), Frame::Hello(hello(&[])), now), "unexpected_frame");
-    }
-
-    #[test]
-    fn a_pack_is_answered_once_and_gives_its_room_back() {
-        let now = Instant::now();
-        let mut session = open(now);
-        frame(&mut session, pack(1, 50), now).expect("first");
-        frame(&mut session, pack(2, 50), now).expect("second");
-        let mut actions = Vec::new();
-        session.answer(2, Answer::Ok, now, &mut actions);
-        session.answer(2, Answer::Duplicate, now, &mut actions);
-        session.answer(9, Answer::Ok, now, &mut actions);
-        assert_eq!(actions, [ReceiverAction::Write(frame::encode(&Frame::Ack(2, Answer::Ok)))]);
-        frame(&mut session, pack(3, 50), now).expect("there is room again");
-        assert_eq!(refused(&mut session, pack(4, 1), now), "window_exceeded");
-        frame(&mut open(now), pack(1, 1_000), now).expect("one pack is always allowed");
-    }
-
-    #[test]
-    fn idle_and_slow_peers_lose_their_place() {
-        let now = Instant::now();
-        let mut session = open(now);
-        assert_eq!(next_deadline(&mut session), (now + seconds(60), Err("idle")));
-        frame(&mut session, Frame::Ping(1), now + seconds(59)).expect("ping");
-        session.in_frame(true, now + seconds(60));
-        for step in 1..=9 {
-            // One byte at a time does not help, and the peer hears from us meanwhile.
-            session.in_frame(true, now + seconds(60 + step));
-            let (at, result) = next_deadline(&mut session);
-            match step {
-                9 => assert_eq!((at, result), (now + seconds(100), Err("slow"))),
-                _ => assert_eq!((at, result), (now + seconds(59 + 5 * step), Ok(true))),
-            }
-        }
-    }
-
-    #[test]
-    fn a_peer_is_not_blamed_for_our_lack_of_memory_and_hears_that_we_live() {
-        let now = Instant::now();
-        let mut session = open(now);
-        session.in_frame(true, now);
-        session.pause();
-        for step in 1..100 {
-            assert_eq!(next_deadline(&mut session), (now + seconds(5 * step), Ok(true)));
-        }
-        session.resume(now + seconds(500));
-        session.said = now + seconds(539);
-        assert_eq!(next_deadline(&mut session), (now + seconds(540), Err("slow")));
-    }
-
-    #[test]
-    fn after_bye_packs_are_passed_over_and_answers_still_go_out() {
-        let now = Instant::now();
-        let mut session = open(now);
-        frame(&mut session, pack(1, 5), now).expect("pack");
-        let mut actions = Vec::new();
-        session.stop(now, &mut actions);
-        session.stop(now, &mut actions);
-        assert_eq!(frame(&mut session, pack(2, 5), now), Ok(vec![]));
-        assert!(!session.is_done());
-        assert_eq!(next_deadline(&mut session), (now + seconds(5), Ok(false)));
-        session.answer(1, Answer::Ok, now, &mut actions);
-        let written = |frame: &Frame| ReceiverAction::Write(frame::encode(frame));
-        assert_eq!(
-            actions,
-            [written(&Frame::Bye("stopping".to_owned())), written(&Frame::Ack(1, Answer::Ok))]
-        );
-        assert!(session.is_done());
-    }
-}
+mod tests;
