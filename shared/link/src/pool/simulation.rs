@@ -205,7 +205,9 @@ impl World {
 
 #[test]
 fn every_pack_is_settled_once_and_in_order_whatever_targets_do() {
-    for seed in 0..500 {
+    let trial = logferry_trial::trial!();
+    let lives = if logferry_trial::long_run() { 0..20_000 } else { 0..500 };
+    for seed in trial.seeds("lives of a pool, in each mode", lives) {
         for mode in [Mode::Single, Mode::Failover, Mode::LoadBalance] {
             let mut world = World::new(seed, mode);
             (0..STEPS).for_each(|_| world.step());

@@ -3,6 +3,7 @@
 mod patience;
 mod refusals;
 mod sender_ends;
+mod simulation;
 
 use crate::connection::Shared;
 use crate::decoder::{Decoded, Decoder};
@@ -166,6 +167,6 @@ fn busy(sequence: u64) -> Option<Frame> {
     Some(Frame::Ack(sequence, Answer::Busy { retry_ms: 1_000 }))
 }
 
-fn seconds(count: u64) -> Duration {
+const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }

@@ -52,7 +52,7 @@ fn pack(
     bytes: usize,
     now: Instant,
 ) -> Result<(), &'static str> {
-    assert_eq!(begin(session, sequence, bytes, now)?, true);
+    assert!(begin(session, sequence, bytes, now)?);
     let body = Bytes::from(vec![0; bytes]);
     let delivered = frame(session, Frame::Pack(sequence, body.clone()), now);
     assert_eq!(delivered, Ok(vec![ReceiverAction::Deliver(sequence, body)]));
