@@ -309,9 +309,15 @@ fn answer(incoming: Incoming, choice: u64, ledger: &Mutex<Ledger>) {
         0..8 => Answer::Busy { retry_ms: choice * 50 },
         // Dropped.
         8..12 => return,
-        12 => {
+        // Again and again, until it is given up.
+        _ if ticket.is_multiple_of(40) => {
             ledger.rejected.insert(ticket);
             Answer::Rejected { reason: "bad_body".to_owned() }
+        }
+        12 => {
+            // Damaged on the way, once.
+            ledger.rejected.insert(ticket);
+            Answer::Rejected { reason: "bad_crc".to_owned() }
         }
         13 => {
             ledger.conflicting.insert(ticket);
