@@ -1,12 +1,14 @@
 //! The threads that compress packs and write their headers.
 
 use crate::event::{Event, Job, Load, Shared, ToShipper, pack_bytes};
+use crate::filter::{Chosen, LineFilter};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use logferry_link::Outgoing;
 use logferry_pack::{Codec, Compressor, Header, Name, Ours, Pack, PackIdentity};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -29,9 +31,10 @@ pub struct Labels {
     pub level: i32,
 }
 
-/// Works until the follower is gone.
+/// Works until the follower is gone. `filters` has one entry for each source.
 pub fn run(
     labels: &Labels,
+    filters: &HashMap<Name, LineFilter>,
     mut compressor: Compressor,
     jobs: &Receiver<Job>,
     shipper: &Sender<ToShipper>,
@@ -40,7 +43,8 @@ pub fn run(
 ) {
     while let Ok(job) = jobs.recv() {
         let load = job.load;
-        let (pack, buffer) = make_pack(labels, &mut compressor, job);
+        let filter = filters.get(&job.source);
+        let (pack, buffer) = make_pack(labels, filter, &mut compressor, job);
         shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
         // At the end of the process either may be gone: the pack is journaled, and cut again at the next start.
         let _ = shipper.send(ToShipper::Packed(pack));
@@ -50,12 +54,22 @@ pub fn run(
     }
 }
 
-fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoing, Vec<u8>) {
+fn make_pack(
+    labels: &Labels,
+    filter: Option<&LineFilter>,
+    compressor: &mut Compressor,
+    job: Job,
+) -> (Outgoing, Vec<u8>) {
     let (began, clock) = (Timestamp::now(), Instant::now());
-    let (codec, body) = match job.load {
-        Load::Lines => (labels.codec, compressor.compress(&job.buffer[..job.cut.span as usize])),
+    let all = match job.load {
+        Load::Lines => &job.buffer[..job.cut.span as usize],
+        Load::Mark { .. } => &[],
+    };
+    let chosen = filter.map_or(Chosen { bytes: all.into(), lines: None }, |filter| filter.choose(all));
+    let (codec, body) = match chosen.bytes.is_empty() {
         // A body of no bytes at all gets no answer from a legacy receiver (wire.md).
-        Load::Mark { .. } => (Codec::Zlib, Bytes::from_static(EMPTY_ZLIB_STREAM)),
+        true => (Codec::Zlib, Bytes::from_static(EMPTY_ZLIB_STREAM)),
+        false => (labels.codec, compressor.compress(&chosen.bytes)),
     };
     let identity =
         PackIdentity { stream: job.stream, offset: job.cut.offset, span: job.cut.span, sum: job.cut.sum };
@@ -64,7 +78,7 @@ fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoin
         source: job.source,
         identity,
         first: job.first,
-        raw: job.cut.span,
+        raw: chosen.bytes.len() as u64,
         codec,
         crc: crc32c::crc32c(&body),
     };
@@ -72,7 +86,7 @@ fn make_pack(labels: &Labels, compressor: &mut Compressor, job: Job) -> (Outgoin
         ip: labels.ip.clone(),
         hour: job.cut.hour,
         id: job.cut.id,
-        lines: job.cut.lines,
+        lines: chosen.lines.unwrap_or(job.cut.lines),
         done: job.load == Load::Mark { done: true },
         // Bodies without lines are all alike: legacy receivers would take them for one they have seen.
         repull: job.load != Load::Lines,

@@ -1,5 +1,6 @@
 //! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[send]`.
 
+use crate::filter::LineFilter;
 use crate::hour::HOUR;
 use crate::pattern::PathPattern;
 use logferry_node::config::{
@@ -34,6 +35,10 @@ settings! {
         pub path: String = String::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
         pub start: Start = Start::Beginning,
+        /// Regular expressions: only lines that one of them matches are shipped; none: all lines.
+        pub include: Vec<String> = Vec::new(),
+        /// Regular expressions: lines that one of them matches are not shipped.
+        pub exclude: Vec<String> = Vec::new(),
         /// Time between two looks at the files, should inotify stay silent (network file systems).
         pub poll_interval: Interval = Interval::secs(1) => rules::at_least(Interval::ms(10)),
         /// Time after the end of an hour at which its file counts as finished, should the next file not be there.
@@ -134,6 +139,7 @@ impl SourceSettings {
         if self.path.is_empty() {
             return Err(format!("source.path of \"{}\" is missing: give a path or a glob", self.name));
         }
+        LineFilter::new(self)?;
         PathPattern::parse(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
         Ok(())
     }
@@ -217,6 +223,7 @@ mod tests {
         assert!(refused(|c| c.source[0].name = "..".into()).contains("source.name"));
         assert!(refused(|c| c.source[0].path = "a***b".into()).contains("source.path"));
         assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("has no day"));
+        assert!(refused(|c| c.source[0].include.push("(".into())).contains("source.include"));
         assert!(refused(|c| c.pack.level = 10).contains("pack.level"));
         assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
         assert!(refused(|c| c.send.to.clear()).contains("send.to"));

@@ -37,6 +37,7 @@ pub mod cutter;
 pub mod event;
 pub mod figures;
 pub mod files;
+pub mod filter;
 mod follower;
 pub mod hour;
 pub mod identity;

@@ -1,9 +1,10 @@
 //! Puts the threads together, and takes them apart again.
 
 use crate::compress::{self, Labels};
-use crate::config::TailerConfig;
+use crate::config::{SourceSettings, TailerConfig};
 use crate::event::{Event, Shared, ToShipper};
 use crate::figures::Figures;
+use crate::filter::LineFilter;
 use crate::follower::{Follower, Parts};
 use crate::hour::{self, HourClock};
 use crate::ledger::Ledger;
@@ -17,6 +18,7 @@ use logferry_node::admin::Status;
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Compressor, Name};
 use metrics::counter;
+use std::collections::HashMap;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -73,6 +75,7 @@ impl Tailer {
             }
         });
 
+        let filters = Arc::new(filters(config)?);
         let workers = worker_count(config);
         let buffers = workers + BUFFERS_SPARE;
         let (jobs, jobs_in) = crossbeam_channel::bounded(buffers);
@@ -80,10 +83,11 @@ impl Tailer {
         for number in 0..workers {
             let compressor = Compressor::new(labels.codec, labels.level)
                 .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?;
-            let (labels, jobs, shipper) = (labels.clone(), jobs_in.clone(), to_shipper.clone());
+            let (labels, filters) = (labels.clone(), filters.clone());
+            let (jobs, shipper) = (jobs_in.clone(), to_shipper.clone());
             let (follower, shared) = (events.clone(), shared.clone());
             threads.push(spawn(&format!("compress-{number}"), move || {
-                compress::run(&labels, compressor, &jobs, &shipper, &follower, &shared);
+                compress::run(&labels, &filters, compressor, &jobs, &shipper, &follower, &shared);
             })?);
         }
         let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone());
@@ -147,6 +151,14 @@ fn worker_count(config: &TailerConfig) -> usize {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         threads => threads as usize,
     }
+}
+
+fn filters(config: &TailerConfig) -> anyhow::Result<HashMap<Name, LineFilter>> {
+    let filter = |source: &SourceSettings| {
+        let filter = LineFilter::new(source).map_err(anyhow::Error::msg)?;
+        Ok((Name::new(source.name.as_str())?, filter))
+    };
+    config.source.iter().map(filter).collect()
 }
 
 fn labels(config: &TailerConfig) -> anyhow::Result<Labels> {
