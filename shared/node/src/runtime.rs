@@ -42,6 +42,11 @@ impl Node {
         let version = env!("CARGO_PKG_VERSION");
         let var_dir = settings.var_dir.display();
         tracing::info!(role, name = %settings.name, version, %var_dir, pid = std::process::id(), "started");
+        for (key, value) in [("monitor", &settings.monitor), ("heartbeat", &settings.heartbeat)] {
+            if !value.is_empty() {
+                tracing::warn!("node.{key} = \"{value}\" has no effect yet: this version speaks to no monitor");
+            }
+        }
         let stop = process.stop.child_token();
         Ok(Node { settings, stop, role, started: Instant::now(), process, _lock: lock })
     }

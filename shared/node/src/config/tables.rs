@@ -13,9 +13,9 @@ settings! {
         pub var_dir: PathBuf = PathBuf::from("var"),
         /// Address of /metrics, /healthz and /readyz; "" is off.
         pub admin: String = String::new() => rules::address_or_empty,
-        /// Address of the monitor; "" is none.
+        /// Address of the monitor; "" is none. Has no effect yet.
         pub monitor: String = String::new() => rules::address_or_empty,
-        /// Address that answers the monitor's probes; "" is none.
+        /// Address that answers the monitor's probes; "" is none. Has no effect yet.
         pub heartbeat: String = String::new() => rules::address_or_empty,
         /// Time zone of hours: "Local" or an IANA name.
         pub time_zone: String = "Local".to_owned() => rules::time_zone,
