@@ -44,7 +44,9 @@ impl Node {
         tracing::info!(role, name = %settings.name, version, %var_dir, pid = std::process::id(), "started");
         for (key, value) in [("monitor", &settings.monitor), ("heartbeat", &settings.heartbeat)] {
             if !value.is_empty() {
-                tracing::warn!("node.{key} = \"{value}\" has no effect yet: this version speaks to no monitor");
+                tracing::warn!(
+                    "node.{key} = \"{value}\" has no effect yet: this version speaks to no monitor"
+                );
             }
         }
         let stop = process.stop.child_token();
