@@ -45,7 +45,10 @@ fn once_ships_the_files_given_and_says_identical_for_each() {
     let paths: Vec<PathBuf> =
         ["one.log", "two words.log", "empty.log"].iter().map(|name| folder.path().join(name)).collect();
     for (seed, path) in paths.iter().enumerate() {
-        let lines = if path.ends_with("empty.log") { Vec::new() } else { many_lines(seed as u64, 3_000) };
+        let mut lines = if path.ends_with("empty.log") { Vec::new() } else { many_lines(seed as u64, 3_000) };
+        if path.ends_with("two words.log") {
+            lines.extend_from_slice(b"a last line without its newline");
+        }
         std::fs::write(path, lines).expect("write a log file");
     }
     let output = quickstart(folder.path()).arg("--once").args(&paths).output().expect("run the script");
