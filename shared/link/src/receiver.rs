@@ -2,9 +2,10 @@
 
 use crate::answer::Incoming;
 use crate::budget::Budget;
-use crate::connection::{Connection, Shared};
-use crate::figures::{LogGate, refused};
+use crate::connection::Connection;
+use crate::figures::{LogGate, ReceiverFigures, refused};
 use crate::frame::{self, Frame, Hello};
+use crate::session::{ReceiverTimes, Refusal};
 use crate::{clock, codec_names};
 use logferry_node::config::{ByteSize, ListenSettings, NodeSettings};
 use logferry_pack::{Codec, Limits};
@@ -21,6 +22,8 @@ use tokio_util::task::TaskTracker;
 /// Pause after a failed accept: with no descriptors left, trying again at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a stop waits for packs that were read to be answered.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Everything a receiver needs.
 #[derive(Clone, Debug)]
 pub struct ReceiverOptions {
@@ -58,7 +61,7 @@ impl ReceiverOptions {
         }
     }
 
-    pub(crate) fn hello(&self) -> Hello {
+    fn hello(&self) -> Hello {
         Hello {
             role: self.role.to_owned(),
             node: self.node.clone(),
@@ -69,6 +72,42 @@ impl ReceiverOptions {
             window: self.settings.window.0,
             token: None,
             codec: Some(Codec::Zlib.to_string()),
+        }
+    }
+}
+
+/// What the connections of a receiver share.
+pub(crate) struct Shared {
+    pub(crate) options: ReceiverOptions,
+    pub(crate) hello: Hello,
+    pub(crate) packs: mpsc::Sender<Incoming>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) figures: ReceiverFigures,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        options: ReceiverOptions,
+        packs: mpsc::Sender<Incoming>,
+        stop: CancellationToken,
+    ) -> Shared {
+        Shared { hello: options.hello(), figures: ReceiverFigures::new(), options, packs, stop }
+    }
+
+    pub(crate) fn times(&self) -> ReceiverTimes {
+        let settings = &self.options.settings;
+        ReceiverTimes {
+            hello_timeout: settings.hello_timeout.0,
+            idle_timeout: settings.idle_timeout.0,
+            frame_timeout: settings.frame_timeout.0,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+
+    pub(crate) fn refused(&self, addr: SocketAddr, refusal: &Refusal) {
+        refused(refusal.reason);
+        if let Some(suppressed) = self.figures.refusals.pass(clock::now()) {
+            tracing::warn!(peer = %addr, reason = refusal.reason, error = %refusal, suppressed, "connection refused");
         }
     }
 }

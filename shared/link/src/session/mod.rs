@@ -1,5 +1,6 @@
 //! The two ends of a connection as state machines without I/O: frames and the time go in, frames to write and news come out.
 
+mod arrival;
 mod receiving;
 mod sending;
 

@@ -1,5 +1,6 @@
 //! The receiving end of a connection: HELLO in time, packs in sequence, answers, and every reason to refuse a peer or a pack.
 
+use super::arrival::Arrival;
 use crate::answer::Answer;
 use crate::frame::{self, BadFrame, Frame, Hello};
 use bytes::Bytes;
@@ -8,13 +9,6 @@ use std::time::{Duration, Instant};
 
 /// While we do not read, or a frame takes long, the peer hears a PING this often, so that it does not take us for gone.
 const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(1);
-/// A pack that gets no memory for so long is sent back: its peer must neither run into its own time-out nor stay without answers.
-const MEMORY_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often the pace of a pack is looked at, and how much of it has its first look.
-const PACE_INTERVAL: Duration = Duration::from_secs(1);
-/// A pack that would take longer than so many times the time-out for a frame, at its pace so far, is sent back: the memory that it
-/// holds is of use to others.
-const PACE_TIMEOUTS: u32 = 2;
 /// When a pack that was sent back may come again, in milliseconds.
 const SENT_BACK_RETRY_MS: u64 = 1_000;
 
@@ -65,15 +59,6 @@ pub enum ReceiverAction {
     Deliver(u64, Bytes),
     /// The pack that is being read or waits for memory was answered with `busy`, for this reason: pass over its bytes.
     SentBack(&'static str),
-}
-
-/// A pack that has begun and is not whole.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    /// Not read on, as there is no memory for it.
-    Waiting { since: Instant },
-    /// Being read.
-    Reading { since: Instant, received: usize, look_at: Instant },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,7 +197,7 @@ impl ReceiverSession {
         }
         self.unanswered.insert(sequence, bytes as u64);
         self.unanswered_bytes = in_flight;
-        self.read_from(now);
+        self.arrival = Some(Arrival::new(bytes, now));
         if self.is_stopping() {
             self.send_back("stopping", now, actions);
         }
@@ -221,18 +206,18 @@ impl ReceiverSession {
 
     /// There is no memory for the pack that has begun: it is not read until there is.
     pub fn wait_for_memory(&mut self, now: Instant) {
-        self.arrival = Some(Arrival::Waiting { since: now });
+        if let Some(arrival) = &mut self.arrival {
+            arrival.wait(now);
+        }
         self.pause();
     }
 
     /// There is memory for the pack that has begun.
     pub fn got_memory(&mut self, now: Instant) {
-        self.read_from(now);
+        if let Some(arrival) = &mut self.arrival {
+            arrival.go_on(now);
+        }
         self.resume(now);
-    }
-
-    fn read_from(&mut self, now: Instant) {
-        self.arrival = Some(Arrival::Reading { since: now, received: 0, look_at: now + PACE_INTERVAL });
     }
 
     /// Answers the pack that has begun, if there is one, with `busy`: its bytes are to be passed over.
@@ -256,8 +241,8 @@ impl ReceiverSession {
     /// After reading: whether a frame has begun and is not whole; if it is a pack, how many bytes of that are there.
     pub fn in_frame(&mut self, begun: bool, pack_bytes: usize, now: Instant) {
         self.frame_since = begun.then(|| self.frame_since.unwrap_or(now));
-        if let Some(Arrival::Reading { received, .. }) = &mut self.arrival {
-            *received = pack_bytes;
+        if let Some(arrival) = &mut self.arrival {
+            arrival.received(pack_bytes);
         }
     }
 
@@ -282,6 +267,14 @@ impl ReceiverSession {
         }
     }
 
+    /// The peer has closed its direction. After its BYE the answers still follow, for a bounded time; `false` when it just went.
+    pub fn peer_closed(&mut self, now: Instant) -> bool {
+        if self.peer_said_bye && !self.is_stopping() {
+            self.state = State::Stopping { until: now + self.times.drain_timeout };
+        }
+        self.peer_said_bye
+    }
+
     /// Time has passed: time-outs are noticed, signs of life given. `Ok(false)` when a stop has waited long enough.
     pub fn time(&mut self, now: Instant, actions: &mut Vec<ReceiverAction>) -> Result<bool, Refusal> {
         match self.state {
@@ -298,38 +291,15 @@ impl ReceiverSession {
         if self.idle_at().is_some_and(|at| now >= at) {
             return Err(Refusal::new("idle", "no frame in time"));
         }
-        match &mut self.arrival {
-            Some(Arrival::Waiting { since }) if now >= *since + MEMORY_WAIT_MAX => {
-                self.send_back("no_memory", now, actions);
-            }
-            Some(Arrival::Reading { look_at, .. }) if now >= *look_at => {
-                *look_at = now + PACE_INTERVAL;
-                if self.is_too_slow(now) {
-                    self.send_back("slow_pack", now, actions);
-                }
-            }
-            _ => {}
+        let late = self.arrival.as_mut().and_then(|arrival| arrival.time(now, self.times.frame_timeout));
+        if let Some(reason) = late {
+            self.send_back(reason, now, actions);
         }
         if self.life_sign_at().is_some_and(|at| now >= at) {
             self.said = now;
             actions.push(ReceiverAction::Write(frame::encode(&Frame::Ping(0))));
         }
         Ok(true)
-    }
-
-    fn is_too_slow(&self, now: Instant) -> bool {
-        let Some(Arrival::Reading { since, received, .. }) = self.arrival else { return false };
-        let bytes = self.unanswered.get(&(self.next_sequence - 1)).copied().unwrap_or_default();
-        let all_in = self.times.frame_timeout * PACE_TIMEOUTS;
-        // received / elapsed < bytes / all_in
-        received as u128 * all_in.as_millis() < u128::from(bytes) * (now - since).as_millis()
-    }
-
-    fn arrival_at(&self) -> Option<Instant> {
-        Some(match self.arrival? {
-            Arrival::Waiting { since } => since + MEMORY_WAIT_MAX,
-            Arrival::Reading { look_at, .. } => look_at,
-        })
     }
 
     fn frame_late_at(&self) -> Option<Instant> {
@@ -349,7 +319,12 @@ impl ReceiverSession {
         match self.state {
             State::Greeting { until } | State::Stopping { until } => Some(until),
             State::Open => {
-                let all = [self.frame_late_at(), self.idle_at(), self.life_sign_at(), self.arrival_at()];
+                let all = [
+                    self.frame_late_at(),
+                    self.idle_at(),
+                    self.life_sign_at(),
+                    self.arrival.map(|arrival| arrival.deadline()),
+                ];
                 all.into_iter().flatten().min()
             }
         }

@@ -5,10 +5,10 @@ mod refusals;
 mod sender_ends;
 mod simulation;
 
-use crate::connection::Shared;
 use crate::decoder::{Decoded, Decoder};
 use crate::frame::{self, Frame, Hello, PREFACE};
-use crate::{Answer, Budget, Incoming, Outgoing, ReceiverOptions, receiver};
+use crate::receiver::{self, Shared};
+use crate::{Answer, Budget, Incoming, Outgoing, ReceiverOptions};
 use bytes::Bytes;
 use logferry_node::config::{ListenSettings, NodeSettings};
 use logferry_pack::StreamId;

@@ -188,3 +188,23 @@ async fn a_stop_waits_five_seconds_for_an_owner_that_does_not_answer() {
     assert_eq!(begin.elapsed(), seconds(5));
     drop(unanswered);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_still_follow_a_peer_that_says_bye_and_closes_its_direction() {
+    for answers in [true, false] {
+        let mut rig = Rig::new(1 << 20, |_| ());
+        let mut client = rig.greeted().await;
+        client.frame(&Frame::Pack(1, pack(1, 3))).await;
+        client.frame(&Frame::Bye("stopping".to_owned())).await;
+        client.stream.shutdown().await.expect("a pipe");
+        let (incoming, begin) = (rig.take().await, Instant::now());
+        tokio::time::sleep(seconds(1)).await;
+        if answers {
+            incoming.answer.send(Answer::Ok);
+            assert_eq!(client.next().await, Some(Frame::Ack(1, Answer::Ok)));
+            assert_eq!((client.next().await, begin.elapsed()), (None, seconds(1)));
+        } else {
+            assert_eq!((client.next().await, begin.elapsed()), (None, seconds(5)), "but not forever");
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Each reason for which a sender gives a connection up has a label of its own.
 
 use super::*;
+use crate::connection;
 use crate::sender;
-use crate::target::{self, Attempt};
+use crate::target::Attempt;
 use crate::{Outcome, Settled};
 use logferry_node::config::SendSettings;
 
@@ -27,7 +28,7 @@ impl Rig {
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
         let (reader, writer) = tokio::io::split(ours);
         let hello_until = crate::clock::now() + seconds(5);
-        let run = target::run(reader, writer, &self.shared, 0, hello_until, &self.stop);
+        let run = connection::run(reader, writer, &self.shared, 0, hello_until, &self.stop);
         let server = async {
             let mut client = Client { stream: theirs, decoder: Decoder::new(1 << 20) };
             let mut preface = [0; PREFACE.len()];

@@ -1,19 +1,22 @@
 //! Random lives of a sender and its receivers, with real shells over pipes that cut, delay, slice and swallow: no pack is lost, none
 //! is settled in a way that no receiver's owner said, and everything ends.
 
+mod owner;
+mod weather;
+
 use super::*;
 use crate::sender::{self, SenderOptions};
-use crate::{Outcome, Settled, clock, target};
-use logferry_footprint::Remembered;
+use crate::{Outcome, Settled, clock, connection};
 use logferry_node::config::{Interval, Mode, SendSettings};
+use owner::own;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
+use weather::Weather;
 
 const LIVES: Range<u64> = 0..700;
 const LIVES_LONG: Range<u64> = 0..30_000;
@@ -171,7 +174,7 @@ impl World {
                 spawn(&tasks, &ledger, until_the_crash);
                 let (reader, writer) = tokio::io::split(ours);
                 let hello_until = clock::now() + seconds(5);
-                let attempt = target::run(reader, writer, &sender, number, hello_until, &stop).await;
+                let attempt = connection::run(reader, writer, &sender, number, hello_until, &stop).await;
                 *ledger.lock().expect("ledger").ends.entry(attempt.end.reason()).or_default() += 1;
             }
         }
@@ -268,173 +271,6 @@ impl World {
         let ledger = std::mem::take(&mut *self.ledger.lock().expect("ledger"));
         assert_eq!(ledger.panics, 0, "tasks panicked");
         ledger.ends
-    }
-}
-
-/// The owner of packs at a receiver: slow, forgetful and of many minds.
-async fn own(
-    mut packs: mpsc::Receiver<Incoming>,
-    ledger: SharedLedger,
-    mut random: StdRng,
-    tasks: TaskTracker,
-    crash: CancellationToken,
-) {
-    while let Some(incoming) = packs.recv().await {
-        let ticket = incoming.pack.header.id;
-        assert_eq!(incoming.pack.body, vec![ticket as u8; body_bytes(ticket)], "pack {ticket} came through");
-        let calm = ledger.lock().expect("ledger").calm;
-        if !calm && random.random_bool(0.05) {
-            sleep(milliseconds(&mut random, 0..15_000)).await;
-        }
-        let delay = match random.random_range(0..10) {
-            _ if calm => 0..50,
-            0 => 0..20_000,
-            1..4 => 0..1_000,
-            _ => 0..20,
-        };
-        let delay = milliseconds(&mut random, delay);
-        let (noted, crash) = (ledger.clone(), crash.clone());
-        let choice = if calm { 99 } else { random.random_range(0..100) };
-        spawn(&tasks, &ledger, async move {
-            if crash.run_until_cancelled(sleep(delay)).await.is_some() {
-                answer(incoming, choice, &noted);
-            }
-        });
-    }
-}
-
-fn answer(incoming: Incoming, choice: u64, ledger: &Mutex<Ledger>) {
-    let (ticket, mut ledger) = (incoming.pack.header.id, ledger.lock().expect("ledger"));
-    let answer = match choice {
-        0..8 => Answer::Busy { retry_ms: choice * 50 },
-        // Dropped.
-        8..12 => return,
-        // Again and again, until it is given up.
-        _ if ticket.is_multiple_of(40) => {
-            ledger.rejected.insert(ticket);
-            Answer::Rejected { reason: "bad_body".to_owned() }
-        }
-        12 => {
-            // Damaged on the way, once.
-            ledger.rejected.insert(ticket);
-            Answer::Rejected { reason: "bad_crc".to_owned() }
-        }
-        13 => {
-            ledger.conflicting.insert(ticket);
-            Answer::Conflict(Remembered::default())
-        }
-        _ if ledger.durable.insert(ticket) => Answer::Ok,
-        _ => Answer::Duplicate,
-    };
-    incoming.answer.send(answer);
-}
-
-/// What a connection suffers on its way.
-struct Weather {
-    /// Cut after so many bytes of either direction.
-    cut_after: u64,
-    /// Nothing passes any more after so many bytes, and nobody is told.
-    hole_after: u64,
-    /// Longest delay of a piece, in milliseconds.
-    delay_ms: u64,
-    /// Largest piece, in bytes.
-    piece: usize,
-    ack_lost: f64,
-    ack_twice: f64,
-}
-
-impl Weather {
-    fn calm() -> Weather {
-        Weather {
-            cut_after: u64::MAX,
-            hole_after: u64::MAX,
-            delay_ms: 1,
-            piece: 4_000,
-            ack_lost: 0.0,
-            ack_twice: 0.0,
-        }
-    }
-
-    fn random(random: &mut StdRng) -> Weather {
-        let limit = |random: &mut StdRng| match random.random_range(0..4) {
-            0 => random.random_range(0..500),
-            1 => random.random_range(0..50_000),
-            _ => u64::MAX,
-        };
-        Weather {
-            cut_after: limit(random),
-            hole_after: limit(random).saturating_mul(2),
-            delay_ms: [1, 20, 300][random.random_range(0..3)],
-            piece: [3, 100, 4_000][random.random_range(0..3)],
-            ack_lost: if random.random_bool(0.2) { 0.2 } else { 0.0 },
-            ack_twice: 0.1,
-        }
-    }
-
-    /// Passes bytes both ways until one side closes or the weather cuts; then both sides are closed.
-    async fn pass(self, here: DuplexStream, there: DuplexStream, mut random: StdRng) {
-        let (here_in, here_out) = tokio::io::split(here);
-        let (there_in, there_out) = tokio::io::split(there);
-        let back = StdRng::from_rng(&mut random);
-        tokio::select! {
-            biased;
-            () = self.packs(here_in, there_out, random) => {}
-            () = self.answers(there_in, here_out, back) => {}
-        }
-    }
-
-    /// Whether a piece may pass, after its delay. Waits for long at the hole.
-    async fn lets_pass(&self, passed: u64, random: &mut StdRng) -> bool {
-        sleep(milliseconds(random, 0..self.delay_ms)).await;
-        if passed >= self.hole_after {
-            sleep(seconds(120)).await;
-        }
-        passed < self.cut_after.min(self.hole_after)
-    }
-
-    async fn packs(
-        &self,
-        mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
-        mut random: StdRng,
-    ) {
-        let (mut piece, mut passed) = (vec![0; self.piece], 0);
-        while let Ok(count @ 1..) = from.read(&mut piece).await {
-            passed += count as u64;
-            if !self.lets_pass(passed, &mut random).await || to.write_all(&piece[..count]).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Frame by frame, so that single answers can be lost or come twice.
-    async fn answers(
-        &self,
-        mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
-        mut random: StdRng,
-    ) {
-        let (mut decoder, mut passed) = (Decoder::new(0), 0);
-        let mut piece = vec![0; self.piece];
-        while let Ok(count @ 1..) = from.read(&mut piece).await {
-            let mut rest = &piece[..count];
-            while !rest.is_empty() {
-                rest = &rest[decoder.feed(rest)..];
-                while let Ok(Decoded::Frame(frame)) = decoder.decode() {
-                    let is_ack = matches!(frame, Frame::Ack(..));
-                    let times = match is_ack {
-                        true if random.random_bool(self.ack_lost) => 0,
-                        true if random.random_bool(self.ack_twice) => 2,
-                        _ => 1,
-                    };
-                    let bytes = frame::encode(&frame).repeat(times);
-                    passed += bytes.len() as u64;
-                    if !self.lets_pass(passed, &mut random).await || to.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
     }
 }
 

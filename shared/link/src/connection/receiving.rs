@@ -1,78 +1,31 @@
 //! One connection of the receiving side: a single task that reads, writes, and waits for memory, for its owner and for answers.
 
+use super::blocker::{Blocker, Unblocked, unblocked};
+use super::read_into;
+use crate::Answer;
 use crate::answer::{Answerer, Incoming, Peer, Reply};
-use crate::budget::{Budget, Permit};
+use crate::budget::Permit;
 use crate::clock::{self, Alarm};
 use crate::decoder::{Decoded, Decoder};
-use crate::figures::{ReceiverFigures, refused};
-use crate::frame::{self, Frame, Hello, PREFACE, Sniffed};
+use crate::frame::{self, Frame, PREFACE, Sniffed};
 use crate::outbox::Outbox;
-use crate::session::{ReceiverAction, ReceiverSession, ReceiverTimes, Refusal};
-use crate::{Answer, ReceiverOptions};
-use bytes::buf::Limit;
-use bytes::{Buf, Bytes, BytesMut};
+use crate::receiver::Shared;
+use crate::session::{ReceiverAction, ReceiverSession, Refusal};
+use bytes::{Buf, Bytes};
 use logferry_pack::Pack;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-/// How long a stop waits for packs that were read to be answered.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a closing connection may take for its last words.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that lets so many bytes of answers pile up is not read from.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
-
-/// What the connections of a receiver share.
-pub(crate) struct Shared {
-    options: ReceiverOptions,
-    hello: Hello,
-    packs: mpsc::Sender<Incoming>,
-    stop: CancellationToken,
-    pub(crate) figures: ReceiverFigures,
-}
-
-impl Shared {
-    pub(crate) fn new(
-        options: ReceiverOptions,
-        packs: mpsc::Sender<Incoming>,
-        stop: CancellationToken,
-    ) -> Shared {
-        Shared { hello: options.hello(), figures: ReceiverFigures::new(), options, packs, stop }
-    }
-
-    fn times(&self) -> ReceiverTimes {
-        let settings = &self.options.settings;
-        ReceiverTimes {
-            hello_timeout: settings.hello_timeout.0,
-            idle_timeout: settings.idle_timeout.0,
-            frame_timeout: settings.frame_timeout.0,
-            drain_timeout: DRAIN_TIMEOUT,
-        }
-    }
-
-    fn refused(&self, addr: SocketAddr, refusal: &Refusal) {
-        refused(refusal.reason);
-        if let Some(suppressed) = self.figures.refusals.pass(clock::now()) {
-            tracing::warn!(peer = %addr, reason = refusal.reason, error = %refusal, suppressed, "connection refused");
-        }
-    }
-}
-
-/// What a connection that does not read waits for.
-enum Unblocked {
-    Memory(Permit),
-    Owner { took_pack: bool },
-}
-
-type Blocker = Pin<Box<dyn Future<Output = Unblocked> + Send>>;
 
 enum Event {
     Read(io::Result<usize>),
@@ -106,6 +59,8 @@ pub(crate) struct Connection<R, W> {
     peer: Arc<Peer>,
     /// Whether the preface has come.
     is_v2: bool,
+    /// Whether the peer has said BYE and closed its direction.
+    peer_closed: bool,
     decoder: Decoder,
     session: ReceiverSession,
     actions: Vec<ReceiverAction>,
@@ -133,6 +88,7 @@ where
             addr,
             peer: Arc::new(Peer { addr, node: String::new(), role: String::new() }),
             is_v2: false,
+            peer_closed: false,
             decoder: Decoder::new(shared.options.limits.pack_bytes_max),
             session: ReceiverSession::new(shared.times(), shared.hello.clone(), clock::now()),
             actions: Vec::new(),
@@ -173,13 +129,14 @@ where
     async fn event(&mut self) -> Event {
         let stalled = self.outbox.stalled_at(self.shared.options.settings.frame_timeout.0);
         let deadline = [self.session.deadline(), stalled].into_iter().flatten().min();
-        let reading = !self.decoder.at_pack() && self.outbox.remaining() < OUTBOX_BYTES_MAX;
+        let reading =
+            !self.peer_closed && !self.decoder.at_pack() && self.outbox.remaining() < OUTBOX_BYTES_MAX;
         let room = reading.then(|| self.decoder.room());
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled(), if !self.session.is_stopping() => Event::Stop,
             () = self.alarm.by(deadline.unwrap_or_else(far_away)) => Event::Time,
-            unblocked = wait_for(&mut self.blocker), if self.blocker.is_some() => Event::Unblocked(unblocked),
+            unblocked = unblocked(&mut self.blocker) => Event::Unblocked(unblocked),
             Some(reply) = self.answers.recv() => Event::Answer(reply),
             wrote = self.writer.write_buf(&mut self.outbox), if self.outbox.has_remaining() => Event::Wrote(wrote),
             read = read_into(&mut self.reader, room) => Event::Read(read),
@@ -190,6 +147,10 @@ where
         let now = clock::now();
         match event {
             Event::Read(Ok(1..)) => self.decode(now),
+            Event::Read(Ok(0)) if self.session.peer_closed(now) => {
+                self.peer_closed = true;
+                Ok(())
+            }
             Event::Read(_) | Event::Wrote(Err(_) | Ok(0)) => Err(End::Gone),
             Event::Wrote(Ok(_)) => {
                 self.outbox.wrote(now);
@@ -241,7 +202,7 @@ where
             Some(permit) => self.take_pack(permit),
             None => {
                 self.session.wait_for_memory(now);
-                self.blocker = Some(Box::pin(wait_for_memory(budget.clone(), bytes as u64)));
+                self.blocker = Some(Blocker::memory(budget.clone(), bytes as u64));
             }
         }
         Ok(())
@@ -316,7 +277,7 @@ where
             Ok(()) => Ok(()),
             Err(TrySendError::Full(incoming)) => {
                 self.session.pause();
-                self.blocker = Some(Box::pin(wait_for_owner(self.shared.packs.clone(), incoming)));
+                self.blocker = Some(Blocker::owner(self.shared.packs.clone(), incoming));
                 Ok(())
             }
             // The owner has gone: this pack and all that come are for somebody else.
@@ -368,30 +329,4 @@ where
 
 fn far_away() -> Instant {
     clock::now() + Duration::from_secs(3_600)
-}
-
-/// Reads once into `room`; without room, never.
-pub(crate) async fn read_into(
-    reader: &mut (impl AsyncRead + Unpin),
-    room: Option<Limit<&mut BytesMut>>,
-) -> io::Result<usize> {
-    match room {
-        Some(mut room) => reader.read_buf(&mut room).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn wait_for(blocker: &mut Option<Blocker>) -> Unblocked {
-    match blocker {
-        Some(blocker) => blocker.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn wait_for_memory(budget: Budget, bytes: u64) -> Unblocked {
-    Unblocked::Memory(budget.acquire(bytes).await)
-}
-
-async fn wait_for_owner(packs: mpsc::Sender<Incoming>, incoming: Incoming) -> Unblocked {
-    Unblocked::Owner { took_pack: packs.send(incoming).await.is_ok() }
 }
