@@ -187,6 +187,41 @@ async fn a_file_of_two_sources_belongs_to_the_first() {
     tailer.stop().await.expect("a clean stop");
 }
 
+/// With more files than read buffers, and packs that were on their way when the configuration changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_with_another_name_goes_on_behind_what_was_cut_under_the_old_one() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.pack.threads = 1;
+    rig.config.source[0].path = rig.at("*.log").to_str().expect("plain").into();
+    let files: Vec<_> = (0..8).map(|number| rig.at(&format!("{number}.log"))).collect();
+    files.iter().for_each(|file| append(file, format!("first of {}\n", file.display())));
+    let tailer = rig.start();
+    wait_until("all are followed", || tier.lock().streams.len() == files.len());
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tier.behave(Manner::Silent);
+    append(&files[0], "on its way\n");
+    wait_until("sent", || tier.lock().seen.len() == files.len() + 1);
+    tailer.stop_within(std::time::Duration::ZERO).await.expect("a clean stop");
+
+    rig.config.source[0].name = "renamed".into();
+    files.iter().for_each(|file| append(file, "second\n"));
+    tier.behave(Manner::Store);
+    let tailer = rig.start();
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0 && figure(&tailer, "caught_up") == 1);
+    let mut renamed: Vec<u64> =
+        tier.lock().seen.iter().filter(|seen| seen.source == "renamed").map(|seen| seen.id).collect();
+    renamed.sort_unstable();
+    assert_eq!(renamed, (1..=files.len() as u64).collect::<Vec<_>>(), "numbers of its own");
+    let mut expected: Vec<u8> = files.iter().flat_map(|file| std::fs::read(file).expect("read")).collect();
+    let mut stored = tier.stored();
+    assert!(stored.len() == expected.len() && tier.lock().conflicts == 0, "each byte once");
+    expected.sort_unstable();
+    stored.sort_unstable();
+    assert_eq!(stored, expected);
+    tailer.stop().await.expect("a clean stop");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_window_stops_the_reading() {
     let tier = Tier::start().await;

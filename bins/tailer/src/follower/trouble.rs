@@ -113,9 +113,31 @@ impl Follower {
     }
 
     fn regenerate(&mut self, number: FileNumber, old: StreamId, first: u64, keep: bool) {
-        let Some(new) = self.ledger.regenerate(old, first, keep) else { return };
+        if let Some(new) = self.ledger.regenerate(old, first, keep) {
+            self.follow_as(number, old, new);
+        }
+    }
+
+    /// The file was met under a source that is called otherwise now, or no longer has it: what comes from here on is of the source that
+    /// leads to it.
+    pub(super) fn changed_source(&mut self, number: FileNumber, old: StreamId) -> bool {
+        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(old)) else {
+            return false;
+        };
+        let name = self.sources[file.source].settings.name.clone();
+        if stream.met.source == name {
+            return false;
+        }
+        let (path, before) = (file.path.clone(), stream.met.source.clone());
+        let Some(new) = self.ledger.change_source(old, &name) else { return false };
+        info!(path = %path.display(), before, now = name, stream = %new, "the file is of another source now");
+        self.follow_as(number, old, new);
+        true
+    }
+
+    fn follow_as(&mut self, number: FileNumber, old: StreamId, new: StreamId) {
         counter!("logferry_tailer_generations_total").increment(1);
-        let end = self.ledger.stream(new).map_or(first, |stream| stream.cut_end());
+        let end = self.ledger.stream(new).map_or(0, |stream| stream.cut_end());
         self.by_stream.remove(&old);
         self.by_stream.insert(new, number);
         if let Some(file) = self.files.get_mut(&number) {

@@ -8,7 +8,7 @@ use crate::files;
 use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::ledger::record::Cut;
 use crate::tracker::{Age, FileNumber};
-use logferry_pack::StreamId;
+use logferry_pack::{Name, StreamId};
 use metrics::counter;
 use std::io;
 use std::time::{Duration, Instant};
@@ -72,6 +72,7 @@ impl Follower {
         }
         match unsent {
             Some(cut) => self.resend(number, id, cut),
+            None if self.changed_source(number, id) => Ok(Worked::Again),
             None => self.read_when_due(number, id),
         }
     }
@@ -256,8 +257,8 @@ impl Follower {
         let Some(ticket) = self.ledger.send(id, cut.offset) else { return };
         self.pass_on_records();
         let Some(stream) = self.ledger.stream(id) else { return };
-        let source = self.sources.iter().find(|source| source.name.as_str() == stream.met.source);
-        let Some(source) = source.map(|source| source.name.clone()) else { return };
+        // The stream's own: the file may be of another source by now.
+        let Ok(source) = Name::new(stream.met.source.as_str()) else { return };
         let _ = self.shipper.send(ToShipper::Expect(ticket));
         // There are as many places in the queue as buffers.
         let (load, first) = (Load::Lines, stream.met.first);

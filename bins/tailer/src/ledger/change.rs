@@ -29,15 +29,27 @@ impl Ledger {
 
     /// A new generation takes over from `first`: with the packs as they are cut (`keep`), or with none.
     pub fn regenerate(&mut self, id: StreamId, first: u64, keep: bool) -> Option<StreamId> {
+        let source = self.streams.get(&id)?.met.source.clone();
+        self.take_over(id, &source, first, keep)
+    }
+
+    /// The file belongs to another source now: a new generation of that source takes over behind the frontier. Only once all that
+    /// was cut is acknowledged, because packs are numbered by source.
+    pub fn change_source(&mut self, id: StreamId, source: &str) -> Option<StreamId> {
+        let first = self.streams.get(&id).filter(|stream| stream.entries.is_empty())?.frontier;
+        self.take_over(id, source, first, false)
+    }
+
+    fn take_over(&mut self, id: StreamId, source: &str, first: u64, keep: bool) -> Option<StreamId> {
         let old = self.streams.get(&id)?;
-        let (met, source) = (old.met.clone(), old.met.source.clone());
+        let met = old.met.clone();
         let entries: Vec<Entry> = old.entries.iter().copied().collect();
-        let meeting = Meeting { source: &source, path: &met.path, key: met.key, head: met.head, first };
+        let meeting = Meeting { source, path: &met.path, key: met.key, head: met.head, first };
         let new = self.generation(&meeting, met.generation + 1, self.past(met.key));
         let stream = new.stream;
         let cuts = if keep { entries.iter().map(Entry::keep).collect() } else { vec![] };
         if !keep {
-            self.give_back(&source, &entries);
+            self.give_back(&met.source, &entries);
         }
         self.write(Record::Replaced { old: id, new, cuts });
         self.tickets.retain(|_, ticket| !ticket.is_of(id));
