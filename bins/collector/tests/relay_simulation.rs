@@ -1,7 +1,6 @@
 #![allow(clippy::print_stderr)]
 //! Seeded simulation of the relay between tailers that send again, a next tier that comes and goes, and a spool
-//! that runs full, fails, is damaged and survives crashes. Every failure prints the seed that replays it:
-//! `RELAY_SEED=17 cargo test -p logferry-collector --test relay_simulation`.
+//! that runs full, fails, is damaged and survives crashes. One that is replayed tells all that happens.
 
 use logferry_collector::relay::{
     Action, Event, Fetched, FetchedPack, Mono, PackInfo, Relay, RelayOptions, SpoolTrouble, Ticket,
@@ -10,12 +9,15 @@ use logferry_footprint::{Footprint, Remembered};
 use logferry_link::{Answer, Outcome};
 use logferry_pack::{PackIdentity, StreamId};
 use logferry_spool::RecordId;
+use logferry_trial::{long_run, trial};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+/// Lives in the normal run, and in the long one.
 const RUNS: u64 = 2_000;
+const RUNS_LONG: u64 = 100_000;
 const PACK_BYTES: u64 = 1_000;
 const WINDOW_PACKS: u64 = 6;
 const REPLAY_PACKS: u64 = 3;
@@ -157,7 +159,7 @@ impl World {
         let mut world = World {
             seed,
             seen: BTreeMap::new(),
-            verbose: std::env::var("RELAY_SEED").is_ok(),
+            verbose: std::env::var_os("LOGFERRY_TEST_SEED").is_some(),
             random,
             now: Mono::ZERO,
             sequence: 0,
@@ -714,23 +716,14 @@ const ALL_ACTIONS: usize = 16;
 
 #[test]
 fn nothing_is_lost_or_overtakes_whatever_fails() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-    if let Some(seed) = number("RELAY_SEED") {
-        World::new(seed).run();
-        return;
-    }
-    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in 0..number("RELAY_RUNS").unwrap_or(RUNS) {
-        match std::panic::catch_unwind(|| World::new(seed).run()) {
-            Ok(counts) => {
-                counts.into_iter().for_each(|(name, count)| *seen.entry(name).or_default() += count)
-            }
-            Err(panic) => {
-                eprintln!("failed with seed {seed}: RELAY_SEED={seed} replays it");
-                std::panic::resume_unwind(panic);
-            }
+    let trial = trial!();
+    let (mut runs, mut seen) = (0, BTreeMap::new());
+    for seed in trial.seeds("lives of a relay", 0..if long_run() { RUNS_LONG } else { RUNS }) {
+        for (name, count) in World::new(seed).run() {
+            *seen.entry(name).or_insert(0) += count;
         }
+        runs += 1;
     }
-    assert_eq!(seen.len(), ALL_ACTIONS, "each action was needed: {seen:?}");
     eprintln!("{seen:?}");
+    assert!(runs < RUNS || seen.len() == ALL_ACTIONS, "each action was needed: {seen:?}");
 }

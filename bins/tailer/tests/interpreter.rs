@@ -6,10 +6,13 @@ mod common;
 use common::{Manner, Rig, Tier, append, figure, wait_until};
 use logferry_durable::faulty::Random;
 use logferry_tailer::tailer::Tailer;
+use logferry_trial::{long_run, trial};
 use std::time::Duration;
 
 /// Lives in the normal run.
 const LIVES: u64 = 12;
+/// The same in the long run.
+const LIVES_LONG: u64 = 500;
 /// Actions in a life.
 const ACTIONS: usize = 25;
 
@@ -153,10 +156,8 @@ impl Life {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_byte_is_stored_once_whatever_happens() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("SEED").unwrap_or(0);
-    for seed in first..first + number("LIVES").unwrap_or(LIVES) {
-        eprintln!("again: SEED={seed} LIVES=1 cargo test -p logferry-tailer --test interpreter");
+    let trial = trial!();
+    for seed in trial.seeds("lives of log files", 0..if long_run() { LIVES_LONG } else { LIVES }) {
         let mut life = Life::new(seed).await;
         for _ in 0..ACTIONS {
             life.act().await;

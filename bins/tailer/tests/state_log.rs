@@ -7,11 +7,14 @@ use logferry_pack::{Hour, StreamId};
 use logferry_tailer::identity::{FileKey, Head};
 use logferry_tailer::ledger::record::Cut;
 use logferry_tailer::ledger::{Ledger, Meeting, Verdict};
+use logferry_trial::{long_run, trial};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Lives that are lived through in the normal run.
 const LIVES: u64 = 300;
+/// The same in the long run.
+const LIVES_LONG: u64 = 20_000;
 /// Steps of a life.
 const STEPS: u64 = 120;
 
@@ -122,19 +125,12 @@ impl Life {
 
 #[test]
 fn what_was_sent_is_known_after_every_power_loss_and_every_failed_fsync() {
-    let lives = std::env::var("LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(LIVES);
-    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
-    for seed in first..first + lives {
-        let lived = std::panic::catch_unwind(|| {
-            let mut life = Life::new(seed);
-            let streams = [life.meet(1), life.meet(2)];
-            for _ in 0..STEPS {
-                life.step(&streams);
-            }
-        });
-        if let Err(panic) = lived {
-            eprintln!("again: SEED={seed} LIVES=1 cargo test -p logferry-tailer --test state_log");
-            std::panic::resume_unwind(panic);
+    let trial = trial!();
+    for seed in trial.seeds("lives of a state log", 0..if long_run() { LIVES_LONG } else { LIVES }) {
+        let mut life = Life::new(seed);
+        let streams = [life.meet(1), life.meet(2)];
+        for _ in 0..STEPS {
+            life.step(&streams);
         }
     }
 }
