@@ -45,6 +45,8 @@ settings! {
         pub grace: Interval = Interval::secs(600),
         /// Silence after which a file that was rotated away, or whose hour is over, counts as finished.
         pub rotate_wait: Interval = Interval::secs(5),
+        /// How long a deleted file that was not read to its end is held open; then the rest is given up, and counted.
+        pub hold_deleted: Interval = Interval::secs(24 * 3600),
     }
 }
 settings! {

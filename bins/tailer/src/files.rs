@@ -1,6 +1,6 @@
 //! Files as the tailer reads them: identity and length by statx, bytes by pread, paths by glob.
 
-use crate::identity::{FileKey, HEAD_BYTES_MAX};
+use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, HEAD_BYTES_MAX};
 use crate::ledger::record::Tail;
 use crate::pattern::PathPattern;
 use crate::tracker::Sighting;
@@ -72,6 +72,14 @@ pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>
 /// The first bytes of a file, as many as may count for its head.
 pub fn read_head(file: &File, buffer: &mut [u8; HEAD_BYTES_MAX]) -> io::Result<usize> {
     read_at(file, 0, buffer)
+}
+
+/// Whether a file still has the bytes of `mark`.
+pub fn has_mark(file: &File, mark: &EndMark) -> io::Result<bool> {
+    let mut buffer = [0; END_MARK_BYTES_MAX];
+    let buffer = &mut buffer[..mark.length.min(END_MARK_BYTES_MAX)];
+    let filled = read_at(file, mark.offset, buffer)?;
+    Ok(mark.agrees(&buffer[..filled]))
 }
 
 /// What a range of a file holds.

@@ -55,6 +55,34 @@ impl Head {
     }
 }
 
+/// The bytes before an offset: tells later whether a file that grew is still the same up to there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EndMark {
+    /// Offset of the first of them.
+    pub offset: u64,
+    /// How many; at most [`END_MARK_BYTES_MAX`].
+    pub length: usize,
+    /// xxh3-128 of them.
+    pub hash: u128,
+}
+
+/// Most bytes of an [`EndMark`].
+pub const END_MARK_BYTES_MAX: usize = 128;
+
+impl EndMark {
+    /// Of a run of bytes at `offset`, its last ones.
+    pub fn of(offset: u64, bytes: &[u8]) -> EndMark {
+        let length = bytes.len().min(END_MARK_BYTES_MAX);
+        let skipped = bytes.len() - length;
+        EndMark { offset: offset + skipped as u64, length, hash: xxh3_128(&bytes[skipped..]) }
+    }
+
+    /// Whether these are the bytes.
+    pub fn agrees(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.length && xxh3_128(bytes) == self.hash
+    }
+}
+
 /// The id of the stream that a file is in one of its generations. All integers go in little-endian, the host with
 /// its length before it, so that no two inputs look alike.
 pub fn stream_id(host: &str, key: FileKey, generation: u32, head: &Head) -> StreamId {

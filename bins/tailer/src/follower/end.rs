@@ -2,12 +2,13 @@
 
 use super::work::Worked;
 use super::{Followed, Follower};
+use crate::files;
 use crate::tracker::{Age, Aging, FileNumber, Place, age};
 use logferry_pack::StreamId;
 use metrics::counter;
 use std::io;
 use std::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 impl Follower {
     pub(super) fn age_of(&self, file: &Followed) -> Age {
@@ -24,6 +25,10 @@ impl Follower {
     /// Everything was looked through: is this the end of the file's life?
     pub(super) fn at_end(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
         self.caught_up(number);
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        if let Some(successor) = file.successor {
+            self.queue(successor);
+        }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         if file.place == Place::Here && !file.hour_over {
             return Ok(Worked::Rest);
@@ -88,11 +93,66 @@ impl Follower {
         }
     }
 
+    /// Deleted files of a source that were held open for long enough. Does not wait for buffers or the window: it is a full
+    /// window that makes it necessary.
+    pub(super) fn give_up_deleted(&mut self, index: usize) {
+        let now = Instant::now();
+        let hold = self.sources[index].settings.hold_deleted.0;
+        for number in self.displaced.iter().copied().collect::<Vec<_>>() {
+            let Some(file) = self.files.get_mut(&number).filter(|file| file.source == index) else {
+                continue;
+            };
+            let Ok(facts) = files::facts_of(&file.handle) else { continue };
+            if facts.links > 0 {
+                file.unlinked_since = None;
+                continue;
+            }
+            let since = *file.unlinked_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= hold {
+                self.give_up(number, facts.size);
+            }
+        }
+    }
+
+    /// Lets go of a deleted file; what was not read of it is lost.
+    fn give_up(&mut self, number: FileNumber, size: u64) {
+        let reason = "held_too_long";
+        let Some(file) = self.files.get(&number) else { return };
+        let (unread, path) = (size.saturating_sub(file.cutter.at()), file.path.clone());
+        let uncut = file
+            .stream
+            .is_none_or(|id| self.ledger.stream(id).is_none_or(|stream| stream.next_unsent().is_none()));
+        if unread == 0 && uncut {
+            return;
+        }
+        error!(path = %path.display(), bytes = unread, reason, "a deleted file is given up: bytes that were not read are lost");
+        self.figures.lost(unread, reason);
+        let stream = file.stream;
+        if let Some(id) = stream {
+            self.bytes_gone(id, &path, reason);
+        }
+        self.let_go(number);
+        if let Some(id) = stream {
+            self.finish_orphan(id);
+        }
+    }
+
     /// The file is done with.
     pub(super) fn close(&mut self, number: FileNumber) {
         self.caught_up(number);
-        let Some(file) = self.files.remove(&number) else { return };
+        let Some(file) = self.let_go(number) else { return };
         info!(path = %file.path.display(), "the file was read to its end");
+        if let Some(stream) = file.stream {
+            self.ledger.finish(stream);
+        } else if let Some(orphan) = self.ledger.current(file.key)
+            && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
+        {
+            self.ledger.finish(orphan);
+        }
+    }
+    /// Follows a file no more.
+    fn let_go(&mut self, number: FileNumber) -> Option<Followed> {
+        let file = self.files.remove(&number)?;
         self.tracker.closed(number);
         self.displaced.remove(&number);
         for path in std::iter::once(&file.path).chain(&file.target) {
@@ -102,11 +162,7 @@ impl Follower {
         }
         if let Some(stream) = file.stream {
             self.by_stream.remove(&stream);
-            self.ledger.finish(stream);
-        } else if let Some(orphan) = self.ledger.current(file.key)
-            && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
-        {
-            self.ledger.finish(orphan);
         }
+        Some(file)
     }
 }

@@ -1,6 +1,7 @@
 //! The follower: the thread that owns the files and the ledger. It waits for an event, lets a named function handle
 //! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
 
+mod copies;
 mod end;
 mod hours;
 mod scan;
@@ -13,6 +14,8 @@ use crate::cutter::{CutLimits, Cutter};
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::hour::HourClock;
+use crate::identity::EndMark;
+use crate::ledger::record::Tail;
 use crate::ledger::stream::Stream;
 use crate::ledger::{Effect, Ledger, Verdict};
 use crate::pattern::FileTime;
@@ -62,9 +65,21 @@ pub(crate) struct Followed {
     place: Place,
     /// The file that had the path before; it goes first.
     predecessor: Option<FileNumber>,
+    /// The file that this one is the copy of from before it was cut; it goes on when this one is read.
+    successor: Option<FileNumber>,
     /// `None` until its first line is there.
     stream: Option<StreamId>,
     cutter: Cutter,
+    /// The last bytes that were cut; `None` until something was.
+    end_mark: Option<EndMark>,
+    /// The file is known to have the bytes below its stream's frontier.
+    verified: bool,
+    /// Packs that were cut last.
+    recent: VecDeque<Tail>,
+    /// Length when it was first taken for a copy of a file that may yet be cut, and since when.
+    suspect: Option<(u64, Instant)>,
+    /// When it was noticed that no name leads to it any more.
+    unlinked_since: Option<Instant>,
     /// When the bytes that were not looked at yet were noticed.
     waiting_since: Option<Instant>,
     /// Usual length of a line.
@@ -362,8 +377,10 @@ impl Follower {
         let mut partial = 0;
         for file in self.files.values() {
             let stream = file.stream.and_then(|stream| self.ledger.stream(stream));
-            lag += file.size.saturating_sub(stream.map_or(0, |stream| stream.frontier));
-            partial += if stream.is_some() { file.cutter.partial_bytes() } else { file.size };
+            lag += file.size.saturating_sub(stream.map_or(file.cutter.at(), |stream| stream.frontier));
+            // Without a stream its first line has not come, or it is a copy of what was shipped.
+            let unmet = file.size.saturating_sub(file.cutter.at());
+            partial += if stream.is_some() { file.cutter.partial_bytes() } else { unmet };
         }
         let orphaned = |stream: &Stream| -> u64 { stream.entries.iter().map(|entry| entry.cut.span).sum() };
         lag += self.ledger.streams().filter(|stream| stream.orphan).map(orphaned).sum::<u64>();

@@ -14,7 +14,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use logferry_pack::{Hour, Name};
 use metrics::counter;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -37,7 +37,7 @@ pub(super) struct Source {
     pub(super) last_look: Instant,
     /// Watch descriptors of its folders.
     pub(super) watched: BTreeSet<i32>,
-    folders: BTreeSet<PathBuf>,
+    pub(super) folders: BTreeSet<PathBuf>,
     /// A file could not be opened at the last look: its lines are missing.
     pub(super) open_failed: bool,
 }
@@ -115,6 +115,7 @@ impl Follower {
             }
         }
         self.queue_displaced();
+        self.give_up_deleted(index);
         self.close_hours(index);
         let name = self.sources[index].settings.name.clone();
         self.ledger.source_started(&name);
@@ -141,9 +142,15 @@ impl Follower {
     }
 
     fn sized(&mut self, number: FileNumber, size: u64) {
-        if self.files.get(&number).is_some_and(|file| file.size != size) {
-            self.queue(number);
+        let Some(file) = self.files.get_mut(&number).filter(|file| file.size != size) else { return };
+        // It may be long until it is read: what it holds is known at once.
+        if size > file.size {
+            file.size = size;
+            file.quiet_since = Instant::now();
+            file.waiting_since.get_or_insert_with(Instant::now);
         }
+        self.figures_stale = true;
+        self.queue(number);
     }
 
     fn placed(&mut self, number: FileNumber, place: Place) {
@@ -171,7 +178,7 @@ impl Follower {
         }
     }
 
-    fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
+    pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
         let handle = File::open(path)?;
         let facts = files::facts_of(&handle)?;
         // Between the look and the opening another file may have come there.
@@ -215,8 +222,14 @@ impl Follower {
                 quiet_since: if time.is_some() { quiet_since(facts.changed_ns, now) } else { now },
                 place,
                 predecessor,
+                successor: None,
                 stream: attached.stream,
                 cutter: Cutter::new(attached.at),
+                end_mark: None,
+                verified: false,
+                unlinked_since: None,
+                recent: VecDeque::new(),
+                suspect: None,
                 waiting_since: None,
                 line_bytes: 0,
                 queued: false,
@@ -246,12 +259,17 @@ impl Follower {
             if same && !stream.orphan {
                 return Ok(Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) });
             }
-            self.bytes_gone(id, path, "replaced");
+            if !self.continue_in_copy(id, None) {
+                self.bytes_gone(id, path, "replaced");
+            }
         }
-        let Some(head) = Head::complete(head_bytes) else { return Ok(Attached::new_file()) };
         let settings = &self.sources[source].settings;
         let at_end = settings.start == Start::End && !self.ledger.is_source_started(&settings.name);
-        let first = if at_end { files::end_of_lines(handle, size)? } else { 0 };
+        // Whether a new file is a copy of another is told when its turn has come.
+        let Some(head) = Head::complete(head_bytes).filter(|_| at_end) else {
+            return Ok(Attached::new_file());
+        };
+        let first = files::end_of_lines(handle, size)?;
         let stream = self.meet(source, path, key, head, first);
         Ok(Attached { stream, at: first, home: None })
     }
@@ -311,6 +329,9 @@ impl Follower {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => all_readable = false,
             }
+        }
+        if self.continue_in_copy(met.stream, None) {
+            return;
         }
         if all_readable {
             self.bytes_gone(met.stream, &path, "deleted");

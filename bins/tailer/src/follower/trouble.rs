@@ -1,6 +1,7 @@
 //! When a file is not what it was: truncated, replaced in place, changed; and when the next tier says so.
 
 use super::Follower;
+use super::copies::Before;
 use super::work::Worked;
 use crate::conflict::{coverage, divide, has_evidence};
 use crate::cutter::Cutter;
@@ -49,11 +50,17 @@ impl Follower {
         self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
         let unread = size.saturating_sub(file.cutter.at());
+        let at = file.cutter.at();
         file.cutter = Cutter::new(0);
         file.size = 0;
         file.waiting_since = None;
+        let (end_mark, recent) = (file.end_mark.take(), std::mem::take(&mut file.recent));
         let Some(id) = file.stream.take() else { return Worked::Again };
         self.by_stream.remove(&id);
+        let before = Before { file: number, size, end_mark, recent, at };
+        if self.continue_in_copy(id, Some(&before)) {
+            return Worked::Again;
+        }
         info!(path = %path.display(), stream = %id, reason, "the file begins again");
         if unread > 0 {
             error!(path = %path.display(), bytes = unread, reason, "bytes that were not read yet are gone");
@@ -100,6 +107,25 @@ impl Follower {
             Some(tail) => files::has(&file.handle, tail)?,
             None => true,
         };
+        if !has_tail || stream.tail.is_none() {
+            let file = self.files.get_mut(&number);
+            let taken = file.and_then(|file| file.stream.take());
+            self.by_stream.remove(&id);
+            if self.continue_in_copy(id, None) {
+                if let Some(file) = self.files.get_mut(&number) {
+                    file.cutter = Cutter::new(0);
+                    (file.end_mark, file.verified) = (None, true);
+                }
+                return Ok(Worked::Again);
+            }
+            if let Some(file) = self.files.get_mut(&number) {
+                file.stream = taken;
+                self.by_stream.insert(id, number);
+            }
+        }
+        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+            return Ok(Worked::Rest);
+        };
         let first = if has_tail { stream.frontier } else { 0 };
         let unsent = stream.entries.iter().filter(|entry| entry.fate == Fate::Unsent);
         let lost: u64 = unsent.map(|entry| entry.cut.span).sum();
@@ -143,6 +169,7 @@ impl Follower {
         if let Some(file) = self.files.get_mut(&number) {
             file.stream = Some(new);
             file.cutter = Cutter::new(end);
+            (file.end_mark, file.verified) = (None, true);
         }
     }
 
@@ -162,6 +189,7 @@ impl Follower {
             let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
             if let Some(file) = self.files.get_mut(&number) {
                 file.cutter = Cutter::new(end);
+                file.end_mark = None;
             }
             return Ok(Worked::Again);
         }

@@ -1,12 +1,13 @@
 //! Work on one file: one look, at most one pack.
 
+use super::copies::Origin;
 use super::{Followed, Follower};
 use crate::batching::{Leave, Waiting, decide};
 use crate::cutter::{Cutter, Look, Piece};
 use crate::event::{Job, Load, ToShipper};
 use crate::files;
-use crate::identity::{HEAD_BYTES_MAX, Head};
-use crate::ledger::record::Cut;
+use crate::identity::{EndMark, HEAD_BYTES_MAX, Head};
+use crate::ledger::record::{Cut, Tail};
 use crate::tracker::{Age, FileNumber};
 use logferry_pack::{Name, StreamId};
 use metrics::counter;
@@ -64,11 +65,15 @@ impl Follower {
         if !stream.may_send() {
             return Ok(Worked::Rest);
         }
-        if !self.has_its_head(number, id)? {
+        if !self.has_its_head(number, id)? || !self.has_its_end(number)? {
             return Ok(self.replaced(number));
+        }
+        if !self.has_its_tail(number, id)? {
+            return self.content_changed(number, id);
         }
         if let Some(file) = self.files.get_mut(&number) {
             file.size_trusted = file.size;
+            file.verified = true;
         }
         match unsent {
             Some(cut) => self.resend(number, id, cut),
@@ -131,8 +136,24 @@ impl Follower {
         Ok(self.ledger.stream(id).is_some_and(|stream| stream.met.head.agrees(&bytes[..filled])))
     }
 
+    /// Whether it still has the bytes that were cut last: it may begin alike and yet be another by now.
+    pub(super) fn has_its_end(&self, number: FileNumber) -> io::Result<bool> {
+        let Some(file) = self.files.get(&number) else { return Ok(true) };
+        file.end_mark.map_or(Ok(true), |mark| files::has_mark(&file.handle, &mark))
+    }
+
+    /// Whether it has the bytes that were acknowledged last, before a restart. Looked at once.
+    pub(super) fn has_its_tail(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+        let Some(file) = self.files.get(&number).filter(|file| !file.verified) else { return Ok(true) };
+        let tail = self.ledger.stream(id).and_then(|stream| stream.tail);
+        tail.map_or(Ok(true), |tail| files::has(&file.handle, &tail))
+    }
+
     /// A file without a stream: has its first line come?
     fn try_meet(&mut self, number: FileNumber) -> io::Result<Worked> {
+        if self.is_known_copy(number) {
+            return self.rest_as_copy(number);
+        }
         let (bytes, filled) = self.head_bytes(number)?;
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let mut head = Head::complete(&bytes[..filled]);
@@ -151,14 +172,25 @@ impl Follower {
                 Age::Rotated | Age::Over => head = Head::finished(&bytes[..filled]),
             }
         }
+        let Some(head) = head else { return Ok(Worked::Rest) };
+        let first = match self.origin_of(number, head)? {
+            Origin::Own => 0,
+            Origin::RestOfCopy(first) => first,
+            Origin::Copy => return self.rest_as_copy(number),
+            Origin::Unclear(due) => {
+                self.caught_up(number);
+                return Ok(Worked::At(due));
+            }
+        };
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let (source, path, key) = (file.source, file.path.clone(), file.key);
-        let stream = head.and_then(|head| self.meet(source, &path, key, head, 0));
+        let stream = self.meet(source, &path, key, head, first);
         let (Some(stream), Some(file)) = (stream, self.files.get_mut(&number)) else {
             return Ok(Worked::Rest);
         };
         file.stream = Some(stream);
-        file.cutter = Cutter::new(0);
-        file.size_trusted = filled as u64;
+        file.cutter = Cutter::new(first);
+        file.size_trusted = file.size.max(filled as u64);
         self.by_stream.insert(stream, number);
         Ok(Worked::Again)
     }
@@ -239,12 +271,14 @@ impl Follower {
             return front.map(|_| Worked::Again);
         }
         file.waiting_since = None;
+        file.end_mark = Some(EndMark::of(piece.offset, &buffer[..piece.span]));
+        let sum = crc32c::crc32c(&buffer[..piece.span]);
+        file.remember(Tail { offset: piece.offset, span: piece.span as u64, sum });
         file.line_bytes =
             (piece.span as u64).checked_div(piece.lines).map_or(file.line_bytes, |bytes| bytes.max(1));
         if piece.split {
             counter!("logferry_tailer_lines_split_total").increment(1);
         }
-        let sum = crc32c::crc32c(&buffer[..piece.span]);
         let hour = self.hour_of(number).map_err(io::Error::other)?;
         if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
             self.figures.cut(cut.span, cut.lines);
@@ -289,7 +323,17 @@ impl Follower {
     }
 }
 
+/// Packs of a file that are remembered to know a copy of it by.
+const RECENT_PACKS: usize = 16;
+
 impl Followed {
+    fn remember(&mut self, pack: Tail) {
+        self.recent.push_back(pack);
+        if self.recent.len() > RECENT_PACKS {
+            self.recent.pop_front();
+        }
+    }
+
     /// Offset up to which bytes of the file were read.
     fn read_to(&self) -> u64 {
         if self.stream.is_some() { self.cutter.seen_to() } else { 0 }

@@ -6,6 +6,7 @@
 mod change;
 pub mod hours;
 mod marks;
+pub mod past;
 pub mod record;
 pub mod stream;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use hours::{HourBook, Position};
 use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
+use past::{PastFile, PastFiles};
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::{Entry, Fate, Stream};
@@ -89,6 +91,9 @@ pub struct Ledger {
     streams: BTreeMap<StreamId, Stream>,
     current: HashMap<FileKey, StreamId>,
     hours: HourBook,
+    past_files: PastFiles,
+    /// Streams by the hashes of their first lines, oldest first.
+    by_head: HashMap<u128, Vec<StreamId>>,
     /// Packs without lines that are not settled.
     marks: BTreeMap<Mark, Fate>,
     /// What is on its way.
@@ -141,6 +146,7 @@ impl Ledger {
             streams: streams.into_iter().map(Stream::snapshot).collect(),
             hours: self.hours.clone(),
             marks: self.marks.keys().cloned().collect(),
+            past_files: self.past_files.clone(),
         })
     }
 
@@ -148,6 +154,7 @@ impl Ledger {
         self.sources = snapshot.sources;
         self.hours = snapshot.hours;
         self.marks = snapshot.marks.into_iter().map(|mark| (mark, Fate::Unsent)).collect();
+        self.past_files = snapshot.past_files;
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -155,20 +162,40 @@ impl Ledger {
 
     fn begin(&mut self, stream: Stream) {
         for past in &stream.met.past {
-            if let Some(past) = self.streams.get_mut(past) {
+            // One whose bytes are in another file by now can still be read there.
+            let past = self.streams.get_mut(past).filter(|past| past.met.key == stream.met.key);
+            if let Some(past) = past {
                 past.orphan = true;
             }
         }
+        self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
         self.current.insert(stream.met.key, stream.met.stream);
         self.streams.insert(stream.met.stream, stream);
     }
 
     fn end(&mut self, stream: StreamId) {
-        if let Some(stream) = self.streams.remove(&stream)
-            && self.current.get(&stream.met.key) == Some(&stream.met.stream)
-        {
+        let Some(stream) = self.streams.remove(&stream) else { return };
+        let id = stream.met.stream;
+        if self.current.get(&stream.met.key) == Some(&id) {
             self.current.remove(&stream.met.key);
         }
+        if let Some(alike) = self.by_head.get_mut(&stream.met.head.hash) {
+            alike.retain(|other| *other != id);
+            if alike.is_empty() {
+                self.by_head.remove(&stream.met.head.hash);
+            }
+        }
+    }
+
+    fn finished(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get(&id) {
+            let shipped = stream.tail.map_or(stream.met.first, |tail| tail.offset + tail.span);
+            let keys = [&[stream.met.key], stream.was.as_slice()].concat();
+            let (head, path) = (stream.met.head, stream.met.path.clone());
+            let file = PastFile { stream: id, keys, path, head, length: shipped, tail: stream.tail };
+            self.past_files.push(&stream.met.source, file);
+        }
+        self.end(id);
     }
 
     fn write(&mut self, record: Record) {
@@ -201,7 +228,8 @@ impl Ledger {
                 self.begin(Stream::new(new));
                 self.apply_recut(stream, first, &cuts);
             }
-            Record::Finished(stream) => self.end(stream),
+            Record::Finished(stream) => self.finished(stream),
+            Record::Rehomed { .. } | Record::CopyKnown { .. } => self.apply_past(record),
             Record::Marked(_)
             | Record::MarkTaken { .. }
             | Record::GivenBack { .. }
@@ -266,10 +294,12 @@ impl Ledger {
 
     fn past(&self, key: FileKey) -> Vec<StreamId> {
         let mut past: Vec<StreamId> = Vec::new();
-        for stream in self.streams.values().filter(|stream| stream.met.key == key) {
+        let was_in = |stream: &&Stream| stream.met.key == key || stream.was.contains(&key);
+        for stream in self.streams.values().filter(was_in) {
             past.extend(&stream.met.past);
             past.push(stream.met.stream);
         }
+        past.extend(self.past_files.streams_of(key));
         past.sort();
         past.dedup();
         let surplus = past.len().saturating_sub(PAST_STREAMS_MAX);

@@ -5,6 +5,7 @@
 
 use crate::identity::{FileKey, Head};
 use crate::ledger::hours::{HourBook, HourBookV1};
+use crate::ledger::past::{PastFile, PastFiles};
 use logferry_pack::{Hour, StreamId};
 use std::collections::BTreeSet;
 
@@ -167,6 +168,22 @@ pub enum Record {
         /// Hour.
         hour: Hour,
     },
+    /// The bytes of a stream are in another file from now on: the one it was in was cut after it had been copied.
+    Rehomed {
+        /// Stream.
+        stream: StreamId,
+        /// The other file.
+        key: FileKey,
+        /// Bytes of its path.
+        path: Vec<u8>,
+    },
+    /// A file is a copy of what was read.
+    CopyKnown {
+        /// Name of the source.
+        source: String,
+        /// The copy.
+        file: PastFile,
+    },
 }
 
 /// A stream in a snapshot.
@@ -180,6 +197,8 @@ pub struct StreamSnapshot {
     pub tail: Option<Tail>,
     /// Packs above it.
     pub cuts: Vec<KeptCut>,
+    /// Files that it was in before.
+    pub was: Vec<FileKey>,
 }
 
 /// The whole state.
@@ -193,12 +212,29 @@ pub struct Snapshot {
     pub hours: HourBook,
     /// Packs without lines that the next tier does not have yet.
     pub marks: Vec<Mark>,
+    /// Files that were read to their ends.
+    pub past_files: PastFiles,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StreamSnapshotV1 {
+    met: Met,
+    frontier: u64,
+    tail: Option<Tail>,
+    cuts: Vec<KeptCut>,
+}
+
+impl From<StreamSnapshotV1> for StreamSnapshot {
+    fn from(old: StreamSnapshotV1) -> StreamSnapshot {
+        let StreamSnapshotV1 { met, frontier, tail, cuts } = old;
+        StreamSnapshot { met, frontier, tail, cuts, was: Vec::new() }
+    }
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct SnapshotV1 {
     sources: BTreeSet<String>,
-    streams: Vec<StreamSnapshot>,
+    streams: Vec<StreamSnapshotV1>,
     hours: HourBookV1,
 }
 
@@ -216,7 +252,8 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;
-            Some(Snapshot { sources, streams, hours: hours.into(), marks: Vec::new() })
+            let streams = streams.into_iter().map(StreamSnapshot::from).collect();
+            Some(Snapshot { sources, streams, hours: hours.into(), ..Snapshot::default() })
         }
         _ => None,
     }

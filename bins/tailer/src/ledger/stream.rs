@@ -1,5 +1,6 @@
 //! One stream: its acknowledged frontier and the packs above it.
 
+use crate::identity::FileKey;
 use crate::ledger::record::{Cut, KeptCut, Met, StreamSnapshot, Tail};
 use logferry_footprint::Remembered;
 use std::collections::VecDeque;
@@ -51,6 +52,8 @@ pub struct Stream {
     pub orphan: bool,
     /// The last answer `conflict`, not dealt with yet.
     pub conflict: Option<Remembered>,
+    /// Files that it was in before.
+    pub(crate) was: Vec<FileKey>,
     in_flight: usize,
     unsent: usize,
 }
@@ -66,6 +69,7 @@ impl Stream {
             confirmed: false,
             orphan: false,
             conflict: None,
+            was: Vec::new(),
             in_flight: 0,
             unsent: 0,
         }
@@ -73,13 +77,15 @@ impl Stream {
 
     pub(crate) fn snapshot(&self) -> StreamSnapshot {
         let cuts = self.entries.iter().map(Entry::keep).collect();
-        StreamSnapshot { met: self.met.clone(), frontier: self.frontier, tail: self.tail, cuts }
+        let (met, was) = (self.met.clone(), self.was.clone());
+        StreamSnapshot { met, frontier: self.frontier, tail: self.tail, cuts, was }
     }
 
     pub(crate) fn restored(snapshot: StreamSnapshot) -> Stream {
         let mut stream = Stream::new(snapshot.met);
         stream.frontier = snapshot.frontier;
         stream.tail = snapshot.tail;
+        stream.was = snapshot.was;
         stream.entries = snapshot.cuts.iter().map(Entry::kept).collect();
         stream.drop_broken_chain();
         stream

@@ -1,0 +1,286 @@
+//! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
+
+use super::Follower;
+use super::scan::LOOK_APART;
+use super::work::Worked;
+use crate::cutter::Cutter;
+use crate::files::{self, Facts};
+use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
+use crate::ledger::record::Tail;
+use crate::tracker::{Age, FileNumber, Place};
+use logferry_pack::StreamId;
+use metrics::counter;
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tracing::{error, info};
+
+/// Files with the same first line that a new one is compared with.
+const ALIKE_MAX: usize = 16;
+/// Bytes that are compared at the beginning and at the end of what two files have in common.
+const COMPARED_BYTES: u64 = 64 << 10;
+
+/// Where the bytes of a new file come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// Nobody has shipped them.
+    Own,
+    /// They are a copy of what was shipped up to here, and go on.
+    RestOfCopy(u64),
+    /// They were shipped.
+    Copy,
+    /// They are a copy of a file that may be cut in a moment. Look again then.
+    Unclear(Instant),
+}
+
+/// What is known of a file from before it was cut.
+pub(super) struct Before {
+    pub file: FileNumber,
+    /// Length when last seen.
+    pub size: u64,
+    /// Offset up to which packs were cut.
+    pub at: u64,
+    pub end_mark: Option<EndMark>,
+    pub recent: VecDeque<Tail>,
+}
+
+/// A file that begins as a stream does.
+struct Candidate {
+    path: PathBuf,
+    facts: Facts,
+    handle: File,
+}
+
+impl Follower {
+    /// Looks for a copy that has all that was read of a stream, and reads on in it. False when there is none.
+    pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> bool {
+        let candidates = self.candidates(id);
+        let has_all = |candidate: &&Candidate| self.has_what_was_read(id, before, candidate).unwrap_or(false);
+        let longest = candidates.iter().filter(has_all).max_by_key(|candidate| candidate.facts.size);
+        let Some(copy) = longest else {
+            if let Some(before) = before {
+                self.mark_shorter_copies(id, before, &candidates);
+            }
+            return false;
+        };
+        let (path, facts) = (copy.path.clone(), copy.facts);
+        if !self.adopt(id, &path, facts.key, before.map(|before| before.file)) {
+            return false;
+        }
+        counter!("logferry_tailer_copies_continued_total").increment(1);
+        let unread = before.map_or(0, |before| before.size.saturating_sub(facts.size.max(before.at)));
+        info!(copy = %path.display(), stream = %id, "the file was cut after it had been copied: the rest is read from the copy");
+        if unread > 0 {
+            error!(copy = %path.display(), bytes = unread, "bytes that came between the copy and the cut are gone");
+            self.figures.lost(unread, "truncated");
+        }
+        true
+    }
+
+    /// The stream's bytes are in this file from now on.
+    fn adopt(&mut self, id: StreamId, path: &Path, key: FileKey, successor: Option<FileNumber>) -> bool {
+        let Some(source) = self.source_of(id) else { return false };
+        self.ledger.rehome(id, key, path.as_os_str().as_bytes());
+        let number = match self.tracker.find(key) {
+            Some(number) => number,
+            None => match self.try_open(source, path, Place::Gone { replaced: true }) {
+                Ok(number) => number,
+                // The stream keeps its new home: it is looked for again at the next start.
+                Err(_) => return true,
+            },
+        };
+        let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
+        if let Some(file) = self.files.get_mut(&number) {
+            (file.stream, file.cutter) = (Some(id), Cutter::new(end));
+            (file.verified, file.suspect, file.successor) = (true, None, successor);
+            self.by_stream.insert(id, number);
+        }
+        if let Some(file) = successor.and_then(|successor| self.files.get_mut(&successor)) {
+            file.predecessor = Some(number);
+        }
+        self.queue(number);
+        true
+    }
+
+    fn source_of(&self, id: StreamId) -> Option<usize> {
+        let source = &self.ledger.stream(id)?.met.source;
+        self.sources.iter().position(|candidate| candidate.settings.name == *source)
+    }
+
+    /// Other files in the folders of a stream's source that begin as it does and are no streams themselves.
+    fn candidates(&self, id: StreamId) -> Vec<Candidate> {
+        let (Some(stream), Some(source)) = (self.ledger.stream(id), self.source_of(id)) else {
+            return vec![];
+        };
+        let own = PathBuf::from(std::ffi::OsStr::from_bytes(&stream.met.path));
+        let mut folders: BTreeSet<PathBuf> = self.sources[source].folders.clone();
+        folders.insert(files::folder_of(&own));
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let paths = entries.flatten().flatten().map(|entry| entry.path());
+        let named = paths.filter(|path| is_named_after(path, &stream.met.path));
+        named.filter_map(|path| self.candidate(path, stream.met.key, stream.met.head)).collect()
+    }
+
+    fn candidate(&self, path: PathBuf, not: FileKey, head: Head) -> Option<Candidate> {
+        let facts = files::facts_at(&path).ok().filter(|facts| facts.is_file && facts.key != not)?;
+        let is_stream = |number| self.files.get(&number).is_some_and(|file| file.stream.is_some());
+        if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
+            return None;
+        }
+        let handle = File::open(&path).ok()?;
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let filled = files::read_head(&handle, &mut bytes).ok()?;
+        head.agrees(&bytes[..filled]).then_some(Candidate { path, facts, handle })
+    }
+
+    fn has_what_was_read(&self, id: StreamId, before: Option<&Before>, copy: &Candidate) -> io::Result<bool> {
+        let Some(stream) = self.ledger.stream(id) else { return Ok(false) };
+        if copy.facts.size < stream.cut_end() {
+            return Ok(false);
+        }
+        if let Some(mark) = before.and_then(|before| before.end_mark) {
+            return files::has_mark(&copy.handle, &mark);
+        }
+        let first_cut = stream.entries.front().map(|entry| entry.cut);
+        let first_cut = first_cut.map(|cut| Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
+        match stream.tail.or(first_cut) {
+            Some(tail) => files::has(&copy.handle, &tail),
+            None => Ok(true),
+        }
+    }
+
+    /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.
+    fn mark_shorter_copies(&mut self, id: StreamId, before: &Before, candidates: &[Candidate]) {
+        for copy in candidates.iter().filter(|copy| copy.facts.size <= before.at && copy.facts.size > 0) {
+            let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= copy.facts.size);
+            if whole.is_none_or(|pack| files::has(&copy.handle, pack).unwrap_or(false)) {
+                self.ledger.copy_known(id, copy.facts.key, copy.facts.size);
+            }
+        }
+    }
+
+    /// Where the bytes of a file that has no stream yet come from.
+    pub(super) fn origin_of(&mut self, number: FileNumber, head: Head) -> io::Result<Origin> {
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
+        let source = self.sources[file.source].settings.name.clone();
+        let (key, size) = (file.key, file.size);
+        for past in self.ledger.past_files().with_head(&source, head).take(ALIKE_MAX) {
+            let is_this = past.keys.first() == Some(&key) && past.tail.is_none();
+            // The first line alone says nothing: many files have the same.
+            let tail = past.tail.filter(|_| past.length > u64::from(head.length));
+            let is_other = past.keys.first() != Some(&key) && is_named_after(&file.path, &past.path);
+            let has_tail = |tail: Tail| files::has(&file.handle, &tail);
+            if is_this || (is_other && tail.map_or(Ok(false), has_tail)?) {
+                let known = past.length;
+                return Ok(if size <= known { Origin::Copy } else { Origin::RestOfCopy(known) });
+            }
+        }
+        // Files that are named after different times are not copies of each other.
+        if file.time.is_some() {
+            return Ok(Origin::Own);
+        }
+        let alike: Vec<StreamId> = self.ledger.with_head(&source, head).take(ALIKE_MAX).collect();
+        for id in alike {
+            if let Some(origin) = self.compare(number, id)? {
+                return Ok(origin);
+            }
+        }
+        Ok(Origin::Own)
+    }
+
+    /// Compares a new file with one that is followed; `None` when it is another.
+    fn compare(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
+        let now = Instant::now();
+        let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
+        let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
+            return Ok(None);
+        };
+        let facts = files::facts_of(&other.handle)?;
+        let may_be_cut = other.place == Place::Here || facts.links == 0;
+        if !may_be_cut || !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
+            return Ok(None);
+        }
+        if facts.size < other.cutter.at()
+            || !self.has_its_end(other_number)?
+            || !self.has_its_tail(other_number, id)?
+        {
+            // It was cut just now, and perhaps filled again; its stream decides what becomes of copies.
+            self.queue(other_number);
+            return Ok(Some(Origin::Unclear(now + LOOK_APART)));
+        }
+        let common = file.size.min(facts.size);
+        if !is_same(&file.handle, &other.handle, common)? {
+            return Ok(None);
+        }
+        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
+        if facts.links == 0 && file.size == facts.size && file.size > head_bytes {
+            let (key, size) = (file.key, file.size);
+            self.ledger.copy_known(id, key, size);
+            return Ok(Some(Origin::Copy));
+        }
+        let wait = self.sources[file.source].settings.rotate_wait.0;
+        let since = match file.suspect {
+            Some((size, since)) if size == file.size => since,
+            _ => now,
+        };
+        let size = file.size;
+        if let Some(file) = self.files.get_mut(&number) {
+            file.suspect = Some((size, since));
+        }
+        let waited = now.saturating_duration_since(since);
+        // A cut is noticed by the file that is cut; here only the wait must end.
+        Ok((waited < wait).then_some(Origin::Unclear(now + LOOK_APART.max(waited / 2))))
+    }
+
+    /// Whether all of a file without a stream is known to be a copy.
+    pub(super) fn is_known_copy(&self, number: FileNumber) -> bool {
+        self.files.get(&number).is_some_and(|file| file.cutter.at() > 0 && file.size <= file.cutter.at())
+    }
+
+    /// A copy has nothing to read until it grows.
+    pub(super) fn rest_as_copy(&mut self, number: FileNumber) -> io::Result<Worked> {
+        self.caught_up(number);
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
+        file.cutter = Cutter::new(file.size.max(1));
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        match self.age_of(file) {
+            Age::Over => self.close(number),
+            Age::Until(due) => return Ok(Worked::At(due)),
+            Age::Living | Age::Rotated => {}
+        }
+        Ok(Worked::Rest)
+    }
+}
+
+/// Whether two files have the same bytes at the beginning and at the end of their first `common` bytes.
+fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
+    let span = common.min(COMPARED_BYTES);
+    for offset in [0, common - span] {
+        if files::content(one, offset, span)? != files::content(other, offset, span)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// `app.log.1`, `app.log-20261121`, `app-1.log` are named after `app.log`, which is not named after itself.
+fn is_named_after(copy: &Path, original: &[u8]) -> bool {
+    let original = Path::new(std::ffi::OsStr::from_bytes(original));
+    let (Some(name), Some(stem)) = (copy.file_name(), original.file_stem()) else { return false };
+    copy != original && name.as_bytes().starts_with(stem.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_copies_are_named_after_their_files() {
+        let is = |copy: &str| is_named_after(Path::new(copy), b"/log/app.log");
+        assert!(is("/log/app.log.1") && is("/log/old/app.log") && is("/log/app-20261121.log"));
+        assert!(!is("/log/app.log") && !is("/log/db.log.1"));
+    }
+}

@@ -1,0 +1,102 @@
+//! What is remembered of files that were read to their ends: so that a copy of one is known, and no stream id is used twice.
+
+use super::Ledger;
+use super::record::{Record, Tail};
+use crate::identity::{FileKey, Head};
+use logferry_pack::StreamId;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Files that are remembered for each source.
+pub const PAST_FILES_MAX: usize = 1_024;
+
+/// A file that was read, or is a copy of one.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct PastFile {
+    /// The stream that it was.
+    pub stream: StreamId,
+    /// Its identities: the file's own, and that of what was copied to it.
+    pub keys: Vec<FileKey>,
+    /// Bytes of its path.
+    pub path: Vec<u8>,
+    /// Its first line.
+    pub head: Head,
+    /// Number of its bytes that need not be shipped.
+    pub length: u64,
+    /// The last pack of them.
+    pub tail: Option<Tail>,
+}
+
+/// All files that are remembered, by source, oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct PastFiles {
+    sources: BTreeMap<String, VecDeque<PastFile>>,
+}
+
+impl PastFiles {
+    pub(super) fn push(&mut self, source: &str, file: PastFile) {
+        let files = self.sources.entry(source.to_owned()).or_default();
+        files.retain(|known| known.keys != file.keys || known.head != file.head);
+        files.push_back(file);
+        if files.len() > PAST_FILES_MAX {
+            files.pop_front();
+        }
+    }
+
+    /// Files of a source that began with this line, newest first.
+    pub fn with_head(&self, source: &str, head: Head) -> impl Iterator<Item = &PastFile> {
+        let files = self.sources.get(source).into_iter().flatten().rev();
+        files.filter(move |file| file.head == head)
+    }
+
+    pub(super) fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
+        let files = self.sources.values().flatten();
+        files.filter(move |file| file.keys.contains(&key)).map(|file| file.stream)
+    }
+}
+
+impl Ledger {
+    /// Files that were read to their ends.
+    pub fn past_files(&self) -> &PastFiles {
+        &self.past_files
+    }
+
+    /// Streams of a source, not finished, whose files begin with this line.
+    pub fn with_head(&self, source: &str, head: Head) -> impl Iterator<Item = StreamId> {
+        let streams = self.by_head.get(&head.hash).into_iter().flatten().rev();
+        streams.copied().filter(move |stream| {
+            self.streams
+                .get(stream)
+                .is_some_and(|stream| stream.met.source == source && stream.met.head == head)
+        })
+    }
+
+    /// The bytes of a stream are in another file from now on.
+    pub fn rehome(&mut self, stream: StreamId, key: FileKey, path: &[u8]) {
+        self.write(Record::Rehomed { stream, key, path: path.to_vec() });
+    }
+
+    /// The first `length` bytes of a file are a copy of what was read of a stream.
+    pub fn copy_known(&mut self, stream: StreamId, key: FileKey, length: u64) {
+        let Some(known) = self.streams.get(&stream) else { return };
+        let (source, head, path) = (known.met.source.clone(), known.met.head, known.met.path.clone());
+        let file = PastFile { stream, keys: vec![key], path, head, length, tail: None };
+        self.write(Record::CopyKnown { source, file });
+    }
+
+    pub(super) fn apply_past(&mut self, record: Record) {
+        match record {
+            Record::Rehomed { stream: id, key, path } => {
+                let Some(stream) = self.streams.get_mut(&id) else { return };
+                let before = std::mem::replace(&mut stream.met.key, key);
+                stream.met.path = path;
+                stream.was.push(before);
+                if self.current.get(&before) == Some(&id) {
+                    self.current.remove(&before);
+                }
+                self.current.insert(key, id);
+            }
+            Record::CopyKnown { source, file } => self.past_files.push(&source, file),
+            _ => {}
+        }
+    }
+}

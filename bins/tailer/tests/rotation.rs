@@ -1,0 +1,403 @@
+//! What real hosts do to their logs: one test for each way, named after what holds.
+
+mod common;
+
+use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
+use logferry_node::config::Interval;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::Path;
+
+fn follow(rig: &mut Rig, pattern: &str) {
+    rig.config.source[0].path = rig.at(pattern).to_str().expect("plain").into();
+}
+
+fn inode(path: &Path) -> u64 {
+    std::fs::metadata(path).expect("it is there").ino()
+}
+
+fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    contents.sort();
+    contents
+}
+
+/// `content` under the same inode number as `path` has now, as far as the file system uses numbers again.
+fn put_in_place(rig: &Rig, path: &Path, content: &[u8]) -> bool {
+    let wanted = inode(path);
+    std::fs::remove_file(path).expect("removed");
+    let mut others = Vec::new();
+    for number in 0..64 {
+        std::fs::write(path, content).expect("written");
+        if inode(path) == wanted {
+            break;
+        }
+        let other = rig.folder.path().join(format!("other-{number}"));
+        std::fs::rename(path, &other).expect("renamed");
+        others.push(other);
+    }
+    others.iter().for_each(|other| std::fs::remove_file(other).expect("removed"));
+    if !path.exists() {
+        std::fs::write(path, content).expect("written");
+    }
+    inode(path) == wanted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renames_under_load_lose_nothing_and_double_nothing() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let tailer = rig.start();
+    let (mut expected, mut line) = (Vec::new(), 0);
+    for round in 0..40 {
+        for _ in 0..25 {
+            let written = lines(line, 20);
+            append(&rig.log(), &written);
+            expected.extend(written);
+            line += 20;
+        }
+        // The writer goes on in the old file for a while, as one does until it is told to open its log again.
+        wait_until("the file is followed", || figure(&tailer, "lines_total") > line as u64 - 500);
+        let old = rig.at(&format!("app.log.{round}"));
+        std::fs::rename(rig.log(), &old).expect("renamed");
+        append(&old, lines(line, 5));
+        expected.extend(lines(line, 5));
+        line += 5;
+    }
+    tier.wait_stored(&expected);
+    let conflicts = tier.lock().conflicts;
+    assert_eq!((conflicts, tier.lock().duplicates), (0, 0));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renames_while_the_tailer_is_down_are_found_again() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    let mut expected = Vec::new();
+    for round in 0..6 {
+        let tailer = rig.start();
+        append(&rig.log(), lines(round * 1_000, 100));
+        wait_until("read", || figure(&tailer, "lines_total") > 0 && figure(&tailer, "caught_up") == 1);
+        tailer.stop().await.expect("a clean stop");
+        append(&rig.log(), lines(round * 1_000 + 100, 50));
+        for old in (0..round).rev() {
+            let name = |number| rig.at(&format!("app.log.{number}"));
+            std::fs::rename(name(old), name(old + 1)).expect("renamed");
+        }
+        std::fs::rename(rig.log(), rig.at("app.log.0")).expect("renamed");
+        expected.push(lines(round * 1_000, 150));
+    }
+    let tailer = rig.start();
+    wait_until("all of every file", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_symbolic_link_that_is_swapped_leads_to_the_new_file_after_the_old_one() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let mut expected = Vec::new();
+    let mut tailer = rig.start();
+    for round in 0..20 {
+        let target = rig.at(&format!("target.{round}"));
+        append(&target, lines(round * 100, 30));
+        let fresh = rig.at("fresh");
+        symlink(&target, &fresh).expect("linked");
+        std::fs::rename(&fresh, rig.log()).expect("swapped");
+        append(&target, lines(round * 100 + 30, 10));
+        expected.extend(lines(round * 100, 40));
+        wait_until("the new target", || tier.contents().len() == round + 1);
+        if round % 7 == 3 {
+            tailer.stop().await.expect("a clean stop");
+            append(&target, lines(round * 100 + 40, 10));
+            expected.extend(lines(round * 100 + 40, 10));
+            tailer = rig.start();
+        }
+    }
+    wait_until("all targets", || tier.stored().len() == expected.len());
+    tier.wait_stored(&expected);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_link_is_the_same_file_and_is_shipped_once() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "*.log");
+    append(&rig.at("a.log"), "one\n");
+    std::fs::hard_link(rig.at("a.log"), rig.at("b.log")).expect("linked");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\n");
+    std::fs::remove_file(rig.at("a.log")).expect("removed");
+    append(&rig.at("b.log"), "two\n");
+    tier.wait_stored(b"one\ntwo\n");
+    tailer.stop().await.expect("a clean stop");
+    append(&rig.at("b.log"), "three\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\ntwo\nthree\n");
+    assert_eq!(tier.lock().streams.len(), 1);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_files_with_the_same_first_line_and_tiny_ones_are_told_apart() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "*.log");
+    let content = |number: usize| match number % 3 {
+        0 => b"#Fields: date time\n".to_vec(),
+        1 => [b"#Fields: date time\n", &lines(number, 3)[..]].concat(),
+        _ => format!("{number}\n").into_bytes(),
+    };
+    let mut expected: Vec<Vec<u8>> = (0..60).map(content).collect();
+    for (number, content) in expected.iter().enumerate() {
+        append(&rig.at(&format!("{number}.log")), content);
+    }
+    let tailer = rig.start();
+    wait_until("each file by itself", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+    for (number, content) in expected.iter_mut().enumerate() {
+        append(&rig.at(&format!("{number}.log")), format!("more of {number}\n"));
+        content.extend(format!("more of {number}\n").into_bytes());
+    }
+    let tailer = rig.start();
+    wait_until("each goes on", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inode_that_is_used_again_is_another_file_whatever_its_length() {
+    for (down, length) in [(false, 1), (false, 60), (true, 1), (true, 60)] {
+        let tier = Tier::start().await;
+        let rig = Rig::new(&tier);
+        append(&rig.log(), [b"same first line\n", &lines(0, 20)[..]].concat());
+        let mut tailer = Some(rig.start());
+        tier.wait_stored(&[b"same first line\n", &lines(0, 20)[..]].concat());
+        wait_until("settled", || figure(tailer.as_ref().expect("it runs"), "caught_up") == 1);
+        if down {
+            tailer.take().expect("it runs").stop().await.expect("a clean stop");
+        }
+        let other = [b"same first line\n", &lines(500, length)[..]].concat();
+        let is_same_number = put_in_place(&rig, &rig.log(), &other);
+        assert!(down || !is_same_number, "an open file keeps its number");
+        let tailer = tailer.unwrap_or_else(|| rig.start());
+        let expected = [b"same first line\n", &lines(0, 20)[..], &other].concat();
+        tier.wait_stored(&expected);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_refilled_beyond_the_old_offset_is_read_from_its_start() {
+    for down in [false, true] {
+        let tier = Tier::start().await;
+        let rig = Rig::new(&tier);
+        let first = [b"same first line\n", &lines(0, 20)[..]].concat();
+        append(&rig.log(), &first);
+        let mut tailer = Some(rig.start());
+        tier.wait_stored(&first);
+        wait_until("settled", || figure(tailer.as_ref().expect("it runs"), "caught_up") == 1);
+        if down {
+            tailer.take().expect("it runs").stop().await.expect("a clean stop");
+        }
+        // Truncated and filled in one moment, as far as anybody can see from outside.
+        let second = [b"same first line\n", &lines(700, 90)[..]].concat();
+        std::fs::write(rig.log(), &second).expect("overwritten");
+        let tailer = tailer.unwrap_or_else(|| rig.start());
+        tier.wait_stored(&[first, second].concat());
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_deleted_while_behind_is_held_and_what_is_given_up_is_counted() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].hold_deleted = Interval::ms(400);
+    rig.config.send.window = logferry_node::config::ByteSize::kib(8);
+    rig.config.pack.codec = logferry_pack::Codec::None;
+    append(&rig.log(), "first\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"first\n");
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(0, 5_000));
+    let total = 6 + lines(0, 5_000).len() as u64;
+    wait_until("the window is full", || figure(&tailer, "queue_bytes") >= 8 << 10);
+    std::fs::remove_file(rig.log()).expect("removed");
+    wait_until("given up", || figure(&tailer, "lost_bytes") > 0);
+    wait_until("its room on the disk is free again", || figure(&tailer, "files") == 0);
+    tier.behave(Manner::Store);
+    wait_until("what was on its way arrives", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes") + tier.stored().len() as u64, total, "counted to the byte");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_that_can_be_read_in_time_loses_nothing() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].hold_deleted = Interval::secs(3_600);
+    rig.config.send.window = logferry_node::config::ByteSize::kib(8);
+    append(&rig.log(), "first\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"first\n");
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(0, 5_000));
+    wait_until("the window is full", || figure(&tailer, "queue_bytes") > 0);
+    std::fs::remove_file(rig.log()).expect("removed");
+    append(&rig.log(), "the next\n");
+    tier.behave(Manner::Store);
+    tier.wait_stored(&[b"first\n", &lines(0, 5_000)[..], b"the next\n"].concat());
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+/// As `logrotate` with `copytruncate` does.
+fn copy_and_truncate(rig: &Rig, copy: &str) {
+    std::fs::copy(rig.log(), rig.at(copy)).expect("copied");
+    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_read_before_a_copytruncate_is_read_from_the_copy() {
+    // The copy is one of the source's files, or beside them.
+    for pattern in ["app.log*", "app.log"] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        follow(&mut rig, pattern);
+        rig.config.send.window = logferry_node::config::ByteSize::kib(8);
+        append(&rig.log(), lines(0, 10));
+        let tailer = rig.start();
+        tier.wait_stored(&lines(0, 10));
+        tier.behave(Manner::Silent);
+        append(&rig.log(), lines(10, 3_000));
+        wait_until("the window is full", || figure(&tailer, "queue_bytes") >= 8 << 10);
+        copy_and_truncate(&rig, "app.log.1");
+        append(&rig.log(), lines(9_000, 50));
+        tier.behave(Manner::Store);
+        wait_until("all of both", || {
+            sorted(tier.contents()) == sorted(vec![lines(0, 3_010), lines(9_000, 50)])
+        });
+        wait_until("caught up", || figure(&tailer, "caught_up") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+        let tailer = rig.start();
+        append(&rig.log(), "on\n");
+        wait_until("it goes on, and the copy is known", || {
+            sorted(tier.contents())
+                == sorted(vec![lines(0, 3_010), [&lines(9_000, 50)[..], b"on\n"].concat()])
+        });
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_that_are_truncated_again_and_again_are_never_shipped_twice() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    let mut tailer = rig.start();
+    let mut expected = Vec::new();
+    for round in 0..30 {
+        // Every third begins with the same line as the one before.
+        let first = format!("begins {}\n", round / 3).into_bytes();
+        let content = [&first[..], &lines(round * 1_000, 20 + round % 4 * 200)].concat();
+        append(&rig.log(), &content);
+        if round % 4 == 1 {
+            wait_until("it is read", || tier.contents().contains(&content));
+        }
+        if round % 10 == 7 {
+            wait_until("it is followed", || tier.contents().len() == round + 1);
+            tailer.stop_within(std::time::Duration::ZERO).await.expect("a clean stop");
+            append(&rig.log(), "while it was down\n");
+            copy_and_truncate(&rig, &format!("app.log.{round}"));
+            expected.push([&content[..], b"while it was down\n"].concat());
+            tailer = rig.start();
+        } else {
+            wait_until("it is followed", || tier.contents().len() == round + 1);
+            copy_and_truncate(&rig, &format!("app.log.{round}"));
+            expected.push(content);
+        }
+    }
+    append(&rig.log(), "the end\n");
+    expected.push(b"the end\n".to_vec());
+    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("caught up", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+    let tailer = rig.start();
+    append(&rig.log(), "after a restart\n");
+    *expected.last_mut().expect("one") = b"the end\nafter a restart\n".to_vec();
+    wait_until("each once, after a restart", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_between_the_copy_and_the_cut_are_counted() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log");
+    rig.config.send.window = logferry_node::config::ByteSize::kib(8);
+    append(&rig.log(), lines(0, 10));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 10));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(10, 3_000));
+    std::fs::copy(rig.log(), rig.at("app.log.1")).expect("copied");
+    append(&rig.log(), vec![b'x'; 777]);
+    let size = lines(0, 3_010).len() as u64 + 777;
+    let acknowledged = lines(0, 10).len() as u64;
+    wait_until("its length is seen", || figure(&tailer, "lag_bytes") == size - acknowledged);
+    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
+    append(&rig.log(), "new\n");
+    tier.behave(Manner::Store);
+    wait_until("all of both", || sorted(tier.contents()) == sorted(vec![lines(0, 3_010), b"new\n".to_vec()]));
+    assert_eq!(figure(&tailer, "lost_bytes"), 777);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_moved_to_another_file_system_is_not_shipped_twice() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    append(&rig.log(), lines(0, 100));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 100));
+    // What `mv` does there: a copy, then the deletion.
+    std::fs::copy(rig.log(), rig.at("app.log.moved")).expect("copied");
+    std::fs::remove_file(rig.log()).expect("removed");
+    append(&rig.log(), "another\n");
+    tier.wait_stored(&[&lines(0, 100)[..], b"another\n"].concat());
+    tailer.stop().await.expect("a clean stop");
+    append(&rig.log(), lines(500, 100));
+    std::fs::copy(rig.log(), rig.at("app.log.moved.2")).expect("copied");
+    std::fs::remove_file(rig.log()).expect("removed");
+    append(&rig.log(), "the third\n");
+    let tailer = rig.start();
+    let expected =
+        vec![lines(0, 100), [b"another\n", &lines(500, 100)[..]].concat(), b"the third\n".to_vec()];
+    wait_until("the rest is read from where it is now", || {
+        sorted(tier.contents()) == sorted(expected.clone())
+    });
+    wait_until("caught up", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_file_that_is_not_cut_becomes_a_file_of_its_own() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    append(&rig.log(), "one\ntwo\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\ntwo\n");
+    std::fs::copy(rig.log(), rig.at("app.log.other")).expect("copied");
+    tier.wait_stored(b"one\ntwo\none\ntwo\n");
+    append(&rig.at("app.log.third"), "one\nthree\n");
+    tier.wait_stored(b"one\ntwo\none\ntwo\none\nthree\n");
+    tailer.stop().await.expect("a clean stop");
+}
