@@ -106,6 +106,8 @@ impl Board {
             ("spool_packs_lost", self.store.lost_packs.load(Relaxed)),
             ("targets_up", relay.targets_up),
             ("streams", relay.streams),
+            ("footprint_bytes", relay.footprint_bytes),
+            ("streams_forgotten_total", relay.streams_forgotten),
             ("streams_active", relay.streams_active),
             ("duplicates_total", relay.duplicates_total),
             ("quarantined_files", quarantined_files),

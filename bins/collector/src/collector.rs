@@ -8,7 +8,7 @@ use crate::shell::Shell;
 use crate::store::{Report, Store, StoreFigures, StoreHandle, pending};
 use anyhow::Context;
 use logferry_durable::Disk;
-use logferry_footprint::Footprint;
+use logferry_footprint::{Footprint, WhenFull};
 use logferry_link::{Budget, HopStamp, Incoming, Receiver, ReceiverOptions, Sender, SenderOptions};
 use logferry_node::admin::Status;
 use logferry_node::quarantine::Quarantine;
@@ -70,7 +70,7 @@ impl Collector {
 
         let stop = CancellationToken::new();
         let (packs, packs_in) = mpsc::channel::<Incoming>(INTAKE_PACKS_MAX);
-        let relay = Relay::new(relay_options(config), opened.footprint, opened.pending);
+        let relay = Relay::new(relay_options(config), limited(opened.footprint, config), opened.pending);
         board.update(relay.figures(Duration::ZERO));
         let shell = Shell::new(
             relay,
@@ -106,6 +106,12 @@ impl Collector {
         self.sender_stop.cancel();
         saved
     }
+}
+
+/// Of what the footprint forgets, the next tier tells the duplicates.
+fn limited(footprint: Footprint, config: &CollectorConfig) -> Footprint {
+    let bytes_max = usize::try_from(config.relay.footprint_memory.0).unwrap_or(usize::MAX);
+    footprint.limited(bytes_max, WhenFull::ForgetStreams)
 }
 
 fn relay_options(config: &CollectorConfig) -> RelayOptions {

@@ -2,7 +2,7 @@
 
 use logferry_node::config::{
     ByteSize, Interval, ListenSettings, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting,
-    Settings as _, SpoolSettings,
+    Settings as _, SpoolSettings, rules,
 };
 
 logferry_node::settings! {
@@ -16,6 +16,8 @@ logferry_node::settings! {
         pub busy_after: Interval = Interval::secs(5),
         /// How long packs in flight may take to be answered when the node stops; what is left then is spooled.
         pub stop_grace: Interval = Interval::secs(5),
+        /// Memory of what is remembered of streams. Above it, packs are forgotten, then streams, those first that were quiet for longest: then the next tier tells duplicates.
+        pub footprint_memory: ByteSize = ByteSize::mib(32) => rules::at_least(ByteSize::kib(64)),
         /// How long a stream is remembered after its last pack, to tell duplicates.
         pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
     }

@@ -214,3 +214,21 @@ async fn a_stop_spools_what_a_silent_target_does_not_answer() {
     assert_eq!(outputter.offsets(1), [0, 1, 2, 3]);
     collector.stop().await.expect("a clean stop");
 }
+
+#[tokio::test]
+async fn the_footprint_stays_within_its_memory_and_what_it_forgets_is_only_sent_once_more() {
+    let test = Test::new();
+    let outputter = Outputter::start(&test.target, Next::Answer(Answer::Ok)).await;
+    let collector = test.start_with(|config| config.relay.footprint_memory = ByteSize(10_000)).await;
+    let mut tailer = Tailer::connect(collector.local_addr());
+    for stream in 1..=300 {
+        tailer.send(stream, 0..1).await;
+    }
+    tailer.expect(300, &Outcome::Ok).await;
+    assert!(test.figure(&collector, "footprint_bytes") <= 10_000);
+    assert!(test.figure(&collector, "streams_forgotten_total") > 100);
+    tailer.send(1, 0..1).await;
+    tailer.expect(1, &Outcome::Ok).await;
+    assert_eq!(outputter.offsets(1), [0, 0], "the outputter, not the collector, decides");
+    collector.stop().await.expect("a clean stop");
+}

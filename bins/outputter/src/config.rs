@@ -36,6 +36,8 @@ logferry_node::settings! {
         pub open_files_max: u64 = 1024,
         /// Threads that fsync the files of one group commit at the same time; they only wait. More help with many streams.
         pub sync_threads: u64 = 16,
+        /// Memory of all footprints. Above it, identities of packs are forgotten, those of the streams that were quiet for longest first, but never the last 16 of a stream nor which bytes it had; when even that fills it, packs of new streams are told to come later, and /readyz says so. About 100 bytes a quiet stream.
+        pub footprint_memory: ByteSize = ByteSize::mib(128) => rules::at_least(ByteSize::mib(1)),
         /// How long a stream's footprint is kept after its last pack.
         pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
     }

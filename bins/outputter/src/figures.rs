@@ -26,6 +26,7 @@ pub struct Figures {
     inversions: AtomicU64,
     duplicates: AtomicU64,
     conflicts: AtomicU64,
+    busy: AtomicU64,
     files_open: AtomicU64,
     problem: Mutex<Option<String>>,
     files_unusable: AtomicU64,
@@ -59,7 +60,10 @@ impl Figures {
                 self.conflicts.fetch_add(1, Relaxed);
                 counter!("logferry_outputter_conflicts_total").increment(1);
             }
-            Answer::Busy { .. } => counter!("logferry_outputter_busy_total").increment(1),
+            Answer::Busy { .. } => {
+                self.busy.fetch_add(1, Relaxed);
+                counter!("logferry_outputter_busy_total").increment(1);
+            }
             Answer::Ok | Answer::Rejected { .. } => {}
         }
     }
@@ -113,12 +117,16 @@ impl Figures {
         gauge!("logferry_outputter_held_packs").set(order.held_packs as f64);
         gauge!("logferry_outputter_held_bytes").set(order.held_bytes as f64);
         gauge!("logferry_outputter_streams").set(order.streams as f64);
+        gauge!("logferry_outputter_footprint_bytes").set(order.footprint_bytes as f64);
+        counter!("logferry_outputter_packs_forgotten_total").absolute(order.packs_forgotten);
         let figures = [
             ("queue_packs", order.pending_packs),
             ("queue_bytes", order.pending_bytes),
             ("held_packs", order.held_packs),
             ("held_bytes", order.held_bytes),
             ("streams", order.streams),
+            ("footprint_bytes", order.footprint_bytes),
+            ("packs_forgotten_total", order.packs_forgotten),
             ("files_open", self.files_open.load(Relaxed)),
             ("files_unusable", self.files_unusable.load(Relaxed)),
             ("committed_bytes_total", self.committed_bytes.load(Relaxed)),
@@ -127,6 +135,7 @@ impl Figures {
             ("inversions_total", self.inversions.load(Relaxed)),
             ("duplicates_total", self.duplicates.load(Relaxed)),
             ("conflicts_total", self.conflicts.load(Relaxed)),
+            ("busy_total", self.busy.load(Relaxed)),
         ];
         figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -33,6 +33,9 @@ use tokio::sync::mpsc;
 /// Packs between the connections and the judge; their bytes are bounded by `listen.memory`.
 const INCOMING_PACKS_MAX: usize = 256;
 
+const FOOTPRINT_FULL: &str = "the memory of footprints is full, packs of new streams wait until old ones expire: raise \
+    file.footprint_memory, or lower file.footprint_keep";
+
 /// Runs the outputter until it is told to stop and what it accepted is committed.
 pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     raise_open_files_limit();
@@ -72,7 +75,8 @@ async fn serve_status(
 ) -> anyhow::Result<()> {
     let status = move || {
         let order_figures = order.get().map_or_else(Default::default, |order| commit::lock(order).figures());
-        let problems = figures.problems();
+        let mut problems = figures.problems();
+        problems.extend(order_figures.footprint_is_full.then(|| FOOTPRINT_FULL.to_owned()));
         Status {
             ready: problems.is_empty(),
             problems,

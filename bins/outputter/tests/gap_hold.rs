@@ -47,7 +47,7 @@ async fn a_gap_is_waited_for_given_up_counted_and_logged_and_a_late_pack_arrives
     for index in [3, 2] {
         other.submit(&streams[1].packs[index]).await;
     }
-    until("two packs are held", || (running.held_packs)() == 2).await;
+    until("two packs are held", || (running.order_figures)().held_packs == 2).await;
     assert_eq!(other.deliver(streams[1].packs.iter().skip(1).take(1)).await, [Outcome::Ok]);
     assert_eq!([other.outcome().await, other.outcome().await], [Outcome::Ok, Outcome::Ok]);
     assert_eq!(figure("inversions_total"), 0);

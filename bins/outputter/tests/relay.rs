@@ -61,7 +61,7 @@ async fn packs_behind_a_gap_are_held_and_written_in_order_when_it_closes() {
     for pack in streams[0].packs.iter().skip(1) {
         client.submit(pack).await;
     }
-    until("19 packs are held", || (running.held_packs)() == 19).await;
+    until("19 packs are held", || (running.order_figures)().held_packs == 19).await;
     let mut other_way = Client::new(&running.addr);
     assert_eq!(other_way.deliver(streams[0].packs.iter().take(1)).await, [Outcome::Ok]);
     for _ in 1..20 {

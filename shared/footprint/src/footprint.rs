@@ -1,5 +1,7 @@
 //! All streams' footprints, and the judgement of packs against them.
 
+use crate::memory::Memory;
+use crate::slot::Slot;
 use crate::{PackSeen, Remembered, SeenPack, ranges::Ranges, recent::RecentPacks};
 use logferry_pack::{PackIdentity, StreamId};
 use std::collections::BTreeMap;
@@ -23,10 +25,11 @@ pub enum Verdict {
     Conflict(Remembered),
 }
 
-/// All streams' footprints.
-#[derive(Default, Debug, Clone, PartialEq, Eq)]
+/// All streams' footprints. Two are equal if they say the same, however they keep it.
+#[derive(Default, Debug, Clone)]
 pub struct Footprint {
-    pub(crate) streams: BTreeMap<StreamId, Stream>,
+    pub(crate) streams: BTreeMap<StreamId, Slot>,
+    pub(crate) memory: Memory,
 }
 
 /// What was seen of one stream.
@@ -49,7 +52,7 @@ impl Footprint {
     /// everything before it was seen, else [`Verdict::Gap`]. Its number in its hour tells one from another.
     pub fn judge(&self, identity: &PackIdentity, first: u64) -> Verdict {
         let (start, end) = (identity.offset, identity.end());
-        let Some(stream) = self.streams.get(&identity.stream) else {
+        let Some(stream) = self.streams.get(&identity.stream).map(Slot::stream) else {
             return if start <= first { Verdict::Next } else { Verdict::Gap { frontier: first } };
         };
         if stream.seen.touches(start, end) {
@@ -63,16 +66,29 @@ impl Footprint {
     /// Remembers a pack. `now_unix` in seconds, for expiry. Inserting a remembered pack again changes
     /// nothing but its stream's time and `first`, so a log may be applied twice; whatever overlaps is merged.
     pub fn insert(&mut self, identity: &PackIdentity, first: u64, now_unix: u64) {
-        let stream = self.streams.entry(identity.stream).or_default();
+        let slot = self.streams.entry(identity.stream).or_insert_with(|| {
+            self.memory.bytes += Slot::NEW_BYTES;
+            Slot::Live(Box::default())
+        });
+        let before = slot.bytes();
+        let stream = slot.live();
         stream.first = first;
         stream.last_unix = stream.last_unix.max(now_unix);
         let (start, end) = (identity.offset, identity.end());
         let pack = SeenPack::from(identity);
-        if start == end || (stream.seen.covers(start, end) && stream.recent.contains(pack)) {
-            return;
+        let is_known = start == end || (stream.seen.covers(start, end) && stream.recent.contains(pack));
+        if !is_known {
+            stream.seen.insert(start, end);
+            stream.recent.push(pack);
         }
-        stream.seen.insert(start, end);
-        stream.recent.push(pack);
+        self.memory.bytes = self.memory.bytes + slot.bytes() - before;
+        self.keep_to_limit();
+    }
+
+    /// Takes a stream in that is not there yet; false if it is.
+    pub(crate) fn restore(&mut self, stream: StreamId, slot: Slot) -> bool {
+        self.memory.bytes += slot.bytes();
+        self.streams.insert(stream, slot).is_none()
     }
 
     /// Remembers what a record of the owner's log says.
@@ -84,7 +100,7 @@ impl Footprint {
     pub fn has_seen(&self, stream: StreamId, offset: u64, span: u64) -> bool {
         self.streams
             .get(&stream)
-            .is_some_and(|stream| stream.seen.covers(offset, offset.saturating_add(span)))
+            .is_some_and(|slot| slot.stream().seen.covers(offset, offset.saturating_add(span)))
     }
 
     /// The ranges `(from, to)` of a pack that were not seen yet, in order.
@@ -92,18 +108,24 @@ impl Footprint {
         let (start, end) = (identity.offset, identity.end());
         self.streams
             .get(&identity.stream)
-            .map_or_else(|| vec![(start, end)], |stream| stream.seen.missing(start, end))
+            .map_or_else(|| vec![(start, end)], |slot| slot.stream().seen.missing(start, end))
     }
 
     /// What is remembered of a stream, its frontier counted from the `first` of its last pack.
     pub fn remembered(&self, stream: StreamId) -> Option<Remembered> {
-        self.streams.get(&stream).map(|stream| stream.remembered(stream.first))
+        self.streams.get(&stream).map(Slot::stream).map(|stream| stream.remembered(stream.first))
     }
 
     /// Forgets streams whose last pack is older than `keep_secs` (30 days by default). Returns how many.
     pub fn expire(&mut self, now_unix: u64, keep_secs: u64) -> usize {
         let before = self.streams.len();
-        self.streams.retain(|_, stream| now_unix.saturating_sub(stream.last_unix) <= keep_secs);
+        let bytes = &mut self.memory.bytes;
+        self.streams.retain(|_, slot| {
+            let is_kept = now_unix.saturating_sub(slot.last_unix()) <= keep_secs;
+            *bytes -= if is_kept { 0 } else { slot.bytes() };
+            is_kept
+        });
+        self.memory.is_lighter();
         before - self.streams.len()
     }
 
@@ -112,6 +134,14 @@ impl Footprint {
         self.streams.len()
     }
 }
+
+impl PartialEq for Footprint {
+    fn eq(&self, other: &Footprint) -> bool {
+        self.to_bytes() == other.to_bytes()
+    }
+}
+
+impl Eq for Footprint {}
 
 impl Stream {
     fn remembered(&self, first: u64) -> Remembered {

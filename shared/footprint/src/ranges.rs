@@ -14,6 +14,10 @@ impl Ranges {
         (each_holds_something && apart).then_some(Ranges { list })
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     pub(crate) fn list(&self) -> &[(u64, u64)] {
         &self.list
     }

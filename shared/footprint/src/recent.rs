@@ -46,6 +46,15 @@ impl RecentPacks {
         self.count += 1;
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Memory of the list, which grows by doubling.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        if self.bytes.is_empty() { 0 } else { self.bytes.len().next_power_of_two() }
+    }
+
     pub(crate) fn contains(&self, pack: SeenPack) -> bool {
         self.iter().any(|remembered| remembered == pack)
     }

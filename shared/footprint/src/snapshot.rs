@@ -9,14 +9,16 @@
 //! file is refused instead of misjudging packs.
 
 use crate::footprint::{Footprint, Stream};
+use crate::slot::Slot;
 use crate::{REMEMBERED_PACKS_MAX, SeenPack, ranges::Ranges};
 use logferry_pack::StreamId;
+use serde::{Serialize, de::DeserializeOwned};
 
 const VERSION: u8 = 1;
 
+/// A stream without its id.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct StoredStream {
-    stream: StreamId,
+pub(crate) struct Stored {
     first: u64,
     last_unix: u64,
     ranges: Vec<(u64, u64)>,
@@ -26,56 +28,91 @@ struct StoredStream {
 impl Footprint {
     /// Serialized form, versioned. The same footprint always gives the same bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let streams: Vec<_> = self.streams.iter().map(|(id, stream)| stored(*id, stream)).collect();
-        postcard::to_extend(&streams, vec![VERSION]).expect("lists of numbers are always written to memory")
+        let mut bytes = put(&self.streams.len(), vec![VERSION]);
+        for (id, slot) in &self.streams {
+            bytes = put(id, bytes);
+            match slot {
+                Slot::Live(stream) => bytes = put(&Stored::from(&**stream), bytes),
+                Slot::Quiet(stored) => bytes.extend_from_slice(stored),
+            }
+        }
+        bytes
     }
 
     /// Back from [`Footprint::to_bytes`]; `None` when the bytes are not of a version we read.
     pub fn from_bytes(bytes: &[u8]) -> Option<Footprint> {
-        let (&VERSION, rest) = bytes.split_first()? else { return None };
-        let Ok((streams, [])) = postcard::take_from_bytes::<Vec<StoredStream>>(rest) else { return None };
+        let (&VERSION, mut rest) = bytes.split_first()? else { return None };
+        let streams: u64 = take(&mut rest)?;
         let mut footprint = Footprint::default();
-        for stored in streams {
-            let id = stored.stream;
-            if footprint.streams.insert(id, restored(stored)?).is_some() {
+        // One at a time: all of them in full would take much more memory than they do afterwards.
+        for _ in 0..streams {
+            let id: StreamId = take(&mut rest)?;
+            let stream = take::<Stored>(&mut rest)?.restored()?;
+            if !footprint.restore(id, Slot::restored(stream)) {
                 return None;
             }
         }
-        Some(footprint)
+        rest.is_empty().then_some(footprint)
     }
 }
 
-fn stored(id: StreamId, stream: &Stream) -> StoredStream {
-    let mut end = 0;
-    let packs = stream.recent.iter().map(|SeenPack(offset, span, sum)| {
-        let jump = offset.wrapping_sub(end) as i64;
-        end = offset.wrapping_add(span);
-        (jump, span, sum)
-    });
-    StoredStream {
-        stream: id,
-        first: stream.first,
-        last_unix: stream.last_unix,
-        packs: packs.collect(),
-        ranges: stream.seen.list().to_vec(),
+fn put<T: Serialize>(value: &T, bytes: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(value, bytes).expect("numbers and lists of them are always written to memory")
+}
+
+fn take<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
+    let (value, rest) = postcard::take_from_bytes(bytes).ok()?;
+    *bytes = rest;
+    Some(value)
+}
+
+impl From<&Stream> for Stored {
+    fn from(stream: &Stream) -> Stored {
+        let mut end = 0;
+        let packs = stream.recent.iter().map(|SeenPack(offset, span, sum)| {
+            let jump = offset.wrapping_sub(end) as i64;
+            end = offset.wrapping_add(span);
+            (jump, span, sum)
+        });
+        Stored {
+            first: stream.first,
+            last_unix: stream.last_unix,
+            packs: packs.collect(),
+            ranges: stream.seen.list().to_vec(),
+        }
     }
 }
 
-/// `None` when ranges are not sorted, or when a remembered pack is not in them.
-fn restored(stored: StoredStream) -> Option<Stream> {
-    let seen = Ranges::from_list(stored.ranges)?;
-    if stored.packs.len() > REMEMBERED_PACKS_MAX {
-        return None;
+impl Stored {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        put(self, Vec::new())
     }
-    let mut end = 0u64;
-    let packs = stored.packs.into_iter().map(|(jump, span, sum)| {
-        let offset = end.wrapping_add(jump as u64);
-        end = offset.wrapping_add(span);
-        let known = span > 0 && seen.covers(offset, offset.saturating_add(span));
-        known.then_some(SeenPack(offset, span, sum))
-    });
-    let recent = packs.collect::<Option<_>>()?;
-    Some(Stream { first: stored.first, last_unix: stored.last_unix, seen, recent })
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Stored> {
+        postcard::from_bytes(bytes).ok()
+    }
+
+    /// Of [`Stored::to_bytes`], without reading the rest.
+    pub(crate) fn last_unix(mut bytes: &[u8]) -> u64 {
+        take::<(u64, u64)>(&mut bytes).map_or(0, |(_first, last_unix)| last_unix)
+    }
+
+    /// `None` when ranges are not sorted, or when a remembered pack is not in them.
+    pub(crate) fn restored(self) -> Option<Stream> {
+        let seen = Ranges::from_list(self.ranges)?;
+        if self.packs.len() > REMEMBERED_PACKS_MAX {
+            return None;
+        }
+        let mut end = 0u64;
+        let packs = self.packs.into_iter().map(|(jump, span, sum)| {
+            let offset = end.wrapping_add(jump as u64);
+            end = offset.wrapping_add(span);
+            let known = span > 0 && seen.covers(offset, offset.saturating_add(span));
+            known.then_some(SeenPack(offset, span, sum))
+        });
+        let recent = packs.collect::<Option<_>>()?;
+        Some(Stream { first: self.first, last_unix: self.last_unix, seen, recent })
+    }
 }
 
 #[cfg(test)]
@@ -129,14 +166,7 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let stream = |ranges: &[(u64, u64)], packs: &[(i64, u64, u32)]| {
-            let stored = StoredStream {
-                stream: StreamId(1),
-                first: 0,
-                last_unix: 0,
-                ranges: ranges.to_vec(),
-                packs: packs.to_vec(),
-            };
-            restored(stored)
+            Stored { first: 0, last_unix: 0, ranges: ranges.to_vec(), packs: packs.to_vec() }.restored()
         };
         assert!(stream(&[(0, 10)], &[(0, 10, 1)]).is_some());
         assert_eq!(stream(&[(0, 10)], &[(0, 11, 1)]), None);

@@ -275,6 +275,10 @@ pub struct RelayFigures {
     pub spool_packs: u64,
     /// Streams in the footprint.
     pub streams: u64,
+    /// Memory of the footprint, in bytes.
+    pub footprint_bytes: u64,
+    /// Streams that it forgot for want of memory.
+    pub streams_forgotten: u64,
     /// Streams that have packs in memory or in the spool.
     pub streams_active: u64,
     /// Packs answered as duplicates here.

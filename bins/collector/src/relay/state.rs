@@ -243,6 +243,8 @@ impl Relay {
             unanswered: self.unanswered.len() as u64,
             spool_packs: self.spool_packs,
             streams: self.footprint.streams() as u64,
+            footprint_bytes: self.footprint.memory_bytes() as u64,
+            streams_forgotten: self.footprint.forgotten().streams,
             streams_active: self.streams.len() as u64,
             duplicates_total: self.duplicates_total,
             targets_up: self.targets_up as u64,

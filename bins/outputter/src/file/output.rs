@@ -13,6 +13,7 @@ use crate::figures::Figures;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use logferry_durable::{Disk, RealDisk};
+use logferry_footprint::WhenFull;
 use logferry_link::{Answer, Answerer, HopStamp, Incoming};
 use logferry_pack::{Limits, Pack};
 use std::path::Path;
@@ -65,7 +66,9 @@ impl FileOutput {
         };
         let recovery = Recovery { files: &files, var_dir, now_unix: commit::now_unix() };
         let mut recovered = recover(&recovery, stop, &figures)?;
+        let footprint_bytes_max = usize::try_from(settings.footprint_memory.0).unwrap_or(usize::MAX);
         let footprint = std::mem::take(&mut recovered.state.footprint);
+        let footprint = footprint.limited(footprint_bytes_max, WhenFull::RefuseNew);
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), footprint)));
         let options = CommitterOptions {
             answer: Answerer::send,

@@ -8,6 +8,7 @@ use logferry_node::config::{Interval, ListenSettings, NodeSettings, SendSettings
 use logferry_outputter::FileSettings;
 use logferry_outputter::figures::Figures;
 use logferry_outputter::file::commit;
+use logferry_outputter::file::order::OrderFigures;
 use logferry_outputter::file::output::FileOutput;
 use logferry_outputter::file::store::Folders;
 use logferry_pack::{Limits, Pack};
@@ -23,7 +24,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Running {
     pub addr: String,
     pub figures: Arc<Figures>,
-    pub held_packs: Box<dyn Fn() -> u64 + Send>,
+    pub order_figures: Box<dyn Fn() -> OrderFigures + Send>,
     pub stop: CancellationToken,
     pub ended: tokio::task::JoinHandle<()>,
 }
@@ -49,8 +50,8 @@ pub async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Runn
         output.run(packs_taken, hops, token).await;
         receiving.await.unwrap();
     });
-    let held_packs = Box::new(move || commit::lock(&order).figures().held_packs);
-    Running { addr: addr.to_string(), figures, held_packs, stop, ended }
+    let order_figures = Box::new(move || commit::lock(&order).figures());
+    Running { addr: addr.to_string(), figures, order_figures, stop, ended }
 }
 
 impl Running {

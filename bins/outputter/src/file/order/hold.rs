@@ -2,7 +2,7 @@
 
 use super::judge::{RETRY_OVERLAP_MS, View};
 use super::stream::Held;
-use super::{Action, Order, Parcel, answer_all};
+use super::{Action, GAPS_REMEMBERED_MAX, Order, Parcel, answer_all};
 use logferry_link::Answer;
 use logferry_pack::StreamId;
 
@@ -43,6 +43,9 @@ impl<W> Order<W> {
         let bytes = parcel.pack.body.len() as u64;
         if self.figures.held_bytes + bytes > self.limits.hold_bytes_max {
             answer_all(waiters, &Answer::Busy { retry_ms: RETRY_NO_ROOM_MS }, actions);
+            if state.pending.is_empty() && state.held.is_empty() && self.streams.len() > GAPS_REMEMBERED_MAX {
+                self.streams.remove(&identity.stream);
+            }
             return;
         }
         self.figures.held_packs += 1;

@@ -9,6 +9,9 @@ use logferry_pack::{PackIdentity, StreamId};
 /// When a pack that overlaps a pending one is to be sent again: it is judged once that one is durable.
 pub(super) const RETRY_OVERLAP_MS: u64 = 500;
 
+/// When a pack is to be sent again that the full footprint has no room for.
+const RETRY_FULL_MS: u64 = 5_000;
+
 /// How a pack stands to what is committed and pending.
 pub(super) enum View {
     Next,
@@ -17,6 +20,8 @@ pub(super) enum View {
     },
     PendingSame,
     PendingOverlap,
+    /// The footprint is full, and the pack is of a stream or behind a gap that it does not know.
+    NoRoom,
     /// A back-filled pack, parts of which are there already.
     Missing(Vec<(u64, u64)>),
     Settled(Answer),
@@ -67,6 +72,9 @@ impl<W> Order<W> {
             (View::PendingOverlap, None) => {
                 answer_all(waiters, &Answer::Busy { retry_ms: RETRY_OVERLAP_MS }, actions);
             }
+            (View::NoRoom, None) => {
+                answer_all(waiters, &Answer::Busy { retry_ms: RETRY_FULL_MS }, actions);
+            }
             (View::Missing(ranges), None) => {
                 parcel.trimmed_to = ranges;
                 return Some(self.accept(parcel, waiters, None, actions));
@@ -93,7 +101,11 @@ impl<W> Order<W> {
                 return View::PendingOverlap;
             }
         }
-        match self.footprint.judge(identity, first) {
+        let verdict = self.footprint.judge(identity, first);
+        if matches!(verdict, Verdict::Next | Verdict::Gap { .. }) && !self.footprint.has_room_for(identity) {
+            return View::NoRoom;
+        }
+        match verdict {
             Verdict::Next => View::Next,
             Verdict::Duplicate => View::Settled(Answer::Duplicate),
             Verdict::Conflict(_) if parcel.can_be_trimmed() => match self.footprint.missing(identity) {

@@ -16,6 +16,8 @@ use logferry_pack::{Pack, PackIdentity, StreamId};
 use std::collections::{BTreeSet, HashMap};
 use stream::{Pending, StreamOrder};
 
+/// Streams whose gap is remembered without a pack of theirs being held. Beyond, the wait begins again with each pack.
+const GAPS_REMEMBERED_MAX: usize = 65_536;
 /// How long the start of a gap is remembered when its packs were told to come again and do not.
 const GAP_REMEMBERED_MS: u64 = 3_600_000;
 
@@ -88,6 +90,12 @@ pub struct OrderFigures {
     pub held_bytes: u64,
     /// Streams in the footprint.
     pub streams: u64,
+    /// Memory of the footprint, in bytes.
+    pub footprint_bytes: u64,
+    /// Identities of packs that it forgot for want of memory.
+    pub packs_forgotten: u64,
+    /// It has no room for new streams.
+    pub footprint_is_full: bool,
 }
 
 /// The deciding core. `W` is whoever waits for an answer.
@@ -159,7 +167,6 @@ impl<W> Order<W> {
             actions.extend(waiters.next().map(|waiter| Action::Answer(waiter, Answer::Ok)));
             actions.extend(waiters.map(|waiter| Action::Answer(waiter, Answer::Duplicate)));
         }
-        self.figures.streams = self.footprint.streams() as u64;
         actions
     }
 
@@ -169,7 +176,6 @@ impl<W> Order<W> {
         if self.footprint.judge(identity, first) != Verdict::Duplicate {
             self.footprint.insert(identity, first, now_unix);
         }
-        self.figures.streams = self.footprint.streams() as u64;
         let Some(state) = self.streams.get(&identity.stream) else { return Vec::new() };
         let pending = state.pending.values().map(|pending| pending.accepted);
         let overlap = pending
@@ -253,14 +259,18 @@ impl<W> Order<W> {
             let idle = state.pending.is_empty() && state.held.is_empty();
             !idle || state.gap_since_ms.is_some_and(|since| now_ms.saturating_sub(since) < GAP_REMEMBERED_MS)
         });
-        let forgotten = self.footprint.expire(now_unix, keep_secs);
-        self.figures.streams = self.footprint.streams() as u64;
-        forgotten
+        self.footprint.expire(now_unix, keep_secs)
     }
 
     /// Numbers for the status.
     pub fn figures(&self) -> OrderFigures {
-        self.figures
+        OrderFigures {
+            streams: self.footprint.streams() as u64,
+            footprint_bytes: self.footprint.memory_bytes() as u64,
+            packs_forgotten: self.footprint.forgotten().packs,
+            footprint_is_full: self.footprint.is_full(),
+            ..self.figures
+        }
     }
 
     fn take_pending(&mut self, pack: &Accepted) -> Option<Pending<W>> {
