@@ -167,9 +167,11 @@ impl FaultyDisk {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Sets the faults to come.
+    /// Sets the faults to come, in place of all that were asked for.
     pub fn set_faults(&self, faults: Faults) {
-        self.inner().faults = faults;
+        let mut inner = self.inner();
+        inner.faults = faults;
+        inner.fail_dir_sync_in = None;
     }
 
     /// So many fsyncs of folders from now one fails with EIO (1: the next one); its names stay unsynced.

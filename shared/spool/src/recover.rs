@@ -80,6 +80,7 @@ impl Spool {
             indexes: VecDeque::new(),
             read_failures: (0, 0),
             next_sequence: kept.next_sequence,
+            synced_end: 0,
             next_segment: numbers.last().map_or(0, |last| last.saturating_add(1)).max(kept.next_segment),
             damage: Damage::default(),
         };
@@ -125,6 +126,7 @@ impl Spool {
             return self.leave_file_alone(number, segment.bytes, why, report);
         }
         self.next_sequence = self.next_sequence.max(segment.sequences.end);
+        self.synced_end = self.synced_end.max(segment.sequences.end);
         self.segments.push_back(segment);
         self.count_keys(self.segments.len() - 1, &found);
     }
@@ -161,7 +163,8 @@ impl Spool {
         }
         let first =
             head.map(|head| head.first).or(known.first).or(scan.records.first().map(|found| found.sequence));
-        let first = first.unwrap_or(self.next_sequence);
+        // Without head and records it holds nothing, and stands behind those before it.
+        let first = first.unwrap_or(self.segments.back().map_or(0, |last| last.sequences.end));
         let end = scan
             .records
             .last()

@@ -63,6 +63,7 @@ fn read_index(file: &dyn DiskFile, segment: &mut Segment) -> io::Result<(Vec<Fou
         first: Some(segment.sequences.start),
         synced_bytes: segment.records_bytes,
         synced_end: segment.sequences.end,
+        given_up: Some(segment.sequences.end),
     };
     // What waits for its sync is not for replay.
     let mut window = Window::new(file, length.min(segment.records_bytes));

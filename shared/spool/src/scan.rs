@@ -19,6 +19,8 @@ pub(crate) struct Known {
     pub(crate) synced_bytes: u64,
     /// Records below this sequence were on the disk.
     pub(crate) synced_end: u64,
+    /// Records from this sequence on were given up: they may have come back, but their numbers are used again.
+    pub(crate) given_up: Option<u64>,
 }
 
 impl Known {
@@ -29,6 +31,9 @@ impl Known {
             first: books.map(|segment| segment.sequences.start),
             synced_bytes: books.map_or(0, |segment| segment.records_bytes),
             synced_end: books.map_or(0, |segment| segment.sequences.end).max(before),
+            given_up: next
+                .map(|next| next.before)
+                .or(books.filter(|segment| segment.sealed).map(|segment| segment.sequences.end)),
         }
     }
 }
@@ -56,6 +61,7 @@ pub(crate) fn scan(window: &mut Window<'_>, segment: u64, head: Option<SegmentHe
         segment,
         first: head.map(|head| head.first).or(known.first),
         salt: head.map(|head| head.salt),
+        given_up: known.given_up,
     };
     let mut scan = Scan { synced_end: known.synced_end, ..Scan::default() };
     let (start, end) = (head.map_or(0, |head| head.bytes()), window.end());
@@ -87,6 +93,7 @@ struct Finder {
     first: Option<u64>,
     /// Of the records to be found; not known while the head is damaged and none was found.
     salt: Option<Option<u32>>,
+    given_up: Option<u64>,
 }
 
 impl Finder {
@@ -116,6 +123,9 @@ impl Finder {
 
     /// Sequences ascend by one: as many are missing at most as fit into the bytes before.
     fn may_be_next(&self, found: &Found, last: Option<&Found>) -> bool {
+        if self.given_up.is_some_and(|given_up| found.sequence >= given_up) {
+            return false;
+        }
         let (next, from) = match (last, self.first) {
             (Some(last), _) => (last.sequence + 1, last.end()),
             (None, Some(first)) => (first, 0),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// Segments that fit into the cap at least, so that acknowledged space comes back early.
 const SEGMENTS_IN_CAP_MIN: u64 = 8;
 
-/// Position of a record: ascending in append order, over restarts.
+/// Position of a record: ascending in append order. (Over restarts too, unless the books were lost.)
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RecordId(pub u64);
 
@@ -70,6 +70,8 @@ pub struct Spool {
     /// What could not be read lately, and how often.
     pub(crate) read_failures: (u64, u32),
     pub(crate) next_sequence: u64,
+    /// Sequence behind the last record that was brought to the disk; those from there on wait or were given up.
+    pub(crate) synced_end: u64,
     pub(crate) next_segment: u64,
     pub(crate) damage: Damage,
 }

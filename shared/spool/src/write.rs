@@ -144,7 +144,7 @@ impl Spool {
         self.next_segment += 1;
         let file = self.disk.create(&self.path(number)).map_err(|error| self.start_error(number, error))?;
         let (first, salt) = (self.next_sequence, self.disk.salt());
-        let before = self.segments.back().map_or(first, |last| last.sequences.end);
+        let before = self.synced_end;
         self.segments.push_back(Segment {
             number,
             salt: Some(salt),
@@ -228,6 +228,7 @@ impl Spool {
         segment.bytes = active.bytes;
         segment.records_bytes = active.bytes;
         segment.sequences.end = self.next_sequence;
+        self.synced_end = self.next_sequence;
         active.durable = active.records.len();
         active.synced_bytes = active.bytes;
         let number = segment.number;
