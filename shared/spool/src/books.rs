@@ -126,6 +126,10 @@ impl State<'_> {
         let mut ranges_left = RANGES_MAX;
         for segment in self.segments {
             let Segment { number, salt, sealed, .. } = *segment;
+            if segment.sequences.is_empty() && segment.salt.is_none() {
+                // Left alone, and not known.
+                continue;
+            }
             entries.push(Entry::Opened { number, salt, first: segment.sequences.start });
             let (end, bytes) = (segment.sequences.end, segment.records_bytes);
             entries.push(Entry::Synced { number, end, bytes, sealed });

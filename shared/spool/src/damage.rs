@@ -2,7 +2,7 @@
 
 use crate::books;
 use crate::format::DamagedRange;
-use crate::segment;
+use crate::segment::{self, Segment};
 use crate::spool::Spool;
 use crate::window::{CHUNK_BYTES, Window};
 use logferry_durable::{Disk, DiskFile};
@@ -55,7 +55,7 @@ impl Spool {
 
     /// A segment's file is gone: what was in it and had not arrived is lost. Gives back how many records that are.
     pub(crate) fn lose_segment(&mut self, index: usize) -> u64 {
-        let Some(segment) = self.segments.remove(index) else { return 0 };
+        let Some(segment) = self.take_segment(index) else { return 0 };
         let (name, lost) = (segment::name(segment.number), segment.waiting());
         tracing::error!(
             spool = %self.dir.display(), segment = name, lost,
@@ -63,10 +63,6 @@ impl Spool {
         );
         self.damage.segments_lost += 1;
         self.damage.records_lost += lost;
-        if self.active.as_ref().is_some() && index == self.segments.len() {
-            self.active = None;
-        }
-        self.forget_open_files(segment.number);
         self.recount();
         if let Err(error) = self.keep_books() {
             books::warn(&self.dir, &error);
@@ -76,16 +72,25 @@ impl Spool {
 
     /// A segment that could not be read, though tried again: its file is left where it is, and what was in it counts as lost.
     pub(crate) fn leave_alone(&mut self, index: usize) {
-        let Some(segment) = self.segments.remove(index) else { return };
+        let Some(segment) = self.take_segment(index) else { return };
         let (name, lost) = (segment::name(segment.number), segment.waiting());
         tracing::error!(
             spool = %self.dir.display(), segment = name, lost,
             "a segment of the spool cannot be read and is passed over: its file stays, and is tried again at the next start"
         );
-        self.left_alone_bytes += segment.bytes;
         self.damage.records_lost += lost;
-        self.forget_open_files(segment.number);
+        self.left_alone.push(segment);
         self.recount();
+    }
+
+    /// Takes a segment off the list. What waited for a sync in it is given up.
+    fn take_segment(&mut self, index: usize) -> Option<Segment> {
+        if index + 1 == self.segments.len() {
+            self.active = None;
+        }
+        let segment = self.segments.remove(index)?;
+        self.forget_open_files(segment.number);
+        Some(segment)
     }
 
     pub(crate) fn forget_open_files(&mut self, number: u64) {

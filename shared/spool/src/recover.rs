@@ -72,7 +72,7 @@ impl Spool {
             active: None,
             books,
             leaving: Vec::new(),
-            left_alone_bytes: 0,
+            left_alone: Vec::new(),
             pending: HashMap::new(),
             outstanding: HashMap::new(),
             cursor: 0,
@@ -101,8 +101,8 @@ impl Spool {
             // Then the books tell below whether it is missed.
             Look::Gone => return,
             Look::LeftAlone(why, bytes) => {
-                kept.segments.remove(&number);
-                return self.leave_file_alone(number, bytes, why, report);
+                let known = kept.segments.remove(&number).unwrap_or_default();
+                return self.leave_file_alone(Segment { number, bytes, ..known }, why, report);
             }
         };
         if let Some(head) = opened.head.filter(|head| kept.leaving.contains(&(number, head.salt))) {
@@ -116,14 +116,19 @@ impl Spool {
         let books =
             if kept.segments.get(&number).is_some_and(same) { kept.segments.remove(&number) } else { None };
         let next = next.and_then(|next| self.head_of(next));
-        let known = Known::new(books.as_ref(), next);
+        let mut known = Known::new(books.as_ref(), next);
+        // The books would know it, as they know a later one, if any of it had ever been synced.
+        let unknown = number < kept.next_segment && !kept.suspect;
+        if books.is_none() && (unknown || known.synced_end <= self.synced_end) {
+            known.synced_end = 0;
+        }
         let (segment, found) = match by_footer(&opened, books.as_ref()) {
             Some(sealed) => sealed,
             None => self.by_scan(&opened, books, &known, report),
         };
         if segment.sequences.start < self.segments.back().map_or(0, |last| last.sequences.end) {
             let why = "its records have the numbers of others: it is read when those are gone".to_owned();
-            return self.leave_file_alone(number, segment.bytes, why, report);
+            return self.leave_file_alone(segment, why, report);
         }
         self.next_sequence = self.next_sequence.max(segment.sequences.end);
         self.synced_end = self.synced_end.max(segment.sequences.end);
@@ -131,10 +136,10 @@ impl Spool {
         self.count_keys(self.segments.len() - 1, &found);
     }
 
-    fn leave_file_alone(&mut self, number: u64, bytes: u64, why: String, report: &mut SpoolReport) {
-        let name = segment::name(number);
+    fn leave_file_alone(&mut self, segment: Segment, why: String, report: &mut SpoolReport) {
+        let name = segment::name(segment.number);
         tracing::error!(spool = %self.dir.display(), segment = name, why, "a segment of the spool is left alone");
-        self.left_alone_bytes += bytes;
+        self.left_alone.push(segment);
         report.left_alone.push((name, why));
     }
 

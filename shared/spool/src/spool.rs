@@ -55,8 +55,8 @@ pub struct Spool {
     pub(crate) active: Option<Active>,
     pub(crate) books: Books,
     pub(crate) leaving: Vec<Leaving>,
-    /// Bytes of segment files that were left alone, because they cannot be read.
-    pub(crate) left_alone_bytes: u64,
+    /// Segments that were left alone, because they cannot be read: the books go on knowing them.
+    pub(crate) left_alone: Vec<Segment>,
     /// Waiting records per key.
     pub(crate) pending: HashMap<u128, u64>,
     /// Keys of the records that were read and not acknowledged.
@@ -152,7 +152,7 @@ impl Spool {
         self.books.snapshot(State {
             next_sequence: self.next_sequence,
             next_segment: self.next_segment,
-            segments: &mut self.segments.iter().take(named),
+            segments: &mut self.left_alone.iter().chain(self.segments.iter().take(named)),
             leaving: &leaving,
         })
     }
@@ -270,7 +270,8 @@ impl Spool {
         let leaving: u64 =
             self.leaving.iter().filter(|leaving| !leaving.unlinked).map(|leaving| leaving.bytes).sum();
         let unsynced = self.active.as_ref().map_or(0, Active::unsynced_bytes);
-        kept + leaving + unsynced + self.left_alone_bytes
+        let left_alone: u64 = self.left_alone.iter().map(|segment| segment.bytes).sum();
+        kept + leaving + unsynced + left_alone
     }
 
     /// What was found damaged or gone since the start, at recovery and later.

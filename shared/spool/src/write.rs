@@ -118,7 +118,9 @@ impl Spool {
 
     fn append_record(&mut self, key: u128, parts: &[&[u8]], length: u32) -> io::Result<()> {
         let (synced, sequence) = (self.synced_sequence(), self.next_sequence);
-        let (Some(active), Some(segment)) = (&mut self.active, self.segments.back()) else { return Ok(()) };
+        let (Some(active), Some(segment)) = (&mut self.active, self.segments.back()) else {
+            return Err(io::Error::other("no segment is open"));
+        };
         let salt = segment.salt.unwrap_or_default();
         let head = format::record_head(segment.number, salt, sequence, key, synced, parts);
         let mut all: Vec<&[u8]> = Vec::with_capacity(1 + parts.len());
@@ -211,7 +213,6 @@ impl Spool {
         }
         let path = self.path(number);
         if self.disk.open(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            self.active = None;
             let lost = self.lose_segment(self.segments.len() - 1);
             return Err(AppendError::Vanished { path, lost });
         }

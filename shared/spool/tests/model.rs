@@ -19,6 +19,8 @@ struct Model {
     promised: BTreeMap<u64, u64>,
     /// Appended since the last sync, or given up by a failed one: may be there after a crash, whole.
     possible: BTreeMap<u64, u64>,
+    /// Numbers of records whose append failed: all of it may have been written, and it may come back.
+    refused: BTreeSet<u64>,
     /// Acknowledged: may come back after a crash.
     acknowledged: BTreeMap<u64, u64>,
     /// Acknowledged, and known to the books: does not come back after a kill.
@@ -73,7 +75,10 @@ impl Case {
             }
             Err(AppendError::Full { used, max, .. }) => assert!(used <= max),
             Err(AppendError::NoRoom { .. }) => {}
-            Err(_) => self.spool_failed(),
+            Err(_) => {
+                self.model.refused.insert(number);
+                self.spool_failed();
+            }
         }
         assert!(self.spool.bytes() <= OPTIONS.bytes_max, "seed {}: over the cap", self.seed);
     }
@@ -231,7 +236,7 @@ impl Case {
         for (id, number) in &back {
             let known = [&self.model.promised, &self.model.possible, &self.model.acknowledged];
             assert!(
-                known.iter().any(|map| map.get(id) == Some(number)),
+                known.iter().any(|map| map.get(id) == Some(number)) || self.model.refused.contains(number),
                 "seed {}: record {id} is invented",
                 self.seed
             );
