@@ -138,6 +138,39 @@ fn an_export_to_stdout_is_the_packs_and_nothing_else() {
 }
 
 #[test]
+fn a_segment_that_somebody_removed_is_named_with_its_packs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    spool(dir.path());
+    std::fs::remove_file(&segments(dir.path())[0]).expect("removed");
+    let ran = ferryctl(&["spool", "check", text(dir.path())]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    let lost = "0000000000000000.seg: REMOVED, with ";
+    assert!(ran.out.contains(lost) && ran.out.contains(" packs lost with removed files"), "{}", ran.out);
+    let ran = ferryctl(&["spool", "export", text(dir.path()), "--to", "-"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.err.contains("of 1 removed files"), "{}", ran.err);
+}
+
+#[test]
+fn packs_that_have_arrived_are_told_from_those_that_wait_and_not_exported() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let options = SpoolOptions { bytes_max: 1 << 20, segment_bytes: 1 << 20 };
+    let (mut spool, _) = Spool::open(Arc::new(RealDisk), dir.path(), options).expect("opened");
+    for id in 1..=3 {
+        spool.append(1, &[&pack(id).encode()]).expect("appended");
+    }
+    spool.sync().expect("synced");
+    let first = spool.read_next().expect("readable").expect("a record");
+    spool.ack(first.id).expect("acknowledged");
+    spool.save().expect("saved");
+    let ran = ferryctl(&["spool", "check", text(dir.path())]);
+    assert!(ran.out.contains(": 3 packs, ") && ran.out.contains(", 1 of them have arrived\n"), "{}", ran.out);
+    assert!(ran.out.contains(": 2 packs, "), "{}", ran.out);
+    let ran = ferryctl(&["spool", "export", text(dir.path()), "--to", "-"]);
+    assert!(ran.err.starts_with("2 packs, "), "{}", ran.err);
+}
+
+#[test]
 fn looking_changes_nothing() {
     let dir = tempfile::tempdir().expect("a folder");
     spool(dir.path());

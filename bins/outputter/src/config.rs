@@ -48,7 +48,7 @@ logferry_node::settings! {
     pub struct SpoolSettings {
         /// Cap of the packs kept on disk for outputs that can be away (databases). [file] does not use it: while its folder is full or away, senders are told to come again later, and keep the packs.
         pub max_bytes: ByteSize = ByteSize::gib(20),
-        /// Size of a segment file; a whole one is read into memory on replay. Not used by [file].
+        /// Size of a segment file. Not used by [file].
         pub segment_bytes: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(4)),
     }
 }

@@ -22,6 +22,8 @@
 //!
 //! Version 1 has no salts (its head is 28 bytes long, the head of a record `LFR1` 44) and no footers. It is read, but not written.
 
+use logferry_durable::DiskFile;
+
 /// Largest payload of a record, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Most records in a segment: it bounds the memory that their index takes.
@@ -104,6 +106,16 @@ pub(crate) fn parse_head(bytes: &[u8], segment: u64) -> Head {
         1 => SegmentHead { first, before: first, salt: None },
         _ => SegmentHead { first, before: integer(&front[24..32]), salt: Some(integer(&front[32..]) as u32) },
     })
+}
+
+/// Reads the head of a segment file of `length` bytes, and no more of it.
+pub(crate) fn read_head(file: &dyn DiskFile, length: u64, segment: u64) -> Head {
+    let mut bytes = [0; HEAD_BYTES];
+    let there = usize::try_from(length).unwrap_or(HEAD_BYTES).min(HEAD_BYTES);
+    match file.read_exact_at(&mut bytes[..there], 0) {
+        Ok(()) => parse_head(&bytes[..there], segment),
+        Err(_) => Head::Bad,
+    }
 }
 
 /// What stands before a payload.

@@ -1,7 +1,7 @@
 //! For the operator: looking into a spool without changing it.
 
 use crate::books::{self, Kept};
-use crate::format::{self, DamagedRange, Found, HEAD_BYTES, Head, SegmentHead};
+use crate::format::{self, DamagedRange, Found, Head, SegmentHead};
 use crate::report::LostSegment;
 use crate::scan::{Known, scan};
 use crate::segment::{self, Segment};
@@ -87,7 +87,7 @@ impl Folder<'_> {
     fn head_of(&self, number: u64) -> Option<SegmentHead> {
         let file = RealDisk.open_for_reading(&segment::path(self.dir, number)).ok()?;
         let bytes = file.len().ok()?;
-        match format::parse_head(Window::new(&*file, bytes).get(0, HEAD_BYTES), number) {
+        match format::read_head(&*file, bytes, number) {
             Head::Good(head) => Some(head),
             _ => None,
         }
@@ -102,7 +102,7 @@ impl Folder<'_> {
             opened => opened.map_err(|error| error.to_string())?,
         };
         let mut window = Window::new(&*file, bytes);
-        let head = match format::parse_head(window.get(0, HEAD_BYTES), number) {
+        let head = match format::read_head(&*file, bytes, number) {
             Head::Good(head) => Some(head),
             Head::Bad => None,
             Head::Newer(version) => {

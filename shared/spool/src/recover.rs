@@ -3,7 +3,7 @@
 use crate::books::{Books, Kept};
 use crate::error::SpoolError;
 use crate::footer;
-use crate::format::{self, Found, HEAD_BYTES, Head, SegmentHead};
+use crate::format::{self, Found, Head, SegmentHead};
 use crate::report::{Damage, LostSegment, SpoolReport};
 use crate::scan::{Known, Scan, scan};
 use crate::segment::{self, Segment};
@@ -38,7 +38,7 @@ fn look(disk: &dyn Disk, path: &Path, number: u64) -> Look {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Look::Gone,
         Err(error) => return Look::LeftAlone(error.to_string(), 0),
     };
-    let head = match format::parse_head(Window::new(&*file, length).get(0, HEAD_BYTES), number) {
+    let head = match format::read_head(&*file, length, number) {
         Head::Good(head) => Some(head),
         Head::Bad => None,
         Head::Newer(version) => {

@@ -1,7 +1,7 @@
 //! Reading back in order, and acknowledging.
 
 use crate::error::SpoolError;
-use crate::format::{self, DamagedRange, Found, HEAD_BYTES, Head};
+use crate::format::{self, DamagedRange, Found, Head};
 use crate::scan::{Known, scan};
 use crate::segment::Segment;
 use crate::spool::{Record, RecordId, Spool};
@@ -48,8 +48,7 @@ impl From<io::Error> for Unread {
 /// Records of a segment file: by its footer, else by reading all of it.
 fn read_index(file: &dyn DiskFile, segment: &mut Segment) -> io::Result<(Vec<Found>, Vec<DamagedRange>)> {
     let length = file.len()?;
-    let mut window = Window::new(file, length);
-    let head = match format::parse_head(window.get(0, HEAD_BYTES), segment.number) {
+    let head = match format::read_head(file, length, segment.number) {
         Head::Good(head) if head.salt == segment.salt => Some(head),
         _ => None,
     };

@@ -44,7 +44,7 @@ pub struct Record {
 ///
 /// A record that was appended but not synced may come back after a crash, whole and in its place; it never does after a failed sync
 /// that the owner was told of, unless the power fails before the file was cut back. A record that was acknowledged may come back
-/// too: at most the last 256 after a kill, the last 4,096 after a power loss.
+/// too: at most the last 256 after a kill, some 4,400 after a power loss.
 pub struct Spool {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,

@@ -1,24 +1,16 @@
 //! Fuzz target for what a spool may find in its folder. CONTRIBUTING.md says how to run it for as long as wished.
 #![allow(clippy::unwrap_used)] // the lint sees only the test functions themselves as tests
 
-use logferry_durable::Disk;
+mod support;
 use logferry_durable::faulty::FaultyDisk;
-use logferry_spool::{Spool, SpoolOptions, SpoolReport};
+use logferry_spool::SpoolOptions;
 use logferry_trial::spoiled;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use support::{all_files, open, put};
 
 const SMOKE_RUNS: usize = 5_000;
 const RECORDS: u8 = 30;
 const OPTIONS: SpoolOptions = SpoolOptions { bytes_max: 1_000_000, segment_bytes: 1_500 };
-
-fn dir() -> &'static Path {
-    Path::new("/spool")
-}
-
-fn open(disk: &FaultyDisk) -> (Spool, SpoolReport) {
-    Spool::open(Arc::new(disk.clone()), dir(), OPTIONS).expect("a spool opens over any bytes")
-}
 
 fn payload(number: u8) -> Vec<u8> {
     vec![number; 20 + usize::from(number) * 7]
@@ -26,19 +18,12 @@ fn payload(number: u8) -> Vec<u8> {
 
 fn good_files() -> Vec<(PathBuf, Vec<u8>)> {
     let disk = FaultyDisk::new(1);
-    let (mut spool, _) = open(&disk);
+    let (mut spool, _) = open(&disk, OPTIONS);
     for number in 0..RECORDS {
         spool.append(u128::from(number % 3), &[&payload(number)]).unwrap();
         spool.sync().unwrap();
     }
-    disk.files().into_iter().map(|path| (path.clone(), disk.read(&path).unwrap())).collect()
-}
-
-fn put(disk: &FaultyDisk, path: &Path, bytes: &[u8]) {
-    let file = disk.create(path).unwrap();
-    file.append(&[bytes]).unwrap();
-    file.sync().unwrap();
-    disk.sync_dir(dir()).unwrap();
+    all_files(&disk)
 }
 
 #[test]
@@ -57,7 +42,7 @@ fn fuzz_segment_files() {
             harmless &= stored == *bytes;
             put(&disk, path, &stored);
         }
-        let (mut spool, report) = open(&disk);
+        let (mut spool, report) = open(&disk, OPTIONS);
         let mut numbers = Vec::new();
         while let Some(record) = spool.read_next().unwrap() {
             assert_eq!(record.payload, payload(record.payload[0]), "a record came back changed");
@@ -72,7 +57,7 @@ fn fuzz_segment_files() {
         spool.append(7, &[b"new"]).unwrap();
         spool.sync().unwrap();
         drop(spool);
-        let (mut spool, _) = open(&disk);
+        let (mut spool, _) = open(&disk, OPTIONS);
         let mut last = None;
         while let Some(record) = spool.read_next().unwrap() {
             last = Some(record.payload);

@@ -80,7 +80,7 @@ settings! {
     pub struct SpoolSettings {
         /// Cap for all segments together.
         pub max_bytes: ByteSize = ByteSize::gib(20),
-        /// Size of a segment file; a whole one is read into memory on replay.
+        /// Size of a segment file; its room comes back when all packs in it have arrived.
         pub segment_bytes: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(4)),
     }
 }
