@@ -2,6 +2,7 @@
 
 use super::state::{Entry, OnDisk, Place};
 use super::*;
+use logferry_footprint::SeenPack;
 use std::collections::HashSet;
 
 impl Relay {
@@ -84,13 +85,14 @@ impl Relay {
             out.push(Action::Answer { ticket, answer: Answer::Ok });
         }
         self.nobody_waits_for(ticket, id);
+        let share = self.spooled_share();
         let stream = self.stream_mut(id);
         stream.on_disk += 1;
         if pack.can_be_duplicate() {
-            stream.spooled.push_back(pack.identity);
-            if stream.spooled.len() > SPOOLED_REMEMBERED_MAX {
-                stream.spooled.pop_front();
-            }
+            let surplus = (stream.spooled.len() + 1).saturating_sub(share);
+            stream.spooled.drain(..surplus);
+            stream.spooled.shrink_to(share);
+            stream.spooled.push_back(SeenPack::from(&pack.identity));
         }
         if place == Place::Flight {
             self.records.insert(record, ticket);
@@ -100,6 +102,12 @@ impl Relay {
             self.unsent_total += 1;
             self.remove_entry(ticket, out);
         }
+    }
+
+    /// How many spooled packs each stream may remember now.
+    fn spooled_share(&self) -> usize {
+        let share = SPOOLED_REMEMBERED_TOTAL / self.streams.len().max(1);
+        share.clamp(SPOOLED_REMEMBERED_MIN, SPOOLED_REMEMBERED_MAX)
     }
 
     fn is_not_durable(&mut self, ticket: Ticket, out: &mut Vec<Action>) {
@@ -232,6 +240,67 @@ impl Relay {
         self.unsent_total = self.streams.values().map(|stream| stream.unsent).sum();
         for id in known {
             self.stream_changed(id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logferry_footprint::Footprint;
+
+    fn relay() -> Relay {
+        let second = Duration::from_secs(1);
+        let options = RelayOptions {
+            window_bytes: 1 << 20,
+            replay_bytes_max: 1 << 20,
+            spool_after: second,
+            slow_after: second,
+            busy_after: second,
+            stop_grace: second,
+            footprint_keep: second,
+            unix_at_start: 0,
+        };
+        Relay::new(options, Footprint::default(), HashMap::new())
+    }
+
+    fn pack(stream: usize, number: usize) -> PackInfo {
+        let (stream, offset) = (StreamId(stream as u128), number as u64 * 10);
+        PackInfo {
+            identity: PackIdentity { stream, offset, span: 10, sum: 1 },
+            first: 0,
+            repull: false,
+            bytes: 10,
+        }
+    }
+
+    /// A pack arrives while no target is up, and is fsynced; the answer to it.
+    fn spool(relay: &mut Relay, ticket: Ticket, pack: PackInfo) -> Option<Answer> {
+        let (now, mut out) = (Duration::from_secs(100), Vec::new());
+        relay.on(now, Event::Arrived { ticket, pack }, &mut out);
+        let durable = vec![(ticket, RecordId(ticket))];
+        relay.on(now, Event::Appended { durable, trouble: None }, &mut out);
+        out.into_iter().find_map(|action| match action {
+            Action::Answer { answer, .. } => Some(answer),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_is_remembered_of_spooled_packs_is_bounded_over_all_streams() {
+        const STREAMS: usize = 4_000;
+        let (mut relay, mut ticket) = (relay(), 0);
+        for number in 0..40 {
+            for stream in 0..STREAMS {
+                ticket += 1;
+                assert_eq!(spool(&mut relay, ticket, pack(stream, number)), Some(Answer::Ok));
+            }
+        }
+        let remembered: usize = relay.streams.values().map(|stream| stream.spooled.capacity()).sum();
+        assert!(remembered <= SPOOLED_REMEMBERED_TOTAL, "{remembered}");
+        for stream in 0..STREAMS {
+            ticket += 1;
+            assert_eq!(spool(&mut relay, ticket, pack(stream, 39)), Some(Answer::Duplicate));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::state::{Entry, OnDisk, Place};
 use super::*;
-use logferry_footprint::Verdict;
+use logferry_footprint::{SeenPack, Verdict};
 
 impl Relay {
     pub(super) fn arrive(&mut self, now: Mono, ticket: Ticket, pack: PackInfo, out: &mut Vec<Action>) {
@@ -54,7 +54,7 @@ impl Relay {
 
     /// The next tier has this very pack, or it was fsynced in the spool by this process.
     fn is_safe_already(&self, pack: &PackInfo) -> bool {
-        self.stream(pack.identity.stream).spooled.contains(&pack.identity)
+        self.stream(pack.identity.stream).spooled.contains(&SeenPack::from(&pack.identity))
             || self.footprint.judge(&pack.identity, pack.first) == Verdict::Duplicate
     }
 

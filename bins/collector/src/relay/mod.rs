@@ -58,6 +58,10 @@ pub const APPEND_BYTES_MAX: u64 = 8 << 20;
 pub const APPEND_PACKS_MAX: usize = 1_024;
 /// Identities of spooled packs remembered per stream, to tell duplicates.
 pub const SPOOLED_REMEMBERED_MAX: usize = 1_024;
+/// The same over all streams (3 MiB), so that an outage with thousands of streams takes no more memory; each has an equal share.
+pub const SPOOLED_REMEMBERED_TOTAL: usize = 128 << 10;
+/// The least share: more than what a tailer has on its way of one stream when an answer is lost.
+pub const SPOOLED_REMEMBERED_MIN: usize = 16;
 /// Wait before a full spool is tried again.
 pub const FULL_RETRY: Duration = Duration::from_millis(200);
 /// Wait before a failing spool is tried again.

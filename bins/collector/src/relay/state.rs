@@ -2,7 +2,7 @@
 //! whatever may go on now.
 
 use super::*;
-use logferry_footprint::Footprint;
+use logferry_footprint::{Footprint, SeenPack};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 /// Where a pack in memory is.
@@ -61,7 +61,7 @@ pub(super) struct Stream {
     /// Packs that are being written and are not at the sender.
     pub(super) writing_unsent: u64,
     /// Packs lately spooled, for telling duplicates.
-    pub(super) spooled: VecDeque<PackIdentity>,
+    pub(super) spooled: VecDeque<SeenPack>,
 }
 
 impl Stream {
