@@ -119,8 +119,17 @@ impl Program {
         Some(status)
     }
 
-    /// `kill -9`, and waits for its end.
+    /// `kill -9`, and waits for its end. Panics if it has ended by itself before: that is a fault which a restart would hide.
+    #[track_caller]
     pub fn kill(&mut self) {
+        if let Some(status) = self.exited() {
+            panic!("{} has ended by itself with {status}:\n{}", self.name, self.log_text());
+        }
+        self.end();
+    }
+
+    /// The same for one that may have ended by itself.
+    pub fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -201,7 +210,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
     }
 }
 

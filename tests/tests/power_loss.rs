@@ -90,7 +90,8 @@ fn power_cycles(trial: &Trial, tier: &Tier) {
         std::thread::sleep(Duration::from_millis(random.random_range(0..40)));
         let acknowledged = (tier.acknowledged)(&relay, before);
         disk.cut_power();
-        (tier.program)(&mut relay).kill();
+        // Without its disk it may end as it likes.
+        (tier.program)(&mut relay).end();
         (tier.away)(&mut relay).kill();
         disk.power_on();
         (tier.program)(&mut relay).start_and_wait();
