@@ -39,6 +39,8 @@ settings! {
         pub include: Vec<String> = Vec::new(),
         /// Regular expressions: lines that one of them matches are not shipped.
         pub exclude: Vec<String> = Vec::new(),
+        /// State file of a legacy tail role, "line.rec", to go on from at the very first start; empty: none.
+        pub line_record: String = String::new(),
         /// Time between two looks at the files, should inotify stay silent (network file systems).
         pub poll_interval: Interval = Interval::secs(1) => rules::at_least(Interval::ms(10)),
         /// Time after the end of an hour at which its file counts as finished, should the next file not be there.

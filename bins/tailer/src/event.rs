@@ -3,11 +3,13 @@
 
 use crate::ledger::Verdict;
 use crate::ledger::record::Cut;
+use crate::unpack::UnpackJob;
 use bytes::Bytes;
 use logferry_link::{Outgoing, Settled};
 use logferry_pack::{Name, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
@@ -24,6 +26,13 @@ pub enum Event {
         verdict: Verdict,
         /// The pack.
         pack: Option<Outgoing>,
+    },
+    /// A compressed file was unpacked, or could not be.
+    Unpacked {
+        /// What was asked for.
+        job: UnpackJob,
+        /// Its content, in a file without a name.
+        file: std::io::Result<File>,
     },
     /// A read buffer is free again.
     Buffer(Vec<u8>),

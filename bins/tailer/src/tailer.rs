@@ -96,12 +96,17 @@ impl Tailer {
         let watch = Watch::start(events.clone())
             .inspect_err(|error| warn!(%error, "inotify is not available: files are polled"))
             .ok();
+        let (unpack, unpack_jobs) = crossbeam_channel::unbounded();
+        let (folder, unpacked) = (var_dir.clone(), events.clone());
+        // Not waited for at the stop: what it does is only read.
+        spawn("unpack", move || crate::unpack::run(&folder, &unpack_jobs, &unpacked))?;
         let follower = Follower::new(Parts {
             config: config.clone(),
             clock: HourClock::new(labels.zone, config.hours.length.0),
             ledger,
             events: events_in,
             jobs,
+            unpack,
             shipper: to_shipper,
             watch,
             shared: shared.clone(),

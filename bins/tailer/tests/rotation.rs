@@ -401,3 +401,112 @@ async fn a_copy_of_a_file_that_is_not_cut_becomes_a_file_of_its_own() {
     tier.wait_stored(b"one\ntwo\none\ntwo\none\nthree\n");
     tailer.stop().await.expect("a clean stop");
 }
+
+fn compress(content: &[u8], extension: &str) -> Vec<u8> {
+    use std::io::Write;
+    match extension {
+        "gz" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).expect("in memory");
+            encoder.finish().expect("in memory")
+        }
+        "bz2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(content).expect("in memory");
+            encoder.finish().expect("in memory")
+        }
+        _ => zstd::encode_all(content, 1).expect("in memory"),
+    }
+}
+
+/// As `gzip` and its like do: the compressed file, then the deletion.
+fn compress_file(rig: &Rig, name: &str, extension: &str) {
+    let content = std::fs::read(rig.at(name)).expect("read");
+    std::fs::write(rig.at(&format!("{name}.{extension}")), compress(&content, extension)).expect("written");
+    std::fs::remove_file(rig.at(name)).expect("removed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_file_that_was_compressed_is_not_shipped_twice() {
+    for extension in ["gz", "zst", "bz2"] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        follow(&mut rig, "app.log*");
+        append(&rig.log(), lines(0, 300));
+        let mut tailer = rig.start();
+        tier.wait_stored(&lines(0, 300));
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        append(&rig.log(), lines(500, 10));
+        compress_file(&rig, "app.log.1", extension);
+        let both = vec![lines(0, 300), lines(500, 10)];
+        wait_until("both", || sorted(tier.contents()) == sorted(both.clone()));
+        // And while the tailer is down, after it was read, and closed long ago.
+        wait_until("only the new file is open", || figure(&tailer, "files") == 1);
+        tailer.stop().await.expect("a clean stop");
+        std::fs::rename(rig.log(), rig.at("app.log.2")).expect("renamed");
+        compress_file(&rig, "app.log.2", extension);
+        append(&rig.log(), "the last\n");
+        tailer = rig.start();
+        let all = [both, vec![b"the last\n".to_vec()]].concat();
+        wait_until("the last", || tier.contents().contains(&b"the last\n".to_vec()));
+        wait_until("the compressed ones are let go", || figure(&tailer, "files") == 1);
+        wait_until("each once", || sorted(tier.contents()) == sorted(all.clone()));
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_files_that_were_never_read_are_shipped_once() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    let mut expected = Vec::new();
+    for (number, extension) in ["gz", "zst", "bz2"].into_iter().enumerate() {
+        // The same first line in all, and no newline at the end.
+        let content = [b"begins\n", &lines(number * 1_000, 500)[..], b"no end"].concat();
+        std::fs::write(rig.at(&format!("app.log.{number}.{extension}")), compress(&content, extension))
+            .expect("written");
+        expected.push(content);
+    }
+    let tailer = rig.start();
+    wait_until("all three", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("they are let go", || figure(&tailer, "files") == 0);
+    tailer.stop().await.expect("a clean stop");
+    // One that is not complete yet waits.
+    let content = lines(9_000, 500);
+    let packed = compress(&content, "gz");
+    std::fs::write(rig.at("app.log.9.gz"), &packed[..packed.len() / 2]).expect("written");
+    append(&rig.log(), "plain\n");
+    let tailer = rig.start();
+    expected.push(b"plain\n".to_vec());
+    wait_until("the plain file", || sorted(tier.contents()) == sorted(expected.clone()));
+    std::fs::write(rig.at("app.log.9.gz"), &packed).expect("written");
+    expected.push(content);
+    wait_until("the whole one", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_file_that_was_compressed_while_the_tailer_was_down_is_read_from_there() {
+    for pattern in ["app.log*", "app.log"] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        follow(&mut rig, pattern);
+        append(&rig.log(), lines(0, 300));
+        let tailer = rig.start();
+        tier.wait_stored(&lines(0, 300));
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        tailer.stop().await.expect("a clean stop");
+        append(&rig.log(), lines(300, 400));
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        compress_file(&rig, "app.log.1", "gz");
+        append(&rig.log(), lines(2_000, 20));
+        let tailer = rig.start();
+        let expected = vec![lines(0, 700), lines(2_000, 20)];
+        wait_until("all of both", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("caught up", || figure(&tailer, "caught_up") == 1 && figure(&tailer, "files") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}

@@ -1,11 +1,12 @@
 //! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
 
-use super::Follower;
 use super::scan::LOOK_APART;
 use super::work::Worked;
+use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
+use crate::ledger::past::PastFile;
 use crate::ledger::record::Tail;
 use crate::tracker::{Age, FileNumber, Place};
 use logferry_pack::StreamId;
@@ -32,6 +33,8 @@ pub(super) enum Origin {
     RestOfCopy(u64),
     /// They were shipped.
     Copy,
+    /// They are a stream that goes on here.
+    Continued,
     /// They are a copy of a file that may be cut in a moment. Look again then.
     Unclear(Instant),
 }
@@ -167,39 +170,57 @@ impl Follower {
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         let source = self.sources[file.source].settings.name.clone();
         let (key, size) = (file.key, file.size);
-        for past in self.ledger.past_files().with_head(&source, head).take(ALIKE_MAX) {
-            let is_this = past.keys.first() == Some(&key) && past.tail.is_none();
-            // The first line alone says nothing: many files have the same.
-            let tail = past.tail.filter(|_| past.length > u64::from(head.length));
-            let is_other = past.keys.first() != Some(&key) && is_named_after(&file.path, &past.path);
-            let has_tail = |tail: Tail| files::has(&file.handle, &tail);
-            if is_this || (is_other && tail.map_or(Ok(false), has_tail)?) {
-                let known = past.length;
-                return Ok(if size <= known { Origin::Copy } else { Origin::RestOfCopy(known) });
+        if let Some(past) = self.past_of(file, &source, head)? {
+            let known = past.length;
+            if file.packed && size <= known {
+                let copy = PastFile { keys: vec![key], length: size, tail: None, ..past };
+                self.ledger.past_copy_known(&source, copy);
             }
+            return Ok(if size <= known { Origin::Copy } else { Origin::RestOfCopy(known) });
         }
         // Files that are named after different times are not copies of each other.
-        if file.time.is_some() {
+        if file.time.is_some() && !file.packed {
             return Ok(Origin::Own);
         }
+        // Unpacked only in case a stream goes on in it.
+        let elsewhere = file.packed && !self.sources[file.source].pattern.covers(&file.path);
         let alike: Vec<StreamId> = self.ledger.with_head(&source, head).take(ALIKE_MAX).collect();
         for id in alike {
             if let Some(origin) = self.compare(number, id)? {
                 return Ok(origin);
             }
         }
-        Ok(Origin::Own)
+        Ok(if elsewhere { Origin::Copy } else { Origin::Own })
+    }
+
+    /// The file that was read to its end, and that this one is a copy of.
+    fn past_of(&self, file: &Followed, source: &str, head: Head) -> io::Result<Option<PastFile>> {
+        for past in self.ledger.past_files().with_head(source, head).take(ALIKE_MAX) {
+            let has_key = past.keys.first() == Some(&file.key);
+            let is_this = has_key && (past.tail.is_none() || file.packed);
+            let is_other = !has_key && is_named_after(&file.path, &past.path);
+            // The first line alone says nothing: many files have the same.
+            let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
+            let agrees = match tail {
+                Some(tail) => files::has(&file.handle, &tail)?,
+                None => is_this && past.tail.is_none(),
+            };
+            if (is_this || is_other) && agrees {
+                return Ok(Some(past.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// Compares a new file with one that is followed; `None` when it is another.
     fn compare(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
         let now = Instant::now();
-        let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
+        let Some(&other_number) = self.by_stream.get(&id) else { return self.compare_with_lost(number, id) };
         let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
             return Ok(None);
         };
         let facts = files::facts_of(&other.handle)?;
-        let may_be_cut = other.place == Place::Here || facts.links == 0;
+        let may_be_cut = other.place == Place::Here || facts.links == 0 || file.packed;
         if !may_be_cut || !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
             return Ok(None);
         }
@@ -216,10 +237,14 @@ impl Follower {
             return Ok(None);
         }
         let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
-        if facts.links == 0 && file.size == facts.size && file.size > head_bytes {
+        let was_moved = facts.links == 0 || file.packed;
+        if was_moved && file.size == facts.size && (file.size > head_bytes || file.packed) {
             let (key, size) = (file.key, file.size);
             self.ledger.copy_known(id, key, size);
             return Ok(Some(Origin::Copy));
+        }
+        if file.packed {
+            return Ok(None);
         }
         let wait = self.sources[file.source].settings.rotate_wait.0;
         let since = match file.suspect {
@@ -233,6 +258,25 @@ impl Follower {
         let waited = now.saturating_duration_since(since);
         // A cut is noticed by the file that is cut; here only the wait must end.
         Ok((waited < wait).then_some(Origin::Unclear(now + LOOK_APART.max(waited / 2))))
+    }
+
+    /// A stream whose file is nowhere may go on in what was unpacked.
+    fn compare_with_lost(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
+        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+            return Ok(None);
+        };
+        if !file.packed || stream.orphan || !is_named_after(&file.path, &stream.met.path) {
+            return Ok(None);
+        }
+        let handle = file.handle.try_clone()?;
+        let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
+        let (path, key) = (file.path.clone(), file.key);
+        let copy = Candidate { path: path.clone(), facts, handle };
+        if !self.has_what_was_read(id, None, &copy)? || !self.adopt(id, &path, key, None) {
+            return Ok(None);
+        }
+        info!(copy = %path.display(), stream = %id, "the rest of a file that is gone is read from its compressed copy");
+        Ok(Some(Origin::Continued))
     }
 
     /// Whether all of a file without a stream is known to be a copy.
@@ -267,7 +311,7 @@ fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
 }
 
 /// `app.log.1`, `app.log-20261121`, `app-1.log` are named after `app.log`, which is not named after itself.
-fn is_named_after(copy: &Path, original: &[u8]) -> bool {
+pub(super) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
     let original = Path::new(std::ffi::OsStr::from_bytes(original));
     let (Some(name), Some(stem)) = (copy.file_name(), original.file_stem()) else { return false };
     copy != original && name.as_bytes().starts_with(stem.as_bytes())

@@ -12,6 +12,9 @@ use tracing::{error, info, warn};
 
 impl Follower {
     pub(super) fn age_of(&self, file: &Followed) -> Age {
+        if file.packed {
+            return Age::Over;
+        }
         let aging = Aging {
             place: file.place,
             hour_over: file.hour_over,
@@ -30,7 +33,7 @@ impl Follower {
             self.queue(successor);
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        if file.place == Place::Here && !file.hour_over {
+        if file.place == Place::Here && !file.hour_over && !file.packed {
             return Ok(Worked::Rest);
         }
         self.queue_successors(number);
@@ -99,7 +102,8 @@ impl Follower {
         let now = Instant::now();
         let hold = self.sources[index].settings.hold_deleted.0;
         for number in self.displaced.iter().copied().collect::<Vec<_>>() {
-            let Some(file) = self.files.get_mut(&number).filter(|file| file.source == index) else {
+            let Some(file) = self.files.get_mut(&number).filter(|file| file.source == index && !file.packed)
+            else {
                 continue;
             };
             let Ok(facts) = files::facts_of(&file.handle) else { continue };
@@ -148,6 +152,10 @@ impl Follower {
             && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
         {
             self.ledger.finish(orphan);
+        }
+        if file.packed {
+            // Whoever waited for it waits no more.
+            self.search_lost();
         }
     }
     /// Follows a file no more.

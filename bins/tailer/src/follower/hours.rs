@@ -19,7 +19,8 @@ impl Follower {
         let named = self.named_hours(index);
         let source = &self.sources[index];
         let name = source.settings.name.clone();
-        let at_end = source.settings.start == Start::End && !self.ledger.is_source_started(&name);
+        let goes_on = source.settings.start == Start::End || source.line_record.is_some();
+        let at_end = goes_on && !self.ledger.is_source_started(&name);
         let clock = self.clock.clone();
         let outlook = Outlook {
             clock: &clock,

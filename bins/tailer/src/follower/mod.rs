@@ -4,6 +4,7 @@
 mod copies;
 mod end;
 mod hours;
+mod packed;
 mod scan;
 mod trouble;
 mod work;
@@ -14,17 +15,19 @@ use crate::cutter::{CutLimits, Cutter};
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::hour::HourClock;
-use crate::identity::EndMark;
+use crate::identity::{EndMark, FileKey};
 use crate::ledger::record::Tail;
 use crate::ledger::stream::Stream;
 use crate::ledger::{Effect, Ledger, Verdict};
 use crate::pattern::FileTime;
 use crate::tracker::{FileNumber, Place, Tracker};
+use crate::unpack::UnpackJob;
 use crate::watch::Watch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use logferry_link::Outgoing;
 use logferry_pack::{Hour, Name, StreamId};
+use packed::Packed;
 use scan::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
@@ -54,7 +57,7 @@ pub(crate) struct Followed {
     /// The path that a symbolic link leads to, if it is one.
     target: Option<PathBuf>,
     handle: File,
-    key: crate::identity::FileKey,
+    key: FileKey,
     /// Length when last seen, and whether names lead to it.
     size: u64,
     unlinked: bool,
@@ -84,6 +87,8 @@ pub(crate) struct Followed {
     waiting_since: Option<Instant>,
     /// Usual length of a line.
     line_bytes: u64,
+    /// The handle is the unpacked content of a compressed file: it will not grow.
+    packed: bool,
     /// In the queue of files to work on.
     queued: bool,
     /// It could not be read the last time.
@@ -97,6 +102,7 @@ pub(crate) struct Parts {
     pub ledger: Ledger,
     pub events: Receiver<Event>,
     pub jobs: Sender<Job>,
+    pub unpack: Sender<UnpackJob>,
     pub shipper: Sender<ToShipper>,
     pub watch: Option<Watch>,
     pub shared: Arc<Shared>,
@@ -125,6 +131,9 @@ pub(crate) struct Follower {
     clock: HourClock,
     events: Receiver<Event>,
     jobs: Sender<Job>,
+    unpack: Sender<UnpackJob>,
+    /// Compressed files that were met.
+    packed: HashMap<FileKey, Packed>,
     shipper: Sender<ToShipper>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
@@ -164,6 +173,8 @@ impl Follower {
             clock: parts.clock,
             events: parts.events,
             jobs: parts.jobs,
+            unpack: parts.unpack,
+            packed: HashMap::new(),
             shipper: parts.shipper,
             watch: parts.watch,
             shared: parts.shared,
@@ -235,6 +246,7 @@ impl Follower {
             Event::Changes(changes) => self.files_changed(&changes),
             Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
             Event::Buffer(buffer) => self.give_back(buffer),
+            Event::Unpacked { job, file } => self.unpacked(&job, file),
             Event::SnapshotWanted => {
                 self.pass_on_records();
                 let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));

@@ -3,11 +3,12 @@
 use super::{Followed, Follower};
 use crate::config::{SourceSettings, Start};
 use crate::cutter::Cutter;
-use crate::files;
+use crate::files::{self, Facts};
 use crate::hour::until;
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::Meeting;
 use crate::ledger::record::Met;
+use crate::legacy::{self, LineRecord};
 use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
 use anyhow::Context;
@@ -40,6 +41,8 @@ pub(super) struct Source {
     pub(super) folders: BTreeSet<PathBuf>,
     /// A file could not be opened at the last look: its lines are missing.
     pub(super) open_failed: bool,
+    /// Where a legacy system left off, until the first look is over.
+    pub(super) line_record: Option<LineRecord>,
 }
 
 impl Source {
@@ -59,6 +62,7 @@ impl Source {
             watched: BTreeSet::new(),
             folders,
             open_failed: false,
+            line_record: None,
         })
     }
 
@@ -91,6 +95,7 @@ impl Follower {
     }
 
     fn look(&mut self, index: usize) {
+        self.read_line_record(index);
         self.watch_folders(index);
         let source = &mut self.sources[index];
         source.last_look = Instant::now();
@@ -167,6 +172,9 @@ impl Follower {
     }
 
     fn open(&mut self, source: usize, sighting: &Sighting) {
+        if self.is_packed(source, &sighting.path, sighting.key, sighting.size) {
+            return;
+        }
         match self.try_open(source, &sighting.path, Place::Here) {
             Ok(number) => self.queue(number),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -182,9 +190,21 @@ impl Follower {
         let handle = File::open(path)?;
         let facts = files::facts_of(&handle)?;
         // Between the look and the opening another file may have come there.
-        if let Some(known) = self.tracker.find(facts.key) {
-            return Ok(known);
+        match self.tracker.find(facts.key) {
+            Some(known) => Ok(known),
+            None => self.follow(source, path, handle, &facts, place),
         }
+    }
+
+    /// Follows an open file; `facts` are those of the file that the path leads to.
+    pub(super) fn follow(
+        &mut self,
+        source: usize,
+        path: &Path,
+        handle: File,
+        facts: &Facts,
+        place: Place,
+    ) -> io::Result<FileNumber> {
         let attached = self.attach(source, path, &handle, facts.key, facts.size)?;
         let home = attached.home.unwrap_or_else(|| path.to_owned());
         let number = self.tracker.opened(source, home.clone(), facts.key, place);
@@ -230,6 +250,7 @@ impl Follower {
                 unlinked_since: None,
                 recent: VecDeque::new(),
                 suspect: None,
+                packed: false,
                 waiting_since: None,
                 line_bytes: 0,
                 queued: false,
@@ -263,15 +284,60 @@ impl Follower {
                 self.bytes_gone(id, path, "replaced");
             }
         }
-        let settings = &self.sources[source].settings;
-        let at_end = settings.start == Start::End && !self.ledger.is_source_started(&settings.name);
         // Whether a new file is a copy of another is told when its turn has come.
-        let Some(head) = Head::complete(head_bytes).filter(|_| at_end) else {
+        let (Some(head), Some(first)) =
+            (Head::complete(head_bytes), self.first_start(source, path, handle, size)?)
+        else {
             return Ok(Attached::new_file());
         };
-        let first = files::end_of_lines(handle, size)?;
         let stream = self.meet(source, path, key, head, first);
         Ok(Attached { stream, at: first, home: None })
+    }
+
+    /// Where to begin with a file that is there at the very first start of its source; `None` for its first byte.
+    fn first_start(&self, source: usize, path: &Path, handle: &File, size: u64) -> io::Result<Option<u64>> {
+        let Source { settings, pattern, line_record, .. } = &self.sources[source];
+        if self.ledger.is_source_started(&settings.name) {
+            return Ok(None);
+        }
+        if let Some(record) = line_record {
+            if record.is_of(path) {
+                let offset = legacy::offset_after_lines(handle, record.lines)?;
+                if offset.is_none() {
+                    warn!(path = %path.display(), lines = record.lines, "the file has fewer lines than line.rec says: it is read from its start");
+                }
+                return Ok(offset);
+            }
+            let times = (pattern.time_of(path), pattern.time_of(&record.file));
+            if let (Some(time), Some(of_record)) = times {
+                // Hours before the record were shipped whole, those after it were not begun.
+                return if time < of_record { files::end_of_lines(handle, size).map(Some) } else { Ok(None) };
+            }
+        }
+        match settings.start {
+            Start::Beginning => Ok(None),
+            Start::End => files::end_of_lines(handle, size).map(Some),
+        }
+    }
+
+    /// What a legacy system left, at the very first start.
+    fn read_line_record(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        source.line_record = None;
+        let path = source.settings.line_record.clone();
+        if path.is_empty() || self.ledger.is_source_started(&source.settings.name) {
+            return;
+        }
+        match legacy::read(Path::new(&path)) {
+            Ok(record) => {
+                info!(path, file = %record.file.display(), lines = record.lines, "going on where the legacy state ends");
+                source.line_record = Some(record);
+            }
+            Err(error) => {
+                counter!("logferry_tailer_line_record_failures_total").increment(1);
+                warn!(path, %error, start = ?source.settings.start, "the legacy state cannot be read: beginning as `start` says");
+            }
+        }
     }
 
     /// A new stream for a file.
@@ -295,7 +361,7 @@ impl Follower {
     }
 
     /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
-    fn search_lost(&mut self) {
+    pub(super) fn search_lost(&mut self) {
         let lost: Vec<Met> = self
             .ledger
             .streams()
@@ -330,7 +396,7 @@ impl Follower {
                 Err(_) => all_readable = false,
             }
         }
-        if self.continue_in_copy(met.stream, None) {
+        if self.continue_in_copy(met.stream, None) || self.awaits_unpacking(source, met) {
             return;
         }
         if all_readable {
@@ -340,6 +406,10 @@ impl Follower {
     }
 
     fn found(&mut self, source: usize, met: &Met, home: &Path, found: &Path) {
+        let size = files::facts_at(found).map_or(0, |facts| facts.size);
+        if self.is_packed(source, found, met.key, size) {
+            return;
+        }
         let replaced = files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
         info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
         match self.try_open(source, found, Place::Gone { replaced }) {

@@ -86,7 +86,7 @@ impl Follower {
     fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
         let facts = files::facts_of(&file.handle)?;
-        file.unlinked = facts.links == 0;
+        file.unlinked = facts.links == 0 && !file.packed;
         if facts.size < file.read_to() {
             return Ok(false);
         }
@@ -177,6 +177,7 @@ impl Follower {
             Origin::Own => 0,
             Origin::RestOfCopy(first) => first,
             Origin::Copy => return self.rest_as_copy(number),
+            Origin::Continued => return Ok(Worked::Again),
             Origin::Unclear(due) => {
                 self.caught_up(number);
                 return Ok(Worked::At(due));

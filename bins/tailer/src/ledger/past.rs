@@ -48,6 +48,12 @@ impl PastFiles {
         files.filter(move |file| file.head == head)
     }
 
+    /// Whether a file is among them.
+    pub fn has(&self, source: &str, key: FileKey) -> bool {
+        let mut files = self.sources.get(source).into_iter().flatten();
+        files.any(|file| file.keys.first() == Some(&key))
+    }
+
     pub(super) fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
         let files = self.sources.values().flatten();
         files.filter(move |file| file.keys.contains(&key)).map(|file| file.stream)
@@ -81,6 +87,11 @@ impl Ledger {
         let (source, head, path) = (known.met.source.clone(), known.met.head, known.met.path.clone());
         let file = PastFile { stream, keys: vec![key], path, head, length, tail: None };
         self.write(Record::CopyKnown { source, file });
+    }
+
+    /// A file is a copy of one that is remembered.
+    pub fn past_copy_known(&mut self, source: &str, file: PastFile) {
+        self.write(Record::CopyKnown { source: source.to_owned(), file });
     }
 
     pub(super) fn apply_past(&mut self, record: Record) {

@@ -106,6 +106,13 @@ impl PathPattern {
         self.regex.is_none() || self.date_and_time_of(path).is_some()
     }
 
+    /// Whether a look at the pattern finds a path.
+    pub fn covers(&self, path: &Path) -> bool {
+        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+        let glob = glob::Pattern::new(&self.glob).is_ok_and(|glob| glob.matches_path_with(path, options));
+        glob && self.admits(path)
+    }
+
     /// The hour and minute that a path names; `None` if it names none, or one that no calendar has.
     pub fn time_of(&self, path: &Path) -> Option<FileTime> {
         if !self.has_hours {

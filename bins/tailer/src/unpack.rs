@@ -1,0 +1,125 @@
+//! Compressed copies of log files: known by name and first bytes, unpacked into a file without a name, then read as any other.
+
+use crate::event::Event;
+use crate::identity::FileKey;
+use bzip2::read::MultiBzDecoder;
+use crossbeam_channel::{Receiver, Sender};
+use flate2::read::MultiGzDecoder;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Largest file once unpacked, in bytes: more is taken for an attack on the disk.
+const UNPACKED_BYTES_MAX: u64 = 64 << 30;
+/// Bytes unpacked at a time.
+const CHUNK_BYTES: usize = 128 << 10;
+
+/// A way of compression.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Packing {
+    /// `.gz`
+    Gzip,
+    /// `.zst`
+    Zstd,
+    /// `.bz2`
+    Bzip2,
+}
+
+/// How a file is compressed, told by its name and its first bytes; `None` for a plain file.
+pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
+    let (packing, magic): (Packing, &[u8]) = match path.extension()?.to_str()? {
+        "gz" => (Packing::Gzip, &[0x1f, 0x8b]),
+        "zst" => (Packing::Zstd, &[0x28, 0xb5, 0x2f, 0xfd]),
+        "bz2" => (Packing::Bzip2, b"BZh"),
+        _ => return None,
+    };
+    first_bytes.starts_with(magic).then_some(packing)
+}
+
+/// A file to unpack.
+#[derive(Debug)]
+pub struct UnpackJob {
+    /// Number of its source.
+    pub source: usize,
+    /// Path.
+    pub path: PathBuf,
+    /// Identity.
+    pub key: FileKey,
+    /// Length as it is.
+    pub size: u64,
+    /// Way of compression.
+    pub packing: Packing,
+}
+
+/// Unpacks one file after another until nobody asks for more. `folder` has room for the largest.
+pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) {
+    while let Ok(job) = jobs.recv() {
+        let file = unpack(&job, folder);
+        if follower.send(Event::Unpacked { job, file }).is_err() {
+            return;
+        }
+    }
+}
+
+fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
+    let packed = io::BufReader::with_capacity(CHUNK_BYTES, File::open(&job.path)?);
+    let mut unpacked = tempfile::tempfile_in(folder)?;
+    let reader: Box<dyn Read> = match job.packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+        Packing::Bzip2 => Box::new(MultiBzDecoder::new(packed)),
+    };
+    let mut reader = reader.take(UNPACKED_BYTES_MAX + 1);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut total = 0;
+    loop {
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(unpacked),
+            Ok(count) => {
+                total += count as u64;
+                if total > UNPACKED_BYTES_MAX {
+                    return Err(io::Error::other("it is too large once unpacked"));
+                }
+                unpacked.write_all(&chunk[..count])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compressed_file_is_known_by_name_and_first_bytes() {
+        let of = |name: &str, bytes: &[u8]| packing(Path::new(name), bytes);
+        assert_eq!(of("a.log.1.gz", &[0x1f, 0x8b, 8]), Some(Packing::Gzip));
+        assert_eq!(of("a.zst", &[0x28, 0xb5, 0x2f, 0xfd, 0]), Some(Packing::Zstd));
+        assert_eq!(of("a.bz2", b"BZh9"), Some(Packing::Bzip2));
+        assert_eq!(of("a.log", &[0x1f, 0x8b, 8]), None);
+        assert_eq!(of("a.gz", b"plain text\n"), None);
+    }
+
+    #[test]
+    fn a_file_that_is_still_being_written_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gz");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&b"line\n".repeat(10_000)).expect("in memory");
+        let whole = encoder.finish().expect("in memory");
+        let job = |size| UnpackJob {
+            source: 0,
+            path: path.clone(),
+            key: FileKey { device: 0, inode: 0, born_ns: 0 },
+            size,
+            packing: Packing::Gzip,
+        };
+        std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
+        assert!(unpack(&job(1), folder.path()).is_err());
+        std::fs::write(&path, &whole).expect("written");
+        let file = unpack(&job(2), folder.path()).expect("whole");
+        assert_eq!(file.metadata().expect("facts").len(), 50_000);
+    }
+}
