@@ -2,7 +2,7 @@
 
 use crate::answer::Incoming;
 use crate::budget::Budget;
-use crate::connection::Connection;
+use crate::connection::{Connection, say_last_words};
 use crate::figures::{LogGate, ReceiverFigures, refused};
 use crate::frame::{self, Frame, Hello};
 use crate::session::{ReceiverTimes, Refusal};
@@ -24,6 +24,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a stop waits for packs that were read to be answered.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections above the limit that are told so at a time; more are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+/// Shortest time between two log lines about connections that were not let in.
+const TROUBLES_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Everything a receiver needs.
 #[derive(Clone, Debug)]
 pub struct ReceiverOptions {
@@ -137,30 +142,13 @@ impl Receiver {
 
     /// Serves until `stop`; then says BYE, takes no more packs, delivers answers for a bounded time and returns.
     pub async fn run(self, packs: mpsc::Sender<Incoming>, stop: CancellationToken) {
-        let slots = usize::try_from(self.options.settings.connections_max).unwrap_or(usize::MAX);
-        let slots = Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
-        let troubles = LogGate::new(Duration::from_secs(1));
-        let connections = TaskTracker::new();
-        let shared = Arc::new(Shared::new(self.options, packs, stop.clone()));
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
+        let door = Door::new(Shared::new(self.options, packs, stop.clone()));
+        while let Some(accepted) = stop.run_until_cancelled(self.listener.accept()).await {
             match accepted {
-                Ok((stream, addr)) => match slots.clone().try_acquire_owned() {
-                    Ok(slot) => {
-                        let shared = shared.clone();
-                        connections.spawn(async move {
-                            serve_tcp(stream, addr, shared).await;
-                            drop(slot);
-                        });
-                    }
-                    Err(_) => turn_away(&stream, addr, &troubles),
-                },
+                Ok((stream, addr)) => door.open(stream, addr),
                 Err(error) => {
                     refused("accept_failed");
-                    if let Some(suppressed) = troubles.pass(clock::now()) {
+                    if let Some(suppressed) = door.troubles.pass(clock::now()) {
                         tracing::warn!(%error, suppressed, "cannot accept a connection");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -169,9 +157,59 @@ impl Receiver {
         }
         // New connections are refused by the kernel from here on, while the old ones come to their end.
         drop(self.listener);
+        let Door { connections, shared, .. } = door;
         drop(shared);
         connections.close();
         connections.wait().await;
+    }
+}
+
+/// Lets connections in, as many as there may be.
+struct Door {
+    shared: Arc<Shared>,
+    /// For connections that are served.
+    slots: Arc<Semaphore>,
+    /// For those that are turned away.
+    leaving: Arc<Semaphore>,
+    connections: TaskTracker,
+    troubles: LogGate,
+}
+
+impl Door {
+    fn new(shared: Shared) -> Door {
+        let slots = usize::try_from(shared.options.settings.connections_max).unwrap_or(usize::MAX);
+        Door {
+            shared: Arc::new(shared),
+            slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+            leaving: Arc::new(Semaphore::new(TURNED_AWAY_MAX)),
+            connections: TaskTracker::new(),
+            troubles: LogGate::new(TROUBLES_INTERVAL),
+        }
+    }
+
+    fn open(&self, stream: TcpStream, addr: SocketAddr) {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else { return self.turn_away(stream, addr) };
+        let shared = self.shared.clone();
+        self.connections.spawn(async move {
+            serve_tcp(stream, addr, shared).await;
+            drop(slot);
+        });
+    }
+
+    /// No slot is free: BYE.
+    fn turn_away(&self, mut stream: TcpStream, addr: SocketAddr) {
+        const REASON: &str = "too_many_connections";
+        refused(REASON);
+        if let Some(suppressed) = self.troubles.pass(clock::now()) {
+            tracing::warn!(peer = %addr, reason = REASON, suppressed, "connection refused");
+        }
+        let Ok(place) = self.leaving.clone().try_acquire_owned() else { return };
+        self.connections.spawn(async move {
+            let (mut reader, mut writer) = stream.split();
+            let mut bye = frame::encode(&Frame::Bye(REASON.to_owned()));
+            say_last_words(&mut reader, &mut writer, &mut bye).await;
+            drop(place);
+        });
     }
 }
 
@@ -190,14 +228,4 @@ where
     shared.figures.connections.increment(1);
     Connection::new(reader, writer, addr, shared.clone()).run().await;
     shared.figures.connections.decrement(1);
-}
-
-/// No slot is free: BYE, as far as it goes at once.
-fn turn_away(stream: &TcpStream, addr: SocketAddr, troubles: &LogGate) {
-    const REASON: &str = "too_many_connections";
-    refused(REASON);
-    let _ = stream.try_write(&frame::encode(&Frame::Bye(REASON.to_owned())));
-    if let Some(suppressed) = troubles.pass(clock::now()) {
-        tracing::warn!(peer = %addr, reason = REASON, suppressed, "connection refused");
-    }
 }

@@ -269,3 +269,24 @@ async fn a_bad_pack_is_rejected_and_does_not_block_the_next() {
     }
     assert_eq!(tickets.len(), 2);
 }
+
+#[tokio::test]
+async fn the_number_of_targets_is_news_at_first_and_at_every_change() {
+    let first = server("127.0.0.1:0", |_| ()).await;
+    let second = server("127.0.0.1:0", |_| ()).await;
+    let to = [first.addr.to_string(), second.addr.to_string()];
+    let (sender, _settled) = client(&to, Mode::Failover, |_| ());
+    let reaches = async |targets: &mut tokio::sync::watch::Receiver<usize>, up| {
+        timeout(LIMIT, targets.wait_for(|now| *now == up)).await.expect("in time").map(|_| ()).unwrap();
+    };
+    let mut targets = sender.targets_up();
+    reaches(&mut targets, 2).await;
+    let mut late = sender.targets_up();
+    timeout(LIMIT, late.changed()).await.expect("the number of now is news").unwrap();
+    assert_eq!(*late.borrow_and_update(), 2);
+    first.stop.cancel();
+    reaches(&mut late, 1).await;
+    second.stop.cancel();
+    reaches(&mut late, 0).await;
+    reaches(&mut targets, 0).await;
+}

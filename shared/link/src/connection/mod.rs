@@ -7,10 +7,15 @@ mod sending;
 pub(crate) use receiving::Connection;
 pub(crate) use sending::run;
 
-use bytes::BytesMut;
 use bytes::buf::Limit;
+use bytes::{Buf, BytesMut};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+/// How long a closing connection may take for its last words.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads once into `room`; without room, never.
 async fn read_into(
@@ -21,4 +26,20 @@ async fn read_into(
         Some(mut room) => reader.read_buf(&mut room).await,
         None => std::future::pending().await,
     }
+}
+
+/// Writes what is left, and reads on until the peer closes: closing a socket with unread bytes would reset the connection and take
+/// our last answers with it.
+pub(crate) async fn say_last_words(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    words: &mut impl Buf,
+) {
+    let saying = async {
+        if writer.write_all_buf(words).await.is_ok() && writer.shutdown().await.is_ok() {
+            let mut ignored = [0; 1_024];
+            while matches!(reader.read(&mut ignored).await, Ok(1..)) {}
+        }
+    };
+    let _ = timeout(LAST_WORDS_TIMEOUT, saying).await;
 }

@@ -1,7 +1,7 @@
 //! One connection of the receiving side: a single task that reads, writes, and waits for memory, for its owner and for answers.
 
 use super::blocker::{Blocker, Unblocked, unblocked};
-use super::read_into;
+use super::{read_into, say_last_words};
 use crate::Answer;
 use crate::answer::{Answerer, Incoming, Peer, Reply};
 use crate::budget::Permit;
@@ -17,13 +17,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::timeout;
 
-/// How long a closing connection may take for its last words.
-const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that lets so many bytes of answers pile up is not read from.
 const OUTBOX_BYTES_MAX: usize = 64 << 10;
 
@@ -123,7 +120,7 @@ where
             }
         }
         self.give_memory_back();
-        let _ = timeout(LAST_WORDS_TIMEOUT, self.say_last_words()).await;
+        say_last_words(&mut self.reader, &mut self.writer, &mut self.outbox).await;
     }
 
     async fn event(&mut self) -> Event {
@@ -315,15 +312,6 @@ where
         self.act(now)?;
         // What was held up can be decided now.
         self.decode(now)
-    }
-
-    /// Writes what is left, and reads on until the peer closes: closing a socket with unread bytes would reset the connection and
-    /// take our last answers with it.
-    async fn say_last_words(&mut self) {
-        if self.writer.write_all_buf(&mut self.outbox).await.is_ok() && self.writer.shutdown().await.is_ok() {
-            let mut ignored = [0; 1_024];
-            while matches!(self.reader.read(&mut ignored).await, Ok(1..)) {}
-        }
     }
 }
 

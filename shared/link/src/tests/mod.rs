@@ -73,6 +73,13 @@ impl Counters {
         series
     }
 
+    /// One series, by its name and labels.
+    fn value(&self, name: &str, labels: &str) -> u64 {
+        let text = self.handle.render();
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(labels)?.trim().parse().ok();
+        text.lines().find_map(value).unwrap_or(0)
+    }
+
     fn refused(&self) -> Vec<(String, u64)> {
         self.of("logferry_link_refused_total")
     }

@@ -94,3 +94,37 @@ async fn each_refusal_of_a_pack_is_counted_and_the_connection_goes_on() {
     assert_eq!(client.next().await, Some(Frame::Ack(5, Answer::Ok)));
     assert_eq!(rig.budget.used(), 0);
 }
+
+#[tokio::test]
+async fn connections_above_the_limit_are_told_so_and_find_room_later() {
+    let counters = Counters::install();
+    let listen =
+        ListenSettings { addr: "127.0.0.1:0".to_owned(), connections_max: 1, ..ListenSettings::default() };
+    let options = ReceiverOptions::new(&listen, &NodeSettings::default(), "collector", Budget::new(1 << 20));
+    let receiver = receiver::Receiver::bind(options).await.expect("a port");
+    let (addr, stop) = (receiver.local_addr(), CancellationToken::new());
+    let (packs_in, _packs) = mpsc::channel(1);
+    tokio::spawn(receiver.run(packs_in, stop.clone()));
+    let _stop = stop.drop_guard();
+    let first_frame = async || {
+        let mut stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
+        // Turned away, it may be closed already.
+        let hello = frame::encode(&Frame::Hello(Hello::default()));
+        let _ = stream.write_all(&[&PREFACE[..], &hello].concat()).await;
+        let mut decoder = Decoder::new(0);
+        loop {
+            match decoder.decode().expect("good frames") {
+                Decoded::Frame(frame) => return (frame, stream),
+                _ => assert!(stream.read_buf(&mut decoder.room()).await.expect("an answer") > 0),
+            }
+        }
+    };
+    let (hello, first) = first_frame().await;
+    assert!(matches!(hello, Frame::Hello(_)));
+    let (bye, _) = first_frame().await;
+    assert_eq!(bye, Frame::Bye("too_many_connections".to_owned()));
+    assert_eq!(counters.refused(), [("too_many_connections".to_owned(), 1)]);
+    drop(first);
+    let room = async { while !matches!(first_frame().await.0, Frame::Hello(_)) {} };
+    tokio::time::timeout(seconds(10), room).await.expect("room for another");
+}

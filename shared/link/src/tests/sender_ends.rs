@@ -5,7 +5,8 @@ use crate::connection;
 use crate::sender;
 use crate::target::Attempt;
 use crate::{Outcome, Settled};
-use logferry_node::config::SendSettings;
+use logferry_node::config::{Interval, SendSettings};
+use std::net::SocketAddr;
 
 /// A sender of one target, whose connections the test makes.
 struct Rig {
@@ -147,4 +148,50 @@ async fn a_stop_says_bye() {
         assert_eq!(client.next().await, None);
     });
     assert_eq!(attempt.await.end.reason(), "stopped");
+}
+
+/// Waits until a sender to `addr` has failed twice, both times for this reason.
+async fn fails_with(reason: &str, addr: SocketAddr) {
+    let counters = Counters::install();
+    let settings = SendSettings {
+        to: vec![addr.to_string()],
+        connect_timeout: Interval::ms(50),
+        backoff_min: Interval::ms(1),
+        backoff_max: Interval::ms(2),
+        ..SendSettings::default()
+    };
+    let options = sender::SenderOptions { settings, node: "client".to_owned(), role: "tailer" };
+    let (sender, _settled) = sender::Sender::start(options, CancellationToken::new());
+    let series = format!("{{target=\"{addr}\",reason=\"{reason}\"}}");
+    let twice = async {
+        while counters.value("logferry_link_connections_lost_total", &series) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(seconds(10), twice).await.unwrap_or_else(|_| panic!("{}", counters.handle.render()));
+    let error = sender.health().last_error.expect("an error");
+    assert!(error.starts_with(&format!("{addr}: ")), "{error} names the target");
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_listens_on_is_tried_again_and_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    drop(listener);
+    fails_with("connect", addr).await;
+}
+
+#[tokio::test]
+async fn a_host_that_never_answers_is_given_up_after_the_time_out() {
+    // A listener whose queue is full: the kernel answers nothing more.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let listener = socket.listen(0).expect("a listener");
+    let addr = listener.local_addr().expect("an address");
+    let mut queued = Vec::new();
+    let connect = || tokio::time::timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(addr));
+    while let Ok(Ok(stream)) = connect().await {
+        queued.push(stream);
+    }
+    fails_with("connect_timeout", addr).await;
 }
