@@ -121,7 +121,11 @@ impl Shipper {
                 self.packed.insert(pack.ticket, pack);
             }
             ToShipper::Settled(settled) => self.settle(settled),
-            ToShipper::Quarantine { pack, reason } => self.rejected.push((pack, reason)),
+            ToShipper::Quarantine { pack, reason } => {
+                // Taken off when its conflict was told, and once more when it is in the quarantine.
+                self.shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
+                self.rejected.push((pack, reason));
+            }
             ToShipper::Snapshot(snapshot) => self.snapshot(&snapshot),
             ToShipper::Finish(_) => {}
         }

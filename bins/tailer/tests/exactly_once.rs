@@ -142,6 +142,27 @@ async fn a_refused_pack_is_quarantined_and_blocks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_about_bytes_that_are_gone_is_quarantined_and_reading_goes_on() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    tier.behave(Manner::Silent);
+    append(&rig.log(), "gone before it is answered\n");
+    let tailer = rig.start();
+    wait_until("sent", || tier.lock().seen.len() == 1);
+    std::fs::write(rig.log(), "new\n").expect("truncated");
+    wait_until("the file begins again", || figure(&tailer, "file_restarts") == 1);
+    let mut other = tier.lock().seen[0].identity;
+    other.sum ^= 1;
+    tier.lock().footprint.insert(&other, 0, 0);
+    tier.behave(Manner::Store);
+    wait_until("quarantined", || rig.quarantined() > 0);
+    append(&rig.log(), "and more\n");
+    tier.wait_stored(b"new\nand more\n");
+    wait_until("nothing is held any more", || figure(&tailer, "queue_bytes") == 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_reading_until_there_is_room() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
