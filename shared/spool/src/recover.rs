@@ -216,10 +216,6 @@ impl Spool {
     }
 
     fn finish_recovery(&mut self, kept: &Kept, report: &mut SpoolReport) {
-        // Names that a killed process had not synced count from here on.
-        if let Err(error) = self.disk.sync_dir(&self.dir) {
-            report.unsecured = Some(error.to_string());
-        }
         for (number, segment) in &kept.segments {
             let lost = LostSegment { name: segment::name(*number), records: segment.waiting() };
             if kept.suspect || lost.records == 0 {
@@ -234,6 +230,7 @@ impl Spool {
         if let Err(error) = self.drop_done() {
             tracing::warn!(%error, "a segment that is done stays for now");
         }
+        // This syncs the folder too: names that a killed process had not synced count from here on.
         if let Err(error) = self.keep_books() {
             report.unsecured = Some(error.to_string());
         }

@@ -236,6 +236,6 @@ impl Spool {
             },
         };
         self.settle(index, id.0, key);
-        if self.segments[index].is_done() || !self.leaving.is_empty() { self.drop_done() } else { Ok(()) }
+        if self.segments[index].is_done() || self.has_files_to_remove() { self.drop_done() } else { Ok(()) }
     }
 }

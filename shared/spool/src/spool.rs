@@ -154,7 +154,9 @@ impl Spool {
             next_segment: self.next_segment,
             segments: &mut self.left_alone.iter().chain(self.segments.iter().take(named)),
             leaving: &leaving,
-        })
+        })?;
+        self.leaving.retain(|leaving| !leaving.unlinked);
+        Ok(())
     }
 
     /// Writes the acknowledgements that are gathered: for a moment when the owner has nothing else to do. Without it a killed
@@ -198,9 +200,14 @@ impl Spool {
         self.leave(done)
     }
 
-    /// The books first, then the files: a segment that is gone without their knowing would look lost.
+    pub(crate) fn has_files_to_remove(&self) -> bool {
+        self.leaving.iter().any(|leaving| !leaving.unlinked)
+    }
+
+    /// The books first, then the files: a segment that is gone without their knowing would look lost. The unlinking needs no fsync of
+    /// its own: until a snapshot of the books has synced the folder, they say that the file may go, should it come back.
     pub(crate) fn leave(&mut self, done: Vec<Leaving>) -> Result<(), SpoolError> {
-        if done.is_empty() && self.leaving.is_empty() {
+        if done.is_empty() && !self.has_files_to_remove() {
             return Ok(());
         }
         done.iter().for_each(|leaving| self.forget_open_files(leaving.number));
@@ -217,11 +224,6 @@ impl Spool {
             if let Err(error) = self.remove_file(index) {
                 failed = Err(error);
             }
-        }
-        if self.leaving.iter().any(|leaving| leaving.unlinked) {
-            let folder = |source| SpoolError::Folder { dir: self.dir.clone(), source };
-            self.disk.sync_dir(&self.dir).map_err(folder)?;
-            self.leaving.retain(|leaving| !leaving.unlinked);
         }
         failed
     }

@@ -59,6 +59,38 @@ fn after_a_failed_fsync_nothing_of_the_group_is_promised_and_a_new_segment_is_us
 }
 
 #[test]
+fn what_was_given_up_does_not_come_back_after_a_power_loss() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new(seed);
+        let mut spool = filled(&disk, 3);
+        spool.append(key(3), &[&payload(3)]).expect("appended");
+        disk.set_faults(Faults { fail_append_in: Some(1), ..Faults::default() });
+        spool.append(key(4), &[&payload(4)]).expect_err("the disk fails");
+        disk.crash();
+        assert_eq!(read_all(&mut open(&disk, OPTIONS).0), [0, 1, 2], "seed {seed}");
+    }
+}
+
+#[test]
+fn the_files_stay_below_the_cap_with_the_footers_of_many_small_records() {
+    let disk = FaultyDisk::new(1);
+    let (mut spool, _) = open(&disk, SpoolOptions { bytes_max: 20_000, segment_bytes: 4_000 });
+    let mut number = 0;
+    let error = loop {
+        match spool.append(number, &[b""]) {
+            Ok(_) => number += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, AppendError::Full { .. }), "{error}");
+    spool.save().expect("saved");
+    let bytes = |path| logferry_durable::Disk::read(&disk, path).expect("there").len();
+    let all: usize = segments(&disk).iter().map(|path| bytes(path)).sum();
+    assert_eq!(spool.bytes(), all as u64);
+    assert!(all <= 20_000 && number > 200, "{number} records, {all} bytes");
+}
+
+#[test]
 fn after_a_failed_fsync_of_the_folder_a_new_segment_is_not_promised() {
     let disk = FaultyDisk::new(1);
     let (mut spool, _) = open(&disk, OPTIONS);

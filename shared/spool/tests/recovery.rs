@@ -147,6 +147,20 @@ fn an_unfinished_record_behind_the_synced_ones_is_a_torn_end() {
 }
 
 #[test]
+fn a_torn_end_that_was_cut_stays_cut_after_a_power_loss() {
+    for seed in 0..50 {
+        let disk = FaultyDisk::new(seed);
+        drop(filled(&disk, 3));
+        let path = segments(&disk)[0].clone();
+        disk.damage(&path, |bytes| bytes.extend([0xee; 3_000]));
+        drop(open(&disk, OPTIONS));
+        disk.crash();
+        let bytes = disk.read(&path).expect("there");
+        assert!(!bytes.windows(100).any(|window| window == [0xee; 100]), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_spool_of_version_1_is_read_and_goes_on_in_version_2() {
     let hex = concat!(
         "4c4653504f4f4c0101000000000000000700000000000000ee5fd455",
