@@ -328,6 +328,53 @@ fn the_older_slot_stands_in_for_an_unusable_newer_one() {
     assert!(open(&disk).1.report.from_older_slot, "a slot that vanished is no fresh start");
 }
 
+/// The rename may have come through: then the newer slot wins at the next start, whatever is written to the older one.
+#[test]
+fn after_a_snapshot_whose_folder_was_not_synced_nothing_is_promised_until_the_next() {
+    let disk = FaultyDisk::new(1);
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    disk.fail_dir_sync_in(1);
+    log.snapshot(&snapshot(&[0])).unwrap_err();
+    log.append(&payload(1));
+    assert!(log.commit().is_err() && log.wants_snapshot());
+    log.snapshot(&snapshot(&[0, 1])).unwrap();
+    log.append(&payload(2));
+    log.commit().unwrap();
+    disk.crash();
+    let (_, recovered) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    assert_eq!(numbers(&recovered), [0, 1, 2]);
+}
+
+/// As when somebody restores one file under the name of the other.
+#[test]
+fn a_slot_under_the_name_of_the_other_is_damage_and_no_reason_not_to_start() {
+    let disk = FaultyDisk::new(1);
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    log.snapshot(&snapshot(&[0])).unwrap();
+    let newest = disk.read(&dir().join("log.0")).unwrap();
+    disk.damage(&dir().join("log.1"), |bytes| *bytes = newest);
+    disk.unlink(&dir().join("log.0")).unwrap();
+    let (mut log, recovered) = Log::open(Arc::new(disk.clone()), dir(), "log").expect("opens");
+    assert!(recovered.report.is_suspect() && recovered.report.set_aside.len() == 1, "{:?}", recovered.report);
+    log.append(&payload(1));
+    log.commit().unwrap();
+}
+
+#[test]
+fn looking_into_a_log_gives_what_opening_it_would_and_changes_nothing() {
+    let disk = FaultyDisk::new(1);
+    let (mut log, _) = Log::open(Arc::new(disk.clone()), dir(), "log").unwrap();
+    log.snapshot(&snapshot(&[0])).unwrap();
+    log.append(&payload(1));
+    log.commit().unwrap();
+    disk.damage(&dir().join("log.0"), |bytes| bytes.extend([7; 30]));
+    let changes = disk.counts().changes;
+    let looked = Log::look(&disk, dir(), "log").unwrap();
+    assert_eq!((disk.counts().changes, looked.report.torn_bytes), (changes, 30));
+    assert_eq!(looked, Log::open(Arc::new(disk.clone()), dir(), "log").unwrap().1);
+    assert_eq!(Log::look(&disk, dir(), "none").unwrap(), Recovered::default());
+}
+
 /// A bad sector may be read tomorrow; a log begun anew in its place would end that.
 #[test]
 fn a_slot_that_cannot_be_read_now_is_not_taken_for_a_missing_one() {

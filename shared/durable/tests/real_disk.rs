@@ -110,10 +110,22 @@ fn a_replaced_file_is_the_old_or_the_new_one_after_a_crash_at_any_operation() {
 /// Device and process files know no fsync and say so: an `Ok` here would mean that the kernel was not asked.
 #[test]
 fn syncs_ask_the_kernel_and_pass_its_answer_on() {
-    let device = Path::new("/dev/full");
+    let device = Path::new("/dev/null");
     assert!(RealDisk.open(device).unwrap().sync().is_err());
     assert!(RealDisk.rewrite(device, 0, 0).is_err());
     assert!(RealDisk.sync_dir(Path::new("/proc/self")).is_err());
+}
+
+/// The kernel syncs a file that was opened for reading, and refuses the write of no bytes that asks whether the file system is alive.
+#[test]
+fn a_sync_is_believed_only_when_a_write_is_taken_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "bytes").unwrap();
+    std::fs::File::open(&path).unwrap().sync_data().unwrap();
+    assert!(RealDisk.open_for_reading(&path).unwrap().sync().is_err());
+    RealDisk.open(&path).unwrap().sync().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"bytes");
 }
 
 /// A folder whose name is not on the disk takes all that is in it along. Only the system calls show it.
