@@ -17,6 +17,11 @@ pub struct FileKey {
     pub born_ns: i64,
 }
 
+impl FileKey {
+    /// The key of no file.
+    pub const NOWHERE: FileKey = FileKey { device: 0, inode: 0, born_ns: 0 };
+}
+
 /// The first line of a file: how much of it counts, and its hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Head {

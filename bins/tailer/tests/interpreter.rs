@@ -1,5 +1,5 @@
-//! Random lives of log files: an interpreter of actions writes, rotates, truncates, deletes, silences the next tier,
-//! restarts the tailer, takes its state away. At the end every byte of every file is stored once.
+//! Random lives of log files: an interpreter of actions writes, rotates, truncates, deletes, copies and truncates, compresses, links, silences
+//! the next tier, restarts the tailer, takes its state away. At the end every byte of every file is stored once.
 
 mod common;
 
@@ -10,7 +10,7 @@ use logferry_trial::{long_run, trial};
 use std::time::Duration;
 
 /// Lives in the normal run.
-const LIVES: u64 = 12;
+const LIVES: u64 = 30;
 /// The same in the long run.
 const LIVES_LONG: u64 = 500;
 /// Actions in a life.
@@ -25,6 +25,10 @@ struct Life {
     present: Vec<u8>,
     past: Vec<Vec<u8>>,
     rotated: usize,
+    /// Rotated files that are not compressed.
+    plain: Vec<std::path::PathBuf>,
+    /// Some bytes are in another file than the one that they were written to.
+    copied: bool,
     line: usize,
     trace: Vec<&'static str>,
 }
@@ -36,7 +40,19 @@ impl Life {
         rig.config.source[0].path = rig.at("app.log*").to_str().expect("plain").into();
         let tailer = Some(rig.start());
         let random = Random::new(seed);
-        Life { random, tier, rig, tailer, present: vec![], past: vec![], rotated: 0, line: 0, trace: vec![] }
+        Life {
+            random,
+            tier,
+            rig,
+            tailer,
+            present: vec![],
+            past: vec![],
+            rotated: 0,
+            plain: vec![],
+            copied: false,
+            line: 0,
+            trace: vec![],
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -69,7 +85,8 @@ impl Life {
         }
         self.rotated += 1;
         let to = self.rig.at(&format!("app.log.{}", self.rotated));
-        std::fs::rename(self.rig.log(), to).expect("renamed");
+        std::fs::rename(self.rig.log(), &to).expect("renamed");
+        self.plain.push(to);
         self.past.push(std::mem::take(&mut self.present));
     }
 
@@ -91,6 +108,36 @@ impl Life {
         self.past.push(std::mem::take(&mut self.present));
     }
 
+    fn copy_and_truncate(&mut self) {
+        if self.present.is_empty() {
+            return;
+        }
+        (self.rotated, self.copied) = (self.rotated + 1, true);
+        let to = self.rig.at(&format!("app.log.{}", self.rotated));
+        std::fs::copy(self.rig.log(), &to).expect("copied");
+        std::fs::write(self.rig.log(), "").expect("truncated");
+        self.plain.push(to);
+        self.past.push(std::mem::take(&mut self.present));
+    }
+
+    fn compress(&mut self) {
+        if self.plain.is_empty() {
+            return;
+        }
+        self.copied = true;
+        let from = self.plain.remove(self.random.below(self.plain.len() as u64) as usize);
+        let content = std::fs::read(&from).expect("read");
+        let to = format!("{}.zst", from.to_str().expect("plain"));
+        std::fs::write(&to, zstd::encode_all(&content[..], 1).expect("in memory")).expect("written");
+        std::fs::remove_file(from).expect("removed");
+    }
+
+    fn link(&mut self) {
+        self.rotated += 1;
+        // The file may be away.
+        let _ = std::fs::hard_link(self.rig.log(), self.rig.at(&format!("app.log.{}", self.rotated)));
+    }
+
     async fn stop(&mut self) {
         if let Some(tailer) = self.tailer.take() {
             tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
@@ -104,7 +151,7 @@ impl Life {
     }
 
     async fn act(&mut self) {
-        let action = self.random.below(20);
+        let action = self.random.below(26);
         let name = match action {
             0..9 => "write",
             9..11 => "rotate",
@@ -115,6 +162,9 @@ impl Life {
             16 => "stop",
             17 => "start",
             18 => "restart",
+            20..23 => "copytruncate",
+            23 | 24 => "compress",
+            25 => "link",
             _ => "forget",
         };
         self.trace.push(name);
@@ -123,6 +173,9 @@ impl Life {
             "rotate" => self.rotate(),
             "truncate" => self.end_file(false),
             "delete" => self.end_file(true),
+            "copytruncate" => self.copy_and_truncate(),
+            "compress" => self.compress(),
+            "link" => self.link(),
             "silence" => self.tier.behave(Manner::Silent),
             "speak" => self.tier.behave(Manner::Store),
             "stop" => self.stop().await,
@@ -131,8 +184,9 @@ impl Life {
                 self.stop().await;
                 self.start();
             }
-            // With packs on their way the next tier cannot tell what it has not answered.
-            _ if self.tier.lock().manner == Manner::Store => {
+            // With packs on their way the next tier cannot tell what it has not answered; and what a copy is of only the
+            // state can tell.
+            _ if self.tier.lock().manner == Manner::Store && !self.copied => {
                 self.stop().await;
                 self.rig.forget();
             }

@@ -170,6 +170,10 @@ impl Follower {
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         let source = self.sources[file.source].settings.name.clone();
         let (key, size) = (file.key, file.size);
+        if file.packed && self.continues_lost(number, &source, head)? {
+            return Ok(Origin::Continued);
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         if let Some(past) = self.past_of(file, &source, head)? {
             let known = past.length;
             if file.packed && size <= known {
@@ -215,7 +219,7 @@ impl Follower {
     /// Compares a new file with one that is followed; `None` when it is another.
     fn compare(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
         let now = Instant::now();
-        let Some(&other_number) = self.by_stream.get(&id) else { return self.compare_with_lost(number, id) };
+        let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
         let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
             return Ok(None);
         };
@@ -261,22 +265,25 @@ impl Follower {
     }
 
     /// A stream whose file is nowhere may go on in what was unpacked.
-    fn compare_with_lost(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
-        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
-            return Ok(None);
-        };
-        if !file.packed || stream.orphan || !is_named_after(&file.path, &stream.met.path) {
-            return Ok(None);
+    fn continues_lost(&mut self, number: FileNumber, source: &str, head: Head) -> io::Result<bool> {
+        let streams = self.ledger.with_head(source, head).filter(|id| !self.by_stream.contains_key(id));
+        for id in streams.take(ALIKE_MAX).collect::<Vec<_>>() {
+            let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+                continue;
+            };
+            if stream.orphan || !is_named_after(&file.path, &stream.met.path) {
+                continue;
+            }
+            let handle = file.handle.try_clone()?;
+            let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
+            let (path, key) = (file.path.clone(), file.key);
+            let copy = Candidate { path: path.clone(), facts, handle };
+            if self.has_what_was_read(id, None, &copy)? && self.adopt(id, &path, key, None) {
+                info!(copy = %path.display(), stream = %id, "the rest of a file that is gone is read from its compressed copy");
+                return Ok(true);
+            }
         }
-        let handle = file.handle.try_clone()?;
-        let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
-        let (path, key) = (file.path.clone(), file.key);
-        let copy = Candidate { path: path.clone(), facts, handle };
-        if !self.has_what_was_read(id, None, &copy)? || !self.adopt(id, &path, key, None) {
-            return Ok(None);
-        }
-        info!(copy = %path.display(), stream = %id, "the rest of a file that is gone is read from its compressed copy");
-        Ok(Some(Origin::Continued))
+        Ok(false)
     }
 
     /// Whether all of a file without a stream is known to be a copy.

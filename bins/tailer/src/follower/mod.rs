@@ -134,6 +134,8 @@ pub(crate) struct Follower {
     unpack: Sender<UnpackJob>,
     /// Compressed files that were met.
     packed: HashMap<FileKey, Packed>,
+    /// Compressed files that were unpacked for streams whose files are gone.
+    unpacked_for: BTreeSet<(StreamId, FileKey)>,
     shipper: Sender<ToShipper>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
@@ -175,6 +177,7 @@ impl Follower {
             jobs: parts.jobs,
             unpack: parts.unpack,
             packed: HashMap::new(),
+            unpacked_for: BTreeSet::new(),
             shipper: parts.shipper,
             watch: parts.watch,
             shared: parts.shared,

@@ -7,6 +7,7 @@ use crate::identity::FileKey;
 use crate::ledger::record::Met;
 use crate::tracker::Place;
 use crate::unpack::{UnpackJob, packing};
+use logferry_pack::StreamId;
 use metrics::counter;
 use std::fs::File;
 use std::io;
@@ -30,8 +31,14 @@ pub(super) enum Packed {
 impl Follower {
     /// Whether a file is a compressed one. One that is not known yet is unpacked.
     pub(super) fn is_packed(&mut self, source: usize, path: &Path, key: FileKey, size: u64) -> bool {
+        self.unpack_if(source, path, key, size, false)
+    }
+
+    /// With `again` also one that is known: a stream that was not wholly acknowledged may need it once more.
+    fn unpack_if(&mut self, source: usize, path: &Path, key: FileKey, size: u64, again: bool) -> bool {
         match self.packed.get(&key) {
-            Some(Packed::Unpacking | Packed::Known) => return true,
+            Some(Packed::Unpacking) => return true,
+            Some(Packed::Known) if !again => return true,
             Some(Packed::Failed { size: before, at }) if *before == size && at.elapsed() < UNPACK_RETRY => {
                 return true;
             }
@@ -43,7 +50,7 @@ impl Follower {
             return false;
         };
         let is_known = self.ledger.past_files().has(self.sources[source].name.as_str(), key);
-        if is_known {
+        if is_known && !again {
             self.packed.insert(key, Packed::Known);
         } else {
             self.packed.insert(key, Packed::Unpacking);
@@ -84,6 +91,18 @@ impl Follower {
         Ok(())
     }
 
+    /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
+    /// the file begins another.
+    pub(super) fn waits_for_packed_copy(&mut self, id: StreamId) -> bool {
+        let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
+        let source = self.sources.iter().position(|source| source.settings.name == met.source);
+        let waits = source.is_some_and(|source| self.awaits_unpacking(source, &met));
+        if waits {
+            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
+        }
+        waits
+    }
+
     /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
     pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
         let of_source =
@@ -97,8 +116,10 @@ impl Follower {
         let mut awaits = false;
         for path in paths.iter().filter(|path| is_named_after(path, &met.path)) {
             let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
-            let is_packed = self.is_packed(source, path, facts.key, facts.size);
-            awaits |= is_packed && matches!(self.packed.get(&facts.key), Some(Packed::Unpacking));
+            if self.unpacked_for.insert((met.stream, facts.key)) {
+                self.unpack_if(source, path, facts.key, facts.size, true);
+            }
+            awaits |= matches!(self.packed.get(&facts.key), Some(Packed::Unpacking));
         }
         awaits
     }

@@ -280,7 +280,7 @@ impl Follower {
             if same && !stream.orphan {
                 return Ok(Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) });
             }
-            if !self.continue_in_copy(id, None) {
+            if !self.continue_in_copy(id, None) && !self.waits_for_packed_copy(id) {
                 self.bytes_gone(id, path, "replaced");
             }
         }

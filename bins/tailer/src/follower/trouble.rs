@@ -58,7 +58,7 @@ impl Follower {
         let Some(id) = file.stream.take() else { return Worked::Again };
         self.by_stream.remove(&id);
         let before = Before { file: number, size, end_mark, recent, at };
-        if self.continue_in_copy(id, Some(&before)) {
+        if self.continue_in_copy(id, Some(&before)) || self.waits_for_packed_copy(id) {
             return Worked::Again;
         }
         info!(path = %path.display(), stream = %id, reason, "the file begins again");
@@ -111,7 +111,7 @@ impl Follower {
             let file = self.files.get_mut(&number);
             let taken = file.and_then(|file| file.stream.take());
             self.by_stream.remove(&id);
-            if self.continue_in_copy(id, None) {
+            if self.continue_in_copy(id, None) || self.waits_for_packed_copy(id) {
                 if let Some(file) = self.files.get_mut(&number) {
                     file.cutter = Cutter::new(0);
                     (file.end_mark, file.verified) = (None, true);
