@@ -6,10 +6,10 @@
 //! is replaced by a snapshot that includes them.
 
 use super::file_recovery::FileRecovery;
-use super::inflate::{Body, Inflated};
-use super::journal::{self, Commit, CommittedPack, Hole};
-use super::order::{Accepted, Action, Order};
-use super::own_fault::{self, Unopenable};
+use super::inflate::Inflated;
+use super::journal::{self, Hole};
+use super::mend::GivenUp;
+use super::order::{Action, Order};
 use super::recovery::Recovered;
 use super::store::{FoundFiles, Store, StoreOptions};
 use super::waiting::Waiting;
@@ -17,7 +17,6 @@ use crate::figures::Figures;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use logferry_durable::Log;
 use logferry_link::Answer;
-use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,12 +29,8 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits after a failure before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// So many failures in a row at one file, and the others go on without it.
-const FAILURES_OF_FILE_MAX: u32 = 3;
 /// When senders are to come again after a failure.
 const RETRY_MS: u64 = 1_500;
-/// When senders are to come again with packs of a file that an operator has to mend.
-const RETRY_UNOPENABLE_MS: u64 = 2_000;
 
 /// The core, shared by judge and committer.
 pub type SharedOrder<W> = Arc<Mutex<Order<W>>>;
@@ -50,17 +45,19 @@ pub struct Committer<W> {
     /// Decides, and knows who waits.
     pub(super) order: SharedOrder<W>,
     pub(super) store: Store,
-    log: Log,
+    pub(super) log: Log,
     /// Holes that were written over, as the journal has them.
-    holes: Vec<Hole>,
+    pub(super) holes: Vec<Hole>,
     /// Ranges of packs that were refused for good, until the next commit records them.
-    passed_over: Vec<Hole>,
+    pub(super) passed_over: Vec<Hole>,
     /// Recovers the files that the store must not write to yet.
     pub(super) files: FileRecovery,
     /// See [`journal::State::unread`].
     pub(super) unread: BTreeSet<String>,
     /// Where the last round of trying the unusable files ended.
     pub(super) mended_last: String,
+    /// Files at which writing failed one time after the other, until they are written again.
+    pub(super) given_up: BTreeMap<String, GivenUp>,
     pub(super) figures: Arc<Figures>,
     options: CommitterOptions<W>,
 }
@@ -75,31 +72,6 @@ pub struct CommitterOptions<W> {
     pub group_bytes_max: usize,
     /// How long a stream's footprint is kept, in seconds.
     pub footprint_keep_secs: u64,
-}
-
-/// A pack in a group.
-struct Entry {
-    accepted: Accepted,
-    path: String,
-    lines: u64,
-    header_lines: Vec<u8>,
-    body: Body,
-}
-
-/// Packs that are committed together.
-pub struct Group {
-    entries: Vec<Entry>,
-    phase: Phase,
-    /// Where the last failures were, and how many in a row at that file.
-    failures: Option<(String, u32)>,
-}
-
-enum Phase {
-    Write,
-    /// The files may hold a part of the group.
-    CutBack,
-    /// The files are durable; the record is not.
-    Journal(Commit),
 }
 
 impl<W> Committer<W> {
@@ -122,6 +94,7 @@ impl<W> Committer<W> {
             files,
             unread: state.unread,
             mended_last: String::new(),
+            given_up: BTreeMap::new(),
             figures,
             options,
         };
@@ -157,178 +130,6 @@ impl<W> Committer<W> {
                 }
             }
             self.report_success();
-        }
-    }
-
-    /// Sorts out what is not to be written: bodies that are no good, and packs that were refused meanwhile.
-    pub fn group(&mut self, packs: Vec<Inflated>) -> Group {
-        let mut entries = Vec::with_capacity(packs.len());
-        let mut actions = Vec::new();
-        let mut order = lock(&self.order);
-        for Inflated { accepted, path, lines, header_lines, body } in packs {
-            match body {
-                Ok(body) if order.is_pending(&accepted) => {
-                    entries.push(Entry { accepted, path, lines, header_lines, body });
-                }
-                Ok(_) => {}
-                Err(reason) => {
-                    count_rejected(reason);
-                    let data_at = self.store.table().get(&path).map_or(0, |lengths| lengths.data);
-                    self.passed_over.push(refused_range(path, &accepted, data_at));
-                    actions.extend(order.rejected(&accepted, reason));
-                }
-            }
-        }
-        drop(order);
-        self.act(actions);
-        Group { entries, phase: Phase::Write, failures: None }
-    }
-
-    /// Brings a group further towards its commit; after an error, to be called again with the same group.
-    pub fn try_commit(&mut self, group: &mut Group) -> io::Result<()> {
-        loop {
-            match &mut group.phase {
-                _ if group.entries.is_empty() => return Ok(()),
-                Phase::CutBack => {
-                    self.store.cut_back(&paths(&group.entries))?;
-                    group.phase = Phase::Write;
-                }
-                Phase::Write => {
-                    self.open_files(group)?;
-                    group.phase = Phase::CutBack;
-                    group.phase = Phase::Journal(self.write_files(&group.entries)?);
-                }
-                Phase::Journal(commit) => {
-                    self.journal(commit)?;
-                    let commit = std::mem::take(commit);
-                    self.finish(group, commit);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn open_files(&mut self, group: &mut Group) -> io::Result<()> {
-        self.store.survey(&paths(&group.entries))?;
-        self.journal_reconciled()?;
-        let unopenable = self.store.prepare(&paths(&group.entries))?;
-        for file in &unopenable {
-            self.give_up_file(group, file);
-        }
-        self.journal_reconciled()
-    }
-
-    fn journal_reconciled(&mut self) -> io::Result<()> {
-        if self.log.is_poisoned() {
-            self.snapshot()?;
-        } else if !self.store.reconciled().is_empty() {
-            let files = self.store.reconciled().to_vec();
-            self.log.append(&Commit { now_unix: now_unix(), files, ..Commit::default() }.to_bytes());
-            self.log.commit()?;
-        }
-        self.store.reconciled_is_durable();
-        Ok(())
-    }
-
-    /// A file at which one attempt after the other fails, on a bad sector say, must not stop the others for ever.
-    pub fn give_up_failing_file(&mut self, group: &mut Group, error: &io::Error) {
-        let Some(path) = own_fault::path_of(error).filter(|_| !is_full(error)) else {
-            group.failures = None;
-            return;
-        };
-        let before = group.failures.take().filter(|(at, _)| at == path).map_or(0, |(_, count)| count);
-        group.failures = Some((path.to_owned(), before + 1));
-        if before + 1 >= FAILURES_OF_FILE_MAX {
-            self.store.give_up(path);
-            group.failures = None;
-        }
-    }
-
-    /// Takes the packs of a file that cannot be opened out of the group.
-    fn give_up_file(&mut self, group: &mut Group, file: &Unopenable) {
-        if self.figures.set_file_problem(&file.path, &file.error) {
-            tracing::error!(path = file.path, "the file cannot be written, the others go on: {}", file.error);
-        }
-        let mut actions = Vec::new();
-        let mut order = lock(&self.order);
-        for entry in group.entries.iter().filter(|entry| entry.path == file.path) {
-            match file.for_good {
-                Some(reason) => {
-                    count_rejected(reason);
-                    actions.extend(order.rejected(&entry.accepted, reason));
-                }
-                None => actions.extend(order.refused(&entry.accepted, RETRY_UNOPENABLE_MS)),
-            }
-        }
-        group.entries.retain(|entry| order.is_pending(&entry.accepted));
-        drop(order);
-        self.act(actions);
-    }
-
-    fn write_files(&mut self, entries: &[Entry]) -> io::Result<Commit> {
-        let mut by_path: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
-        for entry in entries {
-            by_path.entry(&entry.path).or_default().push(entry);
-        }
-        let holes = self.passed_over.clone();
-        let mut commit = Commit { now_unix: now_unix(), holes, ..Commit::default() };
-        for (path, entries) in &by_path {
-            let bodies: Vec<&[u8]> = entries.iter().flat_map(|entry| entry.body.parts()).collect();
-            let lines: Vec<&[u8]> = entries.iter().map(|entry| entry.header_lines.as_slice()).collect();
-            let mut data_at = self.store.append(path, &bodies, &lines)?;
-            for entry in entries {
-                commit.holes.extend(hole(entry, data_at));
-                commit.packs.push(CommittedPack::new(&entry.accepted.identity, entry.accepted.first));
-                data_at += entry.body.len() as u64;
-            }
-        }
-        self.store.sync(&by_path.keys().copied().collect())?;
-        let written = by_path.keys().filter_map(|path| Some(((*path).to_owned(), self.store.written(path)?)));
-        commit.files = written.collect();
-        Ok(commit)
-    }
-
-    fn journal(&mut self, commit: &Commit) -> io::Result<()> {
-        if !self.log.is_poisoned() {
-            self.log.append(&commit.to_bytes());
-            return self.log.commit();
-        }
-        // The group is durable in its files, and so may its record be in the journal: only a snapshot that has it is true.
-        let mut state = journal::State {
-            footprint: lock(&self.order).footprint().clone(),
-            files: self.store.table().clone(),
-            holes: self.holes.clone(),
-            unread: self.unread.clone(),
-        };
-        state.apply(commit.clone());
-        self.log.snapshot(&state.snapshot_bytes())
-    }
-
-    fn finish(&mut self, group: &mut Group, commit: Commit) {
-        for (path, _) in &commit.files {
-            self.store.committed(path);
-            self.figures.clear_file_problem(path);
-        }
-        for hole in &commit.holes {
-            tracing::warn!(path = hole.path, stream = %format_args!("{:032x}", hole.stream), from = hole.from, to = hole.to,
-                "stream bytes did not come in time and were passed over");
-        }
-        self.figures.count_commit(
-            group.entries.iter().map(|entry| entry.body.len() as u64).sum(),
-            group.entries.iter().map(|entry| entry.lines).sum(),
-            commit.holes.len() as u64,
-            self.store.files_open() as u64,
-        );
-        self.passed_over.clear();
-        journal::remember_holes(&mut self.holes, commit.holes);
-        let packs: Vec<Accepted> = group.entries.drain(..).map(|entry| entry.accepted).collect();
-        let actions = lock(&self.order).committed(&packs, commit.now_unix);
-        self.act(actions);
-        if self.log.wants_snapshot()
-            && !self.log.is_poisoned()
-            && let Err(error) = self.snapshot()
-        {
-            tracing::error!("the journal's snapshot cannot be written, the next commit tries again: {error}");
         }
     }
 
@@ -393,25 +194,6 @@ impl<W> Committer<W> {
             lock(&self.order).healed();
         }
     }
-}
-
-fn paths(entries: &[Entry]) -> BTreeSet<&str> {
-    entries.iter().map(|entry| entry.path.as_str()).collect()
-}
-
-fn hole(entry: &Entry, data_at: u64) -> Option<Hole> {
-    let from = entry.accepted.hole_from?;
-    let identity = &entry.accepted.identity;
-    Some(Hole { path: entry.path.clone(), stream: identity.stream.0, from, to: identity.offset, data_at })
-}
-
-fn refused_range(path: String, refused: &Accepted, data_at: u64) -> Hole {
-    let PackIdentity { stream, offset, span, .. } = refused.identity;
-    Hole { path, stream: stream.0, from: offset, to: offset.saturating_add(span), data_at }
-}
-
-fn count_rejected(reason: &'static str) {
-    metrics::counter!("logferry_outputter_rejected_packs_total", "reason" => reason).increment(1);
 }
 
 /// Whether an error goes away when somebody makes room.

@@ -6,6 +6,7 @@
 
 pub mod commit;
 pub mod file_recovery;
+pub mod group;
 pub mod guard;
 pub mod headers;
 pub mod inflate;

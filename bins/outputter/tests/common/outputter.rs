@@ -2,8 +2,9 @@
 
 use logferry_durable::Disk;
 use logferry_link::Answer;
-use logferry_outputter::file::commit::{Committer, CommitterOptions, Group, SharedOrder, lock};
+use logferry_outputter::file::commit::{Committer, CommitterOptions, SharedOrder, lock};
 use logferry_outputter::file::file_recovery::FileRecovery;
+use logferry_outputter::file::group::Group;
 use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
 use logferry_outputter::file::recovery::Recovery;
