@@ -179,6 +179,38 @@ async fn a_full_spool_sends_packs_back_and_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_segment_removed_by_hand_is_reported_with_its_packs_and_the_others_go_on() {
+    for restart in [false, true] {
+        let test = Test::new();
+        let small = ByteSize::kib(4);
+        let mut collector = test.start_with(|config| config.spool.segment_bytes = small).await;
+        let mut tailer = Tailer::connect(collector.local_addr());
+        for stream in 1..=60 {
+            tailer.send(stream, 0..1).await;
+        }
+        tailer.expect(60, &Outcome::Ok).await;
+        if restart {
+            collector.stop().await.expect("a clean stop");
+            test.remove_segment();
+            collector = test.start_with(|config| config.spool.segment_bytes = small).await;
+        } else {
+            test.remove_segment();
+        }
+        let outputter = Outputter::start(&test.target, Next::Answer(Answer::Ok)).await;
+        until(|| test.figure(&collector, "spool_packs") == 0).await;
+        let lost = test.figure(&collector, "spool_packs_lost");
+        let arrived: usize = (1..=60).map(|stream| outputter.offsets(stream).len()).sum();
+        assert!(lost > 0 && arrived > 0 && lost as usize + arrived == 60, "{lost} lost, {arrived} arrived");
+        let problems = collector.status()().problems;
+        assert!(
+            problems.iter().any(|problem| problem.contains("1 of its files were removed")),
+            "{problems:?}"
+        );
+        collector.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test]
 async fn packs_of_legacy_nodes_are_refused_by_name() {
     let test = Test::new();
     let _outputter = Outputter::start(&test.target, Next::Answer(Answer::Ok)).await;

@@ -65,6 +65,14 @@ impl Test {
         collector.status()().figures[name]
     }
 
+    /// Removes the oldest segment of the spool, as somebody does who needs room.
+    pub(crate) fn remove_segment(&self) {
+        let entries = std::fs::read_dir(self.folder.path().join("spool")).expect("the spool");
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let oldest = paths.filter(|path| path.extension().is_some_and(|end| end == "seg")).min();
+        std::fs::remove_file(oldest.expect("a segment")).expect("removed");
+    }
+
     pub(crate) fn spoil_footprint(&self) {
         let mut spoiled = 0;
         for slot in ["footprint.0", "footprint.1"] {
