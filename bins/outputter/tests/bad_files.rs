@@ -12,6 +12,7 @@ use common::{Stream, assert_exactly, folders, parcel, stream};
 use logferry_durable::faulty::{FaultyDisk, Random};
 use logferry_durable::{Disk, RealDisk};
 use logferry_link::{Answer, Outcome};
+use logferry_pack::Pack;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,18 @@ const BAD: &str = "access/host-0_2026112100";
 fn two_streams() -> Vec<Stream> {
     let mut random = Random::new(8);
     [0, 2].map(|number| stream(number, 4, false, &mut random)).into()
+}
+
+/// As [`two_streams`], but the first pack of the first one is filtered: only a journal, or the knowledge that there was one, can tell
+/// that it is whole.
+fn two_streams_the_first_filtered() -> Vec<Stream> {
+    let of_seed = |seed| [0, 2].map(|number| stream(number, 4, true, &mut Random::new(seed)));
+    let is_filtered = |pack: &Pack| {
+        let ours = pack.header.ours.as_ref().unwrap();
+        ours.raw != ours.identity.span
+    };
+    let mut cases = (0..1_000).map(of_seed);
+    cases.find(|[first, _]| is_filtered(&first.packs[0])).expect("one pack of three is filtered").into()
 }
 
 async fn deliver_first(dir: &Path, streams: &[Stream]) {
@@ -184,7 +197,7 @@ fn without_a_journal_the_packs_of_a_file_that_cannot_be_read_stay_known_over_ano
     for (path, bad) in
         [(format!("/out/log_data/{BAD}"), Bad::Opening), ("/out/headers/access".into(), Bad::Listing)]
     {
-        let bench = Bench::new(&path, bad);
+        let bench = Bench { streams: two_streams_the_first_filtered(), ..Bench::new(&path, bad) };
         bench.send(&mut bench.start_on_sound_disk(), 0);
         for slot in bench.sound.list(Path::new(VAR_DIR)).unwrap() {
             bench.sound.unlink(&Path::new(VAR_DIR).join(slot)).unwrap();

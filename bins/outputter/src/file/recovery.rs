@@ -80,10 +80,12 @@ impl Recovery<'_> {
         for path in paths.into_iter().filter(|path| !path.ends_with('/')) {
             self.recover_file_or_leave(path, sound, &mut recovered);
         }
+        let unread = recovered.state.unread.clone();
         recovered.state.unread.retain(|path| !path.ends_with('/'));
         for (folder, error) in on_disk.unlisted {
             tracing::error!(folder, %error, "the folder cannot be read: its files are not written to until it can");
-            recovered.leave(folder, sound);
+            let is_sound = sound && !walk::holds(&unread, &folder);
+            recovered.leave(folder, is_sound);
         }
         recovered.report.publish();
         // Records that a killed process wrote and did not sync were believed; before anybody is told of a duplicate
