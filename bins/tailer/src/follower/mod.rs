@@ -1,9 +1,11 @@
 //! The follower: the thread that owns the files and the ledger. It waits for an event, lets a named function handle
 //! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
 
+mod attach;
 mod copies;
 mod end;
 mod hours;
+mod lost;
 mod packed;
 mod scan;
 mod trouble;

@@ -1,14 +1,11 @@
 //! Looking at the sources' paths: opening what is new, following what moved, finding again what a restart left.
 
 use super::{Followed, Follower};
-use crate::config::{SourceSettings, Start};
+use crate::config::SourceSettings;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::hour::until;
-use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
-use crate::ledger::Meeting;
-use crate::ledger::record::Met;
-use crate::legacy::{self, LineRecord};
+use crate::legacy::LineRecord;
 use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
 use anyhow::Context;
@@ -16,10 +13,8 @@ use jiff::Timestamp;
 use logferry_pack::{Hour, Name};
 use metrics::counter;
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -172,6 +167,12 @@ impl Follower {
     }
 
     fn open(&mut self, source: usize, sighting: &Sighting) {
+        // It may have come between the looks: it belongs to the first source whose path leads to it.
+        let earlier = self.sources[..source].iter().position(|other| other.pattern.covers(&sighting.path));
+        if let Some(earlier) = earlier {
+            self.sources[earlier].next_look = Instant::now();
+            return;
+        }
         if self.is_packed(source, &sighting.path, sighting.key, sighting.size) {
             return;
         }
@@ -259,171 +260,6 @@ impl Follower {
         );
         Ok(number)
     }
-
-    /// Finds the stream of a file that was just opened: the one it was before a restart, or a new one.
-    fn attach(
-        &mut self,
-        source: usize,
-        path: &Path,
-        handle: &File,
-        key: FileKey,
-        size: u64,
-    ) -> io::Result<Attached> {
-        let mut head_bytes = [0; HEAD_BYTES_MAX];
-        let filled = files::read_head(handle, &mut head_bytes)?;
-        let head_bytes = &head_bytes[..filled];
-        if let Some(id) = self.ledger.current(key)
-            && let Some(stream) = self.ledger.stream(id)
-        {
-            let home = PathBuf::from(OsStr::from_bytes(&stream.met.path));
-            let same = stream.met.head.agrees(head_bytes) && size >= stream.frontier;
-            if same && !stream.orphan {
-                return Ok(Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) });
-            }
-            if !self.continue_in_copy(id, None) && !self.waits_for_packed_copy(id) {
-                self.bytes_gone(id, path, "replaced");
-            }
-        }
-        // Whether a new file is a copy of another is told when its turn has come.
-        let (Some(head), Some(first)) =
-            (Head::complete(head_bytes), self.first_start(source, path, handle, size)?)
-        else {
-            return Ok(Attached::new_file());
-        };
-        let stream = self.meet(source, path, key, head, first);
-        Ok(Attached { stream, at: first, home: None })
-    }
-
-    /// Where to begin with a file that is there at the very first start of its source; `None` for its first byte.
-    fn first_start(&self, source: usize, path: &Path, handle: &File, size: u64) -> io::Result<Option<u64>> {
-        let Source { settings, pattern, line_record, .. } = &self.sources[source];
-        if self.ledger.is_source_started(&settings.name) {
-            return Ok(None);
-        }
-        if let Some(record) = line_record {
-            if record.is_of(path) {
-                let offset = legacy::offset_after_lines(handle, record.lines)?;
-                if offset.is_none() {
-                    warn!(path = %path.display(), lines = record.lines, "the file has fewer lines than line.rec says: it is read from its start");
-                }
-                return Ok(offset);
-            }
-            let times = (pattern.time_of(path), pattern.time_of(&record.file));
-            if let (Some(time), Some(of_record)) = times {
-                // Hours before the record were shipped whole, those after it were not begun.
-                return if time < of_record { files::end_of_lines(handle, size).map(Some) } else { Ok(None) };
-            }
-        }
-        match settings.start {
-            Start::Beginning => Ok(None),
-            Start::End => files::end_of_lines(handle, size).map(Some),
-        }
-    }
-
-    /// What a legacy system left, at the very first start.
-    fn read_line_record(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        source.line_record = None;
-        let path = source.settings.line_record.clone();
-        if path.is_empty() || self.ledger.is_source_started(&source.settings.name) {
-            return;
-        }
-        match legacy::read(Path::new(&path)) {
-            Ok(record) => {
-                info!(path, file = %record.file.display(), lines = record.lines, "going on where the legacy state ends");
-                source.line_record = Some(record);
-            }
-            Err(error) => {
-                counter!("logferry_tailer_line_record_failures_total").increment(1);
-                warn!(path, %error, start = ?source.settings.start, "the legacy state cannot be read: beginning as `start` says");
-            }
-        }
-    }
-
-    /// A new stream for a file.
-    pub(super) fn meet(
-        &mut self,
-        source: usize,
-        path: &Path,
-        key: FileKey,
-        head: Head,
-        first: u64,
-    ) -> Option<logferry_pack::StreamId> {
-        let name = self.name_of(source)?;
-        let before = self.ledger.current(key);
-        let path_bytes = path.as_os_str().as_bytes();
-        let stream = self.ledger.meet(&Meeting { source: name.as_str(), path: path_bytes, key, head, first });
-        info!(path = %path.display(), %stream, first, "following a file");
-        if let Some(before) = before {
-            self.finish_orphan(before);
-        }
-        Some(stream)
-    }
-
-    /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
-    pub(super) fn search_lost(&mut self) {
-        let lost: Vec<Met> = self
-            .ledger
-            .streams()
-            .filter(|stream| !self.by_stream.contains_key(&stream.met.stream))
-            .map(|stream| stream.met.clone())
-            .collect();
-        for met in lost {
-            let Some(source) = self.sources.iter().position(|source| source.settings.name == met.source)
-            else {
-                warn!(source = met.source, stream = %met.stream, "the source is no longer configured: its file waits");
-                continue;
-            };
-            self.search(source, &met);
-        }
-    }
-
-    fn search(&mut self, source: usize, met: &Met) {
-        let path = PathBuf::from(OsStr::from_bytes(&met.path));
-        if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
-            self.bytes_gone(met.stream, &path, "replaced");
-            self.finish_orphan(met.stream);
-            return;
-        }
-        let mut folders = self.sources[source].folders.clone();
-        folders.insert(files::folder_of(&path));
-        let mut all_readable = true;
-        for folder in folders {
-            match files::find_in(&folder, met.key) {
-                Ok(Some(found)) => return self.found(source, met, &path, &found),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(_) => all_readable = false,
-            }
-        }
-        if self.continue_in_copy(met.stream, None) || self.awaits_unpacking(source, met) {
-            return;
-        }
-        if all_readable {
-            self.bytes_gone(met.stream, &path, "deleted");
-            self.ledger.finish(met.stream);
-        }
-    }
-
-    fn found(&mut self, source: usize, met: &Met, home: &Path, found: &Path) {
-        let size = files::facts_at(found).map_or(0, |facts| facts.size);
-        if self.is_packed(source, found, met.key, size) {
-            return;
-        }
-        let replaced = files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
-        info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
-        match self.try_open(source, found, Place::Gone { replaced }) {
-            Ok(number) => {
-                let successor =
-                    self.files.iter().find(|(_, file)| file.path == home).map(|(number, _)| *number);
-                if let Some(successor) = successor.and_then(|successor| self.files.get_mut(&successor)) {
-                    successor.predecessor = Some(number);
-                }
-                self.queue(number);
-            }
-            Err(error) => warn!(path = %found.display(), %error, "the file cannot be opened"),
-        }
-    }
 }
 
 /// When a file last changed, as far as the clock that it was stamped by can be believed.
@@ -431,18 +267,4 @@ fn quiet_since(changed_ns: i64, now: Instant) -> Instant {
     let since = Timestamp::from_nanosecond(i128::from(changed_ns)).ok();
     let quiet = since.map_or(Duration::ZERO, |since| until(Timestamp::now(), since));
     now.checked_sub(quiet).unwrap_or(now)
-}
-
-/// Where to begin with a file.
-struct Attached {
-    stream: Option<logferry_pack::StreamId>,
-    at: u64,
-    /// The path at which the stream was met.
-    home: Option<PathBuf>,
-}
-
-impl Attached {
-    fn new_file() -> Attached {
-        Attached { stream: None, at: 0, home: None }
-    }
 }

@@ -64,6 +64,7 @@ pub(crate) enum Part {
 pub struct PathPattern {
     parts: Vec<Part>,
     glob: String,
+    matcher: glob::Pattern,
     regex: Option<Regex>,
     has_hours: bool,
 }
@@ -88,7 +89,8 @@ impl PathPattern {
             glob::Pattern::new(wildcards).map_err(|error| PatternError::Glob(error.to_string()))?;
         }
         let glob = if has_time { glob } else { path.to_owned() };
-        Ok(PathPattern { parts, glob, regex, has_hours })
+        let matcher = glob::Pattern::new(&glob).map_err(|error| PatternError::Glob(error.to_string()))?;
+        Ok(PathPattern { parts, glob, matcher, regex, has_hours })
     }
 
     /// Whether the names of its files tell their hour. A pattern of days only names files.
@@ -109,8 +111,7 @@ impl PathPattern {
     /// Whether a look at the pattern finds a path.
     pub fn covers(&self, path: &Path) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        let glob = glob::Pattern::new(&self.glob).is_ok_and(|glob| glob.matches_path_with(path, options));
-        glob && self.admits(path)
+        self.matcher.matches_path_with(path, options) && self.admits(path)
     }
 
     /// The hour and minute that a path names; `None` if it names none, or one that no calendar has.
