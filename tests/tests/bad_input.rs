@@ -201,7 +201,13 @@ fn random_bytes_idle_and_slow_connections_leave_good_clients_alone() {
     let mut slow: Vec<TcpStream> = (0..100).map(|number| greeted(&addrs[number % 2])).collect();
     let pack = pack_with("", "", b"slow\n", Codec::Zlib);
     let mut bytes = frame::head(KIND_PACK, 8 + pack.len()).to_vec();
+    bytes.extend(1u64.to_le_bytes());
     bytes.extend(pack);
+    // Every tenth promises as much as a pack may have, and begins with it: memory is taken for it.
+    let mut greedy = frame::head(KIND_PACK, 16 << 20).to_vec();
+    greedy.extend(1u64.to_le_bytes());
+    greedy.resize(3 << 10, b'x');
+    slow.iter_mut().step_by(10).for_each(|stream| stream.write_all(&greedy).expect("begin a large pack"));
 
     let written = many_lines(82, 2_000);
     std::fs::write(&relay.log_files[0], &written).expect("log file");

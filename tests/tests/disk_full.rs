@@ -52,7 +52,7 @@ fn a_full_output_disk_is_not_acknowledged_and_all_arrives_later() {
     trial.count("full disks", 1);
 }
 
-/// Fills the disk of a program's state, lets lines come, makes room.
+/// Fills the disk of a program's state, lets lines come, kills the program, makes room.
 fn full_state(trial: &Trial, choose: fn(&mut Relay) -> &mut Program) {
     let mut relay = Relay::new("state-full", &options());
     let folder = choose(&mut relay).var_dir.clone();
@@ -78,9 +78,17 @@ fn full_state(trial: &Trial, choose: fn(&mut Relay) -> &mut Program) {
         }
         !matches!(&*problems(choose(&mut relay)), "" | "[]")
     });
+    // What it had told as safe, or had sent as final, without its state on the disk would be gone with it now.
+    choose(&mut relay).kill();
     std::fs::remove_file(&ballast).expect("make room");
+    choose(&mut relay).start_and_wait();
     relay.wait_identical(&[written]);
     relay.wait_acknowledged();
+    assert_eq!(
+        relay.tailer.counter("logferry_tailer_conflicts_total", ""),
+        0.0,
+        "packs were cut again as they were sent"
+    );
     trial.count("full disks", 1);
 }
 

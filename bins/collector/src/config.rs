@@ -1,8 +1,8 @@
 //! Configuration of the collector: the shared tables and `[relay]`.
 
 use logferry_node::config::{
-    ByteSize, Interval, ListenSettings, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting,
-    Settings as _, SpoolSettings, rules,
+    ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, SendSettings, Setting, Settings as _,
+    SpoolSettings, rules,
 };
 
 logferry_node::settings! {
@@ -17,7 +17,7 @@ logferry_node::settings! {
         /// How long packs in flight may take to be answered when the node stops; what is left then is spooled.
         pub stop_grace: Interval = Interval::secs(5),
         /// Memory of what is remembered of streams. Above it, packs are forgotten, then streams, those first that were quiet for longest: then the next tier tells duplicates.
-        pub footprint_memory: ByteSize = ByteSize::mib(32) => rules::at_least(ByteSize::kib(64)),
+        pub footprint_memory: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize::kib(64)),
         /// How long a stream is remembered after its last pack, to tell duplicates.
         pub footprint_keep: Interval = Interval::secs(30 * 24 * 3600),
     }
@@ -59,29 +59,13 @@ impl ProgramConfig for CollectorConfig {
                 "listen.addr is missing: set the address to take packs on, such as \"0.0.0.0:1302\"".into()
             );
         }
-        self.validate_send()?;
+        self.send.validate()?;
         self.validate_sizes()?;
         self.validate_times()
     }
 }
 
 impl CollectorConfig {
-    fn validate_send(&self) -> Result<(), String> {
-        if self.send.to.is_empty() {
-            return Err("send.to is missing: name at least one target, such as [\"outputter-1:1306\"]".into());
-        }
-        if self.send.mode == Mode::Single && self.send.to.len() > 1 {
-            return Err(format!(
-                "send.to names {} targets but send.mode is \"single\": use \"failover\" or \"load_balance\"",
-                self.send.to.len()
-            ));
-        }
-        if self.send.protocol == Protocol::V1 {
-            return Err("send.protocol \"v1\" is not available in this version: use \"v2\"".into());
-        }
-        Ok(())
-    }
-
     fn validate_sizes(&self) -> Result<(), String> {
         let (pack_max, header_max) = (self.listen.pack_max, self.listen.header_max);
         for (name, size) in [
@@ -139,6 +123,7 @@ impl CollectorConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logferry_node::config::{Mode, Protocol};
 
     fn good() -> CollectorConfig {
         let mut config = CollectorConfig::default();
@@ -156,10 +141,15 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_key() {
-        let mistakes: [(&str, Spoil); 9] = [
+        let mistakes: [(&str, Spoil); 11] = [
             ("listen.addr", |c| c.listen.addr.clear()),
             ("send.to", |c| c.send.to.clear()),
             ("send.mode", |c| c.send.to.push("b:1".into())),
+            ("twice", |c| {
+                c.send.mode = Mode::Failover;
+                c.send.to.push(c.send.to[0].clone());
+            }),
+            ("send.backoff_min", |c| c.send.backoff_min = Interval::secs(60)),
             ("send.protocol", |c| c.send.protocol = Protocol::V1),
             ("listen.memory", |c| c.listen.memory = ByteSize::kib(64)),
             ("listen.pack_max", |c| {

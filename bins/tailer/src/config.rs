@@ -4,7 +4,7 @@ use crate::filter::LineFilter;
 use crate::hour::HOUR;
 use crate::pattern::PathPattern;
 use logferry_node::config::{
-    ByteSize, Interval, Mode, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
+    ByteSize, Interval, NodeSettings, ProgramConfig, SendSettings, Setting, Settings, rules,
 };
 use logferry_node::settings;
 use logferry_pack::{Codec, Name};
@@ -111,7 +111,7 @@ impl ProgramConfig for TailerConfig {
     fn validate(&self) -> Result<(), String> {
         self.validate_sources()?;
         self.pack.validate()?;
-        validate_send(&self.send)
+        self.send.validate()
     }
 }
 
@@ -166,26 +166,10 @@ impl PackSettings {
     }
 }
 
-fn validate_send(send: &SendSettings) -> Result<(), String> {
-    if send.to.is_empty() {
-        return Err("send.to is missing: name at least one target, \"host:port\"".to_owned());
-    }
-    if send.mode == Mode::Single && send.to.len() > 1 {
-        return Err("send.mode \"single\" takes one target: use \"failover\" or \"load_balance\"".to_owned());
-    }
-    if send.protocol == Protocol::V1 {
-        return Err("send.protocol \"v1\" is not supported by this version".to_owned());
-    }
-    if send.window.0 == 0 {
-        return Err("send.window must be more than 0".to_owned());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logferry_node::config;
+    use logferry_node::config::{self, Protocol};
 
     fn good() -> TailerConfig {
         let source =

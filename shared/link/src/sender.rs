@@ -5,9 +5,8 @@ use crate::figures::SenderFigures;
 use crate::frame::Hello;
 use crate::pool::Pool;
 use crate::{clock, codec_names, target};
-use logferry_node::config::{Mode, Protocol, SendSettings};
+use logferry_node::config::SendSettings;
 use logferry_pack::Limits;
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
@@ -22,37 +21,6 @@ pub struct SenderOptions {
     pub node: String,
     /// Role for HELLO: `tailer` or `collector`.
     pub role: &'static str,
-}
-
-impl SenderOptions {
-    /// What is wrong with a `[send]` table, naming the key and what to do.
-    pub fn validate(settings: &SendSettings) -> Result<(), String> {
-        if settings.to.is_empty() {
-            return Err("[send] to: name at least one target, such as [\"collector-a:1302\"]".to_owned());
-        }
-        let mut known = HashSet::new();
-        for addr in &settings.to {
-            if addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                return Err(format!("[send] to: {addr:?} is no \"host:port\""));
-            }
-            if !known.insert(addr) {
-                return Err(format!("[send] to: {addr:?} is named twice"));
-            }
-        }
-        if settings.mode == Mode::Single && settings.to.len() > 1 {
-            return Err(
-                "[send] mode: \"single\" takes one target; use \"failover\" or \"load_balance\" for several"
-                    .to_owned(),
-            );
-        }
-        if settings.protocol == Protocol::V1 {
-            return Err("[send] protocol: \"v1\" is not available yet; use \"v2\"".to_owned());
-        }
-        if settings.backoff_min.0 > settings.backoff_max.0 {
-            return Err("[send] backoff_min: must not be longer than backoff_max".to_owned());
-        }
-        Ok(())
-    }
 }
 
 /// State of a sender for `/readyz`, metrics and the decision to spool.

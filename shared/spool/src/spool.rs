@@ -144,6 +144,12 @@ impl Spool {
         }
     }
 
+    /// A log that has failed takes nothing more: says so, and moves the books to a fresh file.
+    fn keep_books_after(&mut self, error: &io::Error) -> io::Result<()> {
+        books::warn(&self.dir, error);
+        self.keep_books()
+    }
+
     /// Writes a snapshot of the books.
     pub(crate) fn keep_books(&mut self) -> io::Result<()> {
         let leaving: Vec<_> = self.leaving.iter().map(|leaving| (leaving.number, leaving.salt)).collect();
@@ -173,7 +179,7 @@ impl Spool {
     pub fn save(&mut self) -> Result<(), crate::AppendError> {
         self.seal()?;
         // Without them more is sent again, and that is all.
-        if let Err(error) = self.books.sync().or_else(|_| self.keep_books()) {
+        if let Err(error) = self.books.sync().or_else(|error| self.keep_books_after(&error)) {
             books::warn(&self.dir, &error);
         }
         Ok(())
@@ -213,7 +219,7 @@ impl Spool {
         done.iter().for_each(|leaving| self.forget_open_files(leaving.number));
         let known = self.books.leave(&done);
         self.leaving.extend(done);
-        if let Err(source) = known.or_else(|_| self.keep_books())
+        if let Err(source) = known.or_else(|error| self.keep_books_after(&error))
             && source.kind() != io::ErrorKind::StorageFull
         {
             // (On a full disk the room is needed more: a crash before the next snapshot makes it look as if somebody had removed the file.)

@@ -263,14 +263,17 @@ impl Follower {
         piece: Piece,
         mut buffer: Vec<u8>,
     ) -> io::Result<Worked> {
+        let hour = self.hour_of(number).map_err(io::Error::other);
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let front = files::read_at(&file.handle, piece.offset, &mut buffer[..piece.unread]);
-        if !matches!(front, Ok(count) if count == piece.unread) {
-            // The file was cut meanwhile, or cannot be read: nothing was promised yet.
+        let is_whole = matches!(front, Ok(count) if count == piece.unread);
+        let (Ok(hour), true) = (&hour, is_whole) else {
+            // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.
             file.cutter = Cutter::new(piece.offset);
             self.buffers.push(buffer);
-            return front.map(|_| Worked::Again);
-        }
+            return hour.and(front).map(|_| Worked::Again);
+        };
+        let hour = *hour;
         file.waiting_since = None;
         file.end_mark = Some(EndMark::of(piece.offset, &buffer[..piece.span]));
         let sum = crc32c::crc32c(&buffer[..piece.span]);
@@ -280,7 +283,6 @@ impl Follower {
         if piece.split {
             counter!("logferry_tailer_lines_split_total").increment(1);
         }
-        let hour = self.hour_of(number).map_err(io::Error::other)?;
         if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
             self.figures.cut(cut.span, cut.lines);
             self.dispatch(id, cut, buffer);

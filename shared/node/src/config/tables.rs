@@ -2,6 +2,7 @@
 
 use super::{ByteSize, Interval, rules};
 use crate::settings;
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 settings! {
@@ -50,6 +51,38 @@ settings! {
         pub backoff_max: Interval = Interval::secs(10) => rules::at_least(Interval::ms(1)),
     }
 }
+
+impl SendSettings {
+    /// What single settings cannot say of each other.
+    ///
+    /// # Errors
+    /// What is wrong, with the key and what to do.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.to.is_empty() {
+            return Err(
+                r#"send.to is missing: name at least one target, such as ["collector-a:1302"]"#.to_owned()
+            );
+        }
+        let mut known = HashSet::new();
+        if let Some(twice) = self.to.iter().find(|addr| !known.insert(*addr)) {
+            return Err(format!("send.to names {twice:?} twice"));
+        }
+        if self.mode == Mode::Single && self.to.len() > 1 {
+            let targets = self.to.len();
+            return Err(format!(
+                r#"send.to names {targets} targets but send.mode is "single": use "failover" or "load_balance""#
+            ));
+        }
+        if self.protocol == Protocol::V1 {
+            return Err(r#"send.protocol "v1" is not available in this version: use "v2""#.to_owned());
+        }
+        if self.backoff_min > self.backoff_max {
+            return Err("send.backoff_min is longer than send.backoff_max".to_owned());
+        }
+        Ok(())
+    }
+}
+
 settings! {
     /// `[listen]`: where packs come in.
     pub struct ListenSettings {
