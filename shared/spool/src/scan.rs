@@ -301,11 +301,7 @@ mod tests {
 
     #[test]
     fn a_segment_of_version_1_is_read() {
-        let hex = concat!(
-            "4c4653504f4f4c0101000000000000000700000000000000ee5fd455",
-            "4c465231030000000700000000000000050000000000000000000000000000000700000000000000cacc88006f6e65",
-            "4c465231030000000800000000000000060000000000000000000000000000000700000000000000605f0e7474776f",
-        );
+        let hex = include_str!("../tests/data/version_1.hex").trim_end();
         let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
         let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
         let scan = scan_bytes(&bytes, &Known::default());

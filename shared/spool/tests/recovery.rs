@@ -162,11 +162,7 @@ fn a_torn_end_that_was_cut_stays_cut_after_a_power_loss() {
 
 #[test]
 fn a_spool_of_version_1_is_read_and_goes_on_in_version_2() {
-    let hex = concat!(
-        "4c4653504f4f4c0101000000000000000700000000000000ee5fd455",
-        "4c465231030000000700000000000000050000000000000000000000000000000700000000000000cacc88006f6e65",
-        "4c465231030000000800000000000000060000000000000000000000000000000700000000000000605f0e7474776f",
-    );
+    let hex = include_str!("data/version_1.hex").trim_end();
     let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex digits");
     let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
     let disk = FaultyDisk::new(1);
