@@ -1,4 +1,4 @@
-//! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[send]`.
+//! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
 
 use crate::filter::LineFilter;
 use crate::hour::HOUR;
@@ -15,6 +15,9 @@ use std::collections::BTreeSet;
 pub const PACK_RAW_MAX: ByteSize = ByteSize::mib(12);
 /// Smallest `max_bytes` and `max_line`, in bytes: the first line's KiB must fit with room to spare.
 pub const PACK_RAW_MIN: ByteSize = ByteSize::kib(4);
+
+/// Smallest `rate`, in bytes a second.
+pub const RATE_MIN: ByteSize = ByteSize::kib(1);
 
 /// Where shipping of a file begins that is there at the tailer's very first start for its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
@@ -41,6 +44,8 @@ settings! {
         pub exclude: Vec<String> = Vec::new(),
         /// State file of a legacy tail role, "line.rec", to go on from at the very first start; empty: none.
         pub line_record: String = String::new(),
+        /// Most bytes of its files that are shipped in a second; 0: no limit.
+        pub rate: ByteSize = ByteSize(0) => rules::none_or_at_least(RATE_MIN),
         /// Time between two looks at the files, should inotify stay silent (network file systems).
         pub poll_interval: Interval = Interval::secs(1) => rules::at_least(Interval::ms(10)),
         /// Time after the end of an hour at which its file counts as finished, should the next file not be there.
@@ -74,6 +79,16 @@ settings! {
 }
 
 settings! {
+    /// `[limits]`: what the tailer leaves to others on its host, over all sources.
+    pub struct LimitSettings {
+        /// Most bytes of files that are shipped in a second; 0: no limit.
+        pub rate: ByteSize = ByteSize(0) => rules::none_or_at_least(RATE_MIN),
+        /// Most processor time that is used while files are shipped, in cores: 0.5 is half of one; 0: no limit.
+        pub cpu: f64 = 0.0 => rules::between(0.0, 1024.0),
+    }
+}
+
+settings! {
     /// `[hours]`: the hours that packs are counted in.
     pub struct HourSettings {
         /// Length of an hour. Less than "1h" makes the calendar run faster: for tests.
@@ -91,6 +106,8 @@ pub struct TailerConfig {
     pub source: Vec<SourceSettings>,
     /// `[pack]`.
     pub pack: PackSettings,
+    /// `[limits]`.
+    pub limits: LimitSettings,
     /// `[hours]`.
     pub hours: HourSettings,
     /// `[send]`.
@@ -103,6 +120,7 @@ impl ProgramConfig for TailerConfig {
             ("node", NodeSettings::SETTINGS),
             ("[source]", SourceSettings::SETTINGS),
             ("pack", PackSettings::SETTINGS),
+            ("limits", LimitSettings::SETTINGS),
             ("hours", HourSettings::SETTINGS),
             ("send", SendSettings::SETTINGS),
         ]

@@ -43,6 +43,7 @@ pub mod hour;
 pub mod identity;
 pub mod ledger;
 pub mod legacy;
+pub mod pace;
 pub mod pattern;
 pub mod shipper;
 pub mod tailer;

@@ -1,6 +1,7 @@
 //! Command line of the programs, and the front that each program's `main` is.
 
 use crate::config::{self, NodeSettings, ProgramConfig};
+use crate::priority;
 use crate::runtime::Node;
 use clap::{Args, FromArgMatches};
 use std::io::Write;
@@ -85,10 +86,12 @@ where
     Run: FnOnce(Node) -> Running,
     Running: Future<Output = anyhow::Result<()>>,
 {
+    let troubles = priority::apply(&settings);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let began = Instant::now();
     let outcome = runtime.block_on(async {
         let node = Node::start(&settings, role)?;
+        troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
         run(node).await
     });
     runtime.shutdown_timeout(RUNTIME_STOP_MAX);

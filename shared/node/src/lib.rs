@@ -25,6 +25,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 mod logging;
+mod priority;
 mod process;
 pub mod quarantine;
 pub mod runtime;

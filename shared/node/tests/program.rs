@@ -251,3 +251,27 @@ fn help_says_what_the_program_does_and_where_its_configuration_is() {
     assert!(text.starts_with("Waits for a signal.\n"), "{text}");
     assert!(text.contains("[default: /etc/logferry/demo.toml]"), "{text}");
 }
+
+/// Niceness of each thread of a process, field 19 of /proc/PID/task/TID/stat.
+fn thread_priorities(pid: u32) -> Vec<(String, String)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let of_thread = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).expect("its state");
+        let after_name = stat.rsplit_once(") ").expect("a name").1;
+        let nice = after_name.split(' ').nth(16).expect("19 fields").to_owned();
+        let ionice = Command::new("ionice").arg("-p").arg(task.file_name()).output().expect("ionice runs");
+        (nice, String::from_utf8_lossy(&ionice.stdout).trim().to_owned())
+    };
+    tasks.map(|task| of_thread(task.expect("a thread"))).collect()
+}
+
+#[test]
+fn all_threads_have_the_priorities_of_the_configuration() {
+    let mut node = start("nice = 7\nioprio = \"idle\"");
+    node.wait_for_log("admin endpoint");
+    let priorities = thread_priorities(node.child.id());
+    assert!(priorities.len() > 2, "{priorities:?}");
+    assert!(priorities.iter().all(|(nice, io)| nice == "7" && io == "idle"), "{priorities:?}");
+    node.signal("TERM");
+    assert!(node.wait().success());
+}

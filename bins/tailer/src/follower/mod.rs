@@ -8,11 +8,12 @@ mod hours;
 mod lost;
 mod packed;
 mod scan;
+mod throttle;
 mod trouble;
 mod work;
 
 use crate::batching::BatchLimits;
-use crate::config::TailerConfig;
+use crate::config::{LimitSettings, TailerConfig};
 use crate::cutter::{CutLimits, Cutter};
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use throttle::Throttle;
 use tracing::info;
 use work::Worked;
 
@@ -130,6 +132,8 @@ pub(crate) struct Follower {
     cut_limits: CutLimits,
     batch_limits: BatchLimits,
     window: u64,
+    limits: LimitSettings,
+    throttle: Throttle,
     clock: HourClock,
     events: Receiver<Event>,
     jobs: Sender<Job>,
@@ -174,6 +178,8 @@ impl Follower {
             cut_limits,
             batch_limits,
             window: parts.config.send.window.0,
+            throttle: Throttle::new(&parts.config.limits),
+            limits: parts.config.limits,
             clock: parts.clock,
             events: parts.events,
             jobs: parts.jobs,
@@ -196,6 +202,7 @@ impl Follower {
             if self.stopping.is_none() {
                 self.look_at_due_sources();
                 self.wake_due_files();
+                self.release_held();
                 self.work_on_ready();
             }
             self.pass_on_records();
@@ -237,13 +244,14 @@ impl Follower {
             return due;
         }
         if self.can_cut() && !self.ready.is_empty() {
-            return Instant::now();
+            let now = Instant::now();
+            return self.throttle.due(now).unwrap_or(now);
         }
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let figures = self.figures_stale.then_some(self.figures_next);
         let far = || Instant::now() + Duration::from_secs(3600);
-        [sources, timer, figures].into_iter().flatten().min().unwrap_or_else(far)
+        [sources, timer, figures, self.held_until()].into_iter().flatten().min().unwrap_or_else(far)
     }
 
     fn handle(&mut self, event: Event) {
@@ -346,10 +354,13 @@ impl Follower {
     fn work_on_ready(&mut self) {
         // One round: what is queued now. Events get their turn before the next.
         for _ in 0..self.ready.len() {
-            if !self.can_cut() {
-                return;
+            if !self.can_cut() || self.throttle.due(Instant::now()).is_some() {
+                break;
             }
-            let Some(number) = self.ready.pop_front() else { return };
+            let Some(number) = self.ready.pop_front() else { break };
+            if self.hold_back(number) {
+                continue;
+            }
             if let Some(file) = self.files.get_mut(&number) {
                 file.queued = false;
             }
@@ -361,6 +372,7 @@ impl Follower {
                 Worked::Rest => {}
             }
         }
+        self.throttle.measure(Instant::now());
     }
 
     fn pass_on_records(&mut self) {

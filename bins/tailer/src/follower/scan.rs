@@ -6,6 +6,7 @@ use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::hour::until;
 use crate::legacy::LineRecord;
+use crate::pace::Pace;
 use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
 use anyhow::Context;
@@ -29,6 +30,9 @@ pub(super) struct Source {
     pub(super) pattern: PathPattern,
     /// Files with times in their names that were not read to their end yet since they were opened.
     pub(super) catching_up: BTreeSet<(FileTime, FileNumber)>,
+    /// Its `rate`, and the files that wait for it.
+    pub(super) pace: Option<Pace>,
+    pub(super) held: VecDeque<FileNumber>,
     pub(super) next_look: Instant,
     pub(super) last_look: Instant,
     /// Watch descriptors of its folders.
@@ -52,6 +56,8 @@ impl Source {
             name,
             pattern,
             catching_up: BTreeSet::new(),
+            pace: Pace::new(settings.rate.0 as f64, now),
+            held: VecDeque::new(),
             next_look: now,
             last_look: now,
             watched: BTreeSet::new(),

@@ -246,8 +246,9 @@ impl Follower {
 
     /// A guess of how many bytes `max_lines` lines are, so that not much more than that is read.
     fn bytes_wanted(&self, number: FileNumber) -> usize {
-        let limit = self.cut_limits.pack_bytes;
-        let line_bytes = self.files.get(&number).map_or(0, |file| file.line_bytes);
+        let Some(file) = self.files.get(&number) else { return self.cut_limits.pack_bytes };
+        let limit = self.cut_limits.pack_bytes.min(self.pack_bytes_allowed(file.source));
+        let line_bytes = file.line_bytes;
         if self.cut_limits.lines == 0 || line_bytes == 0 {
             return limit;
         }
@@ -273,7 +274,7 @@ impl Follower {
             self.buffers.push(buffer);
             return hour.and(front).map(|_| Worked::Again);
         };
-        let hour = *hour;
+        let (hour, source) = (*hour, file.source);
         file.waiting_since = None;
         file.end_mark = Some(EndMark::of(piece.offset, &buffer[..piece.span]));
         let sum = crc32c::crc32c(&buffer[..piece.span]);
@@ -285,6 +286,7 @@ impl Follower {
         }
         if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
             self.figures.cut(cut.span, cut.lines);
+            self.spend(source, cut.span);
             self.dispatch(id, cut, buffer);
         }
         Ok(Worked::Again)
@@ -313,10 +315,12 @@ impl Follower {
             buffer.resize(span, 0);
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let source = file.source;
         let read = files::read_at(&file.handle, cut.offset, &mut buffer[..span]);
         let same = matches!(read, Ok(count) if count == span) && crc32c::crc32c(&buffer[..span]) == cut.sum;
         if same {
             counter!("logferry_tailer_packs_resent_total").increment(1);
+            self.spend(source, cut.span);
             self.dispatch(id, cut, buffer);
             return Ok(Worked::Again);
         }

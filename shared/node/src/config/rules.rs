@@ -1,5 +1,7 @@
 //! Checks for single settings, used after `=>` in [`settings!`](crate::settings). Each says what is expected.
 
+use super::ByteSize;
+use crate::priority::IoPriority;
 use std::fmt::Display;
 
 /// Applies a rule; fixes the rule's argument type for the macro, so that closures need no annotation.
@@ -20,6 +22,14 @@ pub fn at_least<T: PartialOrd + Display>(low: T) -> impl FnOnce(&T) -> Result<()
     move |value| match *value >= low {
         true => Ok(()),
         false => Err(format!("{value} is too small, expected {low} or more")),
+    }
+}
+
+/// 0, which stands for no limit, or `low` or more.
+pub fn none_or_at_least(low: ByteSize) -> impl FnOnce(&ByteSize) -> Result<(), String> {
+    move |value| match value.0 == 0 || *value >= low {
+        true => Ok(()),
+        false => Err(format!("{value} is too small, expected {low} or more, or 0 for no limit")),
     }
 }
 
@@ -74,6 +84,16 @@ pub fn time_zone(value: &String) -> Result<(), String> {
     }
     Err(format!(
         "\"{value}\" is no time zone, expected \"Local\" or an IANA name such as \"Europe/Berlin\" or \"UTC\""
+    ))
+}
+
+/// A class and level of the kernel's I/O scheduler, or `""`.
+pub fn io_priority(value: &String) -> Result<(), String> {
+    if value.is_empty() || IoPriority::parse(value).is_some() {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{value}\" is no priority for the disk, expected \"idle\", or \"best-effort:0\" to \"best-effort:7\""
     ))
 }
 

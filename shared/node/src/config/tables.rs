@@ -18,6 +18,10 @@ settings! {
         pub monitor: String = String::new() => rules::address_or_empty,
         /// Address that answers the monitor's probes; "" is none. Has no effect yet.
         pub heartbeat: String = String::new() => rules::address_or_empty,
+        /// Priority for the processor, -20 to 19 (19 leaves it to all others); 0: as it was started.
+        pub nice: i32 = 0 => rules::between(-20, 19),
+        /// Priority for the disk: "idle", "best-effort:0" to "best-effort:7"; empty: as it was started.
+        pub ioprio: String = String::new() => rules::io_priority,
         /// Time zone of hours: "Local" or an IANA name.
         pub time_zone: String = "Local".to_owned() => rules::time_zone,
         /// Log format: "text" or "json".
