@@ -2,7 +2,7 @@
 //! Pure; the follower opens and closes.
 
 use crate::identity::FileKey;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,9 @@ struct Tracked {
 pub struct Tracker {
     files: BTreeMap<FileNumber, Tracked>,
     by_key: HashMap<FileKey, FileNumber>,
+    /// By the path at which they were met, oldest first.
+    by_path: HashMap<PathBuf, Vec<FileNumber>>,
+    by_source: HashMap<usize, BTreeSet<FileNumber>>,
     next: FileNumber,
 }
 
@@ -86,14 +89,24 @@ impl Tracker {
     pub fn opened(&mut self, source: usize, path: PathBuf, key: FileKey, place: Place) -> FileNumber {
         self.next += 1;
         self.by_key.insert(key, self.next);
+        self.by_path.entry(path.clone()).or_default().push(self.next);
+        self.by_source.entry(source).or_default().insert(self.next);
         self.files.insert(self.next, Tracked { source, key, path, place });
         self.next
     }
 
     /// A file is not followed any more.
     pub fn closed(&mut self, file: FileNumber) {
-        if let Some(tracked) = self.files.remove(&file) {
-            self.by_key.remove(&tracked.key);
+        let Some(tracked) = self.files.remove(&file) else { return };
+        self.by_key.remove(&tracked.key);
+        if let Some(of_source) = self.by_source.get_mut(&tracked.source) {
+            of_source.remove(&file);
+        }
+        if let Some(at_path) = self.by_path.get_mut(&tracked.path) {
+            at_path.retain(|other| *other != file);
+            if at_path.is_empty() {
+                self.by_path.remove(&tracked.path);
+            }
         }
     }
 
@@ -104,13 +117,11 @@ impl Tracker {
 
     /// The file that had `path` before another one took it, and is still followed.
     pub fn predecessor(&self, source: usize, path: &Path, key: FileKey) -> Option<FileNumber> {
-        let had_path = |tracked: &Tracked| {
-            tracked.source == source
-                && tracked.path == path
-                && tracked.key != key
-                && tracked.place != Place::Here
+        let is_before = |tracked: &Tracked| {
+            tracked.source == source && tracked.key != key && tracked.place != Place::Here
         };
-        self.files.iter().rev().find(|(_, tracked)| had_path(tracked)).map(|(number, _)| *number)
+        let at_path = self.by_path.get(path).into_iter().flatten().rev();
+        at_path.copied().find(|number| self.files.get(number).is_some_and(is_before))
     }
 
     /// Takes in one look at all paths of a source. A file that another source follows stays with it.
@@ -118,15 +129,12 @@ impl Tracker {
         let mut decisions = Vec::new();
         let mut fresh = Vec::new();
         let mut seen: HashMap<FileNumber, bool> = HashMap::new();
-        let mut fresh_keys: Vec<FileKey> = Vec::new();
+        let mut fresh_keys: HashSet<FileKey> = HashSet::new();
         for sighting in sightings {
             match self.find(sighting.key) {
                 Some(number) => self.sighted(source, number, sighting, &mut seen, &mut decisions),
-                None if fresh_keys.contains(&sighting.key) => {}
-                None => {
-                    fresh_keys.push(sighting.key);
-                    fresh.push(Decision::Open(sighting.clone()));
-                }
+                None if fresh_keys.insert(sighting.key) => fresh.push(Decision::Open(sighting.clone())),
+                None => {}
             }
         }
         self.place(source, sightings, &seen, &mut decisions);
@@ -163,7 +171,8 @@ impl Tracker {
         decisions: &mut Vec<Decision>,
     ) {
         let mut homes: Option<HashMap<&Path, FileKey>> = None;
-        for (number, tracked) in self.files.iter_mut().filter(|(_, tracked)| tracked.source == source) {
+        for number in self.by_source.get(&source).into_iter().flatten() {
+            let Some(tracked) = self.files.get_mut(number) else { continue };
             let place = if seen.get(number) == Some(&true) {
                 Place::Here
             } else {

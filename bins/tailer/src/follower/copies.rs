@@ -101,8 +101,8 @@ impl Follower {
             (file.verified, file.suspect, file.successor) = (true, None, successor);
             self.by_stream.insert(id, number);
         }
-        if let Some(file) = successor.and_then(|successor| self.files.get_mut(&successor)) {
-            file.predecessor = Some(number);
+        if let Some(successor) = successor {
+            self.goes_before(number, successor);
         }
         self.queue(number);
         true

@@ -85,15 +85,19 @@ impl Follower {
     }
 
     fn queue_successors(&mut self, number: FileNumber) {
-        let successors: Vec<FileNumber> = self
-            .files
-            .iter()
-            .filter(|(_, file)| file.predecessor == Some(number) && file.size > file.cutter.seen_to())
-            .map(|(successor, _)| *successor)
-            .collect();
-        for successor in successors {
-            self.queue(successor);
+        for successor in self.successors.get(&number).cloned().unwrap_or_default() {
+            if self.files.get(&successor).is_some_and(|file| file.size > file.cutter.seen_to()) {
+                self.queue(successor);
+            }
         }
+    }
+
+    /// `successor` waits until the other file was read to its end.
+    pub(super) fn goes_before(&mut self, number: FileNumber, successor: FileNumber) {
+        let other = self.files.get_mut(&successor).filter(|_| successor != number);
+        let Some(file) = other else { return };
+        file.predecessor = Some(number);
+        self.successors.entry(number).or_default().push(successor);
     }
 
     /// Deleted files of a source that were held open for long enough. Does not wait for buffers or the window: it is a full
@@ -163,6 +167,8 @@ impl Follower {
         let file = self.files.remove(&number)?;
         self.tracker.closed(number);
         self.displaced.remove(&number);
+        self.successors.remove(&number);
+        self.tally.remove(&file);
         for path in std::iter::once(&file.path).chain(&file.target) {
             if self.by_path.get(path) == Some(&number) {
                 self.by_path.remove(path);

@@ -65,10 +65,8 @@ impl Follower {
         info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
         match self.try_open(source, found, Place::Gone { replaced }) {
             Ok(number) => {
-                let successor =
-                    self.files.iter().find(|(_, file)| file.path == home).map(|(number, _)| *number);
-                if let Some(successor) = successor.and_then(|successor| self.files.get_mut(&successor)) {
-                    successor.predecessor = Some(number);
+                if let Some(successor) = self.by_path.get(home).copied() {
+                    self.goes_before(number, successor);
                 }
                 self.queue(number);
             }

@@ -8,6 +8,7 @@ mod hours;
 mod lost;
 mod packed;
 mod scan;
+mod tally;
 mod throttle;
 mod trouble;
 mod work;
@@ -20,7 +21,6 @@ use crate::figures::Figures;
 use crate::hour::HourClock;
 use crate::identity::{EndMark, FileKey};
 use crate::ledger::record::Tail;
-use crate::ledger::stream::Stream;
 use crate::ledger::{Effect, Ledger, Verdict};
 use crate::pattern::FileTime;
 use crate::tracker::{FileNumber, Place, Tracker};
@@ -38,16 +38,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tally::{Counted, Tally};
 use throttle::Throttle;
 use tracing::info;
 use work::Worked;
 
 /// Most events handled before cutting goes on.
 const BURST_MAX: usize = 1024;
-/// Figures of many files are summed up at most this often.
-const FIGURES_EVERY: Duration = Duration::from_millis(100);
-/// Up to this many files figures are summed up each time the follower goes to sleep.
-const FIGURES_FILES_FEW: usize = 64;
 
 /// An open file.
 #[derive(Debug)]
@@ -97,6 +94,8 @@ pub(crate) struct Followed {
     queued: bool,
     /// It could not be read the last time.
     failing: bool,
+    /// What the figures have of it.
+    counted: Counted,
 }
 
 /// What the follower is made of.
@@ -146,8 +145,9 @@ pub(crate) struct Follower {
     watch: Option<Watch>,
     shared: Arc<Shared>,
     figures: Arc<Figures>,
-    figures_next: Instant,
-    figures_stale: bool,
+    tally: Tally,
+    /// Files by the one that goes before them.
+    successors: HashMap<FileNumber, Vec<FileNumber>>,
     stopping: Option<Instant>,
 }
 
@@ -190,8 +190,8 @@ impl Follower {
             watch: parts.watch,
             shared: parts.shared,
             figures: parts.figures,
-            figures_next: Instant::now(),
-            figures_stale: true,
+            tally: Tally::default(),
+            successors: HashMap::new(),
             stopping: None,
         })
     }
@@ -249,9 +249,8 @@ impl Follower {
         }
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
-        let figures = self.figures_stale.then_some(self.figures_next);
         let far = || Instant::now() + Duration::from_secs(3600);
-        [sources, timer, figures, self.held_until()].into_iter().flatten().min().unwrap_or_else(far)
+        [sources, timer, self.held_until()].into_iter().flatten().min().unwrap_or_else(far)
     }
 
     fn handle(&mut self, event: Event) {
@@ -330,6 +329,7 @@ impl Follower {
     }
 
     fn queue(&mut self, number: FileNumber) {
+        self.tally.touch(number);
         let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) else { return };
         file.queued = true;
         // What was rotated away goes before what took its place.
@@ -337,6 +337,14 @@ impl Follower {
             self.ready.push_back(number);
         } else {
             self.ready.push_front(number);
+        }
+    }
+
+    /// A file that has more to read waits behind all others that have, however much it is.
+    fn queue_again(&mut self, number: FileNumber) {
+        if let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) {
+            file.queued = true;
+            self.ready.push_back(number);
         }
     }
 
@@ -364,8 +372,10 @@ impl Follower {
             if let Some(file) = self.files.get_mut(&number) {
                 file.queued = false;
             }
-            match self.work(number) {
-                Worked::Again => self.queue(number),
+            let worked = self.work(number);
+            self.tally.touch(number);
+            match worked {
+                Worked::Again => self.queue_again(number),
                 Worked::At(due) => {
                     self.timers.insert((due, number));
                 }
@@ -391,33 +401,6 @@ impl Follower {
             Some(time) => Ok(time.hour),
             None => self.hour_now(),
         }
-    }
-
-    fn publish(&mut self) {
-        let now = Instant::now();
-        self.figures_stale = now < self.figures_next;
-        if self.figures_stale {
-            return;
-        }
-        if self.files.len() > FIGURES_FILES_FEW {
-            self.figures_next = now + FIGURES_EVERY;
-        }
-        let mut lag = 0;
-        let mut partial = 0;
-        for file in self.files.values() {
-            let stream = file.stream.and_then(|stream| self.ledger.stream(stream));
-            lag += file.size.saturating_sub(stream.map_or(file.cutter.at(), |stream| stream.frontier));
-            // Without a stream its first line has not come, or it is a copy of what was shipped.
-            let unmet = file.size.saturating_sub(file.cutter.at());
-            partial += if stream.is_some() { file.cutter.partial_bytes() } else { unmet };
-        }
-        let orphaned = |stream: &Stream| -> u64 { stream.entries.iter().map(|entry| entry.cut.span).sum() };
-        lag += self.ledger.streams().filter(|stream| stream.orphan).map(orphaned).sum::<u64>();
-        self.figures.files.store(self.files.len() as u64, Ordering::Relaxed);
-        self.figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
-        self.figures.partial_bytes.store(partial, Ordering::Relaxed);
-        self.figures.lag_bytes.store(lag, Ordering::Release);
-        self.figures.looked.store(true, Ordering::Release);
     }
 
     fn name_of(&self, source: usize) -> Option<Name> {

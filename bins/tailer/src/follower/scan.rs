@@ -1,5 +1,6 @@
 //! Looking at the sources' paths: opening what is new, following what moved, finding again what a restart left.
 
+use super::tally::Counted;
 use super::{Followed, Follower};
 use crate::config::SourceSettings;
 use crate::cutter::Cutter;
@@ -155,7 +156,6 @@ impl Follower {
             file.quiet_since = Instant::now();
             file.waiting_since.get_or_insert_with(Instant::now);
         }
-        self.figures_stale = true;
         self.queue(number);
     }
 
@@ -262,8 +262,13 @@ impl Follower {
                 line_bytes: 0,
                 queued: false,
                 failing: false,
+                counted: Counted::default(),
             },
         );
+        if let Some(before) = predecessor {
+            self.successors.entry(before).or_default().push(number);
+        }
+        self.tally.touch(number);
         Ok(number)
     }
 }

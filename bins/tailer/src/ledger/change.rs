@@ -60,6 +60,7 @@ impl Ledger {
     pub fn orphan(&mut self, id: StreamId) -> u64 {
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         stream.orphan = true;
+        self.orphans.insert(id);
         let (lost, kept): (Vec<Entry>, Vec<Entry>) =
             stream.entries.iter().partition(|entry| entry.fate == Fate::Unsent);
         if lost.is_empty() {

@@ -94,6 +94,10 @@ pub struct Ledger {
     past_files: PastFiles,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
+    /// Streams by the files that they are or were in.
+    by_key: HashMap<FileKey, BTreeSet<StreamId>>,
+    /// Streams that no file has the bytes of any more.
+    orphans: BTreeSet<StreamId>,
     /// Packs without lines that are not settled.
     marks: BTreeMap<Mark, Fate>,
     /// What is on its way.
@@ -155,6 +159,7 @@ impl Ledger {
         self.hours = snapshot.hours;
         self.marks = snapshot.marks.into_iter().map(|mark| (mark, Fate::Unsent)).collect();
         self.past_files = snapshot.past_files;
+        self.past_files.index();
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -166,7 +171,11 @@ impl Ledger {
             let past = self.streams.get_mut(past).filter(|past| past.met.key == stream.met.key);
             if let Some(past) = past {
                 past.orphan = true;
+                self.orphans.insert(past.met.stream);
             }
+        }
+        for key in std::iter::once(&stream.met.key).chain(&stream.was) {
+            self.by_key.entry(*key).or_default().insert(stream.met.stream);
         }
         self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
         self.current.insert(stream.met.key, stream.met.stream);
@@ -176,8 +185,17 @@ impl Ledger {
     fn end(&mut self, stream: StreamId) {
         let Some(stream) = self.streams.remove(&stream) else { return };
         let id = stream.met.stream;
+        self.orphans.remove(&id);
         if self.current.get(&stream.met.key) == Some(&id) {
             self.current.remove(&stream.met.key);
+        }
+        for key in std::iter::once(&stream.met.key).chain(&stream.was) {
+            if let Some(streams) = self.by_key.get_mut(key) {
+                streams.remove(&id);
+                if streams.is_empty() {
+                    self.by_key.remove(key);
+                }
+            }
         }
         if let Some(alike) = self.by_head.get_mut(&stream.met.head.hash) {
             alike.retain(|other| *other != id);
@@ -272,6 +290,11 @@ impl Ledger {
         self.streams.values()
     }
 
+    /// Streams that no file has the bytes of any more, and that are not finished.
+    pub fn orphans(&self) -> impl Iterator<Item = &Stream> {
+        self.orphans.iter().filter_map(|id| self.streams.get(id))
+    }
+
     /// The stream that a file is in its present generation.
     pub fn current(&self, key: FileKey) -> Option<StreamId> {
         self.current.get(&key).copied()
@@ -294,8 +317,8 @@ impl Ledger {
 
     fn past(&self, key: FileKey) -> Vec<StreamId> {
         let mut past: Vec<StreamId> = Vec::new();
-        let was_in = |stream: &&Stream| stream.met.key == key || stream.was.contains(&key);
-        for stream in self.streams.values().filter(was_in) {
+        let was_in = self.by_key.get(&key).into_iter().flatten();
+        for stream in was_in.filter_map(|id| self.streams.get(id)) {
             past.extend(&stream.met.past);
             past.push(stream.met.stream);
         }

@@ -4,7 +4,7 @@ use super::Ledger;
 use super::record::{Record, Tail};
 use crate::identity::{FileKey, Head};
 use logferry_pack::StreamId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Files that are remembered for each source.
 pub const PAST_FILES_MAX: usize = 1_024;
@@ -30,15 +30,44 @@ pub struct PastFile {
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct PastFiles {
     sources: BTreeMap<String, VecDeque<PastFile>>,
+    /// Their streams by their identities, once for each time that one is remembered.
+    #[serde(skip)]
+    by_key: HashMap<FileKey, Vec<StreamId>>,
 }
 
 impl PastFiles {
     pub(super) fn push(&mut self, source: &str, file: PastFile) {
         let files = self.sources.entry(source.to_owned()).or_default();
-        files.retain(|known| known.keys != file.keys || known.head != file.head);
-        files.push_back(file);
-        if files.len() > PAST_FILES_MAX {
-            files.pop_front();
+        let is_same = |known: &PastFile| known.keys == file.keys && known.head == file.head;
+        let same = files.iter().position(is_same).and_then(|index| files.remove(index));
+        let surplus = if files.len() >= PAST_FILES_MAX { files.pop_front() } else { None };
+        files.push_back(file.clone());
+        same.iter().chain(&surplus).for_each(|forgotten| self.unlist(forgotten));
+        self.list(&file);
+    }
+
+    /// After reading them back.
+    pub(super) fn index(&mut self) {
+        self.by_key.clear();
+        let files: Vec<PastFile> = self.sources.values().flatten().cloned().collect();
+        files.iter().for_each(|file| self.list(file));
+    }
+
+    fn list(&mut self, file: &PastFile) {
+        for key in &file.keys {
+            self.by_key.entry(*key).or_default().push(file.stream);
+        }
+    }
+
+    fn unlist(&mut self, file: &PastFile) {
+        for key in &file.keys {
+            let Some(streams) = self.by_key.get_mut(key) else { continue };
+            if let Some(index) = streams.iter().position(|stream| *stream == file.stream) {
+                streams.swap_remove(index);
+            }
+            if streams.is_empty() {
+                self.by_key.remove(key);
+            }
         }
     }
 
@@ -55,8 +84,7 @@ impl PastFiles {
     }
 
     pub(super) fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
-        let files = self.sources.values().flatten();
-        files.filter(move |file| file.keys.contains(&key)).map(|file| file.stream)
+        self.by_key.get(&key).into_iter().flatten().copied()
     }
 }
 
@@ -105,6 +133,7 @@ impl Ledger {
                     self.current.remove(&before);
                 }
                 self.current.insert(key, id);
+                self.by_key.entry(key).or_default().insert(id);
             }
             Record::CopyKnown { source, file } => self.past_files.push(&source, file),
             _ => {}

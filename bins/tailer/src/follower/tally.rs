@@ -1,0 +1,71 @@
+//! Figures of all files, kept by changing them file by file: with many files summing up would cost more than reading.
+
+use super::{Followed, Follower};
+use crate::ledger::Ledger;
+use crate::tracker::FileNumber;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+/// What one file adds to the figures, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Counted {
+    lag: u64,
+    partial: u64,
+}
+
+/// The sums, and the files whose part of them is no longer known to be right.
+#[derive(Default, Debug)]
+pub(super) struct Tally {
+    sum: Counted,
+    touched: BTreeSet<FileNumber>,
+}
+
+impl Tally {
+    /// Something about a file has changed.
+    pub(super) fn touch(&mut self, number: FileNumber) {
+        self.touched.insert(number);
+    }
+
+    /// A file is not followed any more.
+    pub(super) fn remove(&mut self, file: &Followed) {
+        self.replace(file.counted, Counted::default());
+    }
+
+    fn replace(&mut self, before: Counted, after: Counted) {
+        self.sum.lag = (self.sum.lag + after.lag).saturating_sub(before.lag);
+        self.sum.partial = (self.sum.partial + after.partial).saturating_sub(before.partial);
+    }
+}
+
+impl Counted {
+    fn of(file: &Followed, ledger: &Ledger) -> Counted {
+        let stream = file.stream.and_then(|stream| ledger.stream(stream));
+        // Without a stream its first line has not come, or it is a copy of what was shipped.
+        let unmet = file.size.saturating_sub(file.cutter.at());
+        match stream {
+            Some(stream) => Counted {
+                lag: file.size.saturating_sub(stream.frontier),
+                partial: file.cutter.partial_bytes(),
+            },
+            None => Counted { lag: unmet, partial: unmet },
+        }
+    }
+}
+
+impl Follower {
+    pub(super) fn publish(&mut self) {
+        for number in std::mem::take(&mut self.tally.touched) {
+            let Some(file) = self.files.get_mut(&number) else { continue };
+            let counted = Counted::of(file, &self.ledger);
+            self.tally.replace(std::mem::replace(&mut file.counted, counted), counted);
+        }
+        let entries = self.ledger.orphans().flat_map(|stream| &stream.entries);
+        let orphaned: u64 = entries.map(|entry| entry.cut.span).sum();
+        let figures = &self.figures;
+        figures.files.store(self.files.len() as u64, Ordering::Relaxed);
+        figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
+        figures.partial_bytes.store(self.tally.sum.partial, Ordering::Relaxed);
+        figures.lag_bytes.store(self.tally.sum.lag + orphaned, Ordering::Release);
+        figures.looked.store(true, Ordering::Release);
+    }
+}
