@@ -141,7 +141,7 @@ fn open_store(
     reports: mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<Opened> {
     let var_dir = &config.node.var_dir;
-    let quarantine = Quarantine::open(disk.clone(), var_dir)
+    let quarantine = Quarantine::open(disk.clone(), var_dir, config.node.quarantine_max.0)
         .with_context(|| format!("the quarantine in {} cannot be opened", var_dir.display()))?;
     let (seen, footprint) = SeenLog::open(disk.clone(), var_dir)
         .with_context(|| format!("the footprint in {} cannot be opened", var_dir.display()))?;

@@ -1,5 +1,5 @@
 //! The operator's tool: checks configurations, looks into packs and spools, asks running nodes how they are.
-//! It changes nothing on a node and needs none of its locks; what a running node needs is not here.
+//! It needs none of a node's locks, and changes nothing there but what it says it does.
 //!
 //! Each command is a module with a `run` that writes to an [`Output`] and returns a [`Verdict`].
 //! Exit status: 0 all well, 1 a problem was found, 2 wrong usage.
@@ -7,6 +7,7 @@
 mod config_check;
 mod human;
 mod pack_inspect;
+mod quarantine;
 mod spool;
 mod status;
 
@@ -58,6 +59,9 @@ enum Command {
     /// Packs: files of them, quarantine files, spool exports.
     #[command(subcommand)]
     Pack(PackCommand),
+    /// Quarantines: the packs that a node could not deliver.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
     /// Spools: the packs that a node keeps on disk while the next tier is away.
     #[command(subcommand)]
     Spool(SpoolCommand),
@@ -75,6 +79,14 @@ enum ConfigCommand {
 enum PackCommand {
     /// Show header, route and checks of every pack.
     Inspect(pack_inspect::Args),
+}
+
+#[derive(Subcommand)]
+enum QuarantineCommand {
+    /// List what is there and why; changes nothing.
+    List(quarantine::ListArgs),
+    /// Send the sound packs again, and delete those that have arrived.
+    Send(quarantine::SendArgs),
 }
 
 #[derive(Subcommand)]
@@ -112,6 +124,8 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
     match command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(args, output),
         Command::Pack(PackCommand::Inspect(args)) => pack_inspect::run(args, output),
+        Command::Quarantine(QuarantineCommand::List(args)) => quarantine::list(args, output),
+        Command::Quarantine(QuarantineCommand::Send(args)) => quarantine::send(args, output),
         Command::Spool(SpoolCommand::Check(args)) => spool::check(args, output),
         Command::Spool(SpoolCommand::Export(args)) => spool::export(args, output),
         Command::Status(args) => status::run(args, output),

@@ -53,7 +53,8 @@ impl Tailer {
         let var_dir = &config.node.var_dir;
         let (log, recovered) = Log::open(disk.clone(), var_dir, STATE_LOG)
             .with_context(|| format!("the state log in {} cannot be opened", var_dir.display()))?;
-        let quarantine = Quarantine::open(disk, var_dir).context("the quarantine cannot be opened")?;
+        let quarantine = Quarantine::open(disk, var_dir, config.node.quarantine_max.0)
+            .context("the quarantine cannot be opened")?;
         let ledger = Ledger::recover(&config.node.name, &recovered);
         report(var_dir, &recovered, &ledger);
 

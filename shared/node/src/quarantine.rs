@@ -15,6 +15,7 @@ pub const FOLDER: &str = "quarantine";
 pub struct Quarantine {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    bytes_max: u64,
     counter: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
@@ -39,17 +40,24 @@ const REASON_BYTES_MAX: usize = 64;
 const NAME_TRIES_MAX: u32 = 1_000;
 
 impl Quarantine {
-    /// Opens or creates the folder [`FOLDER`] in `var_dir`.
-    pub fn open(disk: Arc<dyn Disk>, var_dir: &Path) -> io::Result<Quarantine> {
+    /// Opens or creates the folder [`FOLDER`] in `var_dir`, for no more than `bytes_max` bytes of `.bin` files.
+    pub fn open(disk: Arc<dyn Disk>, var_dir: &Path, bytes_max: u64) -> io::Result<Quarantine> {
         let dir = var_dir.join(FOLDER);
         disk.create_dir_all(&dir)?;
         let mut totals = (0, 0);
         for name in disk.list(&dir)?.iter().filter(|name| name.ends_with(".bin")) {
-            totals = (totals.0 + 1, totals.1 + disk.open(&dir.join(name))?.len()?);
+            let len = disk.open(&dir.join(name)).and_then(|file| file.len());
+            // An old file that cannot be read keeps nobody from working; its size is not known.
+            let len = len.unwrap_or_else(|error| {
+                tracing::warn!(dir = %dir.display(), name, %error, "a quarantined file cannot be read");
+                0
+            });
+            totals = (totals.0 + 1, totals.1 + len);
         }
         Ok(Quarantine {
             disk,
             dir,
+            bytes_max,
             counter: AtomicU64::new(0),
             files: AtomicU64::new(totals.0),
             bytes: AtomicU64::new(totals.1),
@@ -60,7 +68,8 @@ impl Quarantine {
     /// `logferry_quarantined_total{reason}`.
     ///
     /// # Errors
-    /// The bytes are not safe: whoever calls must keep them, and must not acknowledge them.
+    /// The bytes are not safe (the disk failed, or the quarantine has as many as it may): whoever calls must keep
+    /// them, and must not acknowledge them.
     pub fn put(&self, reason: &str, note: &str, parts: &[&[u8]]) -> io::Result<PathBuf> {
         let label = sanitise(reason);
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
@@ -87,6 +96,13 @@ impl Quarantine {
     }
 
     fn store(&self, label: &str, note: &str, parts: &[&[u8]], bytes: u64) -> io::Result<PathBuf> {
+        if self.bytes.load(Ordering::Relaxed).saturating_add(bytes) > self.bytes_max {
+            let text = format!(
+                "it has the {} bytes that node.quarantine_max allows: look with ferryctl quarantine list, send or remove",
+                self.bytes_max
+            );
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+        }
         let now = jiff::Timestamp::now();
         let sidecar =
             Sidecar { reason: label.to_owned(), note: note.to_owned(), time: now.to_string(), bytes };

@@ -1,5 +1,7 @@
 //! Runs the real `ferryctl`.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 

@@ -12,6 +12,8 @@ settings! {
         pub name: String = String::new() => rules::node_name,
         /// Folder of checkpoint, journal, spool and quarantine; one process at a time.
         pub var_dir: PathBuf = PathBuf::from("var"),
+        /// Most bytes of packs that could not be delivered and are set aside; then they are not acknowledged.
+        pub quarantine_max: ByteSize = ByteSize::gib(1),
         /// Address of /metrics, /healthz and /readyz; "" is off.
         pub admin: String = String::new() => rules::address_or_empty,
         /// Address of the monitor; "" is none. Has no effect yet.
