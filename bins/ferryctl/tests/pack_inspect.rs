@@ -16,6 +16,7 @@ fn pack(codec: Codec, id: u64) -> Pack {
         identity: PackIdentity { stream: StreamId(0xabc), offset: (id - 1) * span, span, sum: crc32c(LINES) },
         first: 0,
         raw: span,
+        raw_sum: None,
         codec,
         crc: crc32c(&body),
     };

@@ -101,6 +101,7 @@ fn parcel(stream: u64, offset: u64) -> Parcel {
             identity,
             first: 0,
             raw: PACK_BYTES as u64,
+            raw_sum: None,
             codec: Codec::None,
             crc: crc32c(&body),
         }),

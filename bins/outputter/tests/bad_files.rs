@@ -8,7 +8,7 @@ mod common;
 use common::bad_disk::{Bad, BadDisk};
 use common::outputter::{Answers, Outputter, VAR_DIR, Waiter};
 use common::running::{Client, Running, folders_in, start, until};
-use common::{Stream, assert_exactly, folders, parcel, stream};
+use common::{Bodies, Stream, assert_exactly, folders, parcel, stream};
 use logferry_durable::faulty::{FaultyDisk, Random};
 use logferry_durable::{Disk, RealDisk};
 use logferry_link::{Answer, Outcome};
@@ -24,19 +24,16 @@ const BAD: &str = "access/host-0_2026112100";
 
 fn two_streams() -> Vec<Stream> {
     let mut random = Random::new(8);
-    [0, 2].map(|number| stream(number, 4, false, &mut random)).into()
+    [0, 2].map(|number| stream(number, 4, Bodies::Verbatim, &mut random)).into()
 }
 
-/// As [`two_streams`], but the first pack of the first one is filtered: only a journal, or the knowledge that there was one, can tell
+/// As [`two_streams`], but the first pack of the first one is filtered, without a sum: only a journal, or the knowledge that there was one, can tell
 /// that it is whole.
 fn two_streams_the_first_filtered() -> Vec<Stream> {
-    let of_seed = |seed| [0, 2].map(|number| stream(number, 4, true, &mut Random::new(seed)));
-    let is_filtered = |pack: &Pack| {
-        let ours = pack.header.ours.as_ref().unwrap();
-        ours.raw != ours.identity.span
-    };
+    let of_seed = |seed| [0, 2].map(|number| stream(number, 4, Bodies::Unproved, &mut Random::new(seed)));
+    let is_filtered = |pack: &Pack| pack.header.ours.as_ref().unwrap().body_sum().is_none();
     let mut cases = (0..1_000).map(of_seed);
-    cases.find(|[first, _]| is_filtered(&first.packs[0])).expect("one pack of three is filtered").into()
+    cases.find(|[first, _]| is_filtered(&first.packs[0])).expect("one pack of six is filtered").into()
 }
 
 async fn deliver_first(dir: &Path, streams: &[Stream]) {

@@ -7,7 +7,9 @@
 mod common;
 
 use common::outputter::{Answers, Outputter, VAR_DIR, Waiter};
-use common::{FOREIGN, Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream};
+use common::{
+    Bodies, FOREIGN, Stream, TEMPLATE, assert_exactly, folders, identity, parcel, read_output, stream,
+};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::Answer;
@@ -31,10 +33,10 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, streams: u128, packs: usize, filtered: bool) -> World {
+    fn new(seed: u64, streams: u128, packs: usize, bodies: Bodies) -> World {
         let mut random = Random::new(seed);
         let streams: Vec<Stream> =
-            (0..streams).map(|number| stream(number, packs, filtered, &mut random)).collect();
+            (0..streams).map(|number| stream(number, packs, bodies, &mut random)).collect();
         let acked = vec![BTreeSet::new(); streams.len()];
         let disk = FaultyDisk::new(seed);
         World { disk, folders: folders(), streams, acked, answers: Answers::default(), random, group_max: 5 }
@@ -174,7 +176,7 @@ fn random_faults(random: &mut Random) -> Faults {
 #[test]
 fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
     let whole = {
-        let mut world = World::new(0, 3, 8, true);
+        let mut world = World::new(0, 3, 8, Bodies::Unproved);
         world.live().unwrap();
         world.end();
         world.disk.counts().changes
@@ -182,7 +184,7 @@ fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
     assert!(whole > 50);
     let trial = logferry_trial::trial!();
     trial.seeds("lives of an outputter on the faulty disk", 0..whole * 4).for_each(|case| {
-        let mut world = World::new(0, 3, 8, true);
+        let mut world = World::new(0, 3, 8, Bodies::Unproved);
         // The same run each time, but other luck with what the power cut leaves.
         world.disk = FaultyDisk::new(case);
         world.disk.set_faults(Faults { die_after: Some(1 + case / 4 % whole), ..Faults::default() });
@@ -197,7 +199,7 @@ fn a_power_cut_at_each_operation_loses_tears_and_doubles_nothing() {
 fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_double_nothing() {
     let trial = logferry_trial::trial!();
     trial.seeds("lives of an outputter on the faulty disk", 0..600).for_each(|seed| {
-        let mut world = World::new(seed, 1 + u128::from(seed % 4), 12, true);
+        let mut world = World::new(seed, 1 + u128::from(seed % 4), 12, Bodies::Unproved);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
             let faults = if start < 30 { random_faults(&mut world.random) } else { Faults::default() };
@@ -215,7 +217,7 @@ fn random_power_cuts_failed_writes_failed_syncs_and_full_disks_lose_tear_and_dou
 fn a_damaged_journal_loses_and_doubles_nothing() {
     let trial = logferry_trial::trial!();
     trial.seeds("lives of an outputter on the faulty disk", 0..600).for_each(|seed| {
-        let mut world = World::new(seed, 1 + u128::from(seed % 3), 12, false);
+        let mut world = World::new(seed, 1 + u128::from(seed % 3), 12, Bodies::Proved);
         for start in 0.. {
             assert!(start < STARTS_MAX, "it gets through");
             let die_after = (start < 20).then(|| 1 + world.random.below(60));
@@ -232,7 +234,7 @@ fn a_damaged_journal_loses_and_doubles_nothing() {
 
 /// A world with bytes of somebody else in all log files.
 fn world_with_foreign_bytes(seed: u64) -> (World, BTreeSet<PathBuf>) {
-    let mut world = World::new(3, 2, 6, false);
+    let mut world = World::new(3, 2, 6, Bodies::Verbatim);
     (world.disk, world.random) = (FaultyDisk::new(seed), Random::new(seed));
     let packs = world.streams.iter().flat_map(|stream| &stream.packs);
     let paths: BTreeSet<PathBuf> = packs.map(|pack| world.folders.data.join(parcel(pack).path)).collect();
@@ -276,7 +278,7 @@ fn bytes_from_elsewhere_are_kept_and_gone_on_after_whenever_the_power_is_cut() {
 
 #[test]
 fn a_file_that_was_moved_away_starts_anew_and_its_packs_stay_known() {
-    let mut world = World::new(4, 1, 4, true);
+    let mut world = World::new(4, 1, 4, Bodies::Unproved);
     world.live().unwrap();
     let path = parcel(&world.streams[0].packs[0]).path;
     for folder in [&world.folders.data, &world.folders.headers] {

@@ -6,7 +6,7 @@
 mod common;
 
 use common::running::{Client, folders_in, start, until};
-use common::{assert_exactly, stream};
+use common::{Bodies, assert_exactly, stream};
 use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
 use logferry_link::Outcome;
@@ -37,7 +37,8 @@ async fn a_gap_is_waited_for_given_up_counted_and_logged_and_a_late_pack_arrives
     let writer = logged.clone();
     tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
     let dir = tempfile::tempdir().unwrap();
-    let streams: Vec<_> = [0, 2].map(|number| stream(number, 5, false, &mut Random::new(4))).into();
+    let streams: Vec<_> =
+        [0, 2].map(|number| stream(number, 5, Bodies::Verbatim, &mut Random::new(4))).into();
     let running = start(dir.path(), |file| file.reorder_wait = Interval(WAIT)).await;
     let figure = |name: &str| running.figures.by_name(&Default::default())[name];
     let (mut client, mut other) = (Client::new(&running.addr), Client::new(&running.addr));

@@ -5,7 +5,7 @@
 mod common;
 
 use common::running::{Client, folders_in, start};
-use common::{assert_exactly, pack, stream};
+use common::{Bodies, assert_exactly, pack, stream};
 use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
 use logferry_link::Outcome;
@@ -31,7 +31,7 @@ async fn descriptors_stay_below_the_setting_and_closed_files_are_gone_on_with() 
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random::new(5);
     // Two streams share a file.
-    let streams: Vec<_> = (0..20).map(|number| stream(number, 4, false, &mut random)).collect();
+    let streams: Vec<_> = (0..20).map(|number| stream(number, 4, Bodies::Verbatim, &mut random)).collect();
     let running = start(dir.path(), |file| file.open_files_max = 3).await;
     let mut client = Client::new(&running.addr);
     for index in 0..4 {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::running::{Client, folders_in as folders, start, until};
-use common::{Stream, assert_exactly, pack, stream};
+use common::{Bodies, Stream, assert_exactly, pack, stream};
 use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
 use logferry_link::Outcome;
@@ -15,7 +15,7 @@ use logferry_pack::{Codec, Pack, StreamId};
 
 fn streams(seed: u64) -> Vec<Stream> {
     let mut random = Random::new(seed);
-    (0..3).map(|number| stream(number, 60, false, &mut random)).collect()
+    (0..3).map(|number| stream(number, 60, Bodies::Verbatim, &mut random)).collect()
 }
 
 /// Packs of all streams, turn by turn.
@@ -55,7 +55,7 @@ async fn packs_end_in_their_files_once_also_when_sent_again_after_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packs_behind_a_gap_are_held_and_written_in_order_when_it_closes() {
     let dir = tempfile::tempdir().unwrap();
-    let streams = vec![stream(0, 20, false, &mut Random::new(2))];
+    let streams = vec![stream(0, 20, Bodies::Verbatim, &mut Random::new(2))];
     let running = start(dir.path(), |_| {}).await;
     let mut client = Client::new(&running.addr);
     for pack in streams[0].packs.iter().skip(1) {
@@ -74,7 +74,7 @@ async fn packs_behind_a_gap_are_held_and_written_in_order_when_it_closes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gap_that_stays_is_passed_over_and_counted_and_what_comes_late_is_written_late() {
     let dir = tempfile::tempdir().unwrap();
-    let streams = vec![stream(0, 4, false, &mut Random::new(3))];
+    let streams = vec![stream(0, 4, Bodies::Verbatim, &mut Random::new(3))];
     let running = start(dir.path(), |file| file.reorder_wait = Interval::ms(50)).await;
     let mut client = Client::new(&running.addr);
     let late = client.deliver(streams[0].packs.iter().skip(1)).await;

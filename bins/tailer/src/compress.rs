@@ -65,7 +65,8 @@ fn make_pack(
         Load::Lines => &job.buffer[..job.cut.span as usize],
         Load::Mark { .. } => &[],
     };
-    let chosen = filter.map_or(Chosen { bytes: all.into(), lines: None }, |filter| filter.choose(all));
+    let chosen =
+        filter.map_or(Chosen { bytes: all.into(), lines: None, sum: None }, |filter| filter.choose(all));
     let (codec, body) = match chosen.bytes.is_empty() {
         // A body of no bytes at all gets no answer from a legacy receiver (wire.md).
         true => (Codec::Zlib, Bytes::from_static(EMPTY_ZLIB_STREAM)),
@@ -79,6 +80,7 @@ fn make_pack(
         identity,
         first: job.first,
         raw: chosen.bytes.len() as u64,
+        raw_sum: chosen.sum,
         codec,
         crc: crc32c::crc32c(&body),
     };

@@ -23,6 +23,8 @@ pub struct Chosen<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// Their number, where it is not that of all lines.
     pub lines: Option<u64>,
+    /// Their crc32c, where they are not all lines.
+    pub sum: Option<u32>,
 }
 
 impl LineFilter {
@@ -43,7 +45,7 @@ impl LineFilter {
     /// because of its length is matched piece by piece.
     pub fn choose<'a>(&self, bytes: &'a [u8]) -> Chosen<'a> {
         if self.include.is_empty() && self.exclude.is_empty() {
-            return Chosen { bytes: bytes.into(), lines: None };
+            return Chosen { bytes: bytes.into(), lines: None, sum: None };
         }
         let mut kept = Vec::with_capacity(bytes.len());
         let (mut lines, mut dropped, mut rest) = (0, 0, bytes);
@@ -59,7 +61,8 @@ impl LineFilter {
             }
         }
         self.dropped.increment(dropped);
-        Chosen { bytes: kept.into(), lines: Some(lines) }
+        let sum = (kept.len() < bytes.len()).then(|| crc32c::crc32c(&kept));
+        Chosen { bytes: kept.into(), lines: Some(lines), sum }
     }
 
     fn takes(&self, line: &[u8]) -> bool {
@@ -92,13 +95,14 @@ mod tests {
     #[track_caller]
     fn assert_chosen(include: &[&str], exclude: &[&str], bytes: &[u8], expected: &[u8], lines: u64) {
         let filter = filter(include, exclude).expect("good expressions");
-        assert_eq!(filter.choose(bytes), Chosen { bytes: expected.into(), lines: Some(lines) });
+        let sum = (expected != bytes).then(|| crc32c::crc32c(expected));
+        assert_eq!(filter.choose(bytes), Chosen { bytes: expected.into(), lines: Some(lines), sum });
     }
 
     #[test]
     fn all_lines_are_taken_as_they_are_without_a_filter() {
         let chosen = filter(&[], &[]).expect("no expressions").choose(b"a\n\nb");
-        assert_eq!(chosen, Chosen { bytes: Cow::Borrowed(b"a\n\nb"), lines: None });
+        assert_eq!(chosen, Chosen { bytes: Cow::Borrowed(b"a\n\nb"), lines: None, sum: None });
         assert!(matches!(chosen.bytes, Cow::Borrowed(_)));
     }
 

@@ -25,6 +25,7 @@ fn way_of_a_pack(buffer: &[u8], filter: &LineFilter, compressor: &mut Compressor
         identity: PackIdentity { stream: StreamId(1), offset: 0, span, sum: crc32c(&buffer[..piece.span]) },
         first: 0,
         raw: lines.bytes.len() as u64,
+        raw_sum: lines.sum,
         codec: Codec::Zlib,
         crc: crc32c(&body),
     };

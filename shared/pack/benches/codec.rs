@@ -55,6 +55,7 @@ fn pack(raw: &[u8], codec: Codec, body: Bytes) -> Pack {
         identity: PackIdentity { stream: StreamId(1), offset: 0, span, sum: crc32c(raw) },
         first: 0,
         raw: span,
+        raw_sum: None,
         codec,
         crc: crc32c(&body),
     };

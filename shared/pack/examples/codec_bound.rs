@@ -54,6 +54,7 @@ fn header(
             identity: PackIdentity { stream: StreamId(1), offset, span, sum: crc32c(lines) },
             first: 0,
             raw: span,
+            raw_sum: None,
             codec,
             crc: crc32c(body),
         }),

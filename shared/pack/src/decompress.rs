@@ -28,7 +28,7 @@ impl Decompressor {
     }
 
     /// Puts the decompressed body of `pack` into `out`, in place of what is there. For packs of ours the length must
-    /// be `raw` exactly and, where `raw == span`, the crc32c must be `sum`. Never grows `out` past the limits.
+    /// be `raw` exactly, and the crc32c [`Ours::body_sum`] where there is one. Never grows `out` past the limits.
     ///
     /// Hand over the same `out` for pack after pack without clearing it: bytes that it has already are written
     /// over, only what it lacks has to be zeroed first. After an error it is empty.
@@ -71,7 +71,7 @@ impl Decompressor {
         if out.len() != raw {
             return Err(BadPack::RawMismatch);
         }
-        if ours.raw == ours.identity.span && crc32c(out) != ours.identity.sum {
+        if ours.body_sum().is_some_and(|sum| crc32c(out) != sum) {
             return Err(BadPack::BadSum);
         }
         Ok(())

@@ -142,7 +142,7 @@ pub enum BadPack {
     /// The range begins before shipping of the stream began.
     #[error("the range begins before the stream's first offset")]
     OffsetBeforeFirst,
-    /// The body claims to hold more than the stream range has.
+    /// The body claims to hold more than the stream range has, or than it could become in another encoding.
     #[error("the body claims more bytes than the range it stands for")]
     RawAboveSpan,
     /// The body claims more than the limit.
@@ -183,7 +183,7 @@ pub enum BadPack {
     /// The body decompressed to another length than its header says.
     #[error("the body does not decompress to the announced length")]
     RawMismatch,
-    /// The lines are not those of the identity.
+    /// The lines are not those that the header stands for.
     #[error("the decompressed body does not match its checksum")]
     BadSum,
 }

@@ -18,8 +18,12 @@ pub struct Ours {
     pub identity: PackIdentity,
     /// Stream offset at which shipping of the stream began.
     pub first: u64,
-    /// Length of the body once decompressed; never more than `identity.span`.
+    /// Length of the body once decompressed. More than `identity.span` only with a `raw_sum`, and then at most
+    /// [`RAW_PER_SPAN_MAX`] times as much.
     pub raw: u64,
+    /// crc32c of the body once decompressed, where that is not the bytes of the range as they are: lines were left out, or it is
+    /// in another encoding. Where it is absent and `raw` is `identity.span`, `identity.sum` is the body's as well.
+    pub raw_sum: Option<u32>,
     /// Codec of the body.
     pub codec: Codec,
     /// crc32c of the body as sent.
@@ -79,14 +83,20 @@ impl From<&Hop> for Map<String, Value> {
     }
 }
 
+/// Most bytes of a body for each byte of its range: the longest that one byte of any encoding of the Encoding Standard becomes in
+/// UTF-8.
+pub const RAW_PER_SPAN_MAX: u64 = 3;
+
 /// The value of `v` in packs of ours.
 const VERSION: &str = "2";
 
 /// The keys that decide where a pack goes and what becomes of it, sorted. Their checksum stands under [`CHECK_KEY`].
-const CHECKED_KEYS: [&str; 17] = [
-    "codec", "crc", "done", "first", "host", "hour", "id", "ip", "lines", "offset", "raw", "repull",
-    "source", "span", "stream", "sum", "v",
+const CHECKED_KEYS: [&str; 18] = [
+    "codec", "crc", "done", "first", "host", "hour", "id", "ip", "lines", "offset", "raw", "rawsum",
+    "repull", "source", "span", "stream", "sum", "v",
 ];
+/// Key of [`Ours::raw_sum`].
+const RAW_SUM_KEY: &str = "rawsum";
 /// crc32c of `KEY=VALUE\n` for each of [`CHECKED_KEYS`] that is there, 8 hex digits. TCP lets about one in 65,536 damaged
 /// segments pass, and an offset with another digit would be a good pack of other bytes. Packs without it are taken as they are.
 const CHECK_KEY: &str = "check";
@@ -179,6 +189,7 @@ impl Ours {
             },
             first: keys.number("first")?,
             raw: keys.number("raw")?,
+            raw_sum: keys.0.contains_key(RAW_SUM_KEY).then(|| keys.sum(RAW_SUM_KEY)).transpose()?,
             codec: keys.take("codec").map_or(Ok(Codec::Zlib), |text| text.parse())?,
             crc: keys.sum("crc")?,
         };
@@ -194,12 +205,23 @@ impl Ours {
         if offset < self.first {
             return Err(BadPack::OffsetBeforeFirst);
         }
-        // A body may hold less than its range (filters), never more: what is beyond the range could not be
-        // told from a second delivery.
-        if self.raw > span {
+        // A body as it is in the stream is never longer than its range, and one in another encoding not without bound.
+        let most = if self.raw_sum.is_some() { span.saturating_mul(RAW_PER_SPAN_MAX) } else { span };
+        if self.raw > most {
             return Err(BadPack::RawAboveSpan);
         }
         Ok(())
+    }
+
+    /// Whether the body is the bytes of the range as they are, so that parts of it are bytes of parts of the range.
+    pub fn is_verbatim(&self) -> bool {
+        self.raw_sum.is_none() && self.raw == self.identity.span
+    }
+
+    /// crc32c that the decompressed body must have; `None` where nothing tells: lines were left out by a node that does not say what
+    /// is left.
+    pub fn body_sum(&self) -> Option<u32> {
+        self.raw_sum.or_else(|| self.is_verbatim().then_some(self.identity.sum))
     }
 
     fn put<'a>(&'a self, origin: &mut BTreeMap<&'a str, Cow<'a, str>>) {
@@ -213,6 +235,9 @@ impl Ours {
         origin.insert("span", identity.span.to_string().into());
         origin.insert("sum", format!("{:08x}", identity.sum).into());
         origin.insert("raw", self.raw.to_string().into());
+        if let Some(sum) = self.raw_sum {
+            origin.insert(RAW_SUM_KEY, format!("{sum:08x}").into());
+        }
         origin.insert("codec", self.codec.as_str().into());
         origin.insert("crc", format!("{:08x}", self.crc).into());
     }

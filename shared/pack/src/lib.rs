@@ -26,6 +26,7 @@
 //!         identity: PackIdentity { stream: StreamId(7), offset: 0, span: 30, sum: crc32c(lines) },
 //!         first: 0,
 //!         raw: 30,
+//!         raw_sum: None,
 //!         codec: Codec::Zlib,
 //!         crc: crc32c(&body),
 //!     }),
@@ -60,7 +61,7 @@ pub use codec::Codec;
 pub use compress::Compressor;
 pub use decompress::Decompressor;
 pub use error::{BadPack, NameFault};
-pub use header::{Header, Hop, Ours};
+pub use header::{Header, Hop, Ours, RAW_PER_SPAN_MAX};
 pub use hour::Hour;
 pub use identity::{PackIdentity, StreamId};
 pub use limits::{Limits, ROUTE_OBJECTS_MAX};

@@ -166,6 +166,14 @@ fn ranges_and_lengths_that_contradict_each_other_are_refused() {
     assert_eq!(reason_of_change(r#""offset":"400""#, r#""offset":"18446744073709551600""#), "range_overflow");
     assert_eq!(reason_of_change(r#""first":"0""#, r#""first":"401""#), "offset_before_first");
     assert_eq!(reason_of_change(r#""raw":"30""#, r#""raw":"31""#), "raw_above_span");
+    let with_sum = |raw| {
+        let mut pack = pack(LINES, Codec::Zlib, 400);
+        let ours = pack.header.ours.as_mut().unwrap();
+        (ours.raw, ours.raw_sum) = (raw, Some(1));
+        Pack::parse(pack.encode(), &Limits::default()).map(|parsed| assert_eq!(parsed, pack))
+    };
+    assert_eq!(with_sum(30 * RAW_PER_SPAN_MAX), Ok(()));
+    assert_eq!(with_sum(30 * RAW_PER_SPAN_MAX + 1), Err(BadPack::RawAboveSpan));
     let span = |raw| {
         let mut pack = pack(LINES, Codec::Zlib, 400);
         let ours = pack.header.ours.as_mut().unwrap();
@@ -330,6 +338,17 @@ fn a_body_has_the_length_and_the_sum_of_its_header() {
         assert_eq!(with(|ours| ours.raw = u64::MAX), Err("raw_too_large"));
         // A filtered body is shorter than its range, so the range's sum says nothing about it.
         assert_eq!(with(|ours| (ours.identity.span, ours.identity.sum) = (50, 1)).as_deref(), Ok(LINES));
+        // Its own sum does, also where it happens to be as long as the range.
+        for span in [20, 30, 50] {
+            let summed = |sum| {
+                let mut pack = good.clone();
+                let ours = pack.header.ours.as_mut().unwrap();
+                (ours.identity.span, ours.identity.sum, ours.raw_sum) = (span, 1, Some(sum));
+                decompress(&pack, &Limits::default())
+            };
+            assert_eq!(summed(crc32c(LINES)).as_deref(), Ok(LINES));
+            assert_eq!(summed(crc32c(LINES) ^ 1), Err("bad_sum"));
+        }
     }
 }
 

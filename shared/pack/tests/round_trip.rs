@@ -9,9 +9,9 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 
 /// Keys that have a meaning of their own in `Route[0]`.
-const KNOWN_KEYS: [&str; 17] = [
+const KNOWN_KEYS: [&str; 18] = [
     "ip", "hour", "id", "lines", "done", "repull", "v", "host", "source", "stream", "first", "offset",
-    "span", "sum", "raw", "codec", "crc",
+    "span", "sum", "raw", "rawsum", "codec", "crc",
 ];
 
 fn name() -> impl Strategy<Value = Name> {
@@ -30,22 +30,27 @@ fn hour() -> impl Strategy<Value = Hour> {
         .prop_map(|(year, month, day, hour)| Hour::new(year, month, day, hour).unwrap())
 }
 
-/// Lines and the filtered-out bytes around them, as a body of any codec.
+/// Lines, verbatim, with others left out, or shorter or longer in the stream, as a body of any codec.
 fn ours() -> impl Strategy<Value = (Ours, Vec<u8>, Bytes)> {
     let lines = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..300),
         (0..5_000usize).prop_map(|length| b"GET /index.html 200\n".repeat(length)),
     ];
-    let range = (any::<u128>(), any::<u64>(), any::<u64>(), prop_oneof![Just(0), 0..1_000u64]);
+    let filtered = prop_oneof![Just(0), 0..1_000u64];
+    let range = (any::<u128>(), any::<u64>(), any::<u64>(), filtered, any::<bool>());
     (name(), name(), range, prop::sample::select(&Codec::ALL), lines).prop_map(
-        |(host, source, (stream, offset, first, filtered), codec, lines)| {
+        |(host, source, (stream, offset, first, filtered, summed), codec, lines)| {
             let body = Compressor::new(codec, 1).unwrap().compress(&lines);
-            let span = lines.len() as u64 + filtered;
+            let least =
+                if summed { (lines.len() as u64).div_ceil(RAW_PER_SPAN_MAX) } else { lines.len() as u64 };
+            let span = least + filtered;
             let offset = offset.min(u64::MAX - span);
-            let identity = PackIdentity { stream: StreamId(stream), offset, span, sum: crc32c(&lines) };
+            let sum = if summed { 7 } else { crc32c(&lines) };
+            let identity = PackIdentity { stream: StreamId(stream), offset, span, sum };
             let raw = lines.len() as u64;
-            let ours =
-                Ours { host, source, identity, first: first.min(offset), raw, codec, crc: crc32c(&body) };
+            let raw_sum = summed.then(|| crc32c(&lines));
+            let (first, crc) = (first.min(offset), crc32c(&body));
+            let ours = Ours { host, source, identity, first, raw, raw_sum, codec, crc };
             (ours, lines, body)
         },
     )

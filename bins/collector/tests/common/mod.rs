@@ -125,6 +125,7 @@ fn pack(stream: u128, number: u64, body: Vec<u8>, repull: bool) -> Pack {
         identity,
         first: 0,
         raw: span,
+        raw_sum: None,
         codec: Codec::None,
         crc: crc32c(&body),
     };

@@ -91,11 +91,9 @@ impl Walk<'_> {
             Mode::Tail => false,
             Mode::Everything { group_bytes_max } => self.found.data - data_at > group_bytes_max,
         };
-        // `sum` covers the stream bytes; it proves the body only where that is the same.
-        let is_whole = if ours.raw == ours.identity.span {
-            self.crc(data_at, ours.raw, chunk)? == ours.identity.sum
-        } else {
-            mode != Mode::Tail
+        let is_whole = match ours.body_sum() {
+            Some(sum) => self.crc(data_at, ours.raw, chunk)? == sum,
+            None => mode != Mode::Tail,
         };
         if !is_whole && !is_far_from_end {
             return Ok(Step::Ends);

@@ -21,6 +21,17 @@ pub const TEMPLATE: &str = "{source}/{host}_{hour}";
 /// What somebody else wrote into a log file.
 pub const FOREIGN: &[u8] = b"somebody else's line\n";
 
+/// What the bodies of a stream's packs are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bodies {
+    /// The bytes of their ranges.
+    Verbatim,
+    /// Of every third pack something else, of which the header has the sum.
+    Proved,
+    /// The same, and of some of them the header does not have the sum.
+    Unproved,
+}
+
 /// A stream and the packs it is cut into.
 pub struct Stream {
     pub id: StreamId,
@@ -29,7 +40,7 @@ pub struct Stream {
 }
 
 /// A stream of `count` packs of random lines. Streams of an even and the next odd number share their files.
-pub fn stream(number: u128, count: usize, filtered: bool, random: &mut Random) -> Stream {
+pub fn stream(number: u128, count: usize, bodies: Bodies, random: &mut Random) -> Stream {
     let mut bytes = Vec::new();
     let mut packs = Vec::new();
     for index in 0..count {
@@ -44,20 +55,35 @@ pub fn stream(number: u128, count: usize, filtered: bool, random: &mut Random) -
         let host = format!("host-{}", number / 2);
         let hour = 2026112100 + (index / 5) as u32 % 24;
         let mut pack = pack(StreamId(number), &host, hour, offset as u64, &bytes[offset..], codec);
-        if filtered && random.one_in(3) {
-            filter(&mut pack, &bytes[offset..]);
+        match bodies {
+            Bodies::Unproved if random.one_in(6) => filter(&mut pack, &bytes[offset..]),
+            Bodies::Unproved | Bodies::Proved if random.one_in(3) => refine(&mut pack, &bytes[offset..]),
+            _ => {}
         }
         packs.push(pack);
     }
     Stream { id: StreamId(number), bytes, packs }
 }
 
-/// Leaves all but the first line out of a pack, as a filter in the tailer does. It stands for the same stream bytes.
+/// Leaves all but the first line out of a pack, without a sum of it. It stands for the same stream bytes.
 fn filter(pack: &mut Pack, raw: &[u8]) {
     let first_line = raw.split_inclusive(|byte| *byte == b'\n').next().unwrap();
     pack.body = Bytes::copy_from_slice(first_line);
     let ours = pack.header.ours.as_mut().unwrap();
     (ours.raw, ours.codec, ours.crc) = (first_line.len() as u64, Codec::None, crc32c(first_line));
+}
+
+/// Puts another text into a pack, shorter, as long, or longer than its range, with its sum.
+fn refine(pack: &mut Pack, raw: &[u8]) {
+    let wide = |byte: &u8| if byte.is_ascii_alphabetic() { vec![0xc3, *byte ^ 0xc0] } else { vec![*byte] };
+    let text: Vec<u8> = match raw.len() % 3 {
+        0 => raw.iter().filter(|byte| !byte.is_ascii_digit()).copied().collect(),
+        1 => raw.to_ascii_uppercase(),
+        _ => raw.iter().flat_map(wide).collect(),
+    };
+    let ours = pack.header.ours.as_mut().unwrap();
+    pack.body = Compressor::new(ours.codec, 1).unwrap().compress(&text);
+    (ours.raw, ours.raw_sum, ours.crc) = (text.len() as u64, Some(crc32c(&text)), crc32c(&pack.body));
 }
 
 pub fn pack(stream: StreamId, host: &str, hour: u32, offset: u64, raw: &[u8], codec: Codec) -> Pack {
@@ -76,6 +102,7 @@ pub fn pack(stream: StreamId, host: &str, hour: u32, offset: u64, raw: &[u8], co
             identity: PackIdentity { stream, offset, span, sum: crc32c(raw) },
             first: 0,
             raw: span,
+            raw_sum: None,
             codec,
             crc: crc32c(&body),
         }),
@@ -121,8 +148,7 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
                 Some(Line::Pack(header)) => {
                     let ours = header.ours.unwrap();
                     let body = data.get(at..at + ours.raw as usize).expect("the log file has the whole body");
-                    let is_filtered = ours.raw != ours.identity.span;
-                    let expected = if is_filtered { ours.crc } else { ours.identity.sum };
+                    let expected = ours.body_sum().unwrap_or(ours.crc); // without one the codec is none
                     assert_eq!(crc32c(body), expected, "{path} at {at}");
                     at += body.len();
                     packs.push((path.clone(), ours.identity));

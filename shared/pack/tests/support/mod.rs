@@ -21,6 +21,7 @@ pub fn pack(lines: &[u8], codec: Codec, offset: u64) -> Pack {
             identity: PackIdentity { stream: StreamId(0x7_0000_0001), offset, span, sum: crc32c(lines) },
             first: 0,
             raw: span,
+            raw_sum: None,
             codec,
             crc: crc32c(&body),
         }),

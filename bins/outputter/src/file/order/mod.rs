@@ -12,7 +12,7 @@ mod stream;
 
 use logferry_footprint::{Footprint, Verdict};
 use logferry_link::Answer;
-use logferry_pack::{Pack, PackIdentity, StreamId};
+use logferry_pack::{Ours, Pack, PackIdentity, StreamId};
 use std::collections::{BTreeSet, HashMap};
 use stream::{Pending, StreamOrder};
 
@@ -51,7 +51,7 @@ impl Parcel {
     /// Whether parts of it may be written without the rest: of a back-filled pack whose body is all the bytes of its range.
     fn can_be_trimmed(&self) -> bool {
         let header = &self.pack.header;
-        header.repull && header.ours.as_ref().is_some_and(|ours| ours.raw == ours.identity.span)
+        header.repull && header.ours.as_ref().is_some_and(Ours::is_verbatim)
     }
 }
 
