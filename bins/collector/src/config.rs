@@ -123,7 +123,7 @@ impl CollectorConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logferry_node::config::{Mode, Protocol};
+    use logferry_node::config::Mode;
 
     fn good() -> CollectorConfig {
         let mut config = CollectorConfig::default();
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn each_mistake_names_its_key() {
-        let mistakes: [(&str, Spoil); 11] = [
+        let mistakes: [(&str, Spoil); 10] = [
             ("listen.addr", |c| c.listen.addr.clear()),
             ("send.to", |c| c.send.to.clear()),
             ("send.mode", |c| c.send.to.push("b:1".into())),
@@ -150,7 +150,6 @@ mod tests {
                 c.send.to.push(c.send.to[0].clone());
             }),
             ("send.backoff_min", |c| c.send.backoff_min = Interval::secs(60)),
-            ("send.protocol", |c| c.send.protocol = Protocol::V1),
             ("listen.memory", |c| c.listen.memory = ByteSize::kib(64)),
             ("listen.pack_max", |c| {
                 c.listen.memory = ByteSize::mib(100);

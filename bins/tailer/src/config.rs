@@ -4,7 +4,7 @@ use crate::filter::LineFilter;
 use crate::hour::HOUR;
 use crate::pattern::PathPattern;
 use logferry_node::config::{
-    ByteSize, Interval, NodeSettings, ProgramConfig, SendSettings, Setting, Settings, rules,
+    ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
 };
 use logferry_node::settings;
 use logferry_pack::{Codec, Name};
@@ -129,6 +129,12 @@ impl ProgramConfig for TailerConfig {
     fn validate(&self) -> Result<(), String> {
         self.validate_sources()?;
         self.pack.validate()?;
+        if self.send.protocol == Protocol::V1 && self.pack.codec != Codec::Zlib {
+            return Err(format!(
+                "pack.codec is \"{}\" but send.protocol is \"v1\": legacy nodes read \"zlib\" alone",
+                self.pack.codec
+            ));
+        }
         self.send.validate()
     }
 }
@@ -187,7 +193,7 @@ impl PackSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logferry_node::config::{self, Protocol};
+    use logferry_node::config;
 
     fn good() -> TailerConfig {
         let source =
@@ -234,6 +240,10 @@ mod tests {
         assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
         assert!(refused(|c| c.send.to.clear()).contains("send.to"));
         assert!(refused(|c| c.send.to.push("b:1".into())).contains("send.mode"));
-        assert!(refused(|c| c.send.protocol = Protocol::V1).contains("send.protocol"));
+        let zstd_to_legacy = refused(|c| {
+            c.send.protocol = Protocol::V1;
+            c.pack.codec = Codec::Zstd;
+        });
+        assert!(zstd_to_legacy.contains("pack.codec"));
     }
 }

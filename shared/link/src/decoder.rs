@@ -81,6 +81,11 @@ impl Decoder {
         &self.small
     }
 
+    /// The bytes of [`Decoder::peek`], for somebody else.
+    pub fn into_bytes(self) -> BytesMut {
+        self.small
+    }
+
     /// Drops bytes of [`Decoder::peek`].
     pub fn discard(&mut self, count: usize) {
         self.small.advance(count.min(self.small.len()));

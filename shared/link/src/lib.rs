@@ -1,4 +1,4 @@
-//! Links between tiers: protocol v2, both sides. A [`Sender`] gets packs to one of its targets and reports how each was
+//! Links between tiers: protocol v2, both sides; and v1, for legacy peers. A [`Sender`] gets packs to one of its targets and reports how each was
 //! settled; a [`Receiver`] takes packs in and lets its owner answer each. What a pack means, and whether it was seen, is not
 //! decided here.
 //!
@@ -48,6 +48,7 @@ pub mod decoder;
 mod figures;
 pub mod frame;
 mod hop;
+mod legacy;
 mod outbox;
 pub mod pool;
 mod receiver;

@@ -182,7 +182,8 @@ impl Pool {
         }
         let first = stream.unsent.first().copied();
         let ready = first.filter(|key| self.entries.get(key).is_some_and(|e| e.place == Place::Waiting));
-        let queued = stream.target.filter(|_| stream.target == best).zip(ready);
+        let may_send = |target: &usize| stream.in_flight == 0 || !self.targets[*target].takes_one_of_stream();
+        let queued = stream.target.filter(|_| stream.target == best).filter(may_send).zip(ready);
         if stream.queued != queued {
             if let Some((target, key)) = stream.queued {
                 self.targets[target].unqueue(key);

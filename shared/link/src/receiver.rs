@@ -8,6 +8,7 @@ use crate::frame::{self, Frame, Hello};
 use crate::session::{ReceiverTimes, Refusal};
 use crate::{clock, codec_names};
 use logferry_node::config::{ByteSize, ListenSettings, NodeSettings};
+use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Codec, Limits};
 use std::io;
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ const TURNED_AWAY_MAX: usize = 64;
 const TROUBLES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything a receiver needs.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReceiverOptions {
     /// From the configuration.
     pub settings: ListenSettings,
@@ -42,6 +43,8 @@ pub struct ReceiverOptions {
     pub limits: Limits,
     /// Memory for packs that were read and not answered, over all connections.
     pub budget: Budget,
+    /// For packs of legacy peers that are refused: there is no way to tell such a peer to keep them.
+    pub quarantine: Option<Arc<Quarantine>>,
 }
 
 impl ReceiverOptions {
@@ -63,6 +66,7 @@ impl ReceiverOptions {
                 raw_bytes_max: bytes(settings.raw_max),
             },
             budget,
+            quarantine: None,
         }
     }
 

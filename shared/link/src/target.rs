@@ -4,8 +4,10 @@ use crate::backoff::Backoff;
 use crate::clock;
 use crate::connection::run;
 use crate::figures::LogGate;
+use crate::legacy;
 use crate::sender::Shared;
 use crate::session::Broken;
+use logferry_node::config::Protocol;
 use metrics::counter;
 use std::io;
 use std::sync::Arc;
@@ -71,6 +73,9 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, target: usize, stop: Can
     loop {
         let Some(attempt) = stop.run_until_cancelled(connect(&shared, target)).await else { return };
         let attempt = match attempt {
+            Ok((stream, _)) if settings.protocol == Protocol::V1 => {
+                legacy::run(stream, &shared, target, &stop).await
+            }
             Ok((stream, hello_until)) => {
                 let (reader, writer) = stream.into_split();
                 run(reader, writer, &shared, target, hello_until, &stop).await
@@ -102,7 +107,7 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, target: usize, stop: Can
 }
 
 /// Resolves the name anew each time, and tries all its addresses.
-async fn connect(shared: &Shared, target: usize) -> Result<(TcpStream, Instant), End> {
+pub(crate) async fn connect(shared: &Shared, target: usize) -> Result<(TcpStream, Instant), End> {
     let limit = shared.settings.connect_timeout.0;
     let hello_until = clock::now() + limit;
     let connecting = timeout(limit, TcpStream::connect(&shared.settings.to[target]));

@@ -8,6 +8,7 @@ use crate::budget::Permit;
 use crate::clock::{self, Alarm};
 use crate::decoder::{Decoded, Decoder};
 use crate::frame::{self, Frame, PREFACE, Sniffed};
+use crate::legacy;
 use crate::outbox::Outbox;
 use crate::receiver::Shared;
 use crate::session::{ReceiverAction, ReceiverSession, Refusal};
@@ -37,6 +38,8 @@ enum Event {
 enum End {
     /// The peer has gone; it sends what is not answered over another connection.
     Gone,
+    /// It may be a legacy peer: protocol v1 goes on from the first bytes.
+    Legacy,
     /// No more packs will come or be taken, and all are answered or have had their time.
     Done,
     Refused(Refusal),
@@ -108,6 +111,10 @@ where
                 Ok(()) if self.session.is_done() => break,
                 Ok(()) => {}
                 Err(End::Gone) => return,
+                Err(End::Legacy) => {
+                    let held = self.decoder.into_bytes();
+                    return legacy::serve(self.reader, self.writer, held, self.addr, self.shared).await;
+                }
                 Err(End::Done) => break,
                 Err(End::Refused(refusal)) => {
                     self.shared.refused(self.addr, &refusal);
@@ -166,6 +173,7 @@ where
             match frame::sniff(self.decoder.peek()) {
                 Sniffed::More => return Ok(()),
                 Sniffed::V2 => self.decoder.discard(PREFACE.len()),
+                Sniffed::Foreign if self.shared.options.settings.v1 => return Err(End::Legacy),
                 Sniffed::Foreign => {
                     return Err(Refusal::new("not_v2", "the first bytes are none of protocol v2").into());
                 }

@@ -216,6 +216,7 @@ where
             window: hello.window.min(self.shared.settings.window.0),
             pack_bytes_max: hello.max_pack,
             header_bytes_max: hello.max_header,
+            one_of_stream: false,
         };
         self.shared.update(|pool| pool.target_up(self.target, limits));
     }

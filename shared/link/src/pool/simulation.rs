@@ -25,6 +25,8 @@ pub(super) fn pack(ticket: u64, stream: u128) -> Outgoing {
 struct Peer {
     up: bool,
     window: u64,
+    /// It gets no more than one pack of a stream at a time.
+    one_of_stream: bool,
     /// Keys, tickets and streams that came and are not answered, in order.
     unanswered: Vec<(u64, u64, u128)>,
     /// Per stream the tickets that came on this connection, in order, but for repetitions after `busy`.
@@ -89,8 +91,10 @@ impl World {
     fn up(&mut self, target: usize) {
         if !self.peers[target].up {
             let window = self.random.random_range(1..10) * PACK_BYTES;
-            self.peers[target] = Peer { up: true, window, ..Peer::default() };
-            let limits = TargetLimits { window, pack_bytes_max: u64::MAX, header_bytes_max: u64::MAX };
+            let one_of_stream = self.random.random_range(0..4) == 0;
+            self.peers[target] = Peer { up: true, window, one_of_stream, ..Peer::default() };
+            let limits =
+                TargetLimits { window, pack_bytes_max: u64::MAX, header_bytes_max: u64::MAX, one_of_stream };
             self.pool.target_up(target, limits);
         }
     }
@@ -113,7 +117,15 @@ impl World {
             assert!(!self.answered.contains(&ticket), "seed {seed}: {ticket} sent after it was acknowledged");
             assert!(!self.ends.contains_key(&ticket), "seed {seed}: {ticket} sent after its end");
             self.check_order(target, ticket, stream);
+            // What was withdrawn may still be on its way.
+            let on_its_way =
+                |(_, ticket, of): &&(u64, u64, u128)| *of == stream && !self.ends.contains_key(ticket);
             let peer = &mut self.peers[target];
+            let others = peer.unanswered.iter().filter(on_its_way).count();
+            assert!(
+                others == 0 || !peer.one_of_stream,
+                "seed {seed}: {others} packs of stream {stream} before"
+            );
             peer.unanswered.push((transmit.key, ticket, stream));
             let came = peer.came.entry(stream).or_default();
             if !came.contains(&ticket) {

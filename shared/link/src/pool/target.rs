@@ -16,6 +16,8 @@ pub struct TargetLimits {
     pub pack_bytes_max: u64,
     /// In a header's JSON.
     pub header_bytes_max: u64,
+    /// No more than one pack of a stream at a time: the peer does not keep their order.
+    pub one_of_stream: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ impl Target {
         Target {
             name_hash: hash(name.as_bytes()),
             state: State::Down,
-            limits: TargetLimits { window: 0, pack_bytes_max: 0, header_bytes_max: 0 },
+            limits: TargetLimits { window: 0, pack_bytes_max: 0, header_bytes_max: 0, one_of_stream: false },
             in_flight: HashMap::new(),
             in_flight_bytes: 0,
             queue: BTreeSet::new(),
@@ -52,6 +54,10 @@ impl Target {
 
     pub(super) fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    pub(super) fn takes_one_of_stream(&self) -> bool {
+        self.limits.one_of_stream
     }
 
     pub(super) fn begin(&mut self, limits: TargetLimits) {

@@ -1,8 +1,12 @@
 use super::*;
 use crate::pool::simulation::pack;
 
-const WIDE: TargetLimits =
-    TargetLimits { window: u64::MAX, pack_bytes_max: u64::MAX, header_bytes_max: u64::MAX };
+const WIDE: TargetLimits = TargetLimits {
+    window: u64::MAX,
+    pack_bytes_max: u64::MAX,
+    header_bytes_max: u64::MAX,
+    one_of_stream: false,
+};
 
 fn pool(mode: Mode, targets: usize) -> Pool {
     let names: Vec<String> = (0..targets).map(|number| format!("collector-{number}:1302")).collect();
@@ -122,7 +126,10 @@ fn a_pack_larger_than_the_window_goes_alone() {
 #[test]
 fn a_pack_above_the_peers_limits_is_rejected_here_and_does_not_block() {
     let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
-    pool.target_up(0, TargetLimits { pack_bytes_max: 150, header_bytes_max: 30, window: 1_000 });
+    pool.target_up(
+        0,
+        TargetLimits { pack_bytes_max: 150, header_bytes_max: 30, window: 1_000, one_of_stream: false },
+    );
     pool.submit(Outgoing { body: bytes::Bytes::from(vec![0; 151]), ..pack(0, 7) }, now);
     pool.submit(Outgoing { header: bytes::Bytes::from(vec![0; 35]), ..pack(1, 7) }, now);
     pool.submit(Outgoing { header: bytes::Bytes::from(vec![0; 34]), ..pack(2, 7) }, now);

@@ -41,6 +41,8 @@ settings! {
         pub mode: Mode = Mode::Single,
         /// Protocol.
         pub protocol: Protocol = Protocol::V2,
+        /// Connections to a target with protocol "v1": each has one pack on its way.
+        pub v1_connections: u64 = 4 => rules::between(1, 64),
         /// Bytes in flight, not acknowledged yet.
         pub window: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize(1)),
         /// Time to connect and to exchange HELLO.
@@ -79,9 +81,6 @@ impl SendSettings {
                 r#"send.to names {targets} targets but send.mode is "single": use "failover" or "load_balance""#
             ));
         }
-        if self.protocol == Protocol::V1 {
-            return Err(r#"send.protocol "v1" is not available in this version: use "v2""#.to_owned());
-        }
         if self.backoff_min > self.backoff_max {
             return Err("send.backoff_min is longer than send.backoff_max".to_owned());
         }
@@ -110,7 +109,11 @@ settings! {
         pub hello_timeout: Interval = Interval::secs(5) => rules::at_least(Interval::ms(1)),
         /// Silence after which a connection is closed.
         pub idle_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
-        /// Slowest a frame may arrive, once begun: time for a whole frame.
+        /// Take packs of legacy nodes (protocol v1) on the same port.
+        pub v1: bool = false,
+        /// Silence after which a connection of a legacy node is closed: it gives no sign of life between packs.
+        pub v1_idle_timeout: Interval = Interval::secs(3600) => rules::at_least(Interval::ms(1)),
+        /// Slowest a frame may arrive, once begun: time for a whole frame, or a whole pack of a legacy node.
         pub frame_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
     }
 }
