@@ -1,0 +1,290 @@
+//! Hours that wait for their tables. The [`Queue`] decides, the [`DurableQueue`] keeps it over restarts.
+//!
+//! At least once: an hour leaves the queue when its tables are in place (or it has failed for good). Making them again is harmless.
+
+use crate::hour::HourKey;
+use logferry_durable::{Disk, Log};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// First wait after a failure of the disk, in milliseconds; doubles.
+const BACKOFF_MIN_MS: u64 = 1_000;
+/// Longest wait between two attempts, in milliseconds.
+const BACKOFF_MAX_MS: u64 = 60_000;
+
+/// A complete hour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Its name.
+    pub key: HourKey,
+    /// Packs that it has; grows when late lines complete it again.
+    pub total: u64,
+    /// Its files, in order.
+    pub paths: Vec<PathBuf>,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Tables are in place, or the hour has failed for good.
+    Settled,
+    /// To be tried again later.
+    TryAgain,
+    /// To be tried again at once, or after the next start.
+    Stopped,
+}
+
+/// Which hours wait, which are being worked on. Pure.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Oldest hours first.
+    waiting: BTreeMap<(Option<logferry_pack::Hour>, HourKey), Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wanted: Wanted,
+    due_ms: u64,
+    failures: u32,
+    is_running: bool,
+}
+
+fn place(key: &HourKey) -> (Option<logferry_pack::Hour>, HourKey) {
+    (key.hour, key.clone())
+}
+
+impl Queue {
+    /// An hour is complete (again). Gives whether that is news.
+    pub fn want(&mut self, wanted: Wanted) -> bool {
+        match self.waiting.get_mut(&place(&wanted.key)) {
+            Some(waiting) if waiting.wanted.total >= wanted.total => false,
+            Some(waiting) => {
+                waiting.wanted = wanted;
+                true
+            }
+            None => {
+                let waiting = Waiting { wanted, due_ms: 0, failures: 0, is_running: false };
+                self.waiting.insert(place(&waiting.wanted.key), waiting);
+                true
+            }
+        }
+    }
+
+    /// The oldest hour that is due, which counts as running from now on.
+    pub fn start(&mut self, now_ms: u64) -> Option<Wanted> {
+        let waiting =
+            self.waiting.values_mut().find(|waiting| !waiting.is_running && waiting.due_ms <= now_ms)?;
+        waiting.is_running = true;
+        Some(waiting.wanted.clone())
+    }
+
+    /// An attempt at `wanted` has ended. Gives whether the hour left the queue.
+    pub fn ended(&mut self, wanted: &Wanted, ended: Ended, now_ms: u64) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&place(&wanted.key)) else { return false };
+        waiting.is_running = false;
+        match ended {
+            Ended::TryAgain => {
+                let wait_ms = BACKOFF_MIN_MS << waiting.failures.min(16);
+                waiting.failures += 1;
+                waiting.due_ms = now_ms + wait_ms.min(BACKOFF_MAX_MS);
+            }
+            Ended::Stopped => waiting.due_ms = now_ms,
+            // More has come meanwhile.
+            Ended::Settled if waiting.wanted.total > wanted.total => {
+                waiting.due_ms = now_ms;
+                waiting.failures = 0;
+            }
+            Ended::Settled => {
+                self.waiting.remove(&place(&wanted.key));
+                return true;
+            }
+        }
+        false
+    }
+
+    /// When the next hour is due that is not running, in the caller's milliseconds.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.waiting.values().filter(|waiting| !waiting.is_running).map(|waiting| waiting.due_ms).min()
+    }
+
+    /// Hours that wait or run.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn wanted(&self) -> Vec<&Wanted> {
+        self.waiting.values().map(|waiting| &waiting.wanted).collect()
+    }
+}
+
+/// Name of the log.
+const LOG_NAME: &str = "etl";
+
+#[derive(Serialize, Deserialize)]
+enum Change {
+    Want(Wanted),
+    Settled(HourKey),
+}
+
+/// A [`Queue`] that survives restarts.
+pub struct DurableQueue {
+    queue: Queue,
+    log: Log,
+}
+
+impl DurableQueue {
+    /// Opens the queue in `dir`. Damage is told; hours that it took are complete again when somebody says so, or can be made by hand.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> io::Result<DurableQueue> {
+        let (log, found) = Log::open(disk, dir, LOG_NAME)?;
+        if found.report.is_suspect() {
+            tracing::error!(
+                "the queue of hours for ETL was damaged, some may be missing from it: compare received/ with etl_done/"
+            );
+        }
+        let mut queue = Queue::default();
+        let snapshot: Vec<Wanted> =
+            found.snapshot.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        for wanted in snapshot {
+            queue.want(wanted);
+        }
+        for record in &found.records {
+            match serde_json::from_slice(record) {
+                Ok(Change::Want(wanted)) => drop(queue.want(wanted)),
+                Ok(Change::Settled(key)) => drop(queue.waiting.remove(&place(&key))),
+                Err(error) => {
+                    tracing::error!("an entry of the queue of hours for ETL is unreadable: {error}")
+                }
+            }
+        }
+        Ok(DurableQueue { queue, log })
+    }
+
+    /// [`Queue::want`], durable when it returns.
+    ///
+    /// # Errors
+    /// Those of the disk; the hour then waits, but perhaps not over a restart: say it again.
+    pub fn want(&mut self, wanted: Wanted) -> io::Result<bool> {
+        let record = serde_json::to_vec(&Change::Want(wanted.clone()))?;
+        let is_news = self.queue.want(wanted);
+        if is_news {
+            self.write(&record)?;
+        }
+        Ok(is_news)
+    }
+
+    /// [`Queue::start`].
+    pub fn start(&mut self, now_ms: u64) -> Option<Wanted> {
+        self.queue.start(now_ms)
+    }
+
+    /// [`Queue::ended`]. If that cannot be made durable, the hour's tables are made again after a restart.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn ended(&mut self, wanted: &Wanted, ended: Ended, now_ms: u64) -> io::Result<()> {
+        match self.queue.ended(wanted, ended, now_ms) {
+            true => self.write(&serde_json::to_vec(&Change::Settled(wanted.key.clone()))?),
+            false => Ok(()),
+        }
+    }
+
+    /// The hours.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        self.log.append(record);
+        if self.log.wants_snapshot() {
+            return self.log.snapshot(&serde_json::to_vec(&self.queue.wanted())?);
+        }
+        self.log.commit()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logferry_durable::faulty::FaultyDisk;
+
+    fn wanted(host: &str, hour: &str, total: u64) -> Wanted {
+        let key = HourKey::new("access", host, Some(hour.parse().unwrap())).unwrap();
+        Wanted { key, total, paths: vec![format!("/data/{host}_{hour}").into()] }
+    }
+
+    #[test]
+    fn old_hours_come_first_and_each_runs_once_at_a_time() {
+        let mut queue = Queue::default();
+        assert!(queue.want(wanted("b", "2026112101", 2)));
+        assert!(queue.want(wanted("a", "2026112102", 2)));
+        assert!(!queue.want(wanted("a", "2026112102", 2)));
+        let first = queue.start(0).unwrap();
+        assert_eq!(first.key.host, "b");
+        assert_eq!(queue.start(0).unwrap().key.host, "a");
+        assert_eq!(queue.start(0), None);
+        assert!(queue.ended(&first, Ended::Settled, 0));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn an_hour_that_grew_while_it_ran_runs_again() {
+        let mut queue = Queue::default();
+        queue.want(wanted("a", "2026112101", 2));
+        let first = queue.start(0).unwrap();
+        assert!(queue.want(wanted("a", "2026112101", 3)));
+        assert!(!queue.ended(&first, Ended::Settled, 5));
+        let again = queue.start(5).unwrap();
+        assert_eq!(again.total, 3);
+        assert!(queue.ended(&again, Ended::Settled, 5) && queue.is_empty());
+    }
+
+    #[test]
+    fn an_hour_that_the_disk_refused_waits_longer_each_time() {
+        let mut queue = Queue::default();
+        queue.want(wanted("a", "2026112101", 2));
+        let mut now_ms = 0;
+        for wait_ms in [1_000, 2_000, 4_000] {
+            let running = queue.start(now_ms).unwrap();
+            queue.ended(&running, Ended::TryAgain, now_ms);
+            assert_eq!(queue.due_ms(), Some(now_ms + wait_ms));
+            assert_eq!(queue.start(now_ms + wait_ms - 1), None);
+            now_ms += wait_ms;
+        }
+        let running = queue.start(now_ms).unwrap();
+        queue.ended(&running, Ended::Stopped, now_ms);
+        assert!(queue.start(now_ms).is_some());
+    }
+
+    #[test]
+    fn what_was_wanted_and_not_settled_is_wanted_after_a_crash() {
+        let trial = logferry_trial::trial!();
+        for seed in trial.seeds("queues", 0..50) {
+            let disk = FaultyDisk::new(seed);
+            let dir = Path::new("/var");
+            let mut queue = DurableQueue::open(Arc::new(disk.clone()), dir).unwrap();
+            for host in ["a", "b", "c"] {
+                queue.want(wanted(host, "2026112101", 1)).unwrap();
+            }
+            let running = queue.start(0).unwrap();
+            queue.ended(&running, Ended::Settled, 0).unwrap();
+            queue.want(wanted("b", "2026112101", 7)).unwrap();
+            drop(queue);
+            disk.crash();
+            let queue = DurableQueue::open(Arc::new(disk.clone()), dir).unwrap();
+            let left: Vec<(String, u64)> =
+                queue.queue().wanted().iter().map(|wanted| (wanted.key.host.clone(), wanted.total)).collect();
+            assert_eq!(left, [("b".to_owned(), 7), ("c".to_owned(), 1)]);
+        }
+    }
+}
