@@ -1,7 +1,8 @@
-//! The tailer's configuration file: `[node]`, `[[source]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
+//! The tailer's configuration file: `[node]`, `[[source]]`, `[[input]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
 
 use crate::filter::LineFilter;
 use crate::hour::HOUR;
+use crate::input::{self, InputSettings};
 use crate::pattern::PathPattern;
 use logferry_node::config::{
     ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
@@ -102,8 +103,10 @@ settings! {
 pub struct TailerConfig {
     /// `[node]`.
     pub node: NodeSettings,
-    /// `[[source]]`, one or more.
+    /// `[[source]]`: files.
     pub source: Vec<SourceSettings>,
+    /// `[[input]]`: sockets.
+    pub input: Vec<InputSettings>,
     /// `[pack]`.
     pub pack: PackSettings,
     /// `[limits]`.
@@ -119,6 +122,7 @@ impl ProgramConfig for TailerConfig {
         vec![
             ("node", NodeSettings::SETTINGS),
             ("[source]", SourceSettings::SETTINGS),
+            ("[input]", InputSettings::SETTINGS),
             ("pack", PackSettings::SETTINGS),
             ("limits", LimitSettings::SETTINGS),
             ("hours", HourSettings::SETTINGS),
@@ -141,13 +145,14 @@ impl ProgramConfig for TailerConfig {
 
 impl TailerConfig {
     fn validate_sources(&self) -> Result<(), String> {
-        if self.source.is_empty() {
-            return Err("there is no [[source]]: name the files to follow".to_owned());
+        if self.source.is_empty() && self.input.is_empty() {
+            return Err("there is no [[source]] and no [[input]]: name the files to follow".to_owned());
         }
+        input::config::validate(&self.input)?;
         let mut names = BTreeSet::new();
-        for source in &self.source {
+        for source in &input::config::sources(self)? {
             source.validate()?;
-            if !names.insert(&source.name) {
+            if !names.insert(source.name.clone()) {
                 return Err(format!(
                     "source.name \"{}\" is used twice: give each source its own",
                     source.name

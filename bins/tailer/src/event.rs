@@ -1,6 +1,7 @@
 //! What the threads of the tailer tell each other. Two threads decide: the follower owns files and ledger, the
 //! shipper owns the state log and the sender. Everything else carries bytes between them.
 
+use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
 use crate::ledger::record::Cut;
 use crate::unpack::UnpackJob;
@@ -10,6 +11,8 @@ use logferry_pack::{Name, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
@@ -18,6 +21,8 @@ use std::time::Duration;
 pub enum Event {
     /// Files changed.
     Changes(Changes),
+    /// An input brought bytes of this file to the disk, or sealed it.
+    Written(PathBuf),
     /// A pack was settled. `pack` comes with a conflict, in case nothing but these bytes is left.
     Settled {
         /// Ticket.
@@ -80,6 +85,8 @@ pub enum ToShipper {
         /// Label.
         reason: String,
     },
+    /// A file of an input was wholly acknowledged: it may go when the records so far are on the disk.
+    Release(Arc<Shelf>, u64),
     /// A snapshot that includes all records so far.
     Snapshot(Vec<u8>),
     /// The last snapshot: write it and end.

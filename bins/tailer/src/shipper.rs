@@ -2,6 +2,7 @@
 //! covers all records that wait.
 
 use crate::event::{Event, Shared, ToShipper, pack_bytes};
+use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Channel};
 use logferry_durable::Log;
@@ -60,6 +61,8 @@ pub struct Shipper {
     rejected: Vec<(Outgoing, String)>,
     rejected_retry: Option<Instant>,
     window_full: bool,
+    /// Files of inputs that may go when so many records are on the disk.
+    releases: VecDeque<(u64, Arc<Shelf>, u64)>,
 }
 
 impl Shipper {
@@ -88,6 +91,7 @@ impl Shipper {
             rejected: Vec::new(),
             rejected_retry: None,
             window_full: false,
+            releases: VecDeque::new(),
         }
     }
 
@@ -109,6 +113,7 @@ impl Shipper {
             }
             self.quarantine_rejected();
             self.tend_log();
+            self.release();
             self.ship();
         }
     }
@@ -126,6 +131,7 @@ impl Shipper {
                 self.shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
                 self.rejected.push((pack, reason));
             }
+            ToShipper::Release(shelf, number) => self.releases.push_back((self.appended, shelf, number)),
             ToShipper::Snapshot(snapshot) => self.snapshot(&snapshot),
             ToShipper::Finish(_) => {}
         }
@@ -162,7 +168,8 @@ impl Shipper {
             .front()
             .is_some_and(|turn| turn.position > self.committed && self.packed.contains_key(&turn.ticket));
         let flush_due = self.uncommitted_since.is_some_and(|since| since + FLUSH_AFTER <= now);
-        if pack_waits || flush_due {
+        let release_waits = self.releases.front().is_some_and(|(position, ..)| *position > self.committed);
+        if pack_waits || release_waits || flush_due {
             self.commit();
         }
         if self.repair.is_none() && self.log.wants_snapshot() {
@@ -178,6 +185,16 @@ impl Shipper {
                 counter!("logferry_tailer_journal_commits_total").increment(1);
             }
             Err(error) => self.journal_failed(&error),
+        }
+    }
+
+    fn release(&mut self) {
+        while let Some((position, shelf, number)) = self.releases.pop_front() {
+            if position > self.committed {
+                self.releases.push_front((position, shelf, number));
+                return;
+            }
+            shelf.release(number);
         }
     }
 

@@ -7,6 +7,8 @@ use crate::figures::Figures;
 use crate::filter::LineFilter;
 use crate::follower::{Follower, Parts};
 use crate::hour::{self, HourClock};
+use crate::input::inlet::Intake;
+use crate::input::{self, Inputs};
 use crate::ledger::Ledger;
 use crate::shipper::Shipper;
 use crate::watch::Watch;
@@ -42,6 +44,7 @@ pub struct Tailer {
     sender_stop: CancellationToken,
     shared: Arc<Shared>,
     figures: Arc<Figures>,
+    inputs: Inputs,
 }
 
 impl Tailer {
@@ -49,10 +52,15 @@ impl Tailer {
     /// exist.
     pub fn start(config: &TailerConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Tailer> {
         raise_file_limit();
+        let config = &TailerConfig {
+            source: input::config::sources(config).map_err(anyhow::Error::msg)?,
+            ..config.clone()
+        };
         let labels = labels(config)?;
         let var_dir = &config.node.var_dir;
         let (log, recovered) = Log::open(disk.clone(), var_dir, STATE_LOG)
             .with_context(|| format!("the state log in {} cannot be opened", var_dir.display()))?;
+        let input_disk = disk.clone();
         let quarantine = Quarantine::open(disk, var_dir, config.node.quarantine_max.0)
             .context("the quarantine cannot be opened")?;
         let ledger = Ledger::recover(&config.node.name, &recovered);
@@ -76,6 +84,7 @@ impl Tailer {
             }
         });
 
+        let inputs = Inputs::open(config, &input_disk, &events)?;
         let filters = Arc::new(filters(config)?);
         let workers = worker_count(config);
         let buffers = workers + BUFFERS_SPARE;
@@ -113,16 +122,29 @@ impl Tailer {
             shared: shared.clone(),
             figures: figures.clone(),
             buffers,
+            shelves: inputs.shelves(),
         })?;
         threads.push(spawn("follower", move || follower.run())?);
-        Ok(Tailer { name: config.node.name.clone(), events, threads, sender, sender_stop, shared, figures })
+        inputs.listen(config)?;
+        let name = config.node.name.clone();
+        Ok(Tailer { name, events, threads, sender, sender_stop, shared, figures, inputs })
     }
 
     /// A function that gives the status at any time.
     pub fn status(&self) -> impl Fn() -> Status + Send + Sync + 'static {
         let (name, sender) = (self.name.clone(), self.sender.clone());
         let (shared, figures) = (self.shared.clone(), self.figures.clone());
-        move || figures.status(&name, &shared, &sender)
+        let inputs = self.inputs.status();
+        move || {
+            let mut status = figures.status(&name, &shared, &sender);
+            inputs(&mut status);
+            status
+        }
+    }
+
+    /// Hands lines to the `[[input]]` of this name.
+    pub fn intake(&self, input: &str) -> Option<Intake> {
+        self.inputs.intake(input)
     }
 
     /// Stops reading, waits a few seconds for packs on their way, saves the state, ends all threads.
@@ -133,6 +155,7 @@ impl Tailer {
     /// [`Tailer::stop`] with another wait for packs on their way. Those without an answer are sent again by the next
     /// start.
     pub async fn stop_within(self, wait: Duration) -> anyhow::Result<()> {
+        self.inputs.stop().await?;
         let _ = self.events.send(Event::Stop(wait));
         let threads = self.threads;
         tokio::task::spawn_blocking(move || {

@@ -61,7 +61,16 @@ where
         print(&format!("{}: ok\n", args.config.display()));
         return ExitCode::SUCCESS;
     }
-    match run_node(role, node_of(&config).clone(), |node| run(node, config)) {
+    run_program(role, node_of(&config).clone(), |node| run(node, config))
+}
+
+/// Starts the node, runs `run` until it returns, reports: for a program that reads its arguments itself.
+pub fn run_program<Run, Running>(role: &'static str, settings: NodeSettings, run: Run) -> ExitCode
+where
+    Run: FnOnce(Node) -> Running,
+    Running: Future<Output = anyhow::Result<()>>,
+{
+    match run_node(role, settings, run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => Node::fatal(&error),
     }
@@ -107,6 +116,6 @@ pub(crate) fn print(text: &str) {
 }
 
 /// To stderr, with a newline.
-pub(crate) fn print_error(text: &str) {
+pub fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

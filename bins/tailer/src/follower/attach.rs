@@ -42,7 +42,7 @@ impl Follower {
         }
         // Whether a new file is a copy of another is told when its turn has come.
         let (Some(head), Some(first)) =
-            (Head::complete(head_bytes), self.first_start(source, path, handle, size)?)
+            (Head::complete(head_bytes), self.first_start(source, path, handle, size, head_bytes)?)
         else {
             return Ok(Attached::new_file());
         };
@@ -51,8 +51,19 @@ impl Follower {
     }
 
     /// Where to begin with a file that is there at the very first start of its source; `None` for its first byte.
-    fn first_start(&self, source: usize, path: &Path, handle: &File, size: u64) -> io::Result<Option<u64>> {
-        let Source { settings, pattern, line_record, .. } = &self.sources[source];
+    fn first_start(
+        &self,
+        source: usize,
+        path: &Path,
+        handle: &File,
+        size: u64,
+        head_bytes: &[u8],
+    ) -> io::Result<Option<u64>> {
+        let Source { settings, pattern, line_record, shelf, .. } = &self.sources[source];
+        if shelf.is_some() {
+            // The first line is the input's own.
+            return Ok(memchr::memchr(b'\n', head_bytes).map(|newline| newline as u64 + 1));
+        }
         if self.ledger.is_source_started(&settings.name) {
             return Ok(None);
         }

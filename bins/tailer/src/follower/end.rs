@@ -32,6 +32,7 @@ impl Follower {
         if let Some(successor) = file.successor {
             self.queue(successor);
         }
+        self.offer_release(number, id);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         if file.place == Place::Here && !file.hour_over && !file.packed {
             return Ok(Worked::Rest);

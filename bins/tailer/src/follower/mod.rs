@@ -5,6 +5,7 @@ mod attach;
 mod copies;
 mod end;
 mod hours;
+mod inputs;
 mod lost;
 mod packed;
 mod scan;
@@ -20,6 +21,7 @@ use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::hour::HourClock;
 use crate::identity::{EndMark, FileKey};
+use crate::input::shelf::Shelf;
 use crate::ledger::record::Tail;
 use crate::ledger::{Effect, Ledger, Verdict};
 use crate::pattern::FileTime;
@@ -111,6 +113,8 @@ pub(crate) struct Parts {
     pub shared: Arc<Shared>,
     pub figures: Arc<Figures>,
     pub buffers: usize,
+    /// Books of the sources that are inputs, by their names.
+    pub shelves: HashMap<String, Arc<Shelf>>,
 }
 
 /// State of the follower's thread.
@@ -161,7 +165,10 @@ impl Follower {
         };
         let batch_limits =
             BatchLimits { bytes: pack.max_bytes.0, lines: pack.max_lines, age: pack.max_age.0 };
-        let sources = parts.config.source.iter().map(Source::new).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut sources = parts.config.source.iter().map(Source::new).collect::<anyhow::Result<Vec<_>>>()?;
+        for source in &mut sources {
+            source.shelf = parts.shelves.get(&source.settings.name).cloned();
+        }
         Ok(Follower {
             sources,
             tracker: Tracker::default(),
@@ -256,6 +263,11 @@ impl Follower {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Changes(changes) => self.files_changed(&changes),
+            Event::Written(path) => {
+                if let Some(file) = self.by_path.get(&path).copied() {
+                    self.queue(file);
+                }
+            }
             Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
             Event::Buffer(buffer) => self.give_back(buffer),
             Event::Unpacked { job, file } => self.unpacked(&job, file),

@@ -6,6 +6,7 @@ use crate::config::SourceSettings;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::hour::until;
+use crate::input::shelf::Shelf;
 use crate::legacy::LineRecord;
 use crate::pace::Pace;
 use crate::pattern::{FileTime, PathPattern};
@@ -18,6 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -43,6 +45,8 @@ pub(super) struct Source {
     pub(super) open_failed: bool,
     /// Where a legacy system left off, until the first look is over.
     pub(super) line_record: Option<LineRecord>,
+    /// What the input knows of its files, if the source is one.
+    pub(super) shelf: Option<Arc<Shelf>>,
 }
 
 impl Source {
@@ -65,6 +69,7 @@ impl Source {
             folders,
             open_failed: false,
             line_record: None,
+            shelf: None,
         })
     }
 
@@ -149,7 +154,11 @@ impl Follower {
     }
 
     fn sized(&mut self, number: FileNumber, size: u64) {
-        let Some(file) = self.files.get_mut(&number).filter(|file| file.size != size) else { return };
+        let Some(file) = self.files.get_mut(&number) else { return };
+        let size = size.min(self.sources[file.source].readable(&file.path));
+        if file.size == size {
+            return;
+        }
         // It may be long until it is read: what it holds is known at once.
         if size > file.size {
             file.size = size;
@@ -215,12 +224,14 @@ impl Follower {
         let attached = self.attach(source, path, &handle, facts.key, facts.size)?;
         let home = attached.home.unwrap_or_else(|| path.to_owned());
         let number = self.tracker.opened(source, home.clone(), facts.key, place);
-        let predecessor = self.tracker.predecessor(source, &home, facts.key);
+        let before = self.tracker.predecessor(source, &home, facts.key);
+        let predecessor = before.or_else(|| self.input_file_before(source, path));
         let time = self.sources[source].pattern.time_of(&home);
         if let Some(time) = time {
             self.sources[source].catching_up.insert((time, number));
         }
         let now = Instant::now();
+        let readable = self.sources[source].readable(path);
         if let Some(stream) = attached.stream {
             self.by_stream.insert(stream, number);
         }
@@ -243,7 +254,7 @@ impl Follower {
                 target,
                 handle,
                 key: facts.key,
-                size: facts.size,
+                size: facts.size.min(readable),
                 unlinked: false,
                 size_trusted: attached.at,
                 quiet_since: if time.is_some() { quiet_since(facts.changed_ns, now) } else { now },

@@ -85,11 +85,12 @@ impl Follower {
     /// Asks the file for its length; false when it is shorter than what was read of it.
     fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
-        let facts = files::facts_of(&file.handle)?;
+        let mut facts = files::facts_of(&file.handle)?;
         file.unlinked = facts.links == 0 && !file.packed;
         if facts.size < file.read_to() {
             return Ok(false);
         }
+        facts.size = facts.size.min(self.sources[file.source].readable(&file.path));
         if facts.size != file.size {
             file.quiet_since = Instant::now();
             file.size = facts.size;
@@ -117,6 +118,7 @@ impl Follower {
             self.ledger
                 .stream(id)
                 .is_some_and(|stream| stream.next_unsent().is_some() || stream.conflict.is_some())
+                || !self.may_follow(id)
         };
         !before.failing && before.stream.is_some_and(|id| before.size > before.cutter.seen_to() || unsent(id))
     }
@@ -226,8 +228,10 @@ impl Follower {
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let window = file.cutter.window(&self.cut_limits, wanted);
         let read = files::read_at(&file.handle, window.offset, &mut buffer[window.start..window.end]);
+        // An input appends: what is not on the disk yet may be gone after a power loss.
+        let readable = self.sources[file.source].readable(&file.path).saturating_sub(window.offset);
         let filled = match read {
-            Ok(count) => window.start + count,
+            Ok(count) => window.start + count.min(usize::try_from(readable).unwrap_or(usize::MAX)),
             Err(error) => {
                 self.buffers.push(buffer);
                 return Err(error);
