@@ -7,17 +7,21 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a test talks to who runs it
 
 pub mod chaos;
+pub mod clock;
 pub mod compare;
 pub mod lines;
+pub mod lives;
 pub mod mounts;
 pub mod ports;
 pub mod program;
 pub mod relay;
+pub mod rotation;
 pub mod short_run;
+pub mod store;
 pub mod strace;
 
 pub use compare::assert_identical;
-pub use lines::{LineWriter, append};
+pub use lines::{LineWriter, append, corpus};
 pub use logferry_trial::{Trial, long_run, skipped, trial};
 pub use program::{Program, wait_until};
 pub use relay::{Relay, RelayOptions};
@@ -30,29 +34,43 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A folder for one test: removed when the test passes, kept (and named) when it fails.
-pub struct Workdir(PathBuf);
+#[derive(Debug)]
+pub struct Workdir {
+    path: PathBuf,
+    keep: bool,
+}
 
 impl Workdir {
     /// New folder below the system's temporary folder.
     pub fn new(test: &str) -> Workdir {
-        let dir = tempfile::Builder::new()
-            .prefix(&format!("logferry-{test}-"))
-            .tempdir()
-            .expect("a temporary folder");
-        Workdir(dir.keep())
+        Workdir::below(&std::env::temp_dir(), test)
+    }
+    /// New folder in memory, where the system has a place for that: for tests whose many fsyncs need not be real.
+    pub fn in_memory(test: &str) -> Workdir {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Workdir::below(memory, test) } else { Workdir::new(test) }
+    }
+    fn below(folder: &Path, test: &str) -> Workdir {
+        let prefix = format!("logferry-{test}-");
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder).expect("a temporary folder");
+        Workdir { path: dir.keep(), keep: false }
     }
     /// Its path.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+    /// Keeps it: the test has failed, but does not panic here.
+    pub fn keep(&mut self) {
+        self.keep = true;
     }
 }
 
 impl Drop for Workdir {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            println!("kept for inspection: {}", self.0.display());
+        if self.keep || std::thread::panicking() {
+            println!("kept for inspection: {}", self.path.display());
         } else {
-            let _ = std::fs::remove_dir_all(&self.0);
+            let _ = std::fs::remove_dir_all(&self.path);
         }
     }
 }

@@ -111,3 +111,13 @@ pub fn append(path: &Path, bytes: &[u8]) {
     let mut file = OpenOptions::new().append(true).open(path).expect("log file");
     file.write_all(bytes).expect("append to the log file");
 }
+
+/// Environment variable: where real logs are.
+const DATA: &str = "LOGFERRY_TEST_DATA";
+
+/// A folder of real logs: of `shared/data` beside the repository, or where `LOGFERRY_TEST_DATA` says. Tests that can use them do without, too.
+pub fn corpus(name: &str) -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os(DATA).map_or(beside, PathBuf::from).join(name);
+    folder.is_dir().then_some(folder)
+}

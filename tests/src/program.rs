@@ -30,6 +30,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A program of the relay and its configuration.
+#[derive(Debug)]
 pub struct Program {
     /// `logferry-tailer` and so on.
     pub name: &'static str,

@@ -2,7 +2,8 @@
 //! from a cold start with their hours, numbers and done packs, and what is appended late is counted on.
 
 use logferry_tests::lines::many_lines;
-use logferry_tests::{Relay, RelayOptions, wait_until};
+use logferry_tests::store::{Book, books, packs};
+use logferry_tests::{Relay, RelayOptions, append, corpus, wait_until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,42 +15,9 @@ const SOURCES: [(&str, &[u8]); 3] = [
     ("state-change", &[16, 18]),
 ];
 
-/// What the header files of an hour say: the numbers of its packs, and those of its done packs.
-#[derive(Default, Debug, PartialEq)]
-struct Book {
-    ids: Vec<u64>,
-    done: Vec<u64>,
-    lines: u64,
-}
-
+/// The numbers of the packs of an hour of a source.
 fn book(output: &Path, source: &str, hour: &str) -> Book {
-    let path = output.join("headers").join(source).join(format!("web-1_{hour}"));
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut book = Book::default();
-    // A line that is being written just now has no end.
-    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n') && line.contains("\"Route\"")) {
-        let header: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        let origin = &header["Route"][0];
-        let number = |key: &str| origin[key].as_str().expect("text").parse::<u64>().expect("a number");
-        assert_eq!(origin["hour"].as_str(), Some(hour));
-        book.ids.push(number("id"));
-        book.lines += number("lines");
-        if origin["done"].as_str() == Some("1") {
-            book.done.push(number("id"));
-        }
-    }
-    book.ids.sort_unstable();
-    book.ids.dedup();
-    book.done.sort_unstable();
-    book.done.dedup();
-    book
-}
-
-impl Book {
-    /// The newest done pack's number is that of the packs, and all are there.
-    fn is_complete(&self) -> bool {
-        self.done.last().is_some_and(|total| self.ids.iter().copied().eq(1..=*total))
-    }
+    books(&packs(output, source, "web-1")).remove(hour).unwrap_or_default()
 }
 
 fn log_file(relay: &Relay, source: &str, hour: u8) -> PathBuf {
@@ -61,7 +29,16 @@ fn stored(relay: &Relay, source: &str, hour: u8) -> Vec<u8> {
     std::fs::read(path).unwrap_or_default()
 }
 
-fn relay(test: &str) -> (Relay, BTreeMap<(&'static str, u8), Vec<u8>>) {
+type Written = BTreeMap<(&'static str, u8), Vec<u8>>;
+
+/// Lines of a file of a source: those of a real broker, if they are beside the repository, or made up.
+fn content(source: &str, suffix: &str, seed: u64, real: bool) -> Vec<u8> {
+    let folder = corpus("kafka").filter(|_| real);
+    let read = folder.and_then(|folder| std::fs::read(folder.join(format!("{source}.log{suffix}"))).ok());
+    read.unwrap_or_else(|| many_lines(seed, 50 + seed % 5 * 400))
+}
+
+fn relay(test: &str, real: bool) -> (Relay, Written) {
     let sections: String = SOURCES
         .iter()
         .map(|(source, _)| {
@@ -80,9 +57,11 @@ fn relay(test: &str) -> (Relay, BTreeMap<(&'static str, u8), Vec<u8>>) {
     std::fs::create_dir(relay.dir.path().join("logs")).expect("a folder");
     let mut written = BTreeMap::new();
     for (number, (source, hours)) in SOURCES.iter().enumerate() {
-        std::fs::write(relay.dir.path().join(format!("logs/{source}.log")), "in use\n").expect("written");
+        let in_use = content(source, "", number as u64, real);
+        std::fs::write(relay.dir.path().join(format!("logs/{source}.log")), in_use).expect("written");
         for hour in hours.iter() {
-            let lines = many_lines(number as u64 * 100 + u64::from(*hour), 50 + u64::from(*hour) % 5 * 400);
+            let seed = number as u64 * 100 + u64::from(*hour);
+            let lines = content(source, &format!(".2016-12-19-{hour}"), seed, real);
             std::fs::write(log_file(&relay, source, *hour), &lines).expect("written");
             written.insert((*source, *hour), lines);
         }
@@ -91,7 +70,7 @@ fn relay(test: &str) -> (Relay, BTreeMap<(&'static str, u8), Vec<u8>>) {
 }
 
 /// Waits until all hours are stored byte for byte and their books complete.
-fn wait_complete(relay: &Relay, written: &BTreeMap<(&'static str, u8), Vec<u8>>) {
+fn wait_complete(relay: &Relay, written: &Written) {
     for ((source, hour), lines) in written {
         let name = format!("20161219{hour}");
         wait_until(&format!("{source} {hour} is complete"), || {
@@ -102,20 +81,14 @@ fn wait_complete(relay: &Relay, written: &BTreeMap<(&'static str, u8), Vec<u8>>)
     }
 }
 
-fn append(relay: &Relay, source: &str, hour: u8, lines: &[u8]) {
-    use std::io::Write;
-    let mut file =
-        std::fs::File::options().append(true).open(log_file(relay, source, hour)).expect("the file is there");
-    file.write_all(lines).expect("written");
-}
-
-#[test]
-fn hourly_files_are_shipped_from_a_cold_start_and_late_lines_are_counted_on() {
-    let (mut relay, mut written) = relay("hours");
+/// From a cold start; then the last two files of each source grow after their hours were closed.
+fn ship_and_append_late(test: &str, real: bool) {
+    let (mut relay, mut written) = relay(test, real);
     relay.start();
     wait_complete(&relay, &written);
     wait_until("the hour without a file is closed", || {
-        book(&relay.output, "state-change", "2016121917") == Book { ids: vec![1], done: vec![1], lines: 0 }
+        let book = book(&relay.output, "state-change", "2016121917");
+        (book.ids, book.done, book.lines) == (vec![1], vec![1], 0)
     });
     relay.wait_acknowledged();
     let hours = |source: &str| {
@@ -123,21 +96,39 @@ fn hourly_files_are_shipped_from_a_cold_start_and_late_lines_are_counted_on() {
         folder.count()
     };
     assert_eq!([hours("controller"), hours("server"), hours("state-change")], [8, 8, 3]);
-    let before = book(&relay.output, "server", "2016121923");
-    for hour in [22, 23] {
-        let late = many_lines(u64::from(hour) + 7_000, 300);
-        append(&relay, "server", hour, &late);
-        written.entry(("server", hour)).or_default().extend(late);
+    let last_two = SOURCES
+        .iter()
+        .flat_map(|(source, hours)| hours.iter().rev().take(2).map(move |hour| (*source, *hour)));
+    for (source, hour) in last_two {
+        let name = format!("20161219{hour}");
+        let before = book(&relay.output, source, &name);
+        let late = content(source, "", u64::from(hour) + 7_000, real);
+        append(&log_file(&relay, source, hour), &late);
+        written.entry((source, hour)).or_default().extend(late);
+        wait_complete(&relay, &written);
+        let after = book(&relay.output, source, &name);
+        assert_eq!(
+            after.done.len(),
+            before.done.len() + 1,
+            "a new done pack with the higher total: {before:?} {after:?}"
+        );
+        assert_eq!(after.ids[..before.ids.len()], before.ids, "late packs have the next numbers");
     }
-    wait_complete(&relay, &written);
-    let after = book(&relay.output, "server", "2016121923");
-    assert_eq!(after.done.len(), 2, "a new done pack with the higher total: {before:?} {after:?}");
-    assert_eq!(after.ids[..before.ids.len()], before.ids, "late packs have the next numbers");
+}
+
+#[test]
+fn hourly_files_are_shipped_from_a_cold_start_and_late_lines_are_counted_on() {
+    ship_and_append_late("hours", false);
+}
+
+#[test]
+fn hourly_files_of_a_real_broker_are_shipped_with_their_hours_and_numbers() {
+    ship_and_append_late("hours-broker", true);
 }
 
 #[test]
 fn hours_are_complete_whatever_is_killed_while_they_are_closed() {
-    let (mut relay, written) = relay("hours-kills");
+    let (mut relay, written) = relay("hours-kills", false);
     relay.start();
     // Kills hit reading, closing and answering, in every tier.
     for round in 0..12 {

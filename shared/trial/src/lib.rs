@@ -98,6 +98,11 @@ impl Trial {
         })
     }
 
+    /// The case of this seed has failed: for tests that run several at a time, before they panic.
+    pub fn failed_at(&self, seed: u64) {
+        self.replay_with(format!("{SEED}={seed}"));
+    }
+
     /// To be called for each input of a fuzz target: counts it, and remembers the seed that makes it.
     pub fn fuzz_case(&self) {
         self.count("fuzz cases", 1);

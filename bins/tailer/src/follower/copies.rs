@@ -7,7 +7,7 @@ use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
-use crate::ledger::record::Tail;
+use crate::ledger::record::{Met, Tail};
 use crate::tracker::{Age, FileNumber, Place};
 use logferry_pack::StreamId;
 use metrics::counter;
@@ -124,7 +124,26 @@ impl Follower {
         let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
         let paths = entries.flatten().flatten().map(|entry| entry.path());
         let named = paths.filter(|path| is_named_after(path, &stream.met.path));
-        named.filter_map(|path| self.candidate(path, stream.met.key, stream.met.head)).collect()
+        let found = named.filter_map(|path| self.candidate(path, stream.met.key, stream.met.head));
+        found.chain(self.held_candidates(id, source)).collect()
+    }
+
+    /// The same among files that are held open: copies may have been compressed or moved since they were opened.
+    fn held_candidates(&self, id: StreamId, source: usize) -> impl Iterator<Item = Candidate> {
+        let met = self.ledger.stream(id).map(|stream| &stream.met);
+        let free = self
+            .files
+            .values()
+            .filter(move |file| file.source == source && file.stream.is_none() && !file.packed);
+        free.filter_map(move |file| {
+            let met = met.filter(|met| met.key != file.key && is_named_after(&file.path, &met.path))?;
+            let handle = file.handle.try_clone().ok()?;
+            let facts = Facts { key: file.key, ..files::facts_of(&handle).ok()? };
+            let mut bytes = [0; HEAD_BYTES_MAX];
+            let filled = files::read_head(&handle, &mut bytes).ok()?;
+            let candidate = Candidate { path: file.path.clone(), facts, handle };
+            met.head.agrees(&bytes[..filled]).then_some(candidate)
+        })
     }
 
     fn candidate(&self, path: PathBuf, not: FileKey, head: Head) -> Option<Candidate> {
@@ -161,8 +180,24 @@ impl Follower {
             let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= copy.facts.size);
             if whole.is_none_or(|pack| files::has(&copy.handle, pack).unwrap_or(false)) {
                 self.ledger.copy_known(id, copy.facts.key, copy.facts.size);
+                self.know_by_content(id, copy);
             }
         }
+    }
+
+    /// A copy that is compressed is another file, and is known by its end.
+    fn know_by_content(&mut self, id: StreamId, copy: &Candidate) {
+        let size = copy.facts.size;
+        let offset = size - size.min(COMPARED_BYTES);
+        let (Ok(Some(end)), Some(stream)) =
+            (files::content(&copy.handle, offset, size - offset), self.ledger.stream(id))
+        else {
+            return;
+        };
+        let Met { source, path, head, .. } = stream.met.clone();
+        let tail = Some(Tail { offset, span: size - offset, sum: end.sum });
+        let keys = vec![FileKey::NOWHERE, copy.facts.key];
+        self.ledger.past_copy_known(&source, PastFile { stream: id, keys, path, head, length: size, tail });
     }
 
     /// Where the bytes of a file that has no stream yet come from.

@@ -164,7 +164,7 @@ impl Follower {
         }
     }
     /// Follows a file no more.
-    fn let_go(&mut self, number: FileNumber) -> Option<Followed> {
+    pub(super) fn let_go(&mut self, number: FileNumber) -> Option<Followed> {
         let file = self.files.remove(&number)?;
         self.tracker.closed(number);
         self.displaced.remove(&number);

@@ -61,11 +61,14 @@ impl Follower {
         if self.is_packed(source, found, met.key, size) {
             return;
         }
-        let replaced = files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
+        // A stream that had moved into a copy is at home there, outside of the source's paths: nobody writes to it.
+        let is_copy = found == home;
+        let replaced = is_copy || files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
         info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
         match self.try_open(source, found, Place::Gone { replaced }) {
             Ok(number) => {
-                if let Some(successor) = self.by_path.get(home).copied() {
+                let successor = self.by_path.get(home).copied().filter(|successor| *successor != number);
+                if let Some(successor) = successor {
                     self.goes_before(number, successor);
                 }
                 self.queue(number);

@@ -5,7 +5,7 @@ use super::copies::is_named_after;
 use crate::files::{self, Facts};
 use crate::identity::FileKey;
 use crate::ledger::record::Met;
-use crate::tracker::Place;
+use crate::tracker::{FileNumber, Place};
 use crate::unpack::{UnpackJob, packing};
 use logferry_pack::StreamId;
 use metrics::counter;
@@ -57,6 +57,19 @@ impl Follower {
             let path = path.to_owned();
             let _ = self.unpack.send(UnpackJob { source, path, key, size, packing });
         }
+        true
+    }
+
+    /// A file that was empty when it was opened turns out to be a compressed one: it is opened again as such.
+    pub(super) fn turned_out_packed(&mut self, number: FileNumber, first_bytes: &[u8]) -> bool {
+        let Some(file) = self.files.get(&number).filter(|file| !file.packed) else { return false };
+        if packing(&file.path, first_bytes).is_none() {
+            return false;
+        }
+        let source = file.source;
+        self.caught_up(number);
+        self.let_go(number);
+        self.sources[source].next_look = Instant::now();
         true
     }
 

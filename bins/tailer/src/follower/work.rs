@@ -157,6 +157,9 @@ impl Follower {
             return self.rest_as_copy(number);
         }
         let (bytes, filled) = self.head_bytes(number)?;
+        if self.turned_out_packed(number, &bytes[..filled]) {
+            return Ok(Worked::Rest);
+        }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let mut head = Head::complete(&bytes[..filled]);
         if head.is_none() {

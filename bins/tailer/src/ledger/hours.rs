@@ -51,10 +51,16 @@ pub struct HourBook {
 }
 
 impl HourBook {
-    /// The next number. It counts as given only when [`HourBook::given`] is told.
+    /// The next number. It counts as given only when [`HourBook::given`] is told. One that was given back is not given again: its
+    /// pack may have arrived all the same.
     pub fn next(&self, source: &str, hour: Hour) -> u64 {
-        self.numbers(source, hour)
-            .map_or(1, |numbers| numbers.spare.first().copied().unwrap_or(numbers.last + 1))
+        self.last(source, hour) + 1
+    }
+
+    /// The next number that stands for no lines: one that was given back, or else the next.
+    pub fn next_without_lines(&self, source: &str, hour: Hour) -> u64 {
+        let spare = self.numbers(source, hour).and_then(|numbers| numbers.spare.first().copied());
+        spare.unwrap_or_else(|| self.next(source, hour))
     }
 
     /// The highest number given; 0 when there is none.
@@ -217,12 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_given_back_opens_the_hour_until_it_is_used() {
+    fn a_number_that_is_given_back_opens_the_hour_until_a_pack_without_lines_has_it() {
         let mut book = HourBook::default();
         (1..=3).for_each(|id| book.given("app", hour(1), id, AT));
         book.marked("app", hour(1), 4, true);
         book.give_back("app", hour(1), 2);
-        assert_eq!((open(&book), book.next("app", hour(1))), (vec![hour(1)], 2));
+        let next = (book.next("app", hour(1)), book.next_without_lines("app", hour(1)));
+        assert_eq!((open(&book), next), (vec![hour(1)], (5, 2)));
         book.marked("app", hour(1), 2, false);
         assert!(book.is_closed("app", hour(1)) && open(&book).is_empty());
     }

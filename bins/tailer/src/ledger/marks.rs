@@ -9,11 +9,11 @@ use logferry_pack::Hour;
 use std::collections::BTreeSet;
 
 impl Ledger {
-    /// Closes an hour: a pack without lines for each number that was given back and never used again, and the done pack.
+    /// Closes an hour: a pack without lines for each number that was given back and may belong to nothing, and the done pack.
     pub fn close_hour(&mut self, source: &str, hour: Hour) {
         let total = self.hours.last(source, hour) + 1;
         loop {
-            let id = self.hours.next(source, hour);
+            let id = self.hours.next_without_lines(source, hour);
             // An hour without packs has no stream: its done pack travels with one that stands for all such hours.
             let nowhere = u64::from(u32::from(hour));
             let stream = hours_stream_id(&self.host, source);

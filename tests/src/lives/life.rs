@@ -1,0 +1,199 @@
+//! One life: a folder of log files, a tailer that follows them, a clock, and what was written.
+
+use super::content::{Arrived, Content};
+use super::tiers::{SEND_TIMES, Tiers};
+use crate::chaos::Proxy;
+use crate::clock::{SteppedClock, hour};
+use crate::{Program, store};
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `[hours] length` of the tailers.
+pub const HOUR_LENGTH: Duration = Duration::from_secs(5);
+
+/// What the tailer is told to follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `app.log*`: rotated files and copies, too.
+    Glob,
+    /// `app.log` alone.
+    Plain,
+    /// `app.log.<%Y%m%d%H>`.
+    Hourly,
+    /// `current`, a symbolic link.
+    Link,
+}
+
+/// A life.
+pub struct Life<'a> {
+    pub(super) random: StdRng,
+    pub(super) kind: Kind,
+    pub(super) tiers: &'a Tiers,
+    pub(super) host: String,
+    pub(super) dir: PathBuf,
+    pub(super) clock: SteppedClock,
+    pub(super) proxy: Proxy,
+    pub(super) tailer: Program,
+    pub(super) contents: Vec<Content>,
+    /// The file that is written to, if it is there, and its content.
+    pub(super) live: Option<(PathBuf, usize)>,
+    /// Files that were written to before.
+    pub(super) rotated: Vec<Rotated>,
+    /// Contents that only the tailer's open descriptor has.
+    pub(super) held: Vec<usize>,
+    pub(super) names: usize,
+    pub(super) lines: usize,
+    pub(super) steps: usize,
+    pub(super) trace: Vec<String>,
+    /// Kills of this life's tailer.
+    pub kills: u64,
+}
+
+/// A file that is not written to any more, or seldom.
+#[derive(Clone, Debug)]
+pub(super) struct Rotated {
+    pub(super) path: PathBuf,
+    pub(super) content: usize,
+    /// Made by copying: another file had the content before.
+    pub(super) copy: bool,
+}
+
+impl<'a> Life<'a> {
+    /// A life without files; its tailer runs.
+    pub fn new(seed: u64, tiers: &'a Tiers) -> Life<'a> {
+        let mut random = StdRng::seed_from_u64(seed);
+        let kind = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Hourly, Kind::Link][random.random_range(0..5)];
+        let host = format!("host-{seed}");
+        let dir = tiers.dir().join(&host);
+        std::fs::create_dir_all(dir.join("logs")).expect("a folder");
+        let clock = SteppedClock::new(&dir.join("clock"));
+        let proxy = Proxy::start(&tiers.addr);
+        let pattern = match kind {
+            Kind::Glob => "app.log*",
+            Kind::Plain => "app.log",
+            Kind::Hourly => "app.log.<%Y%m%d%H>",
+            Kind::Link => "current",
+        };
+        let poll = [20, 100, 1000][random.random_range(0..3)];
+        let config = format!(
+            "time_zone = \"UTC\"\n[[source]]\nname = \"app\"\npath = \"{}/logs/{pattern}\"\nrotate_wait = \"60ms\"\n\
+             poll_interval = \"{poll}ms\"\ngrace = \"150ms\"\n[hours]\nlength = \"{HOUR_LENGTH:?}\"\n\
+             [pack]\nmax_bytes = \"4KiB\"\nmax_line = \"16KiB\"\nmax_age = \"20ms\"\nthreads = 1\n\
+             [send]\nto = [\"{}\"]\n{SEND_TIMES}",
+            dir.display(),
+            proxy.addr()
+        );
+        let mut tailer = Program::new(&dir, &host, "logferry-tailer", &config);
+        tailer.wrapper = clock.wrapper();
+        tailer.start();
+        Life {
+            random,
+            kind,
+            tiers,
+            host,
+            dir,
+            clock,
+            proxy,
+            tailer,
+            contents: Vec::new(),
+            live: None,
+            rotated: Vec::new(),
+            held: Vec::new(),
+            names: 0,
+            lines: 0,
+            steps: 0,
+            trace: vec![format!("{kind:?}")],
+            kills: 0,
+        }
+    }
+
+    pub(super) fn at(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(name)
+    }
+
+    /// Another name that the source's pattern covers, if it is a glob.
+    pub(super) fn fresh_name(&mut self) -> PathBuf {
+        self.names += 1;
+        self.at(&format!("app.log.{}", self.names))
+    }
+
+    /// Where the application writes now; another file than before when the hour of its name is another.
+    pub(super) fn home(&self) -> PathBuf {
+        match self.kind {
+            Kind::Glob | Kind::Plain => self.at("app.log"),
+            Kind::Hourly => self.at(&format!("app.log.{}", hour(self.clock.now(), HOUR_LENGTH))),
+            Kind::Link => self.at(&format!("target-{}", self.names)),
+        }
+    }
+
+    /// Begins a content.
+    pub(super) fn begin(&mut self) -> usize {
+        self.contents.push(Content::default());
+        self.contents.len() - 1
+    }
+
+    /// Appends to a file and to the model of it.
+    pub(super) fn append(&mut self, path: &Path, content: usize, bytes: &[u8]) {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).expect("log file");
+        let content = &mut self.contents[content];
+        content.written_at.push((content.bytes.len(), Timestamp::now()));
+        file.write_all(bytes).expect("append to the log file");
+        content.bytes.extend_from_slice(bytes);
+    }
+
+    /// A line that no other content has.
+    pub(super) fn line(&mut self, content: usize) -> Vec<u8> {
+        self.lines += 1;
+        let fill = match self.random.random_range(0..60) {
+            0 => 9_000,
+            _ => self.random.random_range(0..90),
+        };
+        format!("content-{content:04} line {} {}\n", self.lines, "y".repeat(fill)).into_bytes()
+    }
+
+    /// What has arrived; `None` while programs recover or something is not right yet.
+    pub(super) fn arrived(&self) -> Result<Arrived, String> {
+        Arrived::new(&self.contents, &store::packs(&self.tiers.output, "app", &self.host))
+    }
+
+    /// Bytes of a content that have arrived.
+    pub(super) fn arrived_of(&self, content: usize) -> usize {
+        self.arrived().map_or(0, |arrived| arrived.in_a_row(content))
+    }
+
+    /// From now on only what has arrived of a content is sure to arrive.
+    pub(super) fn at_risk(&mut self, content: usize) {
+        let sure = self.arrived_of(content);
+        let certain = self.contents[content].certain();
+        self.contents[content].certain = Some(certain.min(sure));
+    }
+
+    /// Whether the running tailer holds a file open, and so has its bytes whatever becomes of its name.
+    pub(super) fn is_held(&self, path: &Path) -> bool {
+        let Some(pid) = self.tailer.pid() else { return false };
+        let Ok(metadata) = std::fs::metadata(path) else { return false };
+        let same = |entry: std::fs::DirEntry| {
+            std::fs::metadata(entry.path())
+                .is_ok_and(|open| (open.dev(), open.ino()) == (metadata.dev(), metadata.ino()))
+        };
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors.is_ok_and(|entries| entries.filter_map(Result::ok).any(same))
+    }
+
+    /// Whether bytes are found again whatever happens to the tailer, although the path of the source leads to them no more: only
+    /// what has been shipped from before is searched for.
+    pub(super) fn is_known(&self, content: usize) -> bool {
+        self.kind == Kind::Glob || self.arrived_of(content) > 0
+    }
+
+    /// What was done, for messages.
+    pub fn trace(&self) -> String {
+        format!("{} in {}: {}", self.host, self.dir.display(), self.trace.join(" "))
+    }
+}

@@ -1,0 +1,100 @@
+//! What must be true at the end of a life.
+
+use super::content::{Arrived, numbers_used_twice};
+use super::life::{HOUR_LENGTH, Life};
+use crate::store::{self, StoredPack};
+use crate::{PATIENCE, wait_until};
+use std::time::{Duration, Instant};
+
+/// Beyond the latest moment that the clock ever showed: every hour is over by then, and so is its grace.
+const BEYOND_ALL: Duration = Duration::from_secs(6);
+
+/// Environment variable: seconds after which a life counts as failed, for those who look for a cause.
+const PATIENCE_SECONDS: &str = "LOGFERRY_TEST_PATIENCE";
+
+fn patience() -> Duration {
+    let seconds = std::env::var(PATIENCE_SECONDS).ok().and_then(|text| text.parse().ok());
+    seconds.map_or(PATIENCE, Duration::from_secs)
+}
+
+impl Life<'_> {
+    /// Lets everything arrive: the next tier answers, the tailer runs, begun lines are ended; then all hours end.
+    ///
+    /// # Errors
+    /// What was lost, doubled, out of order, in a wrong hour, or not complete.
+    pub fn finish(&mut self) -> Result<(), String> {
+        self.speak();
+        self.start();
+        self.finish_partials();
+        self.reach(Life::all_arrived)?;
+        self.clock.step_beyond_all(BEYOND_ALL);
+        self.reach(|life, packs| life.all_arrived(packs).and_then(|()| books_are_complete(packs)))?;
+        let packs = store::packs(&self.tiers.output, "app", &self.host);
+        self.each_pack_is_in_a_right_hour(&packs).map_err(|what| self.told(what))?;
+        wait_until("the tailer is up", || self.tailer.admin().is_some());
+        let status = self.tailer.stop();
+        if status.success() { Ok(()) } else { Err(self.told(format!("{status} at a graceful stop"))) }
+    }
+
+    fn told(&self, what: String) -> String {
+        let log = self.tailer.log_text();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = lines[lines.len().saturating_sub(40)..].join("\n");
+        let packs = store::packs(&self.tiers.output, "app", &self.host);
+        let stored: Vec<String> = packs.iter().map(StoredPack::place).collect();
+        let (status, stored) = (self.tailer.status().unwrap_or_default(), stored.join("\n"));
+        format!("{what}\n{}\n{last}\nstatus: {status}\nstored:\n{stored}", self.trace())
+    }
+
+    /// Waits until the store is as `judge` wants it.
+    pub(super) fn reach(
+        &mut self,
+        judge: impl Fn(&Self, &[StoredPack]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let begin = Instant::now();
+        let patience = patience();
+        loop {
+            if let Some(status) = self.tailer.exited() {
+                return Err(self.told(format!("the tailer has ended by itself with {status}")));
+            }
+            let packs = store::packs(&self.tiers.output, "app", &self.host);
+            let Err(what) = judge(self, &packs) else { return Ok(()) };
+            if begin.elapsed() > patience {
+                return Err(self.told(what));
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    pub(super) fn all_arrived(&self, packs: &[StoredPack]) -> Result<(), String> {
+        let arrived = Arrived::new(&self.contents, packs)?;
+        let wrong = arrived.doubled().or_else(|| arrived.missing(&self.contents));
+        wrong.or_else(|| numbers_used_twice(packs)).map_or(Ok(()), Err)
+    }
+
+    /// The hour of the file's name, or one that the tailer's clock has shown since the line was written.
+    fn each_pack_is_in_a_right_hour(&self, packs: &[StoredPack]) -> Result<(), String> {
+        let arrived = Arrived::new(&self.contents, packs)?;
+        for pack in packs.iter().filter(|pack| pack.span > 0) {
+            let content = &self.contents[arrived.content_of[&pack.stream]];
+            let right = match &content.hour {
+                Some(hour) => pack.hour == *hour,
+                None => self.clock.showed(&pack.hour, content.written_at(pack.offset), HOUR_LENGTH),
+            };
+            if !right {
+                return Err(format!(
+                    "a pack at {} is in hour {}: {:?}",
+                    pack.offset, pack.hour, content.hour
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn books_are_complete(packs: &[StoredPack]) -> Result<(), String> {
+    match store::books(packs).into_iter().find(|(_, book)| !book.is_complete()) {
+        Some((hour, book)) => Err(format!("hour {hour} is not complete: {book:?}")),
+        None => Ok(()),
+    }
+}
