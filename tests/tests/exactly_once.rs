@@ -6,9 +6,13 @@ use logferry_tests::chaos::{Faults, Proxy};
 use logferry_tests::{LineWriter, Program, Relay, RelayOptions, Trial, long_run, trial, wait_until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Kills in the normal run, over all tests of this file: 120 + 40 + 40.
+/// Kills in the normal run, over all tests of this file: 120 + 40 + 40 + 30.
 fn kills(normal: u64) -> u64 {
     if long_run() { normal * 10 } else { normal }
 }
@@ -149,4 +153,64 @@ fn bits_flipped_on_the_way_never_reach_the_output() {
     for program in [&relay.collectors[0], &relay.tailer] {
         assert_eq!(program.figure("quarantined_files"), 0, "{}", program.name);
     }
+}
+
+/// Entries of one to four lines: what is written, and whether it is to arrive.
+fn entries(seed: u64) -> impl Iterator<Item = (String, bool)> {
+    let mut random = StdRng::seed_from_u64(seed);
+    (0u64..).map(move |number| {
+        let noise = random.random_ratio(1, 3);
+        let mut entry = format!("[{number}] {} ", if noise { "DEBUG" } else { "ошибка" });
+        for line in 0..random.random_range(0..4) {
+            entry.push_str(&format!("漢字 𝄞 {}\n  at line {line} ", "x".repeat(random.random_range(0..60))));
+        }
+        (entry + "\n", !noise)
+    })
+}
+
+/// Writes entries as UTF-16 in pieces of any length until it is told to stop, and gives back what is to arrive.
+fn write_entries(path: PathBuf, seed: u64, stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut file = std::fs::File::options().append(true).open(path).expect("log file");
+        let mut random = StdRng::seed_from_u64(!seed);
+        let (mut expected, mut first) = (Vec::new(), true);
+        for (entry, arrives) in entries(seed) {
+            let mark = if std::mem::take(&mut first) { "\u{feff}" } else { "" };
+            let bytes: Vec<u8> =
+                mark.encode_utf16().chain(entry.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+            let (front, back) = bytes.split_at(random.random_range(0..bytes.len()));
+            file.write_all(front).and_then(|()| file.write_all(back)).expect("written");
+            if arrives {
+                expected.extend_from_slice(entry.as_bytes());
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if random.random_ratio(1, 20) {
+                std::thread::sleep(Duration::from_millis(5)); // a pace, not a wait
+            }
+        }
+        expected
+    })
+}
+
+#[test]
+fn chosen_entries_of_a_file_in_utf_16_arrive_once_while_any_tier_or_all_are_killed() {
+    let trial = trial!();
+    let seed = trial.seed(5);
+    let options = RelayOptions {
+        source_sections: "[[source]]\nname = \"app-0\"\npath = \"{dir}/app-0.log\"\nencoding = \"utf-16\"\n\
+                          exclude = ['^\\[\\d+\\] DEBUG']\nmultiline.start = '^\\['\nmultiline.timeout = \"3s\"\n"
+            .to_owned(),
+        pack: "max_bytes = \"16KiB\"\n".to_owned(),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("entries", &options);
+    relay.start();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = write_entries(relay.log_files[0].clone(), seed, stop.clone());
+    let killed = kill_at_random(&mut relay, &mut StdRng::seed_from_u64(seed), kills(30), |_, _| ());
+    stop.store(true, Ordering::Relaxed);
+    relay.wait_identical(&[writer.join().expect("the writer")]);
+    trial.count("kills", killed);
 }

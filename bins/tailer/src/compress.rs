@@ -1,7 +1,7 @@
 //! The threads that compress packs and write their headers.
 
+use crate::body::{Body, BodyRules};
 use crate::event::{Event, Job, Load, Shared, ToShipper, pack_bytes};
-use crate::filter::{Chosen, LineFilter};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use jiff::Timestamp;
@@ -31,10 +31,10 @@ pub struct Labels {
     pub level: i32,
 }
 
-/// Works until the follower is gone. `filters` has one entry for each source.
+/// Works until the follower is gone. `rules` has one entry for each source.
 pub fn run(
     labels: &Labels,
-    filters: &HashMap<Name, LineFilter>,
+    rules: &HashMap<Name, BodyRules>,
     mut compressor: Compressor,
     jobs: &Receiver<Job>,
     shipper: &Sender<ToShipper>,
@@ -43,8 +43,8 @@ pub fn run(
 ) {
     while let Ok(job) = jobs.recv() {
         let load = job.load;
-        let filter = filters.get(&job.source);
-        let (pack, buffer) = make_pack(labels, filter, &mut compressor, job);
+        let rules = rules.get(&job.source);
+        let (pack, buffer) = make_pack(labels, rules, &mut compressor, job);
         shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
         // At the end of the process either may be gone: the pack is journaled, and cut again at the next start.
         let _ = shipper.send(ToShipper::Packed(pack));
@@ -56,7 +56,7 @@ pub fn run(
 
 fn make_pack(
     labels: &Labels,
-    filter: Option<&LineFilter>,
+    rules: Option<&BodyRules>,
     compressor: &mut Compressor,
     job: Job,
 ) -> (Outgoing, Vec<u8>) {
@@ -66,7 +66,7 @@ fn make_pack(
         Load::Mark { .. } => &[],
     };
     let chosen =
-        filter.map_or(Chosen { bytes: all.into(), lines: None, sum: None }, |filter| filter.choose(all));
+        rules.map_or(Body { bytes: all.into(), lines: None, sum: None }, |rules| rules.body(all, job.lead));
     let (codec, body) = match chosen.bytes.is_empty() {
         // A body of no bytes at all gets no answer from a legacy receiver (wire.md).
         true => (Codec::Zlib, Bytes::from_static(EMPTY_ZLIB_STREAM)),

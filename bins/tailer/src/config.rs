@@ -1,6 +1,8 @@
 //! The tailer's configuration file: `[node]`, `[[source]]`, `[[input]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
 
-use crate::filter::LineFilter;
+use crate::body::BodyRules;
+use crate::encoding::Newline;
+use crate::entries::encoding_of;
 use crate::hour::HOUR;
 use crate::input::{self, InputSettings};
 use crate::pattern::PathPattern;
@@ -8,7 +10,7 @@ use logferry_node::config::{
     ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
 };
 use logferry_node::settings;
-use logferry_pack::{Codec, Name};
+use logferry_pack::{Codec, Name, RAW_PER_SPAN_MAX};
 use std::collections::BTreeSet;
 
 /// Largest `max_bytes` and `max_line`, in bytes: a body that does not compress must still fit the default
@@ -30,6 +32,16 @@ pub enum Start {
     End,
 }
 
+/// What becomes of lines that are too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongLines {
+    /// They are shipped in pieces, each in a pack of its own.
+    Split,
+    /// They are left out.
+    Drop,
+}
+
 settings! {
     /// `[[source]]`: a named set of files.
     pub struct SourceSettings {
@@ -43,6 +55,14 @@ settings! {
         pub include: Vec<String> = Vec::new(),
         /// Regular expressions: lines that one of them matches are not shipped.
         pub exclude: Vec<String> = Vec::new(),
+        /// Which lines belong together, as a stack trace does: a pack is not cut between them, and include and exclude choose all of
+        /// them or none.
+        pub multiline [table]: MultilineSettings = MultilineSettings::default(),
+        /// Encoding of the files, a label of the Encoding Standard: "utf-16le", "latin1", "gbk" …; "utf-16" looks for a byte order mark.
+        /// "utf-8": shipped as they are.
+        pub encoding: String = "utf-8".to_owned(),
+        /// What becomes of a line of `max_line` or more: "split", shipped in pieces, or "drop", left out and counted.
+        pub long_lines: LongLines = LongLines::Split,
         /// State file of a legacy tail role, "line.rec", to go on from at the very first start; empty: none.
         pub line_record: String = String::new(),
         /// Most bytes of its files that are shipped in a second; 0: no limit.
@@ -58,6 +78,19 @@ settings! {
     }
 }
 settings! {
+    /// `[source.multiline]`: entries of several lines.
+    pub struct MultilineSettings {
+        /// Regular expression: an entry begins at each line that matches; empty: each line is one.
+        pub start: String = String::new(),
+        /// Instead of start: lines that match belong to the entry before them.
+        pub continuation: String = String::new(),
+        /// Longest entry of several lines; a longer one is cut at the end of a line, and counted.
+        pub max_bytes: ByteSize = ByteSize::mib(1) => rules::between(PACK_RAW_MIN, PACK_RAW_MAX),
+        /// Silence of a file after which its last entry counts as whole.
+        pub timeout: Interval = Interval::secs(1) => rules::at_least(Interval::ms(1)),
+    }
+}
+settings! {
     /// `[pack]`: how lines become packs.
     pub struct PackSettings {
         /// Codec of the bodies: "zlib", "zstd" or "none".
@@ -70,7 +103,7 @@ settings! {
         pub max_lines: u64 = 0,
         /// Longest time lines gather while earlier packs of their file are in flight.
         pub max_age: Interval = Interval::ms(200),
-        /// Length at which a line that has no end yet is split.
+        /// Length at which a line that has no end yet is split; see long_lines.
         pub max_line: ByteSize = ByteSize::mib(1) => rules::between(PACK_RAW_MIN, PACK_RAW_MAX),
         /// Address of this host in packs; empty: the local address towards the first target.
         pub ip: String = String::new(),
@@ -133,6 +166,7 @@ impl ProgramConfig for TailerConfig {
     fn validate(&self) -> Result<(), String> {
         self.validate_sources()?;
         self.pack.validate()?;
+        self.validate_lengths()?;
         if self.send.protocol == Protocol::V1 && self.pack.codec != Codec::Zlib {
             return Err(format!(
                 "pack.codec is \"{}\" but send.protocol is \"v1\": legacy nodes read \"zlib\" alone",
@@ -152,6 +186,13 @@ impl TailerConfig {
         let mut names = BTreeSet::new();
         for source in &input::config::sources(self)? {
             source.validate()?;
+            let is_input = self.input.iter().any(|input| input.name == source.name);
+            if is_input && encoding_of(source)?.newline(false) != Newline::Byte {
+                return Err(format!(
+                    "source.encoding of \"{}\" is UTF-16, and lines of an [[input]] end with the byte 0A: leave it out",
+                    source.name
+                ));
+            }
             if !names.insert(source.name.clone()) {
                 return Err(format!(
                     "source.name \"{}\" is used twice: give each source its own",
@@ -160,6 +201,28 @@ impl TailerConfig {
             }
         }
         Ok(())
+    }
+
+    /// Text in UTF-8 may be three times as long as in the file, and without a codec it must fit a pack as it is.
+    fn validate_lengths(&self) -> Result<(), String> {
+        let is_transcoded = |source: &&SourceSettings| source.encoding != "utf-8";
+        let Some(source) = self.source.iter().find(is_transcoded).filter(|_| self.pack.codec == Codec::None)
+        else {
+            return Ok(());
+        };
+        let most = ByteSize(PACK_RAW_MAX.0 / RAW_PER_SPAN_MAX);
+        let lengths = [
+            ("pack.max_bytes", self.pack.max_bytes),
+            ("pack.max_line", self.pack.max_line),
+            ("source.multiline.max_bytes", source.multiline.max_bytes),
+        ];
+        match lengths.into_iter().find(|(_, length)| *length > most) {
+            Some((key, length)) => Err(format!(
+                "{key} {length} is too large with codec \"none\" and the encoding of source \"{}\": at most {most}",
+                source.name
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -172,7 +235,13 @@ impl SourceSettings {
         if self.path.is_empty() {
             return Err(format!("source.path of \"{}\" is missing: give a path or a glob", self.name));
         }
-        LineFilter::new(self)?;
+        BodyRules::new(self, 1)?;
+        let is_wide = encoding_of(self)?.newline(false) != Newline::Byte;
+        if is_wide && !self.line_record.is_empty() {
+            return Err(
+                "source.line_record counts lines of bytes, and has no use for files of UTF-16".to_owned()
+            );
+        }
         PathPattern::parse(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
         Ok(())
     }
@@ -241,6 +310,28 @@ mod tests {
         assert!(refused(|c| c.source[0].path = "a***b".into()).contains("source.path"));
         assert!(refused(|c| c.source[0].path = "a.<%Y>".into()).contains("has no day"));
         assert!(refused(|c| c.source[0].include.push("(".into())).contains("source.include"));
+        assert!(refused(|c| c.source[0].multiline.start = "(".into()).contains("source.multiline.start"));
+        assert!(refused(|c| c.source[0].encoding = "iso-2022-jp".into()).contains("source.encoding"));
+        assert!(
+            refused(|c| (c.source[0].encoding, c.source[0].line_record) = ("utf-16".into(), "/r".into()))
+                .contains("source.line_record")
+        );
+        assert!(
+            refused(|c| {
+                c.source[0].encoding = "utf-16".into();
+                c.source[0].path.clear();
+                let listen = vec!["tcp://127.0.0.1:1".into()];
+                c.input.push(InputSettings { name: "access".into(), listen, ..Default::default() });
+            })
+            .contains("source.encoding")
+        );
+        assert!(
+            refused(|c| {
+                (c.pack.codec, c.pack.max_line) = (Codec::None, ByteSize::mib(5));
+                c.source[0].encoding = "gbk".into();
+            })
+            .contains("pack.max_line")
+        );
         assert!(refused(|c| c.pack.level = 10).contains("pack.level"));
         assert!(refused(|c| c.pack.ip = "here".into()).contains("pack.ip"));
         assert!(refused(|c| c.send.to.clear()).contains("send.to"));

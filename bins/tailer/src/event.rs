@@ -1,6 +1,7 @@
 //! What the threads of the tailer tell each other. Two threads decide: the follower owns files and ledger, the
 //! shipper owns the state log and the sender. Everything else carries bytes between them.
 
+use crate::body::Lead;
 use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
 use crate::ledger::record::Cut;
@@ -116,6 +117,8 @@ pub struct Job {
     pub buffer: Vec<u8>,
     /// Boundaries; the first `span` bytes of the buffer are the pack.
     pub cut: Cut,
+    /// What the file says of it beside its bytes.
+    pub lead: Lead,
     /// Stream.
     pub stream: StreamId,
     /// Offset at which shipping of the stream began.

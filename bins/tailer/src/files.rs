@@ -1,5 +1,6 @@
 //! Files as the tailer reads them: identity and length by statx, bytes by pread, paths by glob.
 
+use crate::encoding::Newline;
 use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, HEAD_BYTES_MAX};
 use crate::ledger::record::Tail;
 use crate::pattern::PathPattern;
@@ -114,16 +115,37 @@ pub fn has(file: &File, tail: &Tail) -> io::Result<bool> {
     Ok(content(file, tail.offset, tail.span)?.is_some_and(|content| content.sum == tail.sum))
 }
 
+/// How many bytes before `offset` belong to the line that is there, as far as `max` of them.
+pub fn line_bytes_before(file: &File, offset: u64, max: usize, newline: Newline) -> io::Result<usize> {
+    let mut buffer = vec![0; CHUNK_BYTES.min(max + newline.length())];
+    let mut end = offset;
+    // Nearly always the line begins here.
+    let mut step = newline.length() as u64;
+    while end > 0 && offset - end < max as u64 {
+        let start = newline.unit_start(end.saturating_sub(step.min(buffer.len() as u64)));
+        let wanted = ((end - start) as usize).min(buffer.len());
+        let chunk = &mut buffer[..wanted];
+        if read_at(file, start, chunk)? < wanted {
+            return Err(io::Error::other("the file became shorter"));
+        }
+        if let Some(behind) = newline.last(chunk, start) {
+            return Ok(((offset - start) as usize - behind).min(max));
+        }
+        (end, step) = (start, CHUNK_BYTES as u64);
+    }
+    Ok(((offset - end) as usize).min(max))
+}
+
 /// Offset after the last newline in the first `size` bytes; 0 when there is none.
-pub fn end_of_lines(file: &File, size: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; CHUNK_BYTES];
+pub fn end_of_lines(file: &File, size: u64, newline: Newline) -> io::Result<u64> {
+    let mut buffer = vec![0; CHUNK_BYTES + newline.length()];
     let mut end = size;
     while end > 0 {
-        let start = end.saturating_sub(CHUNK_BYTES as u64);
+        let start = newline.unit_start(end.saturating_sub(CHUNK_BYTES as u64));
         let chunk = &mut buffer[..(end - start) as usize];
         let filled = read_at(file, start, chunk)?;
-        if let Some(newline) = memchr::memrchr(b'\n', &chunk[..filled]) {
-            return Ok(start + newline as u64 + 1);
+        if let Some(behind) = newline.last(&chunk[..filled], start) {
+            return Ok(start + behind as u64);
         }
         end = start;
     }
@@ -202,7 +224,7 @@ mod tests {
         let check = |bytes: &[u8], expected: u64| {
             std::fs::write(&path, bytes).expect("write");
             let file = File::open(&path).expect("open");
-            assert_eq!(end_of_lines(&file, bytes.len() as u64).expect("read"), expected);
+            assert_eq!(end_of_lines(&file, bytes.len() as u64, Newline::Byte).expect("read"), expected);
         };
         check(b"", 0);
         check(b"no end", 0);
@@ -210,6 +232,33 @@ mod tests {
         let mut long = b"one\n".to_vec();
         long.extend(vec![b'x'; 200_000]);
         check(&long, 4);
+    }
+
+    #[test]
+    fn wide_lines_end_with_whole_units() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let text: Vec<u8> = "one\nĊ two \u{0a05}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        io::Write::write_all(&mut file, &text).expect("written");
+        let newline = Newline::Wide { big_endian: false };
+        assert_eq!(end_of_lines(&file, text.len() as u64, newline).expect("read"), 8);
+    }
+
+    #[test]
+    fn the_bytes_of_a_line_before_an_offset_are_counted_up_to_a_limit() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let long = vec![b'x'; 200_000];
+        io::Write::write_all(&mut file, &[&long[..], b"\nshort\n"].concat()).expect("written");
+        let before = |offset, max| line_bytes_before(&file, offset, max, Newline::Byte).expect("read");
+        assert_eq!([before(0, 10), before(200_001, 10), before(200_004, 10)], [0, 0, 3]);
+        assert_eq!(
+            [before(200_000, 100), before(200_000, 150_000), before(200_000, 300_000)],
+            [100, 150_000, 200_000]
+        );
+        assert!(line_bytes_before(&file, 300_000, 10, Newline::Byte).is_err(), "the file is shorter");
+        for offset in 200_000..200_007 {
+            let wide = Newline::Wide { big_endian: false };
+            assert_eq!(line_bytes_before(&file, offset, 5_000, wide).expect("read"), 5_000);
+        }
     }
 
     #[test]

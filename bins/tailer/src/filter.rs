@@ -1,7 +1,7 @@
-//! Which lines of a source are shipped: `include` and `exclude`. The pack still stands for all the bytes of the file that it
-//! was cut from; only its body is shorter.
+//! Which lines or entries of a source are shipped: `include` and `exclude`.
 
 use crate::config::SourceSettings;
+use crate::entries::without_newline;
 use memchr::memchr;
 use metrics::{Counter, counter};
 use regex::bytes::{RegexSet, RegexSetBuilder};
@@ -14,17 +14,6 @@ pub struct LineFilter {
     include: RegexSet,
     exclude: RegexSet,
     dropped: Counter,
-}
-
-/// The lines that are left.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Chosen<'a> {
-    /// Their bytes.
-    pub bytes: Cow<'a, [u8]>,
-    /// Their number, where it is not that of all lines.
-    pub lines: Option<u64>,
-    /// Their crc32c, where they are not all lines.
-    pub sum: Option<u32>,
 }
 
 impl LineFilter {
@@ -41,28 +30,36 @@ impl LineFilter {
         })
     }
 
-    /// The lines of `bytes` that are shipped. A line is matched without its newline and a carriage return before it. A line that was split
+    /// Whether it leaves anything out.
+    pub fn is_set(&self) -> bool {
+        !self.include.is_empty() || !self.exclude.is_empty()
+    }
+
+    /// The lines of a text that are shipped. A line is matched without its newline and a carriage return before it. A line that was split
     /// because of its length is matched piece by piece.
-    pub fn choose<'a>(&self, bytes: &'a [u8]) -> Chosen<'a> {
-        if self.include.is_empty() && self.exclude.is_empty() {
-            return Chosen { bytes: bytes.into(), lines: None, sum: None };
+    pub fn choose<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
+        if !self.is_set() {
+            return text.into();
         }
-        let mut kept = Vec::with_capacity(bytes.len());
-        let (mut lines, mut dropped, mut rest) = (0, 0, bytes);
+        let mut kept = Vec::with_capacity(text.len());
+        let mut rest = text;
         while !rest.is_empty() {
             let (line, after) = rest.split_at(memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1));
             rest = after;
-            let text = line.strip_suffix(b"\n").unwrap_or(line);
-            if self.takes(text.strip_suffix(b"\r").unwrap_or(text)) {
+            if self.takes_entry(line, 1) {
                 kept.extend_from_slice(line);
-                lines += u64::from(text.len() < line.len());
-            } else {
-                dropped += 1;
             }
         }
-        self.dropped.increment(dropped);
-        let sum = (kept.len() < bytes.len()).then(|| crc32c::crc32c(&kept));
-        Chosen { bytes: kept.into(), lines: Some(lines), sum }
+        kept.into()
+    }
+
+    /// Whether an entry of so many lines is shipped. Counts it if not.
+    pub fn takes_entry(&self, entry: &[u8], lines: u64) -> bool {
+        let is_taken = self.takes(without_newline(entry));
+        if !is_taken {
+            self.dropped.increment(lines);
+        }
+        is_taken
     }
 
     fn takes(&self, line: &[u8]) -> bool {
@@ -93,37 +90,35 @@ mod tests {
     }
 
     #[track_caller]
-    fn assert_chosen(include: &[&str], exclude: &[&str], bytes: &[u8], expected: &[u8], lines: u64) {
+    fn assert_chosen(include: &[&str], exclude: &[&str], bytes: &[u8], expected: &[u8]) {
         let filter = filter(include, exclude).expect("good expressions");
-        let sum = (expected != bytes).then(|| crc32c::crc32c(expected));
-        assert_eq!(filter.choose(bytes), Chosen { bytes: expected.into(), lines: Some(lines), sum });
+        assert_eq!(filter.choose(bytes), expected);
     }
 
     #[test]
     fn all_lines_are_taken_as_they_are_without_a_filter() {
-        let chosen = filter(&[], &[]).expect("no expressions").choose(b"a\n\nb");
-        assert_eq!(chosen, Chosen { bytes: Cow::Borrowed(b"a\n\nb"), lines: None, sum: None });
-        assert!(matches!(chosen.bytes, Cow::Borrowed(_)));
+        let filter = filter(&[], &[]).expect("no expressions");
+        assert!(matches!(filter.choose(b"a\n\nb"), Cow::Borrowed(b"a\n\nb")));
     }
 
     #[test]
     fn a_line_is_taken_that_one_include_and_no_exclude_matches() {
         let log = b"GET /a\nPOST /b\r\nGET /health\n\n\xff GET\n";
-        assert_chosen(&["GET"], &[], log, b"GET /a\nGET /health\n\xff GET\n", 3);
-        assert_chosen(&[], &["/health$", "^$"], log, b"GET /a\nPOST /b\r\n\xff GET\n", 3);
-        assert_chosen(&["^GET", "/b$"], &["health"], log, b"GET /a\nPOST /b\r\n", 2);
-        assert_chosen(&["nothing"], &[], log, b"", 0);
+        assert_chosen(&["GET"], &[], log, b"GET /a\nGET /health\n\xff GET\n");
+        assert_chosen(&[], &["/health$", "^$"], log, b"GET /a\nPOST /b\r\n\xff GET\n");
+        assert_chosen(&["^GET", "/b$"], &["health"], log, b"GET /a\nPOST /b\r\n");
+        assert_chosen(&["nothing"], &[], log, b"");
     }
 
     #[test]
     fn bytes_that_are_no_text_are_matched_as_bytes() {
-        assert_chosen(&[r"^.b\w"], &[], b"\xffb1\nxb\xff\n", b"\xffb1\n", 1);
-        assert_chosen(&["été"], &[], "en été\nhiver\n".as_bytes(), "en été\n".as_bytes(), 1);
+        assert_chosen(&[r"^.b\w"], &[], b"\xffb1\nxb\xff\n", b"\xffb1\n");
+        assert_chosen(&["été"], &[], "en été\nhiver\n".as_bytes(), "en été\n".as_bytes());
     }
 
     #[test]
     fn a_piece_without_a_newline_is_no_line_of_its_own() {
-        assert_chosen(&["x"], &[], b"xxx", b"xxx", 0);
+        assert_chosen(&["x"], &[], b"xxx", b"xxx");
     }
 
     #[test]

@@ -18,22 +18,26 @@
 //! compressed, and sent when the journal record is on the disk.
 //!
 //! ```
-//! use logferry_tailer::cutter::{CutLimits, Cutter, Look};
-//! let limits = CutLimits { pack_bytes: 64, line_bytes: 64, lines: 0 };
+//! use logferry_tailer::cutter::{CutLimits, Cutter, Cutting, Look};
+//! let cutting = Cutting::of_lines(CutLimits { pack_bytes: 64, line_bytes: 64, lines: 0 });
 //! let (mut cutter, file) = (Cutter::new(0), b"one\ntwo\nthr");
 //! let mut buffer = [0; 64];
-//! let window = cutter.window(&limits, 64);
+//! let window = cutter.window(&cutting, 64, false);
 //! buffer[..file.len()].copy_from_slice(file);
-//! let Look::Cut(piece) = cutter.look(&buffer, window, file.len(), &limits) else { panic!("two whole lines") };
+//! let look = cutter.look(&buffer, window, file.len(), &cutting, false);
+//! let Look::Cut(piece) = look else { panic!("two whole lines") };
 //! assert_eq!((piece.span, piece.lines, cutter.partial_bytes()), (8, 2, 3));
 //! ```
 
 pub mod batching;
+pub mod body;
 pub mod closing;
 pub mod compress;
 pub mod config;
 pub mod conflict;
 pub mod cutter;
+pub mod encoding;
+pub mod entries;
 pub mod event;
 pub mod figures;
 pub mod files;

@@ -1,10 +1,10 @@
 //! Puts the threads together, and takes them apart again.
 
+use crate::body::BodyRules;
 use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
 use crate::event::{Event, Shared, ToShipper};
 use crate::figures::Figures;
-use crate::filter::LineFilter;
 use crate::follower::{Follower, Parts};
 use crate::hour::{self, HourClock};
 use crate::input::inlet::Intake;
@@ -85,7 +85,7 @@ impl Tailer {
         });
 
         let inputs = Inputs::open(config, &input_disk, &events)?;
-        let filters = Arc::new(filters(config)?);
+        let rules = Arc::new(body_rules(config)?);
         let workers = worker_count(config);
         let buffers = workers + BUFFERS_SPARE;
         let (jobs, jobs_in) = crossbeam_channel::bounded(buffers);
@@ -93,11 +93,11 @@ impl Tailer {
         for number in 0..workers {
             let compressor = Compressor::new(labels.codec, labels.level)
                 .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?;
-            let (labels, filters) = (labels.clone(), filters.clone());
+            let (labels, rules) = (labels.clone(), rules.clone());
             let (jobs, shipper) = (jobs_in.clone(), to_shipper.clone());
             let (follower, shared) = (events.clone(), shared.clone());
             threads.push(spawn(&format!("compress-{number}"), move || {
-                compress::run(&labels, &filters, compressor, &jobs, &shipper, &follower, &shared);
+                compress::run(&labels, &rules, compressor, &jobs, &shipper, &follower, &shared);
             })?);
         }
         let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone());
@@ -182,12 +182,12 @@ fn worker_count(config: &TailerConfig) -> usize {
     }
 }
 
-fn filters(config: &TailerConfig) -> anyhow::Result<HashMap<Name, LineFilter>> {
-    let filter = |source: &SourceSettings| {
-        let filter = LineFilter::new(source).map_err(anyhow::Error::msg)?;
-        Ok((Name::new(source.name.as_str())?, filter))
+fn body_rules(config: &TailerConfig) -> anyhow::Result<HashMap<Name, BodyRules>> {
+    let rules = |source: &SourceSettings| {
+        let rules = BodyRules::new(source, config.pack.max_line.0 as usize).map_err(anyhow::Error::msg)?;
+        Ok((Name::new(source.name.as_str())?, rules))
     };
-    config.source.iter().map(filter).collect()
+    config.source.iter().map(rules).collect()
 }
 
 fn labels(config: &TailerConfig) -> anyhow::Result<Labels> {

@@ -4,19 +4,19 @@ use bytes::Bytes;
 use logferry_pack::{
     Codec, Compressor, Decompressor, Header, Limits, Name, Ours, Pack, PackIdentity, StreamId, crc32c,
 };
+use logferry_tailer::body::{BodyRules, Lead};
 use logferry_tailer::config::SourceSettings;
-use logferry_tailer::cutter::{CutLimits, Cutter, Look};
-use logferry_tailer::filter::LineFilter;
+use logferry_tailer::cutter::{CutLimits, Cutter, Cutting, Look};
 
 const BYTES: usize = 1 << 20;
 
 /// Cuts a pack out of a full buffer, chooses its lines, compresses them, writes the pack and reads it back.
-fn way_of_a_pack(buffer: &[u8], filter: &LineFilter, compressor: &mut Compressor, raw: &mut Vec<u8>) -> u64 {
-    let limits = CutLimits { pack_bytes: BYTES, line_bytes: BYTES, lines: 0 };
+fn way_of_a_pack(buffer: &[u8], rules: &BodyRules, compressor: &mut Compressor, raw: &mut Vec<u8>) -> u64 {
+    let cutting = Cutting::of_lines(CutLimits { pack_bytes: BYTES, line_bytes: BYTES, lines: 0 });
     let mut cutter = Cutter::new(0);
-    let window = cutter.window(&limits, BYTES);
-    let Look::Cut(piece) = cutter.look(buffer, window, BYTES, &limits) else { panic!("whole lines") };
-    let lines = filter.choose(&buffer[..piece.span]);
+    let window = cutter.window(&cutting, BYTES, false);
+    let Look::Cut(piece) = cutter.look(buffer, window, BYTES, &cutting, false) else { panic!("whole lines") };
+    let lines = rules.body(&buffer[..piece.span], Lead::default());
     let body: Bytes = compressor.compress(&lines.bytes);
     let span = piece.span as u64;
     let ours = Ours {
@@ -48,16 +48,16 @@ fn way_of_a_pack(buffer: &[u8], filter: &LineFilter, compressor: &mut Compressor
 }
 
 /// Number of allocations for a MiB of lines of this length.
-fn allocations(line_bytes: usize, filter: &LineFilter) -> u64 {
+fn allocations(line_bytes: usize, rules: &BodyRules) -> u64 {
     let line: Vec<u8> =
         (0..line_bytes).map(|at| if at + 1 == line_bytes { b'\n' } else { b'a' + (at % 7) as u8 }).collect();
     let buffer = line.repeat(BYTES / line_bytes);
     let mut compressor = Compressor::new(Codec::Zlib, 1).expect("a codec");
     let mut raw = Vec::with_capacity(BYTES);
     let mut lines = 0;
-    way_of_a_pack(&buffer, filter, &mut compressor, &mut raw); // what is kept from pack to pack is there by now
+    way_of_a_pack(&buffer, rules, &mut compressor, &mut raw); // what is kept from pack to pack is there by now
     let info =
-        allocation_counter::measure(|| lines = way_of_a_pack(&buffer, filter, &mut compressor, &mut raw));
+        allocation_counter::measure(|| lines = way_of_a_pack(&buffer, rules, &mut compressor, &mut raw));
     assert_eq!(lines as usize, BYTES / line_bytes);
     info.count_total
 }
@@ -67,8 +67,8 @@ fn a_pack_of_many_lines_takes_as_many_allocations_as_one_of_few() {
     let all = SourceSettings { name: "app".into(), ..Default::default() };
     let some = SourceSettings { include: vec!["^a".into()], exclude: vec!["zzz".into()], ..all.clone() };
     for settings in [all, some] {
-        let filter = LineFilter::new(&settings).expect("good expressions");
-        let (few, many) = (allocations(1 << 16, &filter), allocations(1 << 5, &filter));
+        let rules = BodyRules::new(&settings, BYTES).expect("good settings");
+        let (few, many) = (allocations(1 << 16, &rules), allocations(1 << 5, &rules));
         println!("{few} allocations for 16 lines, {many} for 32,768");
         assert!(many <= few + 8, "{few} allocations for 16 lines, {many} for 32,768");
     }

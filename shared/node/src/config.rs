@@ -31,6 +31,8 @@ pub struct Setting {
     pub help: &'static str,
     /// Whether a value has the right type and keeps the rule of the setting; the error says what is expected.
     pub check: fn(ValueDeserializer<'_>) -> Result<(), String>,
+    /// The settings in it, where it is a table within its table.
+    pub table: Option<&'static [Setting]>,
 }
 
 /// A table of settings.
@@ -49,7 +51,8 @@ pub trait ProgramConfig: DeserializeOwned {
 }
 
 /// Declares a table of settings once: doc comment = help, type = unit, value = default, and after `=>` a rule that
-/// values must keep (see [`config::rules`](crate::config::rules)).
+/// values must keep (see [`config::rules`](crate::config::rules)). A setting marked `[table]` is a table of settings within the
+/// table: its type is declared by the same macro.
 ///
 /// ```
 /// use logferry_node::config::{ByteSize, rules};
@@ -60,6 +63,15 @@ pub trait ProgramConfig: DeserializeOwned {
 ///         pub bytes_max: ByteSize = ByteSize::mib(1) => rules::between(ByteSize::kib(4), ByteSize::gib(1)),
 ///         /// How many; 0: no limit.
 ///         pub lines_max: u64 = 0,
+///         /// `[x.inner]`.
+///         pub inner [table]: InnerSettings = InnerSettings::default(),
+///     }
+/// }
+/// logferry_node::settings! {
+///     /// Table `[x.inner]`.
+///     pub struct InnerSettings {
+///         /// How often.
+///         pub times: u64 = 3,
 ///     }
 /// }
 /// assert_eq!(XSettings::default().bytes_max.0, 1 << 20);
@@ -67,7 +79,7 @@ pub trait ProgramConfig: DeserializeOwned {
 #[macro_export]
 macro_rules! settings {
     ($(#[doc = $struct_doc:literal])* pub struct $name:ident {
-        $($(#[doc = $doc:literal])* pub $field:ident : $kind:ty = $default:expr $(=> $rule:expr)?,)*
+        $($(#[doc = $doc:literal])* pub $field:ident $([$table:ident])? : $kind:ty = $default:expr $(=> $rule:expr)?,)*
     }) => {
         $(#[doc = $struct_doc])*
         #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
@@ -88,10 +100,24 @@ macro_rules! settings {
                         $($crate::config::rules::keep(&_value, $rule)?;)?
                         Ok(())
                     },
+                    table: $crate::config::first(&[$($crate::config::$table::<$kind>())?]),
                 },
             )*];
         }
     };
+}
+
+/// The settings of a type: what `[table]` means in [`settings!`](crate::settings).
+pub const fn table<T: Settings>() -> &'static [Setting] {
+    T::SETTINGS
+}
+
+/// The first, if there is one.
+pub const fn first(tables: &[&'static [Setting]]) -> Option<&'static [Setting]> {
+    match tables {
+        [table, ..] => Some(*table),
+        [] => None,
+    }
 }
 
 /// A default as TOML text; empty for what TOML cannot say (`None`).

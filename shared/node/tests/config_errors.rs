@@ -10,6 +10,17 @@ settings! {
     pub struct SourceSettings {
         /// Name.
         pub name: String = String::new(),
+        /// Parts that belong together.
+        pub parts [table]: PartSettings = PartSettings::default(),
+    }
+}
+settings! {
+    /// `[source.parts]`.
+    pub struct PartSettings {
+        /// Where one begins.
+        pub start: String = "here".to_owned(),
+        /// How long one is.
+        pub length: u64 = 7 => rules::between(1, 9),
     }
 }
 settings! {
@@ -45,6 +56,7 @@ impl ProgramConfig for Config {
     }
     fn validate(&self) -> Result<(), String> {
         match self.pack.max_lines {
+            5 => Err("source.parts.start: cannot be\nsource.parts.length: nor this".to_owned()),
             7 => Err("pack.max_lines: 7 is unlucky, take 8\nsend.to is missing: name a target".to_owned()),
             _ => Ok(()),
         }
@@ -69,7 +81,36 @@ fn an_unknown_key_names_its_place_the_nearest_key_and_all_keys() {
 fn an_unknown_key_without_a_near_one_lists_the_known() {
     assert_eq!(
         errors("[[source]]\nname = \"a\"\n[[source]]\ncolour = 1\n"),
-        "t.toml:4:1: unknown key \"colour\" in [[source]] (known: name)"
+        "t.toml:4:1: unknown key \"colour\" in [[source]] (known: name, parts)"
+    );
+}
+
+#[test]
+fn keys_of_a_table_within_a_table_are_known_too() {
+    let source = |rest: &str| format!("[[source]]\nname = \"a\"\n{rest}");
+    let parse = |rest: &str| {
+        config::parse::<Config>("t.toml", &source(rest)).map(|config| config.source[0].parts.length)
+    };
+    assert_eq!(parse("parts.length = 3\n").expect("dotted"), 3);
+    assert_eq!(parse("parts = { length = 3 }\n").expect("inline"), 3);
+    assert_eq!(parse("[source.parts]\nlength = 3\n").expect("on its own"), 3);
+    assert_eq!(parse("").expect("default"), 7);
+    assert_eq!(
+        errors(&source("[source.parts]\nstrat = \"x\"\n")),
+        "t.toml:4:1: unknown key \"strat\" in [source.parts]; did you mean \"start\"? (known: start, length)"
+    );
+    assert_eq!(
+        errors(&source("parts.length = 10\n")),
+        "t.toml:3:16: source.parts.length: 10 is out of range, expected 1 to 9"
+    );
+    assert_eq!(errors(&source("parts = 3\n")), "t.toml:3:9: expected a table [source.parts], found integer");
+    assert_eq!(
+        errors(&source("length = 3\n")),
+        "t.toml:3:1: unknown key \"length\" in [[source]]; it belongs under [source.parts] (known: name, parts)"
+    );
+    assert_eq!(
+        errors(&source("parts.start = \"x\"\n[pack]\nmax_lines = 5\n")),
+        "t.toml:3:7: source.parts.start: cannot be\nt.toml:3:1: source.parts.length: nor this"
     );
 }
 
@@ -202,6 +243,9 @@ fn the_reference_is_a_file_that_loads_to_the_defaults() {
     for setting in [NodeSettings::SETTINGS, PackSettings::SETTINGS, SendSettings::SETTINGS].concat() {
         assert!(reference.contains(&format!("{} = ", setting.name)), "{}", setting.name);
     }
+    assert!(reference.contains(
+        "# Parts that belong together.\n[source.parts]\n# Where one begins.\nstart = \"here\"  # text\n"
+    ));
     assert!(
         reference.contains("# Most lines in one pack; 0: no limit.\nmax_lines = 0  # number, 0 or more\n")
     );

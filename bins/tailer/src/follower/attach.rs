@@ -59,7 +59,7 @@ impl Follower {
         size: u64,
         head_bytes: &[u8],
     ) -> io::Result<Option<u64>> {
-        let Source { settings, pattern, line_record, shelf, .. } = &self.sources[source];
+        let Source { settings, pattern, line_record, cutting, shelf, .. } = &self.sources[source];
         if shelf.is_some() {
             // The first line is the input's own.
             return Ok(memchr::memchr(b'\n', head_bytes).map(|newline| newline as u64 + 1));
@@ -67,6 +67,10 @@ impl Follower {
         if self.ledger.is_source_started(&settings.name) {
             return Ok(None);
         }
+        let end = || {
+            let newline = cutting.encoding().newline(self.is_big_endian_by_mark(source, handle)?);
+            files::end_of_lines(handle, size, newline)
+        };
         if let Some(record) = line_record {
             if record.is_of(path) {
                 let offset = legacy::offset_after_lines(handle, record.lines)?;
@@ -78,12 +82,12 @@ impl Follower {
             let times = (pattern.time_of(path), pattern.time_of(&record.file));
             if let (Some(time), Some(of_record)) = times {
                 // Hours before the record were shipped whole, those after it were not begun.
-                return if time < of_record { files::end_of_lines(handle, size).map(Some) } else { Ok(None) };
+                return if time < of_record { end().map(Some) } else { Ok(None) };
             }
         }
         match settings.start {
             Start::Beginning => Ok(None),
-            Start::End => files::end_of_lines(handle, size).map(Some),
+            Start::End => end().map(Some),
         }
     }
 

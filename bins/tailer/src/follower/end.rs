@@ -2,6 +2,7 @@
 
 use super::work::Worked;
 use super::{Followed, Follower};
+use crate::cutter::{Cutter, Piece};
 use crate::files;
 use crate::tracker::{Age, Aging, FileNumber, Place, age};
 use logferry_pack::StreamId;
@@ -34,16 +35,29 @@ impl Follower {
         }
         self.offer_release(number, id);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let entry_due = self.entry_due(file);
+        if entry_due.is_some_and(|due| due <= Instant::now()) {
+            return self.ship_rest(number, id, Cutter::close_entry);
+        }
         if file.place == Place::Here && !file.hour_over && !file.packed {
-            return Ok(Worked::Rest);
+            return Ok(entry_due.map_or(Worked::Rest, Worked::At));
         }
         self.queue_successors(number);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let judged = self.age_of(file);
         match judged {
-            Age::Living => Ok(Worked::Rest),
-            Age::Until(due) => Ok(Worked::At(due)),
-            Age::Rotated | Age::Over if file.cutter.partial_bytes() > 0 => self.flush(number, id),
+            Age::Living => Ok(entry_due.map_or(Worked::Rest, Worked::At)),
+            Age::Until(due) => Ok(Worked::At(entry_due.map_or(due, |entry_due| entry_due.min(due)))),
+            Age::Rotated | Age::Over if file.cutter.partial_bytes() > file.cutter.entry_bytes() => {
+                counter!("logferry_tailer_unfinished_lines_total").increment(1);
+                warn!(
+                    path = %file.path.display(),
+                    bytes = file.cutter.partial_bytes() - file.cutter.entry_bytes(),
+                    "the last line of a file that is finished has no end: shipped as it is"
+                );
+                self.ship_rest(number, id, Cutter::flush)
+            }
+            Age::Rotated | Age::Over if entry_due.is_some() => self.ship_rest(number, id, Cutter::flush),
             Age::Rotated => Ok(Worked::Rest),
             Age::Over => {
                 if self.ledger.stream(id).is_none_or(|stream| stream.entries.is_empty()) {
@@ -54,21 +68,31 @@ impl Follower {
         }
     }
 
-    /// The last line of a file that was rotated away has no end, and none will come.
-    fn flush(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
+    /// When the file's last entry counts as whole, if there is one.
+    fn entry_due(&self, file: &Followed) -> Option<Instant> {
+        let entries = self.sources[file.source].cutting.entries()?;
+        (file.cutter.entry_bytes() > 0).then(|| file.quiet_since + entries.timeout)
+    }
+
+    /// The last entry is whole, or the last line of a file that was rotated away has no end, and none will come.
+    fn ship_rest(
+        &mut self,
+        number: FileNumber,
+        id: StreamId,
+        take: fn(&mut Cutter) -> Option<Piece>,
+    ) -> io::Result<Worked> {
         let may_send = self.ledger.stream(id).is_some_and(|stream| stream.may_send());
         if !may_send {
             return Ok(Worked::Rest);
         }
         let Some(buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
-        let piece = self.files.get_mut(&number).and_then(|file| file.cutter.flush());
-        let (Some(piece), Some(file)) = (piece, self.files.get(&number)) else {
-            self.buffers.push(buffer);
-            return Ok(Worked::Rest);
-        };
-        counter!("logferry_tailer_unfinished_lines_total").increment(1);
-        warn!(path = %file.path.display(), bytes = piece.span, "the last line of a file that is finished has no end: shipped as it is");
-        self.cut(number, id, piece, buffer)
+        match self.files.get_mut(&number).and_then(|file| take(&mut file.cutter)) {
+            Some(piece) => self.cut(number, id, piece, buffer),
+            None => {
+                self.buffers.push(buffer);
+                Ok(Worked::Rest)
+            }
+        }
     }
 
     /// A file was read to its end for the first time since it was opened: those of later times go on.

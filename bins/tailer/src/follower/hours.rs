@@ -1,6 +1,7 @@
 //! Closing hours: done packs.
 
 use super::Follower;
+use crate::body::Lead;
 use crate::closing::Outlook;
 use crate::config::Start;
 use crate::event::{Job, Load, ToShipper};
@@ -95,7 +96,16 @@ impl Follower {
             let cut = Cut { offset, span: 0, sum: 0, lines: 0, hour, id };
             let _ = self.shipper.send(ToShipper::Expect(ticket));
             let load = Load::Mark { done };
-            let _ = self.jobs.send(Job { ticket, load, buffer: Vec::new(), cut, stream, first, source });
+            let _ = self.jobs.send(Job {
+                ticket,
+                load,
+                buffer: Vec::new(),
+                cut,
+                lead: Lead::default(),
+                stream,
+                first,
+                source,
+            });
         }
     }
 }

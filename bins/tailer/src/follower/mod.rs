@@ -15,8 +15,9 @@ mod trouble;
 mod work;
 
 use crate::batching::BatchLimits;
-use crate::config::{LimitSettings, TailerConfig};
-use crate::cutter::{CutLimits, Cutter};
+use crate::config::{LimitSettings, SourceSettings, TailerConfig};
+use crate::cutter::{CutLimits, Cutter, Cutting};
+use crate::entries::Entries;
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::hour::HourClock;
@@ -132,6 +133,7 @@ pub(crate) struct Follower {
     displaced: BTreeSet<FileNumber>,
     searched_lost: bool,
     buffers: Vec<Vec<u8>>,
+    buffer_bytes: usize,
     cut_limits: CutLimits,
     batch_limits: BatchLimits,
     window: u64,
@@ -165,7 +167,10 @@ impl Follower {
         };
         let batch_limits =
             BatchLimits { bytes: pack.max_bytes.0, lines: pack.max_lines, age: pack.max_age.0 };
-        let mut sources = parts.config.source.iter().map(Source::new).collect::<anyhow::Result<Vec<_>>>()?;
+        let settings = &parts.config.source;
+        let buffer_bytes = buffer_bytes(settings, &cut_limits).map_err(anyhow::Error::msg)?;
+        let source = |settings| Source::new(settings, cut_limits, buffer_bytes);
+        let mut sources = settings.iter().map(source).collect::<anyhow::Result<Vec<_>>>()?;
         for source in &mut sources {
             source.shelf = parts.shelves.get(&source.settings.name).cloned();
         }
@@ -181,7 +186,8 @@ impl Follower {
             by_path: HashMap::new(),
             displaced: BTreeSet::new(),
             searched_lost: false,
-            buffers: (0..parts.buffers).map(|_| vec![0; cut_limits.buffer_bytes()]).collect(),
+            buffers: (0..parts.buffers).map(|_| vec![0; buffer_bytes]).collect(),
+            buffer_bytes,
             cut_limits,
             batch_limits,
             window: parts.config.send.window.0,
@@ -326,7 +332,7 @@ impl Follower {
     }
 
     fn give_back(&mut self, mut buffer: Vec<u8>) {
-        let usual = self.cut_limits.buffer_bytes();
+        let usual = self.buffer_bytes;
         if buffer.len() != usual {
             buffer = vec![0; usual];
         }
@@ -418,4 +424,11 @@ impl Follower {
     fn name_of(&self, source: usize) -> Option<Name> {
         self.sources.get(source).map(|source| source.name.clone())
     }
+}
+
+/// Size of the buffers that hold any one pack of any source.
+fn buffer_bytes(sources: &[SourceSettings], limits: &CutLimits) -> Result<usize, String> {
+    sources.iter().try_fold(limits.buffer_bytes(), |bytes, settings| {
+        Ok(bytes.max(Cutting::buffer_bytes_min(limits, Entries::new(settings)?.as_ref())))
+    })
 }

@@ -3,7 +3,8 @@
 use super::tally::Counted;
 use super::{Followed, Follower};
 use crate::config::SourceSettings;
-use crate::cutter::Cutter;
+use crate::cutter::{CutLimits, Cutter, Cutting};
+use crate::entries::{Entries, encoding_of};
 use crate::files::{self, Facts};
 use crate::hour::until;
 use crate::input::shelf::Shelf;
@@ -31,6 +32,8 @@ pub(super) struct Source {
     pub(super) settings: SourceSettings,
     pub(super) name: Name,
     pub(super) pattern: PathPattern,
+    /// How its files are cut.
+    pub(super) cutting: Cutting,
     /// Files with times in their names that were not read to their end yet since they were opened.
     pub(super) catching_up: BTreeSet<(FileTime, FileNumber)>,
     /// Its `rate`, and the files that wait for it.
@@ -50,16 +53,24 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(settings: &SourceSettings) -> anyhow::Result<Source> {
+    /// `buffer_bytes` is the size of the buffers that its files are read into.
+    pub(super) fn new(
+        settings: &SourceSettings,
+        limits: CutLimits,
+        buffer_bytes: usize,
+    ) -> anyhow::Result<Source> {
         let now = Instant::now();
         let name = Name::new(settings.name.as_str()).with_context(|| format!("source {}", settings.name))?;
         let pattern = PathPattern::parse(&settings.path)
             .with_context(|| format!("path of source {}", settings.name))?;
+        let entries = Entries::new(settings).map_err(anyhow::Error::msg)?;
+        let encoding = encoding_of(settings).map_err(anyhow::Error::msg)?;
         let folders = BTreeSet::from([files::fixed_folder(pattern.glob())]);
         Ok(Source {
             settings: settings.clone(),
             name,
             pattern,
+            cutting: Cutting::new(limits, encoding, entries, buffer_bytes),
             catching_up: BTreeSet::new(),
             pace: Pace::new(settings.rate.0 as f64, now),
             held: VecDeque::new(),

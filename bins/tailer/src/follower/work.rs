@@ -1,9 +1,13 @@
 //! Work on one file: one look, at most one pack.
 
 use super::copies::Origin;
+use super::scan::Source;
 use super::{Followed, Follower};
 use crate::batching::{Leave, Waiting, decide};
+use crate::body::Lead;
+use crate::config::LongLines;
 use crate::cutter::{Cutter, Look, Piece};
+use crate::encoding::has_big_endian_mark;
 use crate::event::{Job, Load, ToShipper};
 use crate::files;
 use crate::identity::{EndMark, HEAD_BYTES_MAX, Head};
@@ -11,6 +15,7 @@ use crate::ledger::record::{Cut, Tail};
 use crate::tracker::{Age, FileNumber};
 use logferry_pack::{Name, StreamId};
 use metrics::counter;
+use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 use tracing::warn;
@@ -59,7 +64,7 @@ impl Follower {
         }
         let unsent = stream.next_unsent();
         let unread = file.size.saturating_sub(file.cutter.seen_to());
-        if unsent.is_none() && unread == 0 && !file.cutter.is_over(&self.cut_limits) {
+        if unsent.is_none() && unread == 0 && !file.cutter.is_over(&self.sources[file.source].cutting) {
             return self.at_end(number, id);
         }
         if !stream.may_send() {
@@ -120,7 +125,10 @@ impl Follower {
                 .is_some_and(|stream| stream.next_unsent().is_some() || stream.conflict.is_some())
                 || !self.may_follow(id)
         };
-        !before.failing && before.stream.is_some_and(|id| before.size > before.cutter.seen_to() || unsent(id))
+        !before.failing
+            && before.stream.is_some_and(|id| {
+                before.size > before.cutter.seen_to() || before.cutter.entry_bytes() > 0 || unsent(id)
+            })
     }
 
     fn head_bytes(&self, number: FileNumber) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
@@ -219,17 +227,20 @@ impl Follower {
             line_bytes: file.line_bytes,
         };
         match decide(&waiting, &self.batch_limits, now) {
-            Leave::Nothing if !file.cutter.is_over(&self.cut_limits) => Ok(Worked::Rest),
+            Leave::Nothing if !file.cutter.is_over(&self.sources[file.source].cutting) => Ok(Worked::Rest),
             Leave::At(due) => Ok(Worked::At(due)),
             Leave::Nothing | Leave::Now => self.read(number, id),
         }
     }
 
     fn read(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
-        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
         let wanted = self.bytes_wanted(number);
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        let big_endian = self.is_big_endian_by_mark(file.source, &file.handle)?;
+        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let window = file.cutter.window(&self.cut_limits, wanted);
+        let cutting = &self.sources[file.source].cutting;
+        let window = file.cutter.window(cutting, wanted, big_endian);
         let read = files::read_at(&file.handle, window.offset, &mut buffer[window.start..window.end]);
         // An input appends: what is not on the disk yet may be gone after a power loss.
         let readable = self.sources[file.source].readable(&file.path).saturating_sub(window.offset);
@@ -241,8 +252,12 @@ impl Follower {
             }
         };
         file.size = file.size.max(window.offset - window.start as u64 + filled as u64);
-        match file.cutter.look(&buffer, window, filled, &self.cut_limits) {
+        match file.cutter.look(&buffer, window, filled, cutting, big_endian) {
             Look::Cut(piece) => self.cut(number, id, piece, buffer),
+            Look::Again => {
+                self.buffers.push(buffer);
+                Ok(Worked::Again)
+            }
             Look::Partial => {
                 file.waiting_since = None;
                 self.buffers.push(buffer);
@@ -268,20 +283,30 @@ impl Follower {
         &mut self,
         number: FileNumber,
         id: StreamId,
-        piece: Piece,
+        mut piece: Piece,
         mut buffer: Vec<u8>,
     ) -> io::Result<Worked> {
         let hour = self.hour_of(number).map_err(io::Error::other);
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let front = files::read_at(&file.handle, piece.offset, &mut buffer[..piece.unread]);
         let is_whole = matches!(front, Ok(count) if count == piece.unread);
-        let (Ok(hour), true) = (&hour, is_whole) else {
+        let lead = self.lead(number, piece.offset);
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
+        let (Ok(hour), true, Ok(lead)) = (&hour, is_whole, &lead) else {
             // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.
             file.cutter = Cutter::new(piece.offset);
             self.buffers.push(buffer);
-            return hour.and(front).map(|_| Worked::Again);
+            return hour.and(front).and(lead.map(|_| Worked::Again));
         };
-        let (hour, source) = (*hour, file.source);
+        let (hour, source, lead) = (*hour, file.source, *lead);
+        if piece.split {
+            let encoding = self.sources[source].cutting.encoding();
+            let whole = encoding.whole_characters(&buffer[..piece.span], lead.big_endian_by_mark);
+            if whole < piece.span {
+                piece.span = whole;
+                file.cutter = Cutter::new(piece.offset + whole as u64);
+            }
+        }
         file.waiting_since = None;
         file.end_mark = Some(EndMark::of(piece.offset, &buffer[..piece.span]));
         let sum = crc32c::crc32c(&buffer[..piece.span]);
@@ -291,15 +316,39 @@ impl Follower {
         if piece.split {
             counter!("logferry_tailer_lines_split_total").increment(1);
         }
+        counter!("logferry_tailer_entries_cut_total").increment(piece.entries_cut);
         if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
             self.figures.cut(cut.span, cut.lines);
             self.spend(source, cut.span);
-            self.dispatch(id, cut, buffer);
+            self.dispatch(id, cut, lead, buffer);
         }
         Ok(Worked::Again)
     }
 
-    fn dispatch(&mut self, id: StreamId, cut: Cut, buffer: Vec<u8>) {
+    /// What the file says of a pack that begins at `offset`, beside its bytes.
+    fn lead(&self, number: FileNumber, offset: u64) -> io::Result<Lead> {
+        let Some(file) = self.files.get(&number) else { return Ok(Lead::default()) };
+        let big_endian_by_mark = self.is_big_endian_by_mark(file.source, &file.handle)?;
+        let Source { settings, cutting, .. } = &self.sources[file.source];
+        let newline = cutting.encoding().newline(big_endian_by_mark);
+        let line_bytes_before = match settings.long_lines {
+            LongLines::Split => 0,
+            LongLines::Drop => files::line_bytes_before(&file.handle, offset, cutting.line_bytes(), newline)?,
+        };
+        Ok(Lead { offset, line_bytes_before, big_endian_by_mark })
+    }
+
+    /// Whether a file of a source that goes by byte order marks has that of big-endian UTF-16.
+    pub(super) fn is_big_endian_by_mark(&self, source: usize, handle: &File) -> io::Result<bool> {
+        if !self.sources[source].cutting.encoding().is_by_mark() {
+            return Ok(false);
+        }
+        let mut head = [0; 2];
+        let filled = files::read_at(handle, 0, &mut head)?;
+        Ok(has_big_endian_mark(&head[..filled]))
+    }
+
+    fn dispatch(&mut self, id: StreamId, cut: Cut, lead: Lead, buffer: Vec<u8>) {
         let Some(ticket) = self.ledger.send(id, cut.offset) else { return };
         self.pass_on_records();
         let Some(stream) = self.ledger.stream(id) else { return };
@@ -308,7 +357,7 @@ impl Follower {
         let _ = self.shipper.send(ToShipper::Expect(ticket));
         // There are as many places in the queue as buffers.
         let (load, first) = (Load::Lines, stream.met.first);
-        let _ = self.jobs.send(Job { ticket, load, buffer, cut, stream: id, first, source });
+        let _ = self.jobs.send(Job { ticket, load, buffer, cut, lead, stream: id, first, source });
     }
 
     /// Cuts a pack of the journal again, the same as it was.
@@ -325,14 +374,15 @@ impl Follower {
         let source = file.source;
         let read = files::read_at(&file.handle, cut.offset, &mut buffer[..span]);
         let same = matches!(read, Ok(count) if count == span) && crc32c::crc32c(&buffer[..span]) == cut.sum;
-        if same {
+        let lead = self.lead(number, cut.offset);
+        if let (true, Ok(lead)) = (same, &lead) {
             counter!("logferry_tailer_packs_resent_total").increment(1);
             self.spend(source, cut.span);
-            self.dispatch(id, cut, buffer);
+            self.dispatch(id, cut, *lead, buffer);
             return Ok(Worked::Again);
         }
         self.give_back(buffer);
-        read?;
+        read.and(lead)?;
         self.content_changed(number, id)
     }
 }

@@ -50,7 +50,7 @@ pub fn parse<C: ProgramConfig>(name: &str, text: &str) -> Result<C, ConfigError>
     }
     problems.give_up_if_any()?;
 
-    check_tables(root.get_ref(), &C::tables(), &mut problems);
+    check_tables(root.get_ref(), &with_tables_within(C::tables()), &mut problems);
     problems.give_up_if_any()?;
 
     let config = C::deserialize(toml::Deserializer::from(root.clone())).map_err(|error| {
@@ -116,18 +116,43 @@ fn place_of_key(root: &DeTable<'_>, message: &str) -> Option<usize> {
         DeValue::Array(array) if array.len() == 1 => array.iter().next()?.get_ref().as_table()?,
         _ => return None,
     };
-    let key = table.iter().find(|(name, _)| name.get_ref() == key);
-    Some(key.map_or(table_key.span().start, |(key, _)| key.span().start))
+    Some(place_within(table, key).unwrap_or(table_key.span().start))
 }
 
-/// The tables a program knows. A name in brackets is an array of tables.
-type Known<'a> = [(&'a str, &'static [Setting])];
+/// Where `key` stands in a table, or as much of a `table.key` as is there.
+fn place_within(table: &DeTable<'_>, key: &str) -> Option<usize> {
+    let (name, rest) = key.split_once('.').map_or((key, None), |(name, rest)| (name, Some(rest)));
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == name)?;
+    let inner = rest.zip(value.get_ref().as_table()).and_then(|(rest, table)| place_within(table, rest));
+    Some(inner.unwrap_or(key.span().start))
+}
 
-fn bare(table: &str) -> &str {
+/// The tables a program knows. A name in brackets is an array of tables, one with a dot a table within another.
+type Known = [(String, &'static [Setting])];
+
+fn with_tables_within(tables: Vec<(&'static str, &'static [Setting])>) -> Vec<(String, &'static [Setting])> {
+    let mut all = Vec::new();
+    let mut left: Vec<(String, &'static [Setting])> =
+        tables.into_iter().rev().map(|(name, settings)| (name.to_owned(), settings)).collect();
+    while let Some((name, settings)) = left.pop() {
+        let within =
+            settings.iter().filter_map(|setting| Some((within(&name, setting.name), setting.table?)));
+        left.extend(within.collect::<Vec<_>>().into_iter().rev());
+        all.push((name, settings));
+    }
+    all
+}
+
+pub(super) fn bare(table: &str) -> &str {
     table.trim_start_matches('[').trim_end_matches(']')
 }
 
-fn check_tables(root: &DeTable<'_>, known: &Known<'_>, problems: &mut Problems<'_>) {
+/// Name of a table within another.
+pub(super) fn within(table: &str, name: &str) -> String {
+    format!("{}.{name}", bare(table))
+}
+
+fn check_tables(root: &DeTable<'_>, known: &Known, problems: &mut Problems<'_>) {
     for (key, value) in root {
         let name = key.get_ref().as_ref();
         match known.iter().find(|(table, _)| bare(table) == name) {
@@ -137,7 +162,7 @@ fn check_tables(root: &DeTable<'_>, known: &Known<'_>, problems: &mut Problems<'
     }
 }
 
-fn unknown_table(name: &str, value: &DeValue<'_>, known: &Known<'_>) -> String {
+fn unknown_table(name: &str, value: &DeValue<'_>, known: &Known) -> String {
     if !matches!(value, DeValue::Table(_) | DeValue::Array(_)) {
         let homes = homes_of(name, known);
         let advice = if homes.is_empty() { String::new() } else { format!("; put it under {homes}") };
@@ -155,7 +180,7 @@ fn check_shape(
     settings: &[Setting],
     key: &Spanned<std::borrow::Cow<'_, str>>,
     value: &Spanned<DeValue<'_>>,
-    known: &Known<'_>,
+    known: &Known,
     problems: &mut Problems<'_>,
 ) {
     let many = table.starts_with('[');
@@ -187,7 +212,7 @@ fn check_keys(
     table: &str,
     settings: &[Setting],
     entries: &DeTable<'_>,
-    known: &Known<'_>,
+    known: &Known,
     problems: &mut Problems<'_>,
 ) {
     for (key, value) in entries {
@@ -196,13 +221,23 @@ fn check_keys(
             problems.add(key.span(), unknown_key(name, table, settings, known));
             continue;
         };
+        if let Some(inner) = setting.table {
+            match value.get_ref() {
+                DeValue::Table(entries) => check_keys(&within(table, name), inner, entries, known, problems),
+                other => {
+                    let (table, found) = (within(table, name), other.type_str());
+                    problems.add(value.span(), format!("expected a table [{table}], found {found}"));
+                }
+            }
+            continue;
+        }
         if let Err(message) = (setting.check)(ValueDeserializer::from(value.clone())) {
             problems.add(value.span(), format!("{}.{name}: {message}", bare(table)));
         }
     }
 }
 
-fn unknown_key(name: &str, table: &str, settings: &[Setting], known: &Known<'_>) -> String {
+fn unknown_key(name: &str, table: &str, settings: &[Setting], known: &Known) -> String {
     let homes = homes_of(name, known);
     let advice = match nearest(name, settings.iter().map(|setting| setting.name)) {
         _ if !homes.is_empty() => format!("; it belongs under {homes}"),
@@ -214,7 +249,7 @@ fn unknown_key(name: &str, table: &str, settings: &[Setting], known: &Known<'_>)
 }
 
 /// The tables that have a setting of just this name.
-fn homes_of(name: &str, known: &Known<'_>) -> String {
+fn homes_of(name: &str, known: &Known) -> String {
     let homes: Vec<String> = known
         .iter()
         .filter(|(_, settings)| settings.iter().any(|setting| setting.name == name))

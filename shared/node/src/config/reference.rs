@@ -1,5 +1,6 @@
 //! All settings of a program as a commented TOML file, for `--help-config` and the documentation.
 
+use super::load::within;
 use super::{ProgramConfig, Setting};
 use std::fmt::Write;
 
@@ -8,19 +9,37 @@ use std::fmt::Write;
 pub fn render_reference<C: ProgramConfig>() -> String {
     let mut text = String::new();
     for (table, settings) in C::tables() {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        let _ = writeln!(text, "[{table}]");
-        settings.iter().for_each(|setting| render_setting(&mut text, setting));
+        render_table(&mut text, table, "", settings);
     }
     text
 }
 
-fn render_setting(text: &mut String, setting: &Setting) {
-    for line in setting.help.lines() {
+/// A table, and behind it those within it: TOML takes what comes after a `[table.inner]` for a part of that.
+fn render_table(text: &mut String, table: &str, help: &str, settings: &[Setting]) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    render_help(text, help);
+    let _ = writeln!(text, "[{table}]");
+    settings
+        .iter()
+        .filter(|setting| setting.table.is_none())
+        .for_each(|setting| render_setting(text, setting));
+    for setting in settings {
+        if let Some(inner) = setting.table {
+            render_table(text, &within(table, setting.name), setting.help, inner);
+        }
+    }
+}
+
+fn render_help(text: &mut String, help: &str) {
+    for line in help.lines() {
         let _ = writeln!(text, "# {}", line.trim());
     }
+}
+
+fn render_setting(text: &mut String, setting: &Setting) {
+    render_help(text, setting.help);
     let default = (setting.default)();
     let _ = match default.is_empty() {
         true => writeln!(text, "# {} = …  # {}", setting.name, plain_kind(setting.kind)),
