@@ -127,7 +127,7 @@ fn a_key_of_another_table_is_sent_there() {
 fn an_unknown_table_names_the_nearest_table_and_all_tables() {
     assert_eq!(
         errors("[packs]\nlevel = 1\n"),
-        "t.toml:1:2: unknown table [packs]; did you mean [pack]? (known: [node], [[source]], [pack], [send])"
+        "t.toml:1:2: unknown table [packs]; did you mean [pack]? (known: [node], [[source]], [source.parts], [pack], [send])"
     );
 }
 
