@@ -5,6 +5,7 @@
 //! Exit status: 0 all well, 1 a problem was found, 2 wrong usage.
 
 mod config_check;
+mod hours;
 mod human;
 mod pack_inspect;
 mod quarantine;
@@ -65,6 +66,8 @@ enum Command {
     /// Spools: the packs that a node keeps on disk while the next tier is away.
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Show which hours are complete in an outputter's store, and what is missing of the others.
+    Hours(hours::Args),
     /// Ask running nodes how they are.
     Status(status::Args),
 }
@@ -128,6 +131,7 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Quarantine(QuarantineCommand::Send(args)) => quarantine::send(args, output),
         Command::Spool(SpoolCommand::Check(args)) => spool::check(args, output),
         Command::Spool(SpoolCommand::Export(args)) => spool::export(args, output),
+        Command::Hours(args) => hours::run(args, output),
         Command::Status(args) => status::run(args, output),
     }
 }

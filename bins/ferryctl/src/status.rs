@@ -61,14 +61,7 @@ fn answer(addr: &str, outcome: std::thread::Result<anyhow::Result<(String, Statu
 /// The address that was asked, and the answer.
 fn ask(addr: &str, timeout: Interval) -> anyhow::Result<(String, Status)> {
     let addr = resolve(addr)?;
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(timeout.0))
-        .http_status_as_error(false) // 503 is an answer: not ready
-        .max_redirects(0)
-        .proxy(None)
-        .build()
-        .into();
-    let mut response = agent.get(format!("http://{addr}/readyz")).call()?;
+    let mut response = agent(timeout).get(format!("http://{addr}/readyz")).call()?;
     let code = response.status();
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
     let status = serde_json::from_str(&body)
@@ -76,8 +69,19 @@ fn ask(addr: &str, timeout: Interval) -> anyhow::Result<(String, Status)> {
     Ok((addr, status))
 }
 
+/// Asks nodes, whatever status they answer with: 503 is an answer, not ready.
+pub(crate) fn agent(timeout: Interval) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(timeout.0))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .build()
+        .into()
+}
+
 /// `host:port` as it is; for a node's `var_dir` the address that the node left there.
-fn resolve(addr: &str) -> anyhow::Result<String> {
+pub(crate) fn resolve(addr: &str) -> anyhow::Result<String> {
     if Path::new(addr).is_dir() {
         let file = Path::new(addr).join(ADDR_FILE);
         let text = std::fs::read_to_string(&file).with_context(|| {

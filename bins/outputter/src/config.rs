@@ -5,6 +5,7 @@ use logferry_node::config::{
     ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, rules,
 };
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +54,46 @@ logferry_node::settings! {
     }
 }
 
+logferry_node::settings! {
+    /// `[hours]`: the completeness books, their marks under `received/`, and hooks.
+    pub struct HoursSettings {
+        /// Command and arguments run for each complete hour, at least once; its facts are in LOGFERRY_… variables. Empty: none.
+        pub on_complete: Vec<String> = Vec::new(),
+        /// URL that gets a POST with the hour's facts as JSON for each complete hour, at least once: "http://…". "" is none.
+        pub webhook: String = String::new(),
+        /// Longest that a command or webhook may take; then it has failed, and is run again later.
+        pub hook_timeout: Interval = Interval::secs(300) => rules::at_least(Interval::ms(1)),
+        /// Commands and webhooks that run at a time.
+        pub hooks_at_once: u64 = 4 => rules::between(1, 64),
+        /// How long an hour is remembered after its last pack. One that is not complete by then expires with a warning.
+        pub keep: Interval = Interval::secs(4 * 24 * 3600) => rules::at_least(Interval::secs(1)),
+        /// Memory of the books; about 1 KiB an hour of a source of a host. Above it, complete hours are forgotten first.
+        pub memory: ByteSize = ByteSize::mib(64) => rules::at_least(ByteSize::mib(1)),
+        /// Time zones of hosts whose clocks show another time than this node's, { "web-1" = "Asia/Tokyo" }: for the marks of days.
+        pub zones: BTreeMap<String, String> = BTreeMap::new() => known_zones,
+    }
+}
+
+logferry_node::settings! {
+    /// `[repull]`: asking tailers for what is missing.
+    pub struct RepullSettings {
+        /// How long packs of an hour may be missing, with nothing of it coming, before a repull is wanted. Twice as long after each time.
+        pub wait: Interval = Interval::secs(900) => rules::at_least(Interval::ms(1)),
+        /// Admin endpoints of tailers by host, { "web-1" = "web-1:9311" }. Of other hosts it is only said what is missing.
+        pub hosts: BTreeMap<String, String> = BTreeMap::new() => addresses_by_host,
+        /// Token that the tailers ask for; "" is none.
+        pub token: String = String::new(),
+    }
+}
+
+fn known_zones(zones: &BTreeMap<String, String>) -> Result<(), String> {
+    zones.values().try_for_each(rules::time_zone)
+}
+
+fn addresses_by_host(hosts: &BTreeMap<String, String>) -> Result<(), String> {
+    hosts.values().try_for_each(rules::address)
+}
+
 /// The whole of `outputter.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -65,6 +106,10 @@ pub struct OutputterConfig {
     pub spool: SpoolSettings,
     /// `[file]`.
     pub file: Option<FileSettings>,
+    /// `[hours]`.
+    pub hours: HoursSettings,
+    /// `[repull]`.
+    pub repull: RepullSettings,
 }
 
 impl ProgramConfig for OutputterConfig {
@@ -74,6 +119,8 @@ impl ProgramConfig for OutputterConfig {
             ("listen", ListenSettings::SETTINGS),
             ("spool", SpoolSettings::SETTINGS),
             ("file", FileSettings::SETTINGS),
+            ("hours", HoursSettings::SETTINGS),
+            ("repull", RepullSettings::SETTINGS),
         ]
     }
 
@@ -86,7 +133,20 @@ impl ProgramConfig for OutputterConfig {
         let Some(file) = &self.file else {
             return Err("no output is configured: add a [file] table with dir = \"…\"".into());
         };
+        self.hours.validate()?;
         file.validate(&self.listen)
+    }
+}
+
+impl HoursSettings {
+    fn validate(&self) -> Result<(), String> {
+        if !self.webhook.is_empty() && !self.webhook.starts_with("http://") {
+            return Err(format!(
+                "hours.webhook is {:?}: it must begin with http:// (for https put a proxy on this machine)",
+                self.webhook
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -147,6 +207,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_key_and_say_what_to_do() {
+        assert!(error_after(|c, _| c.hours.webhook = "https://x/".into()).contains("hours.webhook"));
         assert!(error_after(|c, _| c.listen.addr.clear()).contains("listen.addr"));
         assert!(error_after(|_, f| f.dir = PathBuf::new()).contains("file.dir"));
         assert!(error_after(|_, f| f.path = "{sauce}/{host}".into()).contains("{source}"));

@@ -17,13 +17,21 @@
 pub mod config;
 pub mod figures;
 pub mod file;
+pub mod hours;
 
-pub use config::{FileSettings, OutputterConfig};
+pub use config::{FileSettings, HoursSettings, OutputterConfig, RepullSettings};
 
 use crate::figures::Figures;
 use anyhow::Context;
+use axum::extract::Query;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
+use hours::report::Filter;
+use hours::shell::Hours;
 use logferry_link::{Answerer, Budget, HopStamp, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
@@ -43,11 +51,12 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
     let limits = options.limits;
     let settings = config.file.context("no output is configured")?;
+    let hours = Hours::new(config.hours, config.repull, node.settings.zone()?).context("hours.zones")?;
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
-    serve_status(&node, figures.clone(), order.clone()).await?;
+    serve_status(&node, figures.clone(), order.clone(), hours.clone()).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
-    let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures);
+    let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours));
     let output = match tokio::task::spawn_blocking(starting).await? {
         Err(error) if node.stop.is_cancelled() => {
             tracing::info!("stopped before it was ready: {error:#}");
@@ -72,6 +81,7 @@ async fn serve_status(
     node: &Node,
     figures: Arc<Figures>,
     order: Arc<OnceLock<SharedOrder<Answerer>>>,
+    hours: Hours,
 ) -> anyhow::Result<()> {
     let status = move || {
         let order_figures = order.get().map_or_else(Default::default, |order| commit::lock(order).figures());
@@ -84,7 +94,18 @@ async fn serve_status(
             ..Status::default()
         }
     };
-    node.serve_admin(status).await.map(drop)
+    node.serve_admin_with(status, hours_page(hours)).await.map(drop)
+}
+
+/// `/hours`: the books as JSON, for one `host` or `source`, or of what is `missing`.
+fn hours_page(hours: Hours) -> Router {
+    let answer = move |Query(filter): Query<Filter>| async move {
+        match tokio::task::spawn_blocking(move || hours.report(&filter)).await {
+            Ok(Some(report)) => Json(report).into_response(),
+            _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        }
+    };
+    Router::new().route("/hours", get(answer))
 }
 
 /// Connections and log files together need more descriptors than the usual soft limit.

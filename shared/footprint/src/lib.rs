@@ -6,7 +6,7 @@
 //!
 //! The nouns: a [`Footprint`] holds for each stream the byte ranges that were seen and its last
 //! [`REMEMBERED_PACKS_MAX`] packs; it gives a [`Verdict`] on a pack; [`Remembered`] is what it tells a tailer whose
-//! pack contradicts it. Its memory has a limit ([`Footprint::limited`]).
+//! pack contradicts it. [`Ranges`] is the set that it keeps them in. Its memory has a limit ([`Footprint::limited`]).
 //!
 //! ```
 //! use logferry_footprint::{Footprint, PackSeen, Verdict};
@@ -36,6 +36,7 @@ mod snapshot;
 
 pub use footprint::{Footprint, Verdict};
 pub use memory::{Forgotten, WhenFull};
+pub use ranges::Ranges;
 pub use recent::REMEMBERED_PACKS_MAX;
 pub use seen::{PackSeen, Remembered, SeenPack};
 pub use slot::QUIET_PACKS;

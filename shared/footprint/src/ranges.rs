@@ -1,8 +1,9 @@
-//! Sorted ranges of stream offsets, nearly always one.
+//! Sorted ranges of numbers (stream offsets, ids of packs), nearly always one.
 
-/// A set of offsets as half-open ranges: sorted, not empty, neither overlapping nor touching.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Ranges {
+/// A set of numbers as half-open ranges: sorted, not empty, neither overlapping nor touching.
+#[derive(Clone, Default, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
+pub struct Ranges {
     list: Vec<(u64, u64)>,
 }
 
@@ -14,16 +15,18 @@ impl Ranges {
         (each_holds_something && apart).then_some(Ranges { list })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    pub(crate) fn list(&self) -> &[(u64, u64)] {
+    /// The ranges, `(start, end)` without the end, in order.
+    pub fn list(&self) -> &[(u64, u64)] {
         &self.list
     }
 
     /// Adds `start..end`, whatever of it is there already.
-    pub(crate) fn insert(&mut self, start: u64, end: u64) {
+    pub fn insert(&mut self, start: u64, end: u64) {
         if start >= end {
             return;
         }
@@ -47,7 +50,7 @@ impl Ranges {
     }
 
     /// Whether all of `start..end` is there. Of an empty range everything is.
-    pub(crate) fn covers(&self, start: u64, end: u64) -> bool {
+    pub fn covers(&self, start: u64, end: u64) -> bool {
         start >= end || self.holding(start).is_some_and(|range| end <= range.1)
     }
 
@@ -58,7 +61,7 @@ impl Ranges {
     }
 
     /// What of `start..end` is not there, in order.
-    pub(crate) fn missing(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+    pub fn missing(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut missing = Vec::new();
         let mut at = start;
         let next = self.list.partition_point(|range| range.1 <= start);
@@ -82,6 +85,19 @@ impl Ranges {
     fn holding(&self, offset: u64) -> Option<(u64, u64)> {
         let next = self.list.partition_point(|range| range.1 <= offset);
         self.list.get(next).copied().filter(|range| range.0 <= offset)
+    }
+}
+
+impl TryFrom<Vec<(u64, u64)>> for Ranges {
+    type Error = &'static str;
+    fn try_from(list: Vec<(u64, u64)>) -> Result<Ranges, &'static str> {
+        Ranges::from_list(list).ok_or("ranges that are not sorted and merged")
+    }
+}
+
+impl From<Ranges> for Vec<(u64, u64)> {
+    fn from(ranges: Ranges) -> Vec<(u64, u64)> {
+        ranges.list
     }
 }
 

@@ -44,12 +44,13 @@ pub(crate) async fn serve(
     addr: &str,
     process: &'static Process,
     status: impl Fn() -> Status + Send + Sync + 'static,
+    pages: Router,
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(addr).await.with_context(|| {
         format!("admin address {addr} cannot be bound: set admin in [node] to a free one")
     })?;
     let bound = listener.local_addr()?;
-    let router = router(process, Arc::new(status));
+    let router = router(process, Arc::new(status)).merge(pages);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(BoundedListener::new(listener), router).await {
             tracing::error!(%error, "admin endpoint ended");

@@ -69,13 +69,22 @@ impl Node {
         &self,
         status: impl Fn() -> Status + Send + Sync + 'static,
     ) -> anyhow::Result<Option<SocketAddr>> {
+        self.serve_admin_with(status, axum::Router::new()).await
+    }
+
+    /// The same with pages of the program's own.
+    pub async fn serve_admin_with(
+        &self,
+        status: impl Fn() -> Status + Send + Sync + 'static,
+        pages: axum::Router,
+    ) -> anyhow::Result<Option<SocketAddr>> {
         let addr_file = self.var_dir().join(admin::ADDR_FILE);
         admin::forget_addr(&addr_file)?;
         if self.settings.admin.is_empty() {
             return Ok(None);
         }
         let fill = self.status_filler();
-        let addr = admin::serve(&self.settings.admin, self.process, move || fill(status())).await?;
+        let addr = admin::serve(&self.settings.admin, self.process, move || fill(status()), pages).await?;
         // A full disk is just what the endpoint is there to tell of.
         if let Err(error) = admin::write_addr(&addr_file, addr) {
             tracing::warn!("{error:#}");

@@ -14,6 +14,7 @@ use super::recovery::Recovered;
 use super::store::{FoundFiles, Store, StoreOptions};
 use super::waiting::Waiting;
 use crate::figures::Figures;
+use crate::hours::mailbox::Teller;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use logferry_durable::Log;
 use logferry_link::Answer;
@@ -59,6 +60,8 @@ pub struct Committer<W> {
     /// Files at which writing failed one time after the other, until they are written again.
     pub(super) given_up: BTreeMap<String, GivenUp>,
     pub(super) figures: Arc<Figures>,
+    /// Keeps the books of the hours.
+    pub(super) hours: Option<Teller>,
     options: CommitterOptions<W>,
 }
 
@@ -96,11 +99,17 @@ impl<W> Committer<W> {
             mended_last: String::new(),
             given_up: BTreeMap::new(),
             figures,
+            hours: None,
             options,
         };
         // Whoever asks before the first pack comes is to be told.
         committer.mend_files();
         committer
+    }
+
+    /// From now on the books of the hours hear of each commit.
+    pub fn tell_hours(&mut self, teller: Teller) {
+        self.hours = Some(teller);
     }
 
     /// Commits what comes in until nothing can come any more, or `stop` while writing fails.

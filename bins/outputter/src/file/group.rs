@@ -5,6 +5,7 @@ use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
 use super::own_fault::{self, Unopenable};
+use crate::hours::fact::Fact;
 use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,6 +21,7 @@ struct Entry {
     path: String,
     lines: u64,
     header_lines: Vec<u8>,
+    facts: Vec<Fact>,
     body: Body,
 }
 
@@ -45,10 +47,10 @@ impl<W> Committer<W> {
         let mut entries = Vec::with_capacity(packs.len());
         let mut actions = Vec::new();
         let mut order = lock(&self.order);
-        for Inflated { accepted, path, lines, header_lines, body } in packs {
+        for Inflated { accepted, path, lines, header_lines, facts, body } in packs {
             match body {
                 Ok(body) if order.is_pending(&accepted) => {
-                    entries.push(Entry { accepted, path, lines, header_lines, body });
+                    entries.push(Entry { accepted, path, lines, header_lines, facts, body });
                 }
                 Ok(_) => {}
                 Err(reason) => {
@@ -185,6 +187,7 @@ impl<W> Committer<W> {
     }
 
     fn finish(&mut self, group: &mut Group, commit: Commit) {
+        self.send_news(group, &commit);
         for (path, _) in &commit.files {
             self.store.committed(path);
             self.figures.clear_file_problem(path);
@@ -210,6 +213,21 @@ impl<W> Committer<W> {
             && let Err(error) = self.snapshot()
         {
             tracing::error!("the journal's snapshot cannot be written, the next commit tries again: {error}");
+        }
+    }
+}
+
+impl<W> Committer<W> {
+    /// The books of the hours hear of what is durable, and of nothing else.
+    fn send_news(&self, group: &mut Group, commit: &Commit) {
+        let Some(hours) = &self.hours else { return };
+        let mut facts: BTreeMap<&str, Vec<Fact>> = BTreeMap::new();
+        for entry in &mut group.entries {
+            facts.entry(&entry.path).or_default().append(&mut entry.facts);
+        }
+        for (path, lengths) in &commit.files {
+            let before = self.store.table().get(path).map_or(0, |before| before.headers);
+            hours.grew(path, before, lengths.headers, facts.remove(path.as_str()).unwrap_or_default());
         }
     }
 }

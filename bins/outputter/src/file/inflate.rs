@@ -3,6 +3,7 @@
 use super::headers;
 use super::order::{Accepted, Parcel};
 use super::trim;
+use crate::hours::fact::Fact;
 use crossbeam_channel::{Receiver, Sender};
 use logferry_pack::{Decompressor, Limits};
 use std::ops::Range;
@@ -34,6 +35,8 @@ pub struct Inflated {
     pub lines: u64,
     /// Line for the header file, or lines where only parts of the pack are missing.
     pub header_lines: Vec<u8>,
+    /// What these lines tell the books of the hours.
+    pub facts: Vec<Fact>,
     /// What is to be written, or the label of what is wrong with it.
     pub body: Result<Body, &'static str>,
 }
@@ -210,15 +213,19 @@ impl Inflaters {
     pub fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
         let Job { accepted, parcel } = job;
         let (mut lines, mut header_lines) = (parcel.pack.header.lines, Vec::new());
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let mut facts = Vec::new();
         let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
             Ok(()) if parcel.trimmed_to.is_empty() => {
                 header_lines = headers::pack_line(&parcel.pack);
+                facts.push(Fact::new(&parcel.pack.header, now_ms));
                 let parts = std::iter::once(0..buffer.bytes.len()).collect();
                 Ok(Body { buffer, parts })
             }
             Ok(()) => {
                 let parts = trim::parts(&parcel, &buffer.bytes);
                 header_lines = parts.iter().flat_map(|part| headers::pack_line(&part.pack)).collect();
+                facts.extend(parts.iter().map(|part| Fact::new(&part.pack.header, now_ms)));
                 lines = parts.iter().map(|part| part.pack.header.lines).sum();
                 Ok(Body { buffer, parts: parts.into_iter().map(|part| part.range).collect() })
             }
@@ -227,7 +234,7 @@ impl Inflaters {
                 Err(bad.reason())
             }
         };
-        Inflated { accepted, lines, header_lines, path: parcel.path, body }
+        Inflated { accepted, lines, header_lines, facts, path: parcel.path, body }
     }
 }
 

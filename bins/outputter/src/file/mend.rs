@@ -89,6 +89,9 @@ impl<W> Committer<W> {
         drop(order);
         self.act(actions);
         self.store.recovered(path, truth.lengths);
+        if let (Some(hours), Some(lengths)) = (&self.hours, truth.lengths) {
+            hours.found(path, lengths.headers);
+        }
         self.unread.remove(path);
         Ok(())
     }

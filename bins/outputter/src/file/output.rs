@@ -10,6 +10,7 @@ use super::store::{Folders, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
+use crate::hours::shell::Hours;
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use logferry_durable::{Disk, RealDisk};
@@ -41,13 +42,14 @@ pub struct FileOutput {
 }
 
 impl FileOutput {
-    /// Recovers files and journal, and starts the threads. Blocks for as long as recovery takes; `figures` say so meanwhile.
+    /// Recovers files and journal, and starts the threads, with those of the books of the `hours`. Blocks for as long as recovery takes; `figures` say so meanwhile.
     pub fn start(
         settings: &FileSettings,
         var_dir: &Path,
         limits: Limits,
         stop: &CancellationToken,
         figures: Arc<Figures>,
+        hours: Option<&Hours>,
     ) -> anyhow::Result<FileOutput> {
         figures.set_problem(Some("starting: files and journal are being recovered".into()));
         let template = Template::parse(&settings.path)?;
@@ -76,9 +78,20 @@ impl FileOutput {
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
         };
-        let committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
+        let committed = recovered.state.files.iter();
+        let committed = committed.map(|(path, lengths)| (path.clone(), lengths.headers)).collect();
+        let mut committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
+        let hours = hours.map(|hours| hours.start(&settings.dir, var_dir, committed, figures.clone()));
+        let keeper = match hours.transpose()? {
+            Some((teller, keeper)) => {
+                committer.tell_hours(teller);
+                Some(keeper)
+            }
+            None => None,
+        };
         figures.set_problem(None);
-        let (jobs, threads) = start_threads(settings, limits, committer, stop.clone())?;
+        let (jobs, mut threads) = start_threads(settings, limits, committer, stop.clone())?;
+        threads.extend(keeper);
         Ok(FileOutput { order, figures, template, jobs, threads, started: Instant::now() })
     }
 

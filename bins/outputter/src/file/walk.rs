@@ -116,10 +116,10 @@ impl Walk<'_> {
 }
 
 /// Lines of a file, without their newlines. Ends at a line that is not finished or longer than [`LINE_BYTES_MAX`].
-struct Lines<'a> {
+pub(crate) struct Lines<'a> {
     file: &'a dyn DiskFile,
     /// Offset behind the line given last.
-    at: u64,
+    pub(crate) at: u64,
     file_len: u64,
     buffer: Vec<u8>,
     /// Bytes of `buffer` that were given.
@@ -127,11 +127,11 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn new(file: &'a dyn DiskFile, at: u64, file_len: u64) -> Lines<'a> {
+    pub(crate) fn new(file: &'a dyn DiskFile, at: u64, file_len: u64) -> Lines<'a> {
         Lines { file, at, file_len, buffer: Vec::new(), given: 0 }
     }
 
-    fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<&[u8]>> {
         let mut searched = self.given;
         loop {
             let newline = self.buffer[searched..].iter().position(|byte| *byte == b'\n');

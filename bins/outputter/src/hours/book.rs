@@ -1,0 +1,267 @@
+//! The book of one hour: the packs that the output has of it.
+
+use super::fact::Fact;
+use logferry_footprint::Ranges;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Runs of pack numbers that a book tells apart in one file. Packs come nearly in order; only a stranger goes beyond.
+pub const ID_RUNS_MAX: usize = 4_096;
+/// Streams of an hour whose byte ranges are known.
+pub const STREAMS_MAX: usize = 64;
+/// Byte ranges of a stream that are told apart.
+pub const STREAM_RANGES_MAX: usize = 256;
+
+/// What the output has of an hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourBook {
+    /// By the path of the log file: nearly always one.
+    pub parts: BTreeMap<String, Part>,
+    /// Lines that its mark tells; `None`: it has none, or it is not known.
+    pub marked: Option<u64>,
+    /// For each kind of hook the number of packs of the complete hour that it was told of.
+    pub hooked: [u64; 2],
+    /// How often a repull was asked for.
+    pub asked: u32,
+    /// When last, in milliseconds since 1970.
+    pub asked_ms: i64,
+}
+
+/// What one file has of an hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Numbers of packs.
+    pub ids: Ranges,
+    /// Number of packs, as the newest done pack says; 0: there was none.
+    pub total: u64,
+    /// Lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first pack was received, in milliseconds since 1970.
+    pub first_ms: i64,
+    /// When the last was.
+    pub last_ms: i64,
+    /// By stream.
+    pub streams: BTreeMap<u128, StreamPart>,
+    /// There were too many runs of numbers: some that came are not in `ids`.
+    pub is_scattered: bool,
+    /// There were too many streams or ranges: `streams` does not have them all.
+    pub has_more_ranges: bool,
+}
+
+/// What a file has of a stream in an hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamPart {
+    /// Where shipping of the stream began.
+    pub first: u64,
+    /// Stream bytes.
+    pub ranges: Ranges,
+    /// Where the hour ends in the stream, as a done pack says.
+    pub end: Option<u64>,
+}
+
+/// An hour over all its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Numbers of packs.
+    pub ids: Ranges,
+    /// Number of packs; 0: not known yet.
+    pub total: u64,
+    /// Lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// When the first pack was received, in milliseconds since 1970.
+    pub first_ms: i64,
+    /// When the last was.
+    pub last_ms: i64,
+}
+
+/// How an hour stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The number of packs is known, and exactly those are there.
+    Whole,
+    /// It was whole, and more has come since: it waits for a done pack with the new number.
+    Late,
+    /// No done pack has come, and nothing is known to be missing.
+    Open,
+    /// Packs are missing.
+    Missing,
+}
+
+impl Part {
+    /// A pack is in the file.
+    pub fn add(&mut self, fact: &Fact) {
+        self.first_ms = if self.ids.is_empty() { fact.at_ms } else { self.first_ms.min(fact.at_ms) };
+        self.last_ms = self.last_ms.max(fact.at_ms);
+        self.lines = self.lines.saturating_add(fact.lines);
+        self.bytes = self.bytes.saturating_add(fact.bytes);
+        if fact.done {
+            self.total = self.total.max(fact.id);
+        }
+        // A number of u64::MAX has no range; nobody counts that far.
+        self.ids.insert(fact.id, fact.id.saturating_add(1));
+        if self.ids.list().len() > ID_RUNS_MAX {
+            self.forget_last_run();
+        }
+        self.add_range(fact);
+    }
+
+    /// Keeps the set bounded: the hour can no longer be told to be whole.
+    fn forget_last_run(&mut self) {
+        let mut runs = self.ids.list().to_vec();
+        runs.pop();
+        self.ids = Ranges::try_from(runs).unwrap_or_default();
+        self.is_scattered = true;
+    }
+
+    fn add_range(&mut self, fact: &Fact) {
+        let Some((identity, first)) = fact.range else { return };
+        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&identity.stream.0) {
+            self.has_more_ranges = true;
+            return;
+        }
+        let stream = self.streams.entry(identity.stream.0).or_default();
+        stream.first = first;
+        if fact.done {
+            stream.end = stream.end.max(Some(identity.end()));
+        }
+        if stream.ranges.list().len() < STREAM_RANGES_MAX {
+            stream.ranges.insert(identity.offset, identity.end());
+        } else {
+            self.has_more_ranges = true;
+        }
+    }
+}
+
+impl HourBook {
+    /// Over all files.
+    pub fn sum(&self) -> Sum {
+        let mut parts = self.parts.values();
+        let mut sum = parts.next().map(Sum::of).unwrap_or_default();
+        for part in parts {
+            part.ids.list().iter().for_each(|(from, to)| sum.ids.insert(*from, *to));
+            sum.total = sum.total.max(part.total);
+            sum.lines = sum.lines.saturating_add(part.lines);
+            sum.bytes = sum.bytes.saturating_add(part.bytes);
+            sum.first_ms = sum.first_ms.min(part.first_ms);
+            sum.last_ms = sum.last_ms.max(part.last_ms);
+        }
+        sum
+    }
+
+    /// How it stands.
+    pub fn standing(&self) -> Standing {
+        match self.parts.values().any(|part| part.is_scattered) {
+            true => Standing::Missing,
+            false => self.sum().standing(),
+        }
+    }
+
+    /// Lines of an hour that is whole.
+    pub fn whole_lines(&self) -> Option<u64> {
+        (self.standing() == Standing::Whole).then(|| self.sum().lines)
+    }
+
+    /// Memory that it takes, about, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let of_streams = |part: &Part| {
+            part.streams.values().map(|stream| 128 + 16 * stream.ranges.list().len()).sum::<usize>()
+        };
+        let of_part = |(path, part): (&String, &Part)| {
+            2 * path.len() + 256 + 16 * part.ids.list().len() + of_streams(part)
+        };
+        256 + self.parts.iter().map(of_part).sum::<usize>()
+    }
+}
+
+impl Sum {
+    fn of(part: &Part) -> Sum {
+        let Part { total, lines, bytes, first_ms, last_ms, .. } = *part;
+        Sum { ids: part.ids.clone(), total, lines, bytes, first_ms, last_ms }
+    }
+
+    /// How the hour stands.
+    pub fn standing(&self) -> Standing {
+        match (self.ids.list(), self.total) {
+            ([(1, end)], total) if total > 0 && *end == total.saturating_add(1) => Standing::Whole,
+            ([(1, end)], total) if total > 0 && *end > total => Standing::Late,
+            ([] | [(1, _)], 0) => Standing::Open,
+            _ => Standing::Missing,
+        }
+    }
+
+    /// Numbers of packs that are known to be missing, as ranges without their ends.
+    pub fn missing_ids(&self) -> Vec<(u64, u64)> {
+        let seen_to = self.ids.list().last().map_or(1, |(_, end)| *end);
+        self.ids.missing(1, seen_to.max(self.total.saturating_add(1)))
+    }
+
+    /// How many packs are there.
+    pub fn packs(&self) -> u64 {
+        self.ids.list().iter().map(|(from, to)| to - from).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fact::HourKey;
+    use super::*;
+    use Standing::{Late, Missing, Open, Whole};
+
+    fn fact(id: u64, done: bool) -> Fact {
+        let hour = 2026112100.try_into().unwrap();
+        let key = HourKey { source: "access".into(), host: "web-1".into(), hour };
+        Fact { key, id, done, lines: 10, bytes: 100, range: None, at_ms: 1_000 * id as i64 }
+    }
+
+    fn book(facts: &[Fact]) -> HourBook {
+        let mut book = HourBook::default();
+        facts.iter().for_each(|fact| book.parts.entry("a".into()).or_default().add(fact));
+        book
+    }
+
+    #[test]
+    fn an_hour_is_whole_with_exactly_the_packs_that_its_done_pack_tells() {
+        let packs = [fact(1, false), fact(2, false), fact(3, true)];
+        assert_eq!(book(&packs).standing(), Whole);
+        assert_eq!(book(&[fact(1, true)]).standing(), Whole);
+        assert_eq!(book(&[fact(3, true), fact(1, false), fact(2, false)]).standing(), Whole);
+        assert_eq!(book(&packs[..2]).standing(), Open);
+        assert_eq!(book(&packs[1..]).standing(), Missing);
+        assert_eq!(book(&packs[..1]).standing(), Open);
+        assert_eq!(book(&[]).standing(), Open);
+    }
+
+    #[test]
+    fn more_packs_than_the_done_pack_told_wait_for_the_next_one() {
+        let mut packs = vec![fact(1, false), fact(2, true), fact(3, false)];
+        assert_eq!(book(&packs).standing(), Late);
+        packs.push(fact(5, true));
+        assert_eq!((book(&packs).standing(), book(&packs).sum().missing_ids()), (Missing, vec![(4, 5)]));
+        packs.push(fact(4, false));
+        assert_eq!(book(&packs).standing(), Whole);
+        assert_eq!(book(&packs).sum().lines, 50);
+    }
+
+    #[test]
+    fn parts_in_several_files_make_one_hour() {
+        let mut book = book(&[fact(1, false), fact(4, true)]);
+        [2, 3].iter().for_each(|id| book.parts.entry("b".into()).or_default().add(&fact(*id, false)));
+        let sum = book.sum();
+        assert_eq!((book.standing(), sum.lines, sum.packs()), (Whole, 40, 4));
+        assert_eq!((sum.first_ms, sum.last_ms), (1_000, 4_000));
+    }
+
+    #[test]
+    fn scattered_numbers_of_a_stranger_take_bounded_memory_and_are_never_whole() {
+        let mut part = Part::default();
+        (0..3 * ID_RUNS_MAX as u64).for_each(|number| part.add(&fact(2 * number + 2, false)));
+        assert_eq!(part.ids.list().len(), ID_RUNS_MAX);
+        assert!(part.is_scattered);
+        let book = HourBook { parts: BTreeMap::from([("a".into(), part)]), ..HourBook::default() };
+        assert_eq!(book.standing(), Missing);
+    }
+}

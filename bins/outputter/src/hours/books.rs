@@ -1,0 +1,293 @@
+//! All books. Pure: takes what the committer and the header files tell, and the time; no I/O, no clock.
+
+use super::book::{HourBook, Standing, Sum};
+use super::calendar::Calendar;
+use super::fact::{Fact, HourKey};
+use super::state::Change;
+use logferry_pack::Hour;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// When the books are over their memory, they shrink to this part of it (in hundredths): shrinking looks at all hours.
+const SHRINK_TO_PERCENT: usize = 90;
+/// Doublings of the wait between two repulls of an hour.
+const ASKED_DOUBLINGS_MAX: u32 = 6;
+
+/// What is counted and what follows.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Books {
+    /// Bytes of each header file that are counted.
+    files: BTreeMap<String, u64>,
+    hours: BTreeMap<HourKey, HourBook>,
+    /// Hours that changed since [`Books::take_changed`].
+    #[serde(skip)]
+    changed: BTreeSet<HourKey>,
+    #[serde(skip)]
+    memory_bytes: usize,
+}
+
+/// What an hour's mark should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkWork {
+    /// The hour.
+    pub key: HourKey,
+    /// Lines that the mark is to tell; `None`: there must be none.
+    pub lines: Option<u64>,
+    /// Lines that it told before.
+    pub before: Option<u64>,
+}
+
+/// An hour of which packs are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The hour.
+    pub key: HourKey,
+    /// Numbers of packs, as ranges without their ends.
+    pub ids: Vec<(u64, u64)>,
+    /// Where known: stream and its bytes, as a range without its end.
+    pub ranges: Vec<(u128, u64, u64)>,
+    /// How often it was asked for.
+    pub asked: u32,
+}
+
+impl Books {
+    /// Makes what is not stored.
+    pub fn reopened(mut self) -> Books {
+        self.memory_bytes = self.hours.iter().map(|(key, book)| memory_of(key, book)).sum();
+        self.changed = self.hours.keys().cloned().collect();
+        self
+    }
+
+    /// Bytes of a header file that are counted; `None`: the file is not known.
+    pub fn counted(&self, path: &str) -> Option<u64> {
+        self.files.get(path).copied()
+    }
+
+    /// All hours, in order.
+    pub fn hours(&self) -> impl Iterator<Item = (&HourKey, &HourBook)> {
+        self.hours.iter()
+    }
+
+    /// One hour.
+    pub fn hour(&self, key: &HourKey) -> Option<&HourBook> {
+        self.hours.get(key)
+    }
+
+    /// A header file has grown from byte `from` to byte `to`, by these packs. Returns the byte from which it is to be read instead, if
+    /// the books did not know it up to `from` or the packs are not told.
+    pub fn heard(&mut self, path: &str, from: u64, to: u64, facts: Option<&[Fact]>) -> Option<u64> {
+        match (self.counted(path), facts) {
+            (None, _) if from > 0 => return Some(0),
+            // It was moved away and begins anew: what it had is still in the output.
+            (Some(counted), None) if from == 0 && counted > 0 => {
+                self.files.insert(path.to_owned(), 0);
+                return Some(0);
+            }
+            (Some(counted), _) if from > counted => return Some(counted),
+            // It was cut, or another one is in its place.
+            (Some(counted), _) if from < counted && from > 0 => {
+                self.recount(path);
+                return Some(0);
+            }
+            (_, None) => return Some(from),
+            (_, Some(facts)) => self.count(path, facts, to),
+        }
+        None
+    }
+
+    /// Packs of a header file, up to byte `to` of it.
+    pub fn count(&mut self, path: &str, facts: &[Fact], to: u64) {
+        for fact in facts {
+            let before = self.hours.get(&fact.key).map_or(0, |book| memory_of(&fact.key, book));
+            let book = self.hours.entry(fact.key.clone()).or_default();
+            book.parts.entry(path.to_owned()).or_default().add(fact);
+            self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
+            self.changed.insert(fact.key.clone());
+        }
+        self.files.insert(path.to_owned(), to);
+    }
+
+    /// What a file had is forgotten: it is to be read again from its beginning.
+    pub fn recount(&mut self, path: &str) {
+        self.files.remove(path);
+        for (key, book) in &mut self.hours {
+            if book.parts.remove(path).is_some() {
+                self.changed.insert(key.clone());
+            }
+        }
+    }
+
+    /// Hours that changed since the last time.
+    pub fn take_changed(&mut self) -> BTreeSet<HourKey> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What is to be done with the hour's mark.
+    pub fn mark_work(&self, key: &HourKey) -> Option<MarkWork> {
+        let book = self.hours.get(key)?;
+        let before = book.marked;
+        let lines = match book.standing() {
+            Standing::Whole => Some(book.sum().lines),
+            // What the mark says was true, and is until a done pack tells the new number.
+            Standing::Late => before,
+            Standing::Open | Standing::Missing => None,
+        };
+        (lines != before).then(|| MarkWork { key: key.clone(), lines, before })
+    }
+
+    /// Something is to be tried again.
+    pub fn touch(&mut self, key: HourKey) {
+        self.changed.insert(key);
+    }
+
+    /// The mark is there, durably.
+    pub fn marked(&mut self, key: &HourKey, lines: Option<u64>) {
+        if let Some(book) = self.hours.get_mut(key) {
+            book.marked = lines;
+        }
+    }
+
+    /// Whether all hours of the day are complete that the hour is in.
+    pub fn is_whole_day(&self, key: &HourKey, calendar: &Calendar) -> bool {
+        let hour_of = |hour| HourKey { hour, ..key.clone() };
+        let is_complete = |hour| self.hours.get(&hour_of(hour)).is_some_and(HourBook::is_complete);
+        let seen = (0..24).filter_map(|hour| {
+            let hour = Hour::new(key.hour.year(), key.hour.month(), key.hour.day(), hour).ok()?;
+            self.hours.contains_key(&hour_of(hour)).then_some(hour)
+        });
+        let expected = calendar.hours_of_day(&key.host, key.hour);
+        expected.into_iter().chain(seen).all(is_complete)
+    }
+
+    /// What is missing of an hour.
+    pub fn wanted(&self, key: &HourKey) -> Option<Wanted> {
+        let book = self.hours.get(key)?;
+        let ids = book.sum().missing_ids();
+        let ranges = if ids.is_empty() { Vec::new() } else { self.missing_ranges(key, book, ids[0].0 == 1) };
+        Some(Wanted { key: key.clone(), ids, ranges, asked: book.asked })
+    }
+
+    /// Stream bytes between those that the hour has; before them, if its first pack is missing; and up to where it ends.
+    fn missing_ranges(&self, key: &HourKey, book: &HourBook, from_start: bool) -> Vec<(u128, u64, u64)> {
+        if book.parts.values().any(|part| part.has_more_ranges) {
+            return Vec::new();
+        }
+        let mut missing = Vec::new();
+        for (stream, part) in book.parts.values().flat_map(|part| &part.streams) {
+            let ranges = part.ranges.list();
+            let begin = ranges.first().map(|(from, _)| *from).or(part.end);
+            let end = ranges.last().map(|(_, to)| *to).max(part.end);
+            let (Some(begin), Some(end)) = (begin, end) else { continue };
+            let begin = if from_start { self.reached_before(key, *stream, begin, part.first) } else { begin };
+            let gaps = part.ranges.missing(begin, end);
+            missing.extend(gaps.into_iter().map(|(from, to)| (*stream, from, to)));
+        }
+        missing
+    }
+
+    /// Where the hours beside this one leave off in a stream, at or before `offset`; else where shipping of it began.
+    fn reached_before(&self, key: &HourKey, stream: u128, offset: u64, first: u64) -> u64 {
+        let Ok(earliest) = Hour::new(1, 1, 1, 0) else { return offset };
+        let others = self.hours.range(HourKey { hour: earliest, ..key.clone() }..);
+        let others = others.take_while(|(other, _)| (&other.source, &other.host) == (&key.source, &key.host));
+        let parts = others.filter(|(other, _)| *other != key).flat_map(|(_, book)| book.parts.values());
+        let ranges = parts.filter_map(|part| part.streams.get(&stream)).flat_map(|part| part.ranges.list());
+        ranges.map(|(_, to)| *to).filter(|to| *to <= offset).max().unwrap_or(first).min(offset)
+    }
+
+    /// Hours with missing packs that were quiet for `wait_ms`, longer each time after a repull was asked for.
+    pub fn repulls_due(&self, now_ms: i64, wait_ms: i64) -> Vec<HourKey> {
+        let is_due = |book: &HourBook| {
+            let since = book.sum().last_ms.max(book.asked_ms);
+            let wait_ms = wait_ms.saturating_mul(1 << book.asked.min(ASKED_DOUBLINGS_MAX));
+            book.standing() == Standing::Missing && now_ms.saturating_sub(since) >= wait_ms
+        };
+        self.hours.iter().filter(|(_, book)| is_due(book)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Applies what no header file says. The hour may be counted later only.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Hooked { key, kind, total } => {
+                let hooked = &mut self.hours.entry(key.clone()).or_default().hooked[*kind as usize];
+                *hooked = (*hooked).max(*total);
+            }
+            Change::Asked { key, times, at_ms } => {
+                let book = self.hours.entry(key.clone()).or_default();
+                (book.asked, book.asked_ms) = (*times, *at_ms);
+            }
+        }
+    }
+
+    /// Forgets hours of which nothing came for `keep_ms`. Returns those that were not complete.
+    pub fn expire(&mut self, now_ms: i64, keep_ms: i64) -> Vec<HourKey> {
+        let is_old = |book: &HourBook| now_ms.saturating_sub(book.sum().last_ms) > keep_ms;
+        let hours = self.hours.iter().filter(|(_, book)| is_old(book) && !book.has_work());
+        self.forget(hours.map(|(key, _)| key.clone()).collect())
+    }
+
+    /// Forgets what is least needed while the books take more than `bytes_max`: complete hours first, then others, those that were quiet for
+    /// longest first. Returns those that were not complete.
+    pub fn shrink(&mut self, bytes_max: usize) -> Vec<HourKey> {
+        if self.memory_bytes <= bytes_max {
+            return Vec::new();
+        }
+        let age = |book: &HourBook| (!book.is_complete() || book.has_work(), book.sum().last_ms);
+        let mut by_age: Vec<_> = self.hours.iter().map(|(key, book)| (age(book), key)).collect();
+        by_age.sort_unstable();
+        let (mut bytes, mut keys) = (self.memory_bytes, Vec::new());
+        for (_, key) in by_age {
+            if bytes <= bytes_max / 100 * SHRINK_TO_PERCENT {
+                break;
+            }
+            bytes = bytes.saturating_sub(self.hours.get(key).map_or(0, |book| memory_of(key, book)));
+            keys.push(key.clone());
+        }
+        self.forget(keys)
+    }
+
+    fn forget(&mut self, keys: Vec<HourKey>) -> Vec<HourKey> {
+        if keys.is_empty() {
+            return keys;
+        }
+        let mut incomplete = Vec::new();
+        for key in keys {
+            let Some(book) = self.hours.remove(&key) else { continue };
+            self.memory_bytes = self.memory_bytes.saturating_sub(memory_of(&key, &book));
+            self.changed.remove(&key);
+            if !book.parts.is_empty() && book.standing() != Standing::Whole {
+                incomplete.push(key);
+            }
+        }
+        // A file of which no hour is known any more is read from its beginning when something comes.
+        let used: BTreeSet<&String> = self.hours.values().flat_map(|book| book.parts.keys()).collect();
+        let unused: Vec<String> = self.files.keys().filter(|path| !used.contains(path)).cloned().collect();
+        for path in unused {
+            self.files.remove(&path);
+        }
+        incomplete
+    }
+
+    /// Memory, about, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+}
+
+fn memory_of(key: &HourKey, book: &HourBook) -> usize {
+    2 * (key.source.len() + key.host.len()) + book.memory_bytes()
+}
+
+impl HourBook {
+    /// Whether it is whole, and its mark says so.
+    pub fn is_complete(&self) -> bool {
+        self.standing() == Standing::Whole && self.marked == Some(self.sum().lines)
+    }
+
+    /// Whether a mark or a hook is still due.
+    fn has_work(&self) -> bool {
+        let sum: Sum = self.sum();
+        sum.standing() == Standing::Whole
+            && (self.marked != Some(sum.lines) || self.hooked.iter().any(|told| *told < sum.total))
+    }
+}

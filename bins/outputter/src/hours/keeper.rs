@@ -1,0 +1,427 @@
+//! Keeps the books: counts what the committer tells, reads what it did not, writes marks, and says what is to be run.
+
+use super::book::HourBook;
+use super::books::Books;
+use super::calendar::Calendar;
+use super::catch_up;
+use super::fact::HourKey;
+use super::hooks::{DueHook, HookKind, HookQueue};
+use super::mailbox::{Mail, Mailbox, News};
+use super::marks::Marks;
+use super::report;
+use super::runner::{Ended, Job, Runner};
+use super::state::{self, Change};
+use crate::figures::Figures;
+use logferry_durable::{Disk, Log};
+use metrics::{counter, gauge};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Name of the log of the books in `var_dir`.
+pub const LOG: &str = "hours";
+/// How often old hours and wanted repulls are looked for.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the books are saved when they changed; what came since is read again from the header files.
+const SAVE_INTERVAL_MS: i64 = 60_000;
+/// How long after a failure a header file is read or a mark written again.
+const RETRY_MS: i64 = 5_000;
+/// Repulls that are asked for at a time.
+const ASKING_MAX: usize = 2;
+
+/// The books, shared with whoever shows them.
+pub type SharedBooks = Arc<Mutex<Books>>;
+
+/// Locks the books. A panic aborts the process, so poisoning tells nothing.
+pub fn lock(books: &SharedBooks) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How to keep them.
+#[derive(Clone, Debug)]
+pub struct KeeperOptions {
+    /// How long an hour is remembered after its last pack, in milliseconds.
+    pub keep_ms: i64,
+    /// Memory of the books, in bytes.
+    pub memory_max: usize,
+    /// How long packs may be missing before a repull is wanted, in milliseconds.
+    pub repull_wait_ms: i64,
+    /// Hosts whose tailers can be asked.
+    pub hosts_asked: BTreeSet<String>,
+    /// Which hooks there are.
+    pub hooks: Vec<HookKind>,
+    /// Hooks that run at a time.
+    pub hooks_at_once: usize,
+}
+
+/// Where things are.
+pub struct Places {
+    /// File system.
+    pub disk: Arc<dyn Disk>,
+    /// Folder of the header files.
+    pub headers: PathBuf,
+    /// Writes marks.
+    pub marks: Marks,
+}
+
+/// The keeper of the books: one thread.
+pub struct Keeper {
+    places: Places,
+    calendar: Calendar,
+    options: KeeperOptions,
+    books: SharedBooks,
+    log: Log,
+    /// The books that were found lack at most what came last.
+    is_sound: bool,
+    hooks: HookQueue,
+    /// Repulls that are being asked for.
+    asking: usize,
+    /// Header files that could not be read, and their committed lengths.
+    unread: BTreeMap<String, u64>,
+    retry_at_ms: i64,
+    /// The books changed since they were saved.
+    is_changed: bool,
+    saved_ms: i64,
+    ticked_ms: i64,
+    figures: Arc<Figures>,
+}
+
+impl Keeper {
+    /// Opens the books in `var_dir`. Damage never keeps them from being opened: what is lost is read again.
+    pub fn open(
+        places: Places,
+        var_dir: &Path,
+        calendar: Calendar,
+        options: KeeperOptions,
+        figures: Arc<Figures>,
+    ) -> io::Result<Keeper> {
+        let (log, found) = Log::open(places.disk.clone(), var_dir, LOG)?;
+        let (books, is_sound) = state::read(&found);
+        if !is_sound && !found.is_new() {
+            tracing::error!(report = ?found.report, "the books of the hours are damaged: reading all header files");
+        }
+        Ok(Keeper {
+            places,
+            calendar,
+            options,
+            books: Arc::new(Mutex::new(books)),
+            log,
+            is_sound,
+            hooks: HookQueue::default(),
+            asking: 0,
+            unread: BTreeMap::new(),
+            retry_at_ms: 0,
+            is_changed: true,
+            saved_ms: 0,
+            ticked_ms: i64::MIN,
+            figures,
+        })
+    }
+
+    /// The books, for whoever shows them.
+    pub fn books(&self) -> SharedBooks {
+        self.books.clone()
+    }
+
+    /// Brings the books up to the header files: `committed` has the path and the committed length of each.
+    pub fn catch_up(&mut self, committed: impl IntoIterator<Item = (String, u64)>, now_ms: i64) {
+        for (path, to) in committed {
+            let counted = lock(&self.books).counted(&path);
+            if counted == Some(to) || (counted.is_none() && self.is_forgotten(&path, to, now_ms)) {
+                continue;
+            }
+            self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
+        }
+        self.look_for_marks();
+    }
+
+    /// Whether the books do not know a file because all of it is older than what they remember.
+    fn is_forgotten(&self, path: &str, to: u64, now_ms: i64) -> bool {
+        let last_ms = |file: Box<dyn logferry_durable::DiskFile>| {
+            catch_up::last_ms(&*file, to, self.calendar.own_zone())
+        };
+        let opened = self.places.disk.open(&self.places.headers.join(path));
+        let last_ms = opened.and_then(last_ms).ok().flatten();
+        self.is_sound && last_ms.is_some_and(|last_ms| now_ms.saturating_sub(last_ms) > self.options.keep_ms)
+    }
+
+    /// Marks may be there that the books do not know of, because they were not saved since, or be gone.
+    fn look_for_marks(&self) {
+        let marks = &self.places.marks;
+        let mut books = lock(&self.books);
+        let there = |key: &HourKey, marked: Option<u64>| marked.filter(|lines| marks.has(key, *lines));
+        let known: Vec<_> = books.hours().map(|(key, book)| (key.clone(), there(key, book.marked))).collect();
+        let unmarked = known.iter().filter(|(_, marked)| marked.is_none()).map(|(key, _)| key);
+        let found = marks.find(unmarked).unwrap_or_else(|error| {
+            tracing::error!("marks of an earlier run cannot be looked for: {error}");
+            BTreeMap::new()
+        });
+        for (key, marked) in &known {
+            let found = found.get(key).and_then(|found| found.iter().max().copied());
+            books.marked(key, marked.or(found));
+            books.touch(key.clone());
+        }
+    }
+
+    /// Takes what came, and gives back what is to be run.
+    pub fn step(&mut self, mail: Mail, now_ms: i64) -> Vec<Job> {
+        for news in mail.news {
+            self.take_news(news, now_ms);
+        }
+        for ended in mail.ended {
+            self.take_ended(ended, now_ms);
+        }
+        if now_ms >= self.retry_at_ms && !self.unread.is_empty() {
+            self.retry_at_ms = now_ms + RETRY_MS;
+            for (path, to) in std::mem::take(&mut self.unread) {
+                self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
+            }
+        }
+        self.settle(now_ms);
+        let mut jobs = self.hooks_due(now_ms);
+        if now_ms.saturating_sub(self.ticked_ms) >= TICK.as_millis() as i64 {
+            self.ticked_ms = now_ms;
+            jobs.extend(self.repulls_due(now_ms));
+            self.expire(now_ms);
+            self.show();
+        }
+        let is_due = self.is_changed && now_ms.saturating_sub(self.saved_ms) >= SAVE_INTERVAL_MS;
+        if is_due || (self.log.wants_snapshot() && !self.log.is_poisoned()) {
+            self.save(now_ms);
+        } else if let Err(error) = self.log.commit() {
+            // A hook that has run may run again, a repull be asked for once more.
+            tracing::debug!(%error, "the books wait to be saved");
+        }
+        jobs
+    }
+
+    fn take_news(&mut self, news: News, now_ms: i64) {
+        self.is_changed = true;
+        let mut books = lock(&self.books);
+        if news.is_replaced {
+            books.recount(&news.path);
+        }
+        let read_from = books.heard(&news.path, news.from, news.to, news.facts.as_deref());
+        drop(books);
+        let Some(from) = read_from.filter(|from| *from < news.to) else { return };
+        match self.read(&news.path, from, news.to, now_ms) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(
+                    path = news.path,
+                    "the header file is gone: what was not counted of it is not in the books"
+                );
+                lock(&self.books).count(&news.path, &[], news.to);
+            }
+            Err(error) => {
+                tracing::warn!(path = news.path, %error, "the header file cannot be read: its hours are not up to date until it can");
+                counter!("logferry_outputter_hours_read_failures_total").increment(1);
+                self.unread.insert(news.path, news.to);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<()> {
+        let file = self.places.disk.open(&self.places.headers.join(path))?;
+        catch_up::read(&*file, (from, to), self.calendar.own_zone(), now_ms, |facts, counted| {
+            lock(&self.books).count(path, facts, counted);
+        })
+    }
+
+    fn take_ended(&mut self, ended: Ended, now_ms: i64) {
+        match ended {
+            Ended::Hook(hook, outcome) => {
+                let kind = hook.kind.label();
+                counter!("logferry_outputter_hooks_run_total", "kind" => kind).increment(1);
+                if let Err(error) = &outcome {
+                    counter!("logferry_outputter_hooks_failed_total", "kind" => kind).increment(1);
+                    tracing::warn!(hour = %hook.key, kind, "a hook failed and is run again: {error}");
+                }
+                if self.hooks.ended(&hook, outcome.is_ok(), now_ms) {
+                    let key = hook.key.clone();
+                    self.record(&Change::Hooked { key, kind: hook.kind, total: hook.total });
+                }
+            }
+            Ended::Repull(wanted, outcome) => {
+                self.asking = self.asking.saturating_sub(1);
+                if let Err(error) = outcome {
+                    counter!("logferry_outputter_repulls_failed_total").increment(1);
+                    tracing::warn!(hour = %wanted.key, "a repull cannot be had and is asked for again: {error}");
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, change: &Change) {
+        lock(&self.books).apply(change);
+        self.log.append(&state::to_bytes(change));
+        self.is_changed = true;
+    }
+
+    /// Writes the marks of hours that changed, and those of their days; queues hooks.
+    fn settle(&mut self, now_ms: i64) {
+        let changed = lock(&self.books).take_changed();
+        for key in changed {
+            match self.settle_hour(&key).and_then(|()| self.settle_day(&key)) {
+                Ok(()) => {
+                    self.figures.clear_file_problem(MARKS);
+                    self.queue_hooks(&key, now_ms);
+                }
+                Err(error) => {
+                    self.figures.set_file_problem(MARKS, &error);
+                    counter!("logferry_outputter_hour_mark_failures_total").increment(1);
+                    lock(&self.books).touch(key);
+                }
+            }
+        }
+    }
+
+    fn settle_hour(&mut self, key: &HourKey) -> io::Result<()> {
+        let work = lock(&self.books).mark_work(key);
+        let Some(work) = work else { return Ok(()) };
+        self.places.marks.settle(&work)?;
+        self.is_changed = true;
+        lock(&self.books).marked(key, work.lines);
+        match work.lines {
+            Some(lines) => {
+                counter!("logferry_outputter_hour_marks_total").increment(1);
+                tracing::info!(hour = %key, lines, "the hour is complete");
+            }
+            None => tracing::warn!(hour = %key, "the hour is not complete any more: its mark is taken away"),
+        }
+        Ok(())
+    }
+
+    fn settle_day(&self, key: &HourKey) -> io::Result<()> {
+        if lock(&self.books).is_whole_day(key, &self.calendar) && self.places.marks.create_day(key)? {
+            counter!("logferry_outputter_day_marks_total").increment(1);
+            tracing::info!(hour = %key, "the day is complete");
+        }
+        Ok(())
+    }
+
+    fn queue_hooks(&mut self, key: &HourKey, now_ms: i64) {
+        let mut books = lock(&self.books);
+        let Some(book) = books.hour(key).filter(|book| book.is_complete()) else { return };
+        let (total, hooked) = (book.sum().total, book.hooked);
+        for kind in HookKind::ALL.into_iter().filter(|kind| hooked[*kind as usize] < total) {
+            if self.options.hooks.contains(&kind) {
+                self.hooks.add(key, kind, total, now_ms);
+            } else {
+                // A hook that is configured later is not told of the past.
+                books.apply(&Change::Hooked { key: key.clone(), kind, total });
+            }
+        }
+    }
+
+    fn hooks_due(&mut self, now_ms: i64) -> Vec<Job> {
+        let books = lock(&self.books);
+        let is_complete = |key: &HourKey| books.hour(key).is_some_and(HourBook::is_complete);
+        let due = self.hooks.start(now_ms, self.options.hooks_at_once, is_complete);
+        let job = |hook: DueHook| {
+            let hour = report::complete_hour(&books, &hook.key)?;
+            Some(Job::Hook(hook, Box::new(hour)))
+        };
+        due.into_iter().filter_map(job).collect()
+    }
+
+    fn repulls_due(&mut self, now_ms: i64) -> Vec<Job> {
+        let due = lock(&self.books).repulls_due(now_ms, self.options.repull_wait_ms);
+        let mut jobs = Vec::new();
+        for key in due {
+            let can_be_asked = self.options.hosts_asked.contains(&key.host);
+            if can_be_asked && self.asking >= ASKING_MAX {
+                continue;
+            }
+            let Some(wanted) = lock(&self.books).wanted(&key) else { continue };
+            let (packs, times) =
+                (wanted.ids.iter().map(|(from, to)| to - from).sum::<u64>(), wanted.asked + 1);
+            counter!("logferry_outputter_repulls_wanted_total").increment(1);
+            tracing::warn!(hour = %key, packs, times, asked = can_be_asked, "packs of the hour are missing: a repull is wanted");
+            self.record(&Change::Asked { key, times, at_ms: now_ms });
+            if can_be_asked {
+                self.asking += 1;
+                jobs.push(Job::Repull(Box::new(wanted)));
+            }
+        }
+        jobs
+    }
+
+    fn expire(&mut self, now_ms: i64) {
+        let mut books = lock(&self.books);
+        let known = books.hours().count();
+        let expired = books.expire(now_ms, self.options.keep_ms);
+        let squeezed = books.shrink(self.options.memory_max);
+        if books.hours().count() == known {
+            return;
+        }
+        self.is_changed = true;
+        self.hooks.forget(|key| books.hour(key).is_some());
+        drop(books);
+        for (keys, reason) in [(expired, "expired"), (squeezed, "memory")] {
+            for key in keys {
+                counter!("logferry_outputter_hours_expired_total", "reason" => reason).increment(1);
+                tracing::warn!(hour = %key, reason, "the hour is not complete, and is not watched any more");
+            }
+        }
+    }
+
+    fn show(&self) {
+        let books = lock(&self.books);
+        let complete = books.hours().filter(|(_, book)| book.is_complete()).count();
+        gauge!("logferry_outputter_hours_complete").set(complete as f64);
+        gauge!("logferry_outputter_hours_incomplete").set((books.hours().count() - complete) as f64);
+        gauge!("logferry_outputter_hours_memory_bytes").set(books.memory_bytes() as f64);
+        gauge!("logferry_outputter_hooks_waiting").set(self.hooks.len() as f64);
+    }
+
+    /// Saves the books, so that little is to be read again.
+    pub fn save(&mut self, now_ms: i64) {
+        let bytes = state::to_bytes(&*lock(&self.books));
+        self.saved_ms = now_ms;
+        match self.log.snapshot(&bytes) {
+            Ok(()) => self.is_changed = false,
+            Err(error) => {
+                tracing::error!("the books of the hours cannot be saved, it is tried again: {error}")
+            }
+        }
+    }
+
+    /// Keeps the books until no more news come.
+    pub fn run(mut self, committed: BTreeMap<String, u64>, mailbox: &Arc<Mailbox>, runner: &Arc<Runner>) {
+        self.catch_up(committed, now_ms());
+        loop {
+            let mail = mailbox.wait(TICK);
+            let is_closed = mail.is_closed;
+            let jobs = self.step(mail, now_ms());
+            if is_closed {
+                return self.save(now_ms());
+            }
+            for job in jobs {
+                start(job, mailbox, runner);
+            }
+        }
+    }
+}
+
+/// Where problems of marks are shown.
+const MARKS: &str = "received/";
+
+fn start(job: Job, mailbox: &Arc<Mailbox>, runner: &Arc<Runner>) {
+    let failed = match &job {
+        Job::Hook(hook, _) => Ended::Hook(hook.clone(), Err("no thread for it".into())),
+        Job::Repull(wanted) => Ended::Repull(wanted.clone(), Err("no thread for it".into())),
+    };
+    let (sent, runner) = (mailbox.clone(), runner.clone());
+    let spawned =
+        std::thread::Builder::new().name("hook".into()).spawn(move || sent.put_ended(runner.run(job)));
+    if spawned.is_err() {
+        mailbox.put_ended(failed);
+    }
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}

@@ -1,0 +1,202 @@
+//! Marks: empty files whose names say that an hour or a day is complete.
+//!
+//! | name under `received/` | says |
+//! |---|---|
+//! | `{source}/{host}_{hour}_{lines}` | the hour is whole in the output, with so many lines |
+//! | `{source}/{host}_{day}` | all hours of the day are |
+//! | `{ip}_{hour}_{lines}`, `{ip}_{day}` | the same for packs of legacy nodes |
+//!
+//! A file without content appears whole or not at all, and one name becomes another in one step, so no mark is ever half there.
+
+use super::books::MarkWork;
+use super::fact::HourKey;
+use crate::file::guard::Guard;
+use logferry_durable::Disk;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest beginning of a mark's name, so that a number of any size fits behind it.
+const STEM_BYTES_MAX: usize = 225;
+/// What a longer one ends with: `~` and 32 hex digits of its XXH3-128.
+const HASH_BYTES: usize = 33;
+
+/// Writes marks.
+pub struct Marks {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    guard: Option<Guard>,
+}
+
+impl Marks {
+    /// Below `root`. `guard`, for the real file system, keeps links in the folder from leading elsewhere.
+    pub fn new(disk: Arc<dyn Disk>, root: PathBuf, guard: Option<Guard>) -> Marks {
+        Marks { disk, root, guard }
+    }
+
+    /// Makes the mark of an hour what it should be, durably.
+    pub fn settle(&self, work: &MarkWork) -> io::Result<()> {
+        let folder = folder_of(&work.key);
+        let path_of = |lines: u64| folder.join(hour_name(&work.key, lines));
+        match (work.before, work.lines) {
+            (Some(before), Some(lines)) => match self.rename(&path_of(before), &path_of(lines)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.create(&path_of(lines)),
+                renamed => renamed,
+            },
+            (None, Some(lines)) => self.create(&path_of(lines)),
+            (Some(before), None) => self.remove(&path_of(before)),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// The mark of the day that the hour is in. Returns whether it is new.
+    pub fn create_day(&self, key: &HourKey) -> io::Result<bool> {
+        let path = folder_of(key).join(day_name(key));
+        let is_new = self.disk.open(&self.root.join(&path)).is_err();
+        self.create(&path)?;
+        Ok(is_new)
+    }
+
+    /// Whether an hour's mark is there.
+    pub fn has(&self, key: &HourKey, lines: u64) -> bool {
+        self.disk.open(&self.root.join(folder_of(key)).join(hour_name(key, lines))).is_ok()
+    }
+
+    /// The lines that the marks of these hours tell, looked up in one listing of each folder.
+    pub fn find<'a>(
+        &self,
+        keys: impl Iterator<Item = &'a HourKey>,
+    ) -> io::Result<BTreeMap<&'a HourKey, Vec<u64>>> {
+        let mut by_folder: BTreeMap<PathBuf, BTreeMap<String, &HourKey>> = BTreeMap::new();
+        for key in keys {
+            by_folder.entry(folder_of(key)).or_default().insert(hour_stem(key), key);
+        }
+        let mut found: BTreeMap<&HourKey, Vec<u64>> = BTreeMap::new();
+        for (folder, stems) in by_folder {
+            for name in self.disk.list(&self.root.join(&folder))? {
+                let Some((stem, digits)) = name.rsplit_once('_') else { continue };
+                if let (Some(key), Ok(lines)) = (stems.get(stem), digits.parse()) {
+                    found.entry(key).or_default().push(lines);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<()> {
+        self.check(path)?;
+        let full_path = self.root.join(path);
+        let folder = full_path.parent().unwrap_or(&self.root);
+        self.disk.create_dir_all(folder)?;
+        match self.disk.create(&full_path) {
+            // Perhaps just before a crash: its name may not be durable.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => drop(created?),
+        }
+        self.disk.sync_dir(folder)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check(to)?;
+        let to = self.root.join(to);
+        self.disk.rename(&self.root.join(from), &to)?;
+        self.disk.sync_dir(to.parent().unwrap_or(&self.root))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let full_path = self.root.join(path);
+        match self.disk.unlink(&full_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.disk.sync_dir(full_path.parent().unwrap_or(&self.root)),
+        }
+    }
+
+    fn check(&self, path: &Path) -> io::Result<()> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard.check(path))
+    }
+}
+
+/// Path of an hour's mark below `received/`.
+pub fn hour_path(key: &HourKey, lines: u64) -> PathBuf {
+    folder_of(key).join(hour_name(key, lines))
+}
+
+fn folder_of(key: &HourKey) -> PathBuf {
+    // A name of ours was checked when its pack was parsed, and so was the address of a legacy node.
+    PathBuf::from(&key.source)
+}
+
+fn hour_name(key: &HourKey, lines: u64) -> String {
+    format!("{}_{lines}", hour_stem(key))
+}
+
+fn hour_stem(key: &HourKey) -> String {
+    shortened(format!("{}_{}", key.host, key.hour))
+}
+
+fn day_name(key: &HourKey) -> String {
+    shortened(format!("{}_{:08}", key.host, u32::from(key.hour) / 100))
+}
+
+fn shortened(mut stem: String) -> String {
+    if stem.len() > STEM_BYTES_MAX {
+        let hash = xxhash_rust::xxh3::xxh3_128(stem.as_bytes());
+        let keep = (0..=STEM_BYTES_MAX - HASH_BYTES).rev().find(|at| stem.is_char_boundary(*at));
+        stem.truncate(keep.unwrap_or(0));
+        stem.push_str(&format!("~{hash:032x}"));
+    }
+    stem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logferry_durable::RealDisk;
+
+    fn key(source: &str, host: &str) -> HourKey {
+        HourKey { source: source.into(), host: host.into(), hour: 2026112013.try_into().unwrap() }
+    }
+
+    #[test]
+    fn marks_have_the_legacy_names_with_the_source_as_their_folder() {
+        assert_eq!(hour_path(&key("access", "web-1"), 17), Path::new("access/web-1_2026112013_17"));
+        assert_eq!(hour_path(&key("", "10.0.0.7"), 0), Path::new("10.0.0.7_2026112013_0"));
+        assert_eq!(day_name(&key("access", "web-1")), "web-1_20261120");
+        let long = hour_name(&key("access", &"h".repeat(255)), u64::MAX);
+        assert!(long.len() <= 255 && long.ends_with("_18446744073709551615"), "{long}");
+    }
+
+    #[test]
+    fn a_mark_is_created_renamed_and_removed_and_doing_it_again_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let marks = Marks::new(Arc::new(RealDisk), dir.path().to_owned(), None);
+        let work = |before, lines| MarkWork { key: key("access", "web-1"), lines, before };
+        let names = || RealDisk.list(&dir.path().join("access")).unwrap();
+        for _ in 0..2 {
+            marks.settle(&work(None, Some(5))).unwrap();
+            assert_eq!(names(), ["web-1_2026112013_5"]);
+        }
+        for _ in 0..2 {
+            marks.settle(&work(Some(5), Some(7))).unwrap();
+            assert_eq!(names(), ["web-1_2026112013_7"]);
+        }
+        let known = key("access", "web-1");
+        assert_eq!(marks.find([&known].into_iter()).unwrap(), BTreeMap::from([(&known, vec![7])]));
+        for _ in 0..2 {
+            marks.settle(&work(Some(7), None)).unwrap();
+            assert!(names().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_source_is_not_followed() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("access")).unwrap();
+        let guard = Guard::new(dir.path()).unwrap();
+        let marks = Marks::new(Arc::new(RealDisk), dir.path().to_owned(), Some(guard));
+        marks.settle(&MarkWork { key: key("access", "web-1"), lines: Some(5), before: None }).unwrap_err();
+        assert!(RealDisk.list(elsewhere.path()).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,117 @@
+//! Starts the keeper on real files.
+
+use super::calendar::Calendar;
+use super::hooks::HookKind;
+use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
+use super::mailbox::{Mailbox, Teller};
+use super::marks::Marks;
+use super::report::{self, Filter, Report};
+use super::runner::Runner;
+use crate::config::{HoursSettings, RepullSettings};
+use crate::figures::Figures;
+use crate::file::guard::Guard;
+use jiff::tz::TimeZone;
+use logferry_durable::{Disk, RealDisk};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Wait before the books are opened again, when that failed.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Where problems of the books are shown.
+const BOOKS: &str = "the books of the hours";
+
+/// How the books are kept, and where they are shown.
+#[derive(Clone, Debug)]
+pub struct Hours {
+    hours: HoursSettings,
+    repull: RepullSettings,
+    calendar: Calendar,
+    books: Arc<OnceLock<SharedBooks>>,
+}
+
+impl Hours {
+    /// `zone` is the node's.
+    ///
+    /// # Errors
+    /// A host's zone is not known.
+    pub fn new(hours: HoursSettings, repull: RepullSettings, zone: TimeZone) -> Result<Hours, jiff::Error> {
+        let calendar = Calendar::of(&hours, zone)?;
+        Ok(Hours { hours, repull, calendar, books: Arc::default() })
+    }
+
+    /// The answer of `/hours`; none as long as the books are not open.
+    pub fn report(&self, filter: &Filter) -> Option<Report> {
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))
+    }
+
+    /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths. It ends when
+    /// the teller is dropped.
+    pub fn start(
+        &self,
+        dir: &Path,
+        var_dir: &Path,
+        committed: BTreeMap<String, u64>,
+        figures: Arc<Figures>,
+    ) -> io::Result<(Teller, JoinHandle<()>)> {
+        let mailbox = Arc::new(Mailbox::default());
+        let runner = Runner { hours: self.hours.clone(), repull: self.repull.clone(), dir: dir.to_owned() };
+        let (hours, var_dir, taken) = (self.clone(), var_dir.to_owned(), mailbox.clone());
+        let keep = move || {
+            let Some(keeper) = hours.open(&runner.dir, &var_dir, &figures, &taken) else { return };
+            hours.books.get_or_init(|| keeper.books());
+            keeper.run(committed, &taken, &Arc::new(runner));
+        };
+        let thread = std::thread::Builder::new().name("hours".into()).spawn(keep)?;
+        Ok((Teller::new(mailbox), thread))
+    }
+
+    /// Tries until it succeeds: a full disk must not keep packs from being taken. None when the program stops before.
+    fn open(&self, dir: &Path, var_dir: &Path, figures: &Arc<Figures>, mailbox: &Mailbox) -> Option<Keeper> {
+        loop {
+            match self.try_open(dir, var_dir, figures) {
+                Ok(keeper) => {
+                    figures.clear_file_problem(BOOKS);
+                    return Some(keeper);
+                }
+                Err(error) if figures.set_file_problem(BOOKS, &error) => {
+                    tracing::error!("the books of the hours cannot be opened, it is tried again: {error}");
+                }
+                Err(_) => {}
+            }
+            if mailbox.is_closed() {
+                return None;
+            }
+            std::thread::sleep(REOPEN_PAUSE);
+        }
+    }
+
+    fn try_open(&self, dir: &Path, var_dir: &Path, figures: &Arc<Figures>) -> io::Result<Keeper> {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let received: PathBuf = dir.join("received");
+        disk.create_dir_all(&received)?;
+        let guard = Guard::new(&received)?;
+        let marks = Marks::new(disk.clone(), received, Some(guard));
+        let places = Places { disk, headers: dir.join("headers"), marks };
+        Keeper::open(places, var_dir, self.calendar.clone(), self.options(), figures.clone())
+    }
+
+    fn options(&self) -> KeeperOptions {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
+        let command = (!self.hours.on_complete.is_empty()).then_some(HookKind::Command);
+        let webhook = (!self.hours.webhook.is_empty()).then_some(HookKind::Webhook);
+        KeeperOptions {
+            keep_ms: millis(self.hours.keep.0),
+            memory_max: number(self.hours.memory.0),
+            repull_wait_ms: millis(self.repull.wait.0),
+            hosts_asked: self.repull.hosts.keys().cloned().collect(),
+            hooks: command.into_iter().chain(webhook).collect(),
+            hooks_at_once: number(self.hours.hooks_at_once),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The books of a store, read from its header files alone, beside a running outputter or without one.
+
+use super::books::Books;
+use super::calendar::Calendar;
+use super::catch_up;
+use super::marks::Marks;
+use crate::file::walk;
+use logferry_durable::RealDisk;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Reads the books of the store in `dir`. A file that cannot be read fails the whole: what is missing could not be told.
+pub fn read(disk: &RealDisk, dir: &Path, calendar: &Calendar, now_ms: i64) -> io::Result<Books> {
+    let headers = dir.join("headers");
+    let below = walk::files_below(disk, &headers, "")?;
+    if let Some((folder, error)) = below.unlisted.into_iter().next() {
+        return Err(io::Error::new(error.kind(), format!("{folder}: {error}")));
+    }
+    let mut books = Books::default();
+    for path in below.files {
+        let file = disk.open_for_reading(&headers.join(&path))?;
+        let to = file.len()?;
+        let count = |facts: &[_], counted| books.count(&path, facts, counted);
+        catch_up::read(&*file, (0, to), calendar.own_zone(), now_ms, count)?;
+    }
+    let marks = Marks::new(Arc::new(*disk), dir.join("received"), None);
+    let keys: Vec<_> = books.hours().map(|(key, _)| key.clone()).collect();
+    let found = marks.find(keys.iter())?;
+    for (key, lines) in found {
+        books.marked(key, lines.into_iter().max());
+    }
+    Ok(books)
+}

@@ -1,0 +1,465 @@
+//! Promise 6: every hour of every host is known to be complete, or it is known what is missing. Thousands of hours whose
+//! packs come late, twice, in any order or never, under a keeper of the books that is killed, loses power and loses its books:
+//! a mark is there if and only if the hour is whole in the output, with the right number of lines.
+
+#![allow(clippy::unwrap_used)] // test code outside of test functions
+
+mod common;
+
+use common::{pack, parcel};
+use jiff::tz::TimeZone;
+use logferry_durable::Disk;
+use logferry_durable::faulty::{Faults, FaultyDisk, Random};
+use logferry_link::HopStamp;
+use logferry_outputter::file::headers;
+use logferry_outputter::hours::calendar::Calendar;
+use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::hooks::HookKind;
+use logferry_outputter::hours::keeper::{Keeper, KeeperOptions, Places, lock};
+use logferry_outputter::hours::mailbox::{Mail, News};
+use logferry_outputter::hours::marks::Marks;
+use logferry_outputter::hours::report::{self, Filter, HourState};
+use logferry_outputter::hours::runner::{Ended, Job};
+use logferry_pack::{Codec, Compressor, Pack, StreamId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+const VAR_DIR: &str = "/var";
+const HEADERS: &str = "/out/headers";
+const RECEIVED: &str = "/out/received";
+/// Longer than any simulation takes.
+const KEEP_MS: i64 = 4 * 24 * 3_600_000;
+const REPULL_WAIT_MS: i64 = 600_000;
+
+/// What the output has of an hour.
+#[derive(Default)]
+struct Truth {
+    ids: BTreeSet<u64>,
+    total: u64,
+    lines: u64,
+    /// Lines that it had whenever it was whole.
+    whole_with: BTreeSet<u64>,
+}
+
+impl Truth {
+    fn is_whole(&self) -> bool {
+        self.total > 0 && self.ids.iter().copied().eq(1..=self.total)
+    }
+
+    /// The packs that the done pack told of are there, and more.
+    fn is_late(&self) -> bool {
+        self.total > 0
+            && !self.is_whole()
+            && self.ids.range(..=self.total).copied().eq(1..=self.total)
+            && self.ids.iter().copied().eq(1..=self.ids.len() as u64)
+    }
+}
+
+struct World {
+    disk: FaultyDisk,
+    random: Random,
+    committed: BTreeMap<String, u64>,
+    truth: BTreeMap<HourKey, Truth>,
+    keeper: Option<Keeper>,
+    mail: Mail,
+    /// Hours with the lines that the hook was told of.
+    told: BTreeMap<HourKey, Vec<u64>>,
+    wanted: BTreeMap<HourKey, Vec<(u64, u64)>>,
+    now_ms: i64,
+    has_hook: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        World {
+            disk: FaultyDisk::new(seed),
+            random: Random::new(seed),
+            committed: BTreeMap::new(),
+            truth: BTreeMap::new(),
+            keeper: None,
+            mail: Mail::default(),
+            told: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            now_ms: 1_795_000_000_000,
+            has_hook: true,
+        }
+    }
+
+    /// The output commits a pack: its header line is durable, and the books may hear of it.
+    fn commit(&mut self, pack: &Pack) {
+        let path = match &pack.header.ours {
+            Some(_) => parcel(pack).path,
+            None => format!("{}_{}", pack.header.ip, pack.header.hour),
+        };
+        let full_path = Path::new(HEADERS).join(&path);
+        let file = self.disk.open(&full_path).unwrap_or_else(|_| {
+            self.disk.create_dir_all(full_path.parent().unwrap()).unwrap();
+            let file = self.disk.create(&full_path).unwrap();
+            self.disk.sync_dir(full_path.parent().unwrap()).unwrap();
+            file
+        });
+        let mut pack = pack.clone();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let now = jiff::Timestamp::from_millisecond(self.now_ms).unwrap();
+        pack.push_hop(&HopStamp::new(peer, TimeZone::UTC).hop((peer, 1).into(), now, Duration::ZERO));
+        let line = headers::pack_line(&pack);
+        file.append(&[&line]).unwrap();
+        file.sync().unwrap();
+        let from = self.committed.get(&path).copied().unwrap_or(0);
+        let to = from + line.len() as u64;
+        self.committed.insert(path.clone(), to);
+        let truth = self.truth.entry(HourKey::of(&pack.header)).or_default();
+        truth.ids.insert(pack.header.id);
+        truth.lines += pack.header.lines;
+        truth.total = truth.total.max(if pack.header.done { pack.header.id } else { 0 });
+        if truth.is_whole() {
+            truth.whole_with.insert(truth.lines);
+        }
+        let facts = (!self.random.one_in(20)).then(|| vec![Fact::new(&pack.header, self.now_ms)]);
+        self.mail.news.push(News { path, from, to, facts, is_replaced: false });
+    }
+
+    /// Starts the keeper if it does not run, and lets it do what is due; `false` when the power went off.
+    fn keep(&mut self) -> bool {
+        if self.keeper.is_none() {
+            self.mail = Mail::default();
+            let Ok(mut keeper) = self.open() else { return false };
+            keeper.catch_up(self.committed.clone(), self.now_ms);
+            self.keeper = Some(keeper);
+        }
+        let Some(keeper) = &mut self.keeper else { return false };
+        let jobs = keeper.step(std::mem::take(&mut self.mail), self.now_ms);
+        let is_on = self.disk.free_bytes(Path::new(VAR_DIR)).is_ok();
+        for job in jobs {
+            let ended = self.run(job);
+            if is_on && !self.random.one_in(10) {
+                self.mail.ended.extend(ended);
+            } else {
+                // Killed before it could be told.
+                self.keeper = None;
+            }
+        }
+        is_on
+    }
+
+    fn open(&self) -> std::io::Result<Keeper> {
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let marks = Marks::new(disk.clone(), RECEIVED.into(), None);
+        let options = KeeperOptions {
+            keep_ms: KEEP_MS,
+            memory_max: 64 << 20,
+            repull_wait_ms: REPULL_WAIT_MS,
+            hosts_asked: (0..10).map(|number| format!("host-{number}")).collect(),
+            hooks: self.has_hook.then_some(HookKind::Command).into_iter().collect(),
+            hooks_at_once: 3,
+        };
+        let places = Places { disk, headers: HEADERS.into(), marks };
+        Keeper::open(places, Path::new(VAR_DIR), calendar(), options, Arc::default())
+    }
+
+    fn run(&mut self, job: Job) -> Option<Ended> {
+        match job {
+            Job::Hook(hook, hour) => {
+                let truth = &self.truth[&hook.key];
+                assert_eq!((hour.state, hour.total), (HourState::Complete, Some(hour.packs)), "{}", hook.key);
+                assert!(
+                    truth.whole_with.contains(&hour.lines),
+                    "{}: a hook was told a wrong number",
+                    hook.key
+                );
+                if self.random.one_in(8) {
+                    return Some(Ended::Hook(hook, Err("it fails".into())));
+                }
+                self.told.entry(hook.key.clone()).or_default().push(hour.lines);
+                Some(Ended::Hook(hook, Ok(())))
+            }
+            Job::Repull(wanted) => {
+                self.wanted.insert(wanted.key.clone(), wanted.ids.clone());
+                Some(Ended::Repull(wanted, Ok(())))
+            }
+        }
+    }
+
+    /// The process is killed, or the power is cut; sometimes its books are lost.
+    fn stop(&mut self) {
+        match self.random.below(4) {
+            0 => {
+                let now_ms = self.now_ms;
+                self.keeper.as_mut().into_iter().for_each(|keeper| keeper.save(now_ms));
+            }
+            1 => self.disk.crash(),
+            _ => {}
+        }
+        self.keeper = None;
+        if self.random.one_in(6) {
+            for slot in ["hours.0", "hours.1"] {
+                drop(self.disk.unlink(&Path::new(VAR_DIR).join(slot)));
+            }
+            self.disk.sync_dir(Path::new(VAR_DIR)).ok();
+        }
+    }
+
+    /// Until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..2_000 {
+            self.now_ms += 1_000;
+            assert!(self.keep());
+            let told = |key: &HourKey, truth: &Truth| {
+                !truth.is_whole() || self.told.get(key).is_some_and(|told| told.contains(&truth.lines))
+            };
+            let all_told = !self.has_hook || self.truth.iter().all(|(key, truth)| told(key, truth));
+            if self.mail.ended.is_empty() && all_told {
+                return;
+            }
+        }
+        panic!("hooks of whole hours have not run");
+    }
+
+    fn marks(&self) -> BTreeSet<String> {
+        let files = self.disk.files();
+        let marks = files.iter().filter_map(|path| path.strip_prefix(RECEIVED).ok());
+        marks.map(|path| path.display().to_string()).collect()
+    }
+
+    fn assert_marks(&self) {
+        let marks = self.marks();
+        for (key, truth) in &self.truth {
+            let stem = format!("{key}_");
+            let of_hour = marks.iter().filter_map(|mark| mark.strip_prefix(&stem)?.parse::<u64>().ok());
+            let of_hour: Vec<u64> = of_hour.collect();
+            if truth.is_whole() {
+                assert_eq!(of_hour, [truth.lines], "{key} is whole");
+            } else if truth.is_late() {
+                assert!(of_hour.len() <= 1, "{key}: {of_hour:?}");
+                assert!(of_hour.iter().all(|lines| truth.whole_with.contains(lines)), "{key}: {of_hour:?}");
+            } else {
+                assert!(of_hour.is_empty(), "{key} is not whole and has marks {of_hour:?}");
+            }
+        }
+        let days: BTreeSet<String> = self.whole_days();
+        let found = marks.iter().filter(|mark| mark.rsplit('_').next().is_some_and(|end| end.len() == 8));
+        let found: BTreeSet<String> = found.filter(|mark| !mark.contains("_20261121_")).cloned().collect();
+        assert!(days.is_subset(&found), "{days:?} {found:?}");
+    }
+
+    fn whole_days(&self) -> BTreeSet<String> {
+        let mut hours: BTreeMap<String, u32> = BTreeMap::new();
+        for (key, _) in self.truth.iter().filter(|(_, truth)| truth.is_whole()) {
+            let text = key.to_string();
+            *hours.entry(text[..text.len() - 2].to_owned()).or_default() += 1;
+        }
+        hours.into_iter().filter(|(_, count)| *count == 24).map(|(day, _)| day).collect()
+    }
+}
+
+fn calendar() -> Calendar {
+    Calendar::new(TimeZone::UTC)
+}
+
+/// The packs of an hour in their order: some with lines, closed by a done pack, and perhaps late lines, closed again.
+fn hour(number: u64, random: &mut Random) -> Vec<Pack> {
+    let (host, day_hour) = (number / 25, 2026112100 + (number % 25) as u32);
+    // The 25th hour is one of the next day.
+    let hour = if day_hour % 100 == 24 { 2026112200 } else { day_hour };
+    let mut packs: Vec<Pack> = Vec::new();
+    let mut offset = 0;
+    for _ in 0..1 + random.below(2) * random.below(3) {
+        let with_lines = random.below(4);
+        for is_done in (0..with_lines).map(|_| false).chain([true]) {
+            let lines = if is_done && random.one_in(2) { 0 } else { 1 + random.below(20) };
+            let body = "x\n".repeat(lines as usize);
+            let mut pack = pack(
+                StreamId(u128::from(number)),
+                &format!("host-{host}"),
+                hour,
+                offset,
+                body.as_bytes(),
+                Codec::None,
+            );
+            offset += body.len() as u64;
+            (pack.header.id, pack.header.done) = (packs.len() as u64 + 1, is_done);
+            packs.push(pack);
+        }
+    }
+    if host == 1 {
+        packs.iter_mut().for_each(make_legacy);
+    }
+    packs
+}
+
+fn make_legacy(pack: &mut Pack) {
+    pack.body = Compressor::new(Codec::Zlib, 1).unwrap().compress(&pack.body);
+    pack.header.ours = None;
+    pack.header.ip = "10.0.0.1".into();
+}
+
+/// All packs of `hours` hours: nearly in order, some much later, some never.
+fn arrivals(hours: u64, random: &mut Random) -> Vec<Pack> {
+    let mut packs = Vec::new();
+    for number in 0..hours {
+        for (index, pack) in hour(number, random).into_iter().enumerate() {
+            if random.one_in(40) {
+                continue;
+            }
+            let late = if random.one_in(30) { random.below(2_000) } else { random.below(4) };
+            let at = number * 4 + index as u64 + late;
+            // A pack without lines may be written twice, and means the same.
+            if pack.header.lines == 0 && random.one_in(3) {
+                packs.push((at + random.below(50), random.next_u64(), pack.clone()));
+            }
+            packs.push((at, random.next_u64(), pack));
+        }
+    }
+    packs.sort_by_key(|(at, luck, _)| (*at, *luck));
+    packs.into_iter().map(|(.., pack)| pack).collect()
+}
+
+#[test]
+fn a_mark_is_there_if_and_only_if_the_hour_is_whole_whatever_happens_to_the_keeper() {
+    let trial = logferry_trial::trial!();
+    let mut hours = 0;
+    trial.seeds("lives of a store with 250 hours", 0..40).for_each(|seed| {
+        let mut world = World::new(seed);
+        let packs = arrivals(250, &mut world.random);
+        for pack in &packs {
+            world.commit(pack);
+            world.now_ms += 10;
+            if world.random.one_in(4) {
+                assert!(world.keep());
+            }
+            if world.random.one_in(60) {
+                world.stop();
+            }
+            if world.random.one_in(200) {
+                assert!(world.keep());
+                world.assert_marks();
+            }
+        }
+        world.settle();
+        world.assert_marks();
+        assert_missing_is_told(&mut world);
+        hours += world.truth.len() as u64;
+    });
+    trial.count("hours that were followed until their marks", hours);
+}
+
+/// What is missing is listed and asked for.
+fn assert_missing_is_told(world: &mut World) {
+    world.wanted.clear();
+    for _ in 0..80 {
+        world.now_ms += 2 * REPULL_WAIT_MS;
+        world.keep();
+    }
+    let books = world.keeper.as_ref().unwrap().books();
+    let books = lock(&books);
+    let filter = Filter { missing: true, ..Filter::default() };
+    let listed = report::report(&books, &calendar(), &filter, i64::MAX).hours;
+    let listed: BTreeMap<(String, String), _> = listed
+        .into_iter()
+        .map(|hour| ((format!("{}/{}", hour.source, hour.host), hour.hour.clone()), hour))
+        .collect();
+    for (key, truth) in &world.truth {
+        let found = listed.get(&(format!("{}/{}", key.source, key.host), key.hour.to_string()));
+        assert_eq!(found.is_none(), truth.is_whole(), "{key}");
+        let seen_to = truth.ids.last().copied().unwrap_or(0).max(truth.total);
+        let missing: Vec<u64> = (1..=seen_to).filter(|id| !truth.ids.contains(id)).collect();
+        let told: Option<Vec<u64>> =
+            found.map(|hour| hour.missing.iter().flat_map(|(from, to)| *from..=*to).collect());
+        assert_eq!(told.unwrap_or_default(), missing, "{key}");
+        if !key.is_legacy() {
+            let wanted: Option<Vec<u64>> =
+                world.wanted.get(key).map(|ids| ids.iter().flat_map(|(from, to)| *from..*to).collect());
+            assert_eq!(wanted.unwrap_or_default(), missing, "{key}: a repull is asked for");
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_each_operation_of_the_keeper_leaves_no_mark_wrong_or_missing() {
+    let trial = logferry_trial::trial!();
+    trial.seeds("lives of a keeper on the faulty disk", 0..400).for_each(|seed| {
+        let mut world = World::new(seed);
+        let packs = arrivals(12, &mut world.random);
+        for part in packs.chunks(packs.len().div_ceil(4)) {
+            part.iter().for_each(|pack| world.commit(pack));
+            // Less and less often, so that it gets through.
+            for attempt in 0.. {
+                let die_after = (attempt < 12).then(|| world.random.below(12 + 4 * attempt));
+                let fail_sync_in =
+                    (attempt < 12 && world.random.one_in(4)).then(|| 1 + world.random.below(5));
+                world.disk.set_faults(Faults { die_after, fail_sync_in, ..Faults::default() });
+                world.now_ms += 1_000;
+                let is_on = world.keep() && world.keep();
+                if is_on && attempt >= 12 {
+                    break;
+                }
+                if !is_on || world.random.one_in(2) {
+                    world.disk.set_faults(Faults::default());
+                    world.disk.crash();
+                    world.keeper = None;
+                }
+            }
+            world.settle();
+            world.assert_marks();
+        }
+    });
+}
+
+#[test]
+fn a_hook_runs_once_for_each_complete_hour_when_nothing_fails() {
+    let mut world = World::new(1);
+    let mut random = Random::new(7);
+    let packs: Vec<Pack> = (0..3).flat_map(|number| hour(number * 30, &mut random)).collect();
+    packs.iter().for_each(|pack| world.commit(pack));
+    let mut keeper = world.open().unwrap();
+    keeper.catch_up(world.committed.clone(), world.now_ms);
+    let mut hooks = Vec::new();
+    let mut mail = Mail::default();
+    for _ in 0..5 {
+        for job in keeper.step(std::mem::take(&mut mail), world.now_ms) {
+            let Job::Hook(hook, hour) = job else { panic!("{job:?}") };
+            hooks.push((hook.key.clone(), hour.lines));
+            mail.ended.push(Ended::Hook(hook, Ok(())));
+        }
+    }
+    // Nor after a power cut, nor for what was forgotten and is counted again.
+    keeper.save(world.now_ms);
+    drop(keeper);
+    world.disk.crash();
+    let mut keeper = world.open().unwrap();
+    keeper.catch_up(world.committed.clone(), world.now_ms);
+    assert_eq!(keeper.step(Mail::default(), world.now_ms), []);
+    hooks.sort();
+    let expected: Vec<_> = world.truth.iter().map(|(key, truth)| (key.clone(), truth.lines)).collect();
+    assert_eq!(hooks, expected);
+}
+
+#[test]
+fn hours_expire_and_are_known_again_when_something_comes() {
+    let mut world = World::new(3);
+    world.has_hook = false;
+    let mut random = Random::new(3);
+    let (whole, mut broken) = (hour(0, &mut random), hour(60, &mut random));
+    let missing = broken.remove(0);
+    whole.iter().chain(&broken).for_each(|pack| world.commit(pack));
+    assert!(world.keep());
+    let known = |world: &World| lock(&world.keeper.as_ref().unwrap().books()).hours().count();
+    assert_eq!(known(&world), 2);
+    world.now_ms += KEEP_MS;
+    world.keep();
+    assert_eq!(known(&world), 2);
+    world.now_ms += 2_000;
+    world.keep();
+    assert_eq!(known(&world), 0);
+    world.keeper.as_mut().unwrap().save(world.now_ms);
+    world.keeper = None;
+    assert!(world.keep());
+    assert_eq!(known(&world), 0, "what was forgotten is not read again at the next start");
+    world.commit(&missing);
+    assert!(world.keep());
+    world.assert_marks();
+    assert_eq!(known(&world), 1);
+}
