@@ -81,8 +81,8 @@ logferry_node::settings! {
         pub wait: Interval = Interval::secs(900) => rules::at_least(Interval::ms(1)),
         /// Admin endpoints of tailers by host, { "web-1" = "web-1:9311" }. Of other hosts it is only said what is missing.
         pub hosts: BTreeMap<String, String> = BTreeMap::new() => addresses_by_host,
-        /// Token that the tailers ask for; "" is none.
-        pub token: String = String::new(),
+        /// File whose first line is the token that the tailers ask for (their node.token_file); "" is none.
+        pub token_file: PathBuf = PathBuf::new(),
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Part {
     pub last_ms: i64,
     /// By stream.
     pub streams: BTreeMap<u128, StreamPart>,
+    /// A repull has brought some of it.
+    pub is_refilled: bool,
     /// There were too many runs of numbers: some that came are not in `ids`.
     pub is_scattered: bool,
     /// There were too many streams or ranges: `streams` does not have them all.
@@ -94,10 +96,15 @@ pub enum Standing {
 impl Part {
     /// A pack is in the file.
     pub fn add(&mut self, fact: &Fact) {
-        self.first_ms = if self.ids.is_empty() { fact.at_ms } else { self.first_ms.min(fact.at_ms) };
+        self.first_ms = if self.last_ms == 0 { fact.at_ms } else { self.first_ms.min(fact.at_ms) };
         self.last_ms = self.last_ms.max(fact.at_ms);
         self.lines = self.lines.saturating_add(fact.lines);
         self.bytes = self.bytes.saturating_add(fact.bytes);
+        self.add_range(fact);
+        if !fact.is_numbered {
+            self.is_refilled = true;
+            return;
+        }
         if fact.done {
             self.total = self.total.max(fact.id);
         }
@@ -106,7 +113,6 @@ impl Part {
         if self.ids.list().len() > ID_RUNS_MAX {
             self.forget_last_run();
         }
-        self.add_range(fact);
     }
 
     /// Keeps the set bounded: the hour can no longer be told to be whole.
@@ -154,10 +160,31 @@ impl HourBook {
 
     /// How it stands.
     pub fn standing(&self) -> Standing {
-        match self.parts.values().any(|part| part.is_scattered) {
-            true => Standing::Missing,
-            false => self.sum().standing(),
+        if self.parts.values().any(|part| part.is_scattered) {
+            return Standing::Missing;
         }
+        let sum = self.sum();
+        match sum.standing() {
+            Standing::Missing | Standing::Open if self.is_filled_up(&sum) => Standing::Whole,
+            standing => standing,
+        }
+    }
+
+    /// Whether a repull has brought all that was missing, although under other numbers: the hour is of one stream, which has no gap from
+    /// where it begins to where the done pack says that the hour ends.
+    fn is_filled_up(&self, sum: &Sum) -> bool {
+        let mut streams = self.parts.values().flat_map(|part| &part.streams);
+        let (Some((_, stream)), None) = (streams.next(), streams.next()) else { return false };
+        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
+        let is_refilled = self.parts.values().any(|part| part.is_refilled);
+        let knows_numbers =
+            sum.total > 0 && sum.ids.list().last().is_some_and(|(_, end)| *end == sum.total + 1);
+        let has_begin = |begin: u64| begin == stream.first || sum.ids.covers(1, 2);
+        let is_gapless = match stream.ranges.list() {
+            [(begin, end)] => has_begin(*begin) && stream.end.is_some_and(|hour_end| hour_end == *end),
+            _ => false,
+        };
+        are_known && is_refilled && knows_numbers && is_gapless
     }
 
     /// Lines of an hour that is whole.
@@ -210,11 +237,21 @@ mod tests {
     use super::super::fact::HourKey;
     use super::*;
     use Standing::{Late, Missing, Open, Whole};
+    use logferry_pack::{PackIdentity, StreamId};
 
     fn fact(id: u64, done: bool) -> Fact {
         let hour = 2026112100.try_into().unwrap();
         let key = HourKey { source: "access".into(), host: "web-1".into(), hour };
-        Fact { key, id, done, lines: 10, bytes: 100, range: None, at_ms: 1_000 * id as i64 }
+        Fact {
+            key,
+            id,
+            is_numbered: true,
+            done,
+            lines: 10,
+            bytes: 100,
+            range: None,
+            at_ms: 1_000 * id as i64,
+        }
     }
 
     fn book(facts: &[Fact]) -> HourBook {
@@ -253,6 +290,34 @@ mod tests {
         let sum = book.sum();
         assert_eq!((book.standing(), sum.lines, sum.packs()), (Whole, 40, 4));
         assert_eq!((sum.first_ms, sum.last_ms), (1_000, 4_000));
+    }
+
+    fn of_stream(stream: u128, offset: u64, span: u64, fact: Fact) -> Fact {
+        let identity = PackIdentity { stream: StreamId(stream), offset, span, sum: 0 };
+        Fact { range: Some((identity, 0)), ..fact }
+    }
+
+    fn repulled(stream: u128, offset: u64, span: u64) -> Fact {
+        Fact { is_numbered: false, ..of_stream(stream, offset, span, fact(2, false)) }
+    }
+
+    #[test]
+    fn what_a_repull_brought_fills_an_hour_of_one_stream_by_its_bytes_and_never_by_its_numbers() {
+        let first = of_stream(1, 0, 100, fact(1, false));
+        let done = of_stream(1, 400, 0, fact(5, true));
+        assert_eq!(book(&[first.clone(), done.clone()]).standing(), Missing);
+        let half = [first.clone(), done.clone(), repulled(1, 100, 200)];
+        assert_eq!(book(&half).standing(), Missing);
+        let all = [&half[..], &[repulled(1, 300, 100)]].concat();
+        assert_eq!((book(&all).standing(), book(&all).sum().lines), (Whole, 40));
+        // The tail is only known to be there when the done pack says where the hour ends.
+        let without_done = [first.clone(), repulled(1, 100, 300)];
+        assert_eq!(book(&without_done).standing(), Open);
+        // Of another stream nobody knows where it begins and ends.
+        let of_two = [&all[..], &[of_stream(2, 0, 10, fact(3, false))]].concat();
+        assert_eq!(book(&of_two).standing(), Missing);
+        let without_first = [done, repulled(1, 100, 300)];
+        assert_eq!(book(&without_first).standing(), Missing);
     }
 
     #[test]

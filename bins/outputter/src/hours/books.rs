@@ -107,6 +107,18 @@ impl Books {
         self.files.insert(path.to_owned(), to);
     }
 
+    /// A file was rebuilt from its source: it is to be read again from its beginning. Which packs the hour had is still known, only
+    /// what the file holds is counted anew.
+    pub fn rebuilt(&mut self, path: &str) {
+        self.files.remove(path);
+        for (key, book) in &mut self.hours {
+            if let Some(part) = book.parts.get_mut(path) {
+                (part.lines, part.bytes) = (0, 0);
+                self.changed.insert(key.clone());
+            }
+        }
+    }
+
     /// What a file had is forgotten: it is to be read again from its beginning.
     pub fn recount(&mut self, path: &str) {
         self.files.remove(path);
@@ -130,6 +142,8 @@ impl Books {
             Standing::Whole => Some(book.sum().lines),
             // What the mark says was true, and is until a done pack tells the new number.
             Standing::Late => before,
+            // Nothing but what a repull brought is known of it, and nothing against its mark.
+            Standing::Open if book.sum().ids.is_empty() => before,
             Standing::Open | Standing::Missing => None,
         };
         (lines != before).then(|| MarkWork { key: key.clone(), lines, before })

@@ -46,6 +46,8 @@ pub struct Fact {
     pub key: HourKey,
     /// Its number in the hour.
     pub id: u64,
+    /// Its number is one of the hour's. A pack that a repull cut anew is numbered by itself, and only its bytes tell what it fills.
+    pub is_numbered: bool,
     /// It closes the hour: `id` is the number of packs.
     pub done: bool,
     /// Lines.
@@ -62,7 +64,10 @@ impl Fact {
     /// Of a pack that was received at `at_ms`.
     pub fn new(header: &Header, at_ms: i64) -> Fact {
         let ours = header.ours.as_ref();
+        // Packs without lines are marked as repulled, too, so that nobody drops them.
+        let is_cut_anew = header.repull && ours.is_some_and(|ours| ours.identity.span > 0);
         Fact {
+            is_numbered: !is_cut_anew,
             key: HourKey::of(header),
             id: header.id,
             done: header.done,

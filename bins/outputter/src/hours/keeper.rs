@@ -22,8 +22,11 @@ use std::time::Duration;
 
 /// Name of the log of the books in `var_dir`.
 pub const LOG: &str = "hours";
-/// How often old hours and wanted repulls are looked for.
+/// Longest that the keeper sleeps: hooks may be due again.
 const TICK: Duration = Duration::from_secs(1);
+/// How often old hours and wanted repulls are looked for, and for each hour that is known so much less often: looking goes through all.
+const LOOK_INTERVAL_MS: i64 = 1_000;
+const LOOK_INTERVAL_PER_HOUR_US: i64 = 500;
 /// How often the books are saved when they changed; what came since is read again from the header files.
 const SAVE_INTERVAL_MS: i64 = 60_000;
 /// How long after a failure a header file is read or a mark written again.
@@ -84,7 +87,8 @@ pub struct Keeper {
     /// The books changed since they were saved.
     is_changed: bool,
     saved_ms: i64,
-    ticked_ms: i64,
+    /// When old hours and wanted repulls are looked for next.
+    look_at_ms: i64,
     figures: Arc<Figures>,
 }
 
@@ -115,7 +119,7 @@ impl Keeper {
             retry_at_ms: 0,
             is_changed: true,
             saved_ms: 0,
-            ticked_ms: i64::MIN,
+            look_at_ms: i64::MIN,
             figures,
         })
     }
@@ -181,8 +185,10 @@ impl Keeper {
         }
         self.settle(now_ms);
         let mut jobs = self.hooks_due(now_ms);
-        if now_ms.saturating_sub(self.ticked_ms) >= TICK.as_millis() as i64 {
-            self.ticked_ms = now_ms;
+        if now_ms >= self.look_at_ms {
+            let known = i64::try_from(lock(&self.books).hours().count()).unwrap_or(i64::MAX);
+            let slower_ms = known.saturating_mul(LOOK_INTERVAL_PER_HOUR_US) / 1_000;
+            self.look_at_ms = now_ms.saturating_add(LOOK_INTERVAL_MS).saturating_add(slower_ms);
             jobs.extend(self.repulls_due(now_ms));
             self.expire(now_ms);
             self.show();
@@ -201,7 +207,7 @@ impl Keeper {
         self.is_changed = true;
         let mut books = lock(&self.books);
         if news.is_replaced {
-            books.recount(&news.path);
+            books.rebuilt(&news.path);
         }
         let read_from = books.heard(&news.path, news.from, news.to, news.facts.as_deref());
         drop(books);

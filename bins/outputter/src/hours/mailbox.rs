@@ -21,7 +21,7 @@ pub struct News {
     pub to: u64,
     /// The packs between the two; `None`: to be read from the file.
     pub facts: Option<Vec<Fact>>,
-    /// Another file was put in its place: all of it is to be counted anew.
+    /// It was rebuilt, and another file put in its place: what it holds is to be counted anew.
     pub is_replaced: bool,
 }
 
@@ -134,7 +134,7 @@ impl Teller {
         self.0.put(News { path: path.to_owned(), from: to, to, facts: None, is_replaced: false });
     }
 
-    /// Another header file of this length was put in the place of one.
+    /// A header file was rebuilt from what its source has, and has this length now.
     pub fn replaced(&self, path: &str, to: u64) {
         self.0.put(News { path: path.to_owned(), from: 0, to, facts: None, is_replaced: true });
     }
@@ -153,7 +153,8 @@ mod tests {
 
     fn news(path: &str, from: u64, to: u64, facts: usize) -> News {
         let key = HourKey { source: String::new(), host: "h".into(), hour: 2026112100.try_into().unwrap() };
-        let fact = Fact { key, id: 1, done: false, lines: 0, bytes: 0, range: None, at_ms: 0 };
+        let fact =
+            Fact { key, id: 1, is_numbered: true, done: false, lines: 0, bytes: 0, range: None, at_ms: 0 };
         News { path: path.into(), from, to, facts: Some(vec![fact; facts]), is_replaced: false }
     }
 

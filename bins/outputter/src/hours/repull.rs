@@ -4,45 +4,23 @@
 
 use super::books::Wanted;
 use crate::config::RepullSettings;
+use logferry_pack::Hour;
 use serde::Serialize;
 use std::time::Duration;
 
 /// Longest wait for the answer of a tailer.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
-/// What a tailer is asked for.
+/// What a tailer is asked for: the whole hour of the source. What is there already is trimmed off.
 #[derive(Debug, Serialize)]
 struct Request<'a> {
-    host: &'a str,
     source: &'a str,
-    hour: String,
-    /// First and last number of each run of missing packs.
-    ids: Vec<(u64, u64)>,
-    /// Where known, what they hold.
-    ranges: Vec<Range>,
-}
-
-#[derive(Debug, Serialize)]
-struct Range {
-    stream: String,
-    from: u64,
-    to: u64,
+    hour: Hour,
 }
 
 /// The body of a request.
 pub fn body(wanted: &Wanted) -> String {
-    let range = |(stream, from, to): &(u128, u64, u64)| Range {
-        stream: format!("{stream:032x}"),
-        from: *from,
-        to: *to,
-    };
-    let request = Request {
-        host: &wanted.key.host,
-        source: &wanted.key.source,
-        hour: wanted.key.hour.to_string(),
-        ids: wanted.ids.iter().map(|(from, to)| (*from, to - 1)).collect(),
-        ranges: wanted.ranges.iter().map(range).collect(),
-    };
+    let request = Request { source: &wanted.key.source, hour: wanted.key.hour };
     serde_json::to_string(&request).unwrap_or_default()
 }
 
@@ -56,8 +34,18 @@ pub fn ask(settings: &RepullSettings, wanted: &Wanted) -> Result<(), String> {
         .build()
         .into();
     let mut request = agent.post(format!("http://{addr}/repull")).content_type("application/json");
-    if !settings.token.is_empty() {
-        request = request.header("Authorization", format!("Bearer {}", settings.token));
+    if let Some(token) = token(settings)? {
+        request = request.header("Authorization", format!("Bearer {token}"));
     }
     request.send(body(wanted)).map(drop).map_err(|error| format!("{addr}: {error}"))
+}
+
+/// Read for each request, so that a new one needs no restart.
+fn token(settings: &RepullSettings) -> Result<Option<String>, String> {
+    if settings.token_file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&settings.token_file)
+        .map_err(|error| format!("repull.token_file {}: {error}", settings.token_file.display()))?;
+    Ok(Some(text.lines().next().unwrap_or_default().trim().to_owned()))
 }
