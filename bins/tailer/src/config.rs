@@ -119,6 +119,10 @@ settings! {
         pub rate: ByteSize = ByteSize(0) => rules::none_or_at_least(RATE_MIN),
         /// Most processor time that is used while files are shipped, in cores: 0.5 is half of one; 0: no limit.
         pub cpu: f64 = 0.0 => rules::between(0.0, 1024.0),
+        /// Most log files that are held open; the least recently active ones are closed, and opened again when they change.
+        pub open_files: u64 = 1024 => rules::between(16, 1 << 20),
+        /// Time between two looks at every file, in case inotify, which works, has kept something back.
+        pub rescan_interval: Interval = Interval::secs(60) => rules::at_least(Interval::ms(10)),
     }
 }
 

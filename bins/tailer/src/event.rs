@@ -40,6 +40,8 @@ pub enum Event {
         /// Its content, in a file without a name.
         file: std::io::Result<File>,
     },
+    /// inotify stopped working.
+    WatchEnded,
     /// A read buffer is free again.
     Buffer(Vec<u8>),
     /// The shipper asks for a snapshot of the ledger.
@@ -57,6 +59,10 @@ pub struct Changes {
     pub written: BTreeSet<(i32, OsString)>,
     /// Folders in which names appeared or went away.
     pub listings: BTreeSet<i32>,
+    /// These names: watch descriptor of the folder, name.
+    pub names: BTreeSet<(i32, OsString)>,
+    /// Folders that are watched no more.
+    pub unwatched: BTreeSet<i32>,
     /// Events were lost: anything may have changed.
     pub overflow: bool,
 }

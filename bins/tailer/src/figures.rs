@@ -10,10 +10,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Figures of the follower, in bytes or numbers.
 #[derive(Default, Debug)]
 pub struct Figures {
-    /// All sources were looked at.
+    /// All sources were looked at, and what was found is followed.
     pub looked: AtomicBool,
-    /// Open files.
+    /// Followed files.
     pub files: AtomicU64,
+    /// Of these, files that are open.
+    pub files_open: AtomicU64,
+    /// Files that cannot be opened, and folders that cannot be listed.
+    pub unreadable: AtomicU64,
+    /// Sources whose path leads to no file.
+    pub sources_empty: AtomicU64,
+    /// Sources whose files are asked one by one, because nobody would tell of changes.
+    pub sources_polled: AtomicU64,
     /// Bytes in the files that are not acknowledged.
     pub lag_bytes: AtomicU64,
     /// Of these, bytes of last lines that have no end yet.
@@ -86,6 +94,10 @@ impl Figures {
         let settled = self.looked.load(Ordering::Acquire) && get(&self.queue_packs) == 0;
         let figures = [
             ("files", get(&self.files)),
+            ("files_open", get(&self.files_open)),
+            ("unreadable", get(&self.unreadable)),
+            ("sources_empty", get(&self.sources_empty)),
+            ("sources_polled", get(&self.sources_polled)),
             ("lag_bytes", lag),
             ("partial_bytes", partial),
             ("caught_up", u64::from(lag == partial && settled)),
@@ -100,9 +112,16 @@ impl Figures {
             ("file_restarts", get(&self.restarts)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];
-        for (name, value) in
-            ["lag_bytes", "queue_bytes", "files"].into_iter().zip([lag, figures[4].1, figures[0].1])
-        {
+        let gauges = [
+            ("lag_bytes", lag),
+            ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
+            ("files", get(&self.files)),
+            ("files_open", get(&self.files_open)),
+            ("unreadable", get(&self.unreadable)),
+            ("sources_empty", get(&self.sources_empty)),
+            ("sources_polled", get(&self.sources_polled)),
+        ];
+        for (name, value) in gauges {
             gauge!(format!("logferry_tailer_{name}")).set(value as f64);
         }
         figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

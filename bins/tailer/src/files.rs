@@ -3,8 +3,7 @@
 use crate::encoding::Newline;
 use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, HEAD_BYTES_MAX};
 use crate::ledger::record::Tail;
-use crate::pattern::PathPattern;
-use crate::tracker::Sighting;
+use metrics::counter;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use std::fs::File;
 use std::io;
@@ -25,6 +24,8 @@ pub struct Facts {
     pub links: u32,
     /// Time of the last change, in nanoseconds since 1970.
     pub changed_ns: i64,
+    /// Time at which the system noted a change of content, names or rights (ctime), in nanoseconds since 1970.
+    pub touched_ns: i64,
     /// A regular file.
     pub is_file: bool,
 }
@@ -52,6 +53,7 @@ fn facts(statx: &Statx) -> Facts {
         size: statx.stx_size,
         links: statx.stx_nlink,
         changed_ns: nanoseconds(statx.stx_mtime.tv_sec, statx.stx_mtime.tv_nsec),
+        touched_ns: nanoseconds(statx.stx_ctime.tv_sec, statx.stx_ctime.tv_nsec),
         is_file: u32::from(statx.stx_mode) & 0o170_000 == 0o100_000,
     }
 }
@@ -67,6 +69,7 @@ pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize>
             Err(error) => return Err(error),
         }
     }
+    counter!("logferry_tailer_read_bytes_total").increment(filled as u64);
     Ok(filled)
 }
 
@@ -157,27 +160,24 @@ pub fn is_glob(path: &str) -> bool {
     path.contains(['*', '?', '['])
 }
 
-/// The regular files that a path, glob or pattern leads to: by the times in their names, then oldest change first.
-pub fn sightings(pattern: &PathPattern) -> Vec<Sighting> {
-    let path = pattern.glob();
-    let found: Vec<(i64, Sighting)> = if is_glob(path) {
-        // The pattern was checked with the configuration; folders that cannot be read are passed over.
-        let paths = glob::glob(path).into_iter().flatten().flatten();
-        paths.filter(|path| pattern.admits(path)).filter_map(sighting).collect()
-    } else {
-        sighting(PathBuf::from(path)).into_iter().collect()
-    };
-    let mut found: Vec<_> = found
-        .into_iter()
-        .map(|(changed, sighting)| (pattern.time_of(&sighting.path), changed, sighting))
-        .collect();
-    found.sort_by(|a, b| (a.0, a.1, &a.2.path).cmp(&(b.0, b.1, &b.2.path)));
-    found.into_iter().map(|(_, _, sighting)| sighting).collect()
-}
-
-fn sighting(path: PathBuf) -> Option<(i64, Sighting)> {
-    let facts = facts_at(&path).ok().filter(|facts| facts.is_file)?;
-    Some((facts.changed_ns, Sighting { path, key: facts.key, size: facts.size }))
+/// Whether a folder is on a file system that other hosts may write to: inotify does not tell of that.
+pub fn is_remote(folder: &Path) -> bool {
+    /// `f_type` of statfs: NFS, SMB (three), Ceph, AFS, GFS2, OCFS2, Lustre, 9P, FUSE, vboxsf.
+    const REMOTE: [u32; 12] = [
+        0x6969,
+        0x517b,
+        0xff53_4d42,
+        0xfe53_4d42,
+        0x00c3_6400,
+        0x5346_414f,
+        0x0116_1970,
+        0x7461_636f,
+        0x0bd0_0bd0,
+        0x0102_1997,
+        0x6573_5546,
+        0x786f_4256,
+    ];
+    rustix::fs::statfs(folder).is_ok_and(|facts| REMOTE.contains(&(facts.f_type as u32)))
 }
 
 /// The folder of a path; "." for a bare name.

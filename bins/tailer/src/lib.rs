@@ -55,4 +55,5 @@ pub mod shipper;
 pub mod tailer;
 pub mod tracker;
 pub mod unpack;
+pub mod walk;
 pub mod watch;

@@ -67,6 +67,7 @@ fn listen(inotify: &OwnedFd, stop: &OwnedFd, follower: &Sender<Event>) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::warn!(%error, "inotify stopped working: files are polled");
+                let _ = follower.send(Event::WatchEnded);
                 return;
             }
         }
@@ -94,6 +95,12 @@ fn drain(inotify: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Changes {
             }
         } else {
             changes.listings.insert(event.wd());
+            if let Some(name) = event.file_name() {
+                changes.names.insert((event.wd(), OsStr::from_bytes(name.to_bytes()).to_owned()));
+            }
+            if flags.contains(ReadFlags::IGNORED) {
+                changes.unwatched.insert(event.wd());
+            }
         }
     }
     changes

@@ -137,7 +137,7 @@ impl Follower {
             .filter(move |file| file.source == source && file.stream.is_none() && !file.packed);
         free.filter_map(move |file| {
             let met = met.filter(|met| met.key != file.key && is_named_after(&file.path, &met.path))?;
-            let handle = file.handle.try_clone().ok()?;
+            let handle = file.handle().and_then(File::try_clone).ok()?;
             let facts = Facts { key: file.key, ..files::facts_of(&handle).ok()? };
             let mut bytes = [0; HEAD_BYTES_MAX];
             let filled = files::read_head(&handle, &mut bytes).ok()?;
@@ -241,7 +241,7 @@ impl Follower {
             // The first line alone says nothing: many files have the same.
             let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
             let agrees = match tail {
-                Some(tail) => files::has(&file.handle, &tail)?,
+                Some(tail) => files::has(file.handle()?, &tail)?,
                 None => is_this && past.tail.is_none(),
             };
             if (is_this || is_other) && agrees {
@@ -255,10 +255,13 @@ impl Follower {
     fn compare(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
         let now = Instant::now();
         let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
+        if !self.reach(other_number)? {
+            return Ok(None);
+        }
         let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
             return Ok(None);
         };
-        let facts = files::facts_of(&other.handle)?;
+        let facts = files::facts_of(other.handle()?)?;
         let may_be_cut = other.place == Place::Here || facts.links == 0 || file.packed;
         if !may_be_cut || !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
             return Ok(None);
@@ -272,7 +275,7 @@ impl Follower {
             return Ok(Some(Origin::Unclear(now + LOOK_APART)));
         }
         let common = file.size.min(facts.size);
-        if !is_same(&file.handle, &other.handle, common)? {
+        if !is_same(file.handle()?, other.handle()?, common)? {
             return Ok(None);
         }
         let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
@@ -309,7 +312,7 @@ impl Follower {
             if stream.orphan || !is_named_after(&file.path, &stream.met.path) {
                 continue;
             }
-            let handle = file.handle.try_clone()?;
+            let handle = file.handle()?.try_clone()?;
             let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
             let (path, key) = (file.path.clone(), file.key);
             let copy = Candidate { path: path.clone(), facts, handle };

@@ -135,7 +135,7 @@ impl Follower {
             else {
                 continue;
             };
-            let Ok(facts) = files::facts_of(&file.handle) else { continue };
+            let Some(Ok(facts)) = file.handle.as_ref().map(files::facts_of) else { continue };
             if facts.links > 0 {
                 file.unlinked_since = None;
                 continue;
@@ -194,7 +194,11 @@ impl Follower {
         self.displaced.remove(&number);
         self.successors.remove(&number);
         self.tally.remove(&file);
-        for path in std::iter::once(&file.path).chain(&file.target) {
+        self.linked.remove(&number);
+        if file.handle.is_some() {
+            self.one_open_less();
+        }
+        for path in std::iter::once(&file.path).chain(&file.target).chain(&file.names) {
             if self.by_path.get(path) == Some(&number) {
                 self.by_path.remove(path);
             }

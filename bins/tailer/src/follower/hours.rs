@@ -31,7 +31,7 @@ impl Follower {
             from_files: !at_end,
         };
         self.finish_hours(index, &outlook);
-        if self.sources[index].open_failed || self.shared.journal_down.load(Ordering::Acquire) {
+        if !self.sources[index].failed.is_empty() || self.shared.journal_down.load(Ordering::Acquire) {
             return;
         }
         let closing = outlook.closing(self.ledger.hours(), &name, || self.ledger.unsettled_hours(&name));

@@ -29,7 +29,7 @@ impl Follower {
         }
     }
 
-    fn search(&mut self, source: usize, met: &Met) {
+    pub(super) fn search(&mut self, source: usize, met: &Met) {
         let path = PathBuf::from(OsStr::from_bytes(&met.path));
         if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
             self.bytes_gone(met.stream, &path, "replaced");

@@ -4,6 +4,7 @@
 mod attach;
 mod copies;
 mod end;
+mod handles;
 mod hours;
 mod inputs;
 mod lost;
@@ -12,6 +13,7 @@ mod scan;
 mod tally;
 mod throttle;
 mod trouble;
+mod watching;
 mod work;
 
 use crate::batching::BatchLimits;
@@ -30,6 +32,7 @@ use crate::tracker::{FileNumber, Place, Tracker};
 use crate::unpack::UnpackJob;
 use crate::watch::Watch;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use handles::OpenFiles;
 use jiff::Timestamp;
 use logferry_link::Outgoing;
 use logferry_pack::{Hour, Name, StreamId};
@@ -44,12 +47,13 @@ use std::time::{Duration, Instant};
 use tally::{Counted, Tally};
 use throttle::Throttle;
 use tracing::info;
+use watching::Folder;
 use work::Worked;
 
 /// Most events handled before cutting goes on.
 const BURST_MAX: usize = 1024;
 
-/// An open file.
+/// A file.
 #[derive(Debug)]
 pub(crate) struct Followed {
     source: usize,
@@ -60,7 +64,12 @@ pub(crate) struct Followed {
     hour_over: bool,
     /// The path that a symbolic link leads to, if it is one.
     target: Option<PathBuf>,
-    handle: File,
+    /// Other paths under which it was seen.
+    names: Vec<PathBuf>,
+    /// `None` while it is closed.
+    handle: Option<File>,
+    /// Something was done with it since it was last thought of closing it.
+    active: bool,
     key: FileKey,
     /// Length when last seen, and whether names lead to it.
     size: u64,
@@ -127,10 +136,15 @@ pub(crate) struct Follower {
     by_stream: HashMap<StreamId, FileNumber>,
     ready: VecDeque<FileNumber>,
     timers: BTreeSet<(Instant, FileNumber)>,
-    folders: BTreeMap<i32, PathBuf>,
+    folders: BTreeMap<i32, Folder>,
     by_path: HashMap<PathBuf, FileNumber>,
     /// Files that are not where they were met.
     displaced: BTreeSet<FileNumber>,
+    /// Files with more than one name: who writes under another is not seen.
+    linked: BTreeSet<FileNumber>,
+    open_files: OpenFiles,
+    /// A folder, and what it is without symbolic links: that of the file that was met last.
+    real_folder: (PathBuf, PathBuf),
     searched_lost: bool,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
@@ -185,6 +199,9 @@ impl Follower {
             folders: BTreeMap::new(),
             by_path: HashMap::new(),
             displaced: BTreeSet::new(),
+            linked: BTreeSet::new(),
+            open_files: OpenFiles::new(parts.config.limits.open_files),
+            real_folder: Default::default(),
             searched_lost: false,
             buffers: (0..parts.buffers).map(|_| vec![0; buffer_bytes]).collect(),
             buffer_bytes,
@@ -263,7 +280,7 @@ impl Follower {
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let far = || Instant::now() + Duration::from_secs(3600);
-        [sources, timer, self.held_until()].into_iter().flatten().min().unwrap_or_else(far)
+        [sources, timer, self.held_until(), self.open_due()].into_iter().flatten().min().unwrap_or_else(far)
     }
 
     fn handle(&mut self, event: Event) {
@@ -281,6 +298,10 @@ impl Follower {
                 self.pass_on_records();
                 let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));
             }
+            Event::WatchEnded => {
+                self.watch = None;
+                self.sources.iter_mut().for_each(|source| source.next_look = Instant::now());
+            }
             Event::Resume => {}
             Event::Stop(wait) => {
                 self.stopping.get_or_insert(Instant::now() + wait);
@@ -290,24 +311,56 @@ impl Follower {
 
     fn files_changed(&mut self, changes: &Changes) {
         let now = Instant::now();
+        // A file that is no longer where it was is written to under a name that nobody knows.
+        let mut is_unknown = false;
         for (folder, name) in &changes.written {
-            let path = self.folders.get(folder).map(|folder| folder.join(name));
-            if let Some(file) = path.and_then(|path| self.by_path.get(&path).copied()) {
+            let Some(folder) = self.folders.get(folder) else { continue };
+            let path = folder.path.join(name);
+            if let Some(file) = self.by_path.get(&path).copied() {
                 self.queue(file);
+                continue;
+            }
+            is_unknown = true;
+            for index in &folder.sources {
+                // One that is not followed yet: it could not be opened, or unpacked.
+                let source = &mut self.sources[*index];
+                if source.pattern.covers(&path) {
+                    source.look_soon(now);
+                }
             }
         }
-        self.queue_displaced();
-        for source in &mut self.sources {
-            let listed = || source.watched.iter().any(|folder| changes.listings.contains(folder));
-            if changes.overflow || listed() {
-                source.next_look = now.max(source.last_look + scan::LOOK_APART).min(source.next_look);
+        if is_unknown || !changes.listings.is_empty() || changes.overflow {
+            self.queue_displaced(None);
+        }
+        for (descriptor, name) in &changes.names {
+            let Some(folder) = self.folders.get(descriptor) else { continue };
+            for index in &folder.sources {
+                self.sources[*index].dirty.insert(name.clone());
+            }
+        }
+        let mut listed: BTreeSet<usize> = BTreeSet::new();
+        for descriptor in &changes.listings {
+            listed.extend(self.folders.get(descriptor).into_iter().flat_map(|folder| &folder.sources));
+        }
+        for descriptor in &changes.unwatched {
+            self.folders.remove(descriptor);
+        }
+        for (index, source) in self.sources.iter_mut().enumerate() {
+            if changes.overflow {
+                source.rescan_at = now;
+            }
+            if changes.overflow || listed.contains(&index) {
+                source.look_soon(now);
             }
         }
     }
 
-    /// Files that are no longer under the path that inotify would name.
-    fn queue_displaced(&mut self) {
-        let displaced: Vec<FileNumber> = self.displaced.iter().copied().collect();
+    /// Files, of a source or of all, that are no longer under the path that inotify would name.
+    fn queue_displaced(&mut self, source: Option<usize>) {
+        let is_of = |number: &FileNumber| {
+            source.is_none_or(|source| self.files.get(number).is_some_and(|file| file.source == source))
+        };
+        let displaced: Vec<FileNumber> = self.displaced.iter().copied().filter(is_of).collect();
         for number in displaced {
             self.queue(number);
         }

@@ -1,5 +1,6 @@
-//! Looking at the sources' paths: opening what is new, following what moved, finding again what a restart left.
+//! Looking at the sources' paths: opening what is new, following what moved.
 
+use super::attach::Attached;
 use super::tally::Counted;
 use super::{Followed, Follower};
 use crate::config::SourceSettings;
@@ -7,18 +8,22 @@ use crate::cutter::{CutLimits, Cutter, Cutting};
 use crate::entries::{Entries, encoding_of};
 use crate::files::{self, Facts};
 use crate::hour::until;
+use crate::identity::FileKey;
 use crate::input::shelf::Shelf;
 use crate::legacy::LineRecord;
 use crate::pace::Pace;
 use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
+use crate::walk::{Found, walk};
 use anyhow::Context;
 use jiff::Timestamp;
 use logferry_pack::{Hour, Name};
 use metrics::counter;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +31,10 @@ use tracing::{info, warn};
 
 /// Shortest time between two looks at a source whose folders keep changing.
 pub(super) const LOOK_APART: Duration = Duration::from_millis(20);
+/// Looks at a source may take one part in this many of the time.
+const LOOK_SHARE: u32 = 10;
+/// Files of a source that are opened before others get their turn.
+const OPENED_AT_ONCE: usize = 64;
 
 /// A source at work.
 pub(super) struct Source {
@@ -41,11 +50,29 @@ pub(super) struct Source {
     pub(super) held: VecDeque<FileNumber>,
     pub(super) next_look: Instant,
     pub(super) last_look: Instant,
-    /// Watch descriptors of its folders.
-    pub(super) watched: BTreeSet<i32>,
+    /// Folders in which names matter, and the last of them whose watch was renewed.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// A file could not be opened at the last look: its lines are missing.
-    pub(super) open_failed: bool,
+    pub(super) renewed_to: Option<PathBuf>,
+    /// inotify tells of everything that happens to its files; why not, if it should.
+    pub(super) is_watched: bool,
+    pub(super) watch_problem: Option<String>,
+    pub(super) has_remote: bool,
+    pub(super) fixed_is_missing: bool,
+    /// Names have changed in its folders since the last look; these.
+    pub(super) names_changed: bool,
+    pub(super) dirty: HashSet<OsString>,
+    /// Files are found over links: what these lead to may change where nobody watches.
+    has_links: bool,
+    /// When all its files are asked, whatever inotify told.
+    pub(super) rescan_at: Instant,
+    look_took: Duration,
+    /// It was looked at, and what was found and waits to be opened.
+    pub(super) looked: bool,
+    pub(super) to_open: VecDeque<Sighting>,
+    /// Files that could not be opened, and folders that could not be listed, with the reason: their lines are missing.
+    pub(super) failed: BTreeMap<PathBuf, String>,
+    unreadable: BTreeMap<PathBuf, String>,
+    is_empty: bool,
     /// Where a legacy system left off, until the first look is over.
     pub(super) line_record: Option<LineRecord>,
     /// What the input knows of its files, if the source is one.
@@ -76,16 +103,29 @@ impl Source {
             held: VecDeque::new(),
             next_look: now,
             last_look: now,
-            watched: BTreeSet::new(),
             folders,
-            open_failed: false,
+            renewed_to: None,
+            is_watched: false,
+            watch_problem: None,
+            has_remote: false,
+            fixed_is_missing: false,
+            names_changed: true,
+            dirty: HashSet::new(),
+            has_links: false,
+            rescan_at: now,
+            look_took: Duration::ZERO,
+            looked: false,
+            to_open: VecDeque::new(),
+            failed: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            is_empty: false,
             line_record: None,
             shelf: None,
         })
     }
 
     /// Folders in which the clock says that files are, or will be in the next hour, from the fixed one down.
-    fn add_folders_of(&mut self, hour: Hour) {
+    pub(super) fn add_folders_of(&mut self, hour: Hour) {
         if !self.pattern.has_hours() {
             return;
         }
@@ -96,72 +136,221 @@ impl Source {
         let plain = below.filter(|folder| !files::is_glob(&folder.to_string_lossy()));
         self.folders.extend(plain.map(Path::to_owned));
     }
+
+    /// Shortest time between two looks.
+    pub(super) fn look_apart(&self) -> Duration {
+        LOOK_APART.max(self.look_took * LOOK_SHARE)
+    }
+
+    /// Names have changed, or so it seems.
+    pub(super) fn look_soon(&mut self, now: Instant) {
+        self.names_changed = true;
+        self.next_look = now.max(self.last_look + self.look_apart()).min(self.next_look);
+    }
+
+    /// Files and folders whose lines are missing.
+    pub(super) fn unreadable(&self) -> usize {
+        self.failed.len() + self.unreadable.len()
+    }
+
+    /// No file is where its path leads.
+    pub(super) fn is_without_files(&self) -> bool {
+        self.looked && self.is_empty
+    }
+
+    fn open_failed(&mut self, path: &Path, error: &io::Error) {
+        let reason = error.to_string();
+        if self.failed.insert(path.to_owned(), reason.clone()).as_ref() != Some(&reason) {
+            warn!(path = %path.display(), %error, "the file cannot be opened: trying again");
+        }
+    }
+
+    fn report_unreadable(&mut self, unreadable: Vec<(PathBuf, String)>) {
+        let unreadable: BTreeMap<PathBuf, String> = unreadable.into_iter().collect();
+        for (folder, error) in unreadable.iter().filter(|(folder, _)| !self.unreadable.contains_key(*folder))
+        {
+            warn!(source = self.settings.name, folder = %folder.display(), error, "the folder cannot be listed: trying again");
+        }
+        // Nobody tells when it can be.
+        self.is_watched &= unreadable.is_empty();
+        self.unreadable = unreadable;
+    }
+
+    fn report_empty(&mut self, is_empty: bool) {
+        if is_empty && (!self.is_empty || !self.looked) {
+            warn!(
+                source = self.settings.name,
+                path = self.settings.path,
+                "no file is there: waiting for one"
+            );
+        } else if !is_empty && self.is_empty && self.looked {
+            info!(source = self.settings.name, "files are there now");
+        }
+        self.is_empty = is_empty;
+    }
 }
 
 impl Follower {
+    /// Visits the sources whose time has come, and opens what they found.
     pub(super) fn look_at_due_sources(&mut self) {
         let now = Instant::now();
         for index in 0..self.sources.len() {
             if self.sources[index].next_look <= now {
-                self.look(index);
+                self.visit(index);
+            }
+            if !self.sources[index].to_open.is_empty() {
+                self.open_some(index);
             }
         }
-        if !self.searched_lost {
+        let all_looked_at = || self.sources.iter().all(|source| source.looked && source.to_open.is_empty());
+        if !self.searched_lost && all_looked_at() {
             self.searched_lost = true;
             self.search_lost();
         }
     }
 
+    /// When files wait to be opened that may be now.
+    pub(super) fn open_due(&self) -> Option<Instant> {
+        let waits = self.sources.iter().any(|source| !source.to_open.is_empty());
+        (waits && self.ready.len() < self.open_files.waiting_max()).then(Instant::now)
+    }
+
+    /// What a source needs from time to time. Its files are looked at when names have changed in their folders, when nobody would
+    /// tell of that, and every now and then in case somebody did not.
+    fn visit(&mut self, index: usize) {
+        self.watch_folders(index);
+        let now = Instant::now();
+        let source = &mut self.sources[index];
+        source.last_look = now;
+        let time = Timestamp::now();
+        let next_hour = self.clock.hour_at(time).map(|hour| until(self.clock.end_of(hour, time), time));
+        let wait = next_hour.unwrap_or(Duration::MAX).min(source.settings.poll_interval.0);
+        let is_due = source.names_changed || !source.is_watched || source.rescan_at <= now;
+        if is_due || source.has_links || !source.failed.is_empty() {
+            self.look(index);
+        }
+        let source = &mut self.sources[index];
+        // Looking at very many files must not be all that is done.
+        let wait =
+            if source.names_changed { Duration::ZERO } else { wait.max(source.look_took * LOOK_SHARE * 2) };
+        source.next_look = now + wait.max(source.look_apart());
+        self.tend(index);
+    }
+
     fn look(&mut self, index: usize) {
         self.read_line_record(index);
-        self.watch_folders(index);
+        let begin = Instant::now();
         let source = &mut self.sources[index];
-        source.last_look = Instant::now();
-        source.open_failed = false;
-        let now = Timestamp::now();
-        let next_hour = self.clock.hour_at(now).map(|hour| until(self.clock.end_of(hour, now), now));
-        let wait = next_hour.unwrap_or(Duration::MAX).min(source.settings.poll_interval.0);
-        source.next_look = source.last_look + wait.max(LOOK_APART);
-        let sightings = files::sightings(&source.pattern);
-        for sighting in &sightings {
-            let folder = files::folder_of(&sighting.path);
-            if !source.folders.contains(&folder) {
-                source.folders.insert(folder);
-                source.next_look = source.last_look;
-            }
+        let asks_all = !source.is_watched || source.rescan_at <= begin;
+        if asks_all {
+            source.rescan_at = begin + self.limits.rescan_interval.0;
         }
+        source.names_changed = false;
+        let dirty = std::mem::take(&mut source.dirty);
+        let walk = walk(source.pattern.glob());
+        let folders_before = source.folders.len();
+        source.folders.extend(walk.folders);
+        source.names_changed |= source.folders.len() > folders_before;
+        source.has_links = walk.found.iter().any(|found| found.inode.is_none());
+        source.report_unreadable(walk.unreadable);
+        let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
+        self.sources[index].report_empty(sightings.is_empty());
+        let mut to_open = VecDeque::new();
         for decision in self.tracker.look(index, &sightings) {
             match decision {
-                Decision::Open(sighting) => self.open(index, &sighting),
+                Decision::Open(sighting) => to_open.push_back(sighting),
                 Decision::Size(number, size) => self.sized(number, size),
                 Decision::Placed(number, place) => self.placed(number, place),
             }
         }
-        self.queue_displaced();
-        self.give_up_deleted(index);
+        let source = &mut self.sources[index];
+        source.failed.retain(|path, _| to_open.iter().any(|sighting| sighting.path == *path));
+        source.to_open = to_open;
+        source.looked = true;
+        source.look_took = begin.elapsed();
+    }
+
+    /// The files behind names. Those that are known and have not changed, by what inotify tells, are not asked.
+    fn sightings(
+        &mut self,
+        index: usize,
+        found: Vec<Found>,
+        dirty: Option<&HashSet<OsString>>,
+    ) -> Vec<Sighting> {
+        let mut sightings = Vec::with_capacity(found.len());
+        let mut asked = Vec::new();
+        for Found { path, inode } in found {
+            let known = dirty.and_then(|dirty| self.known_as(&path, inode?, dirty));
+            if let Some((key, size)) = known {
+                sightings.push(Sighting { path, key, size, touched_ns: 0 });
+                continue;
+            }
+            let pattern = &self.sources[index].pattern;
+            let Some(facts) = Some(&path)
+                .filter(|path| pattern.admits(path))
+                .and_then(|path| files::facts_at(path).ok())
+                .filter(|facts| facts.is_file)
+            else {
+                continue;
+            };
+            let order = (pattern.time_of(&path), facts.changed_ns);
+            if let Some(number) = self.tracker.find(facts.key) {
+                self.also_at(number, &path);
+            }
+            let Facts { key, size, touched_ns, .. } = facts;
+            asked.push((order, Sighting { path, key, size, touched_ns }));
+        }
+        asked.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        sightings.extend(asked.into_iter().map(|(_, sighting)| sighting));
+        sightings
+    }
+
+    fn known_as(&self, path: &Path, inode: u64, dirty: &HashSet<OsString>) -> Option<(FileKey, u64)> {
+        let file = self.by_path.get(path).and_then(|number| self.files.get(number))?;
+        let is_same = file.key.inode == inode && path.file_name().is_some_and(|name| !dirty.contains(name));
+        is_same.then_some((file.key, file.size))
+    }
+
+    /// inotify may name the file by this path.
+    fn also_at(&mut self, number: FileNumber, path: &Path) {
+        if self.by_path.get(path) == Some(&number) {
+            return;
+        }
+        if let Some(file) = self.files.get_mut(&number) {
+            file.names.push(path.to_owned());
+            self.by_path.insert(path.to_owned(), number);
+        }
+    }
+
+    /// Opens files that were found, a few at a time, and not many more than can be read soon.
+    fn open_some(&mut self, index: usize) {
+        for _ in 0..OPENED_AT_ONCE {
+            if self.ready.len() >= self.open_files.waiting_max() {
+                return;
+            }
+            let Some(sighting) = self.sources[index].to_open.pop_front() else { break };
+            self.open(index, &sighting);
+        }
+        if self.sources[index].to_open.is_empty() {
+            self.all_opened(index);
+        }
+    }
+
+    /// What can be told only when all files of a source are known.
+    fn all_opened(&mut self, index: usize) {
         self.close_hours(index);
         let name = self.sources[index].settings.name.clone();
         self.ledger.source_started(&name);
     }
 
-    fn watch_folders(&mut self, index: usize) {
-        let Some(watch) = &self.watch else { return };
-        let source = &mut self.sources[index];
-        if let Ok(hour) = self.clock.hour_at(Timestamp::now()) {
-            let next = self.clock.after(hour);
-            [Some(hour), next].into_iter().flatten().for_each(|hour| source.add_folders_of(hour));
+    fn tend(&mut self, index: usize) {
+        self.queue_displaced(Some(index));
+        let linked: Vec<FileNumber> = self.linked.iter().copied().collect();
+        linked.into_iter().for_each(|number| self.queue(number));
+        self.give_up_deleted(index);
+        if self.sources[index].looked && self.sources[index].to_open.is_empty() {
+            self.all_opened(index);
         }
-        // Adding a folder again costs one call and finds out when it was replaced by another.
-        let fixed = files::fixed_folder(source.pattern.glob());
-        source.folders.retain(|folder| match watch.add(folder) {
-            Ok(descriptor) => {
-                source.watched.insert(descriptor);
-                self.folders.insert(descriptor, folder.clone());
-                true
-            }
-            // It comes back with its first file, or when the clock says so.
-            Err(error) => error.kind() != io::ErrorKind::NotFound || *folder == fixed,
-        });
     }
 
     fn sized(&mut self, number: FileNumber, size: u64) {
@@ -196,21 +385,46 @@ impl Follower {
         // It may have come between the looks: it belongs to the first source whose path leads to it.
         let earlier = self.sources[..source].iter().position(|other| other.pattern.covers(&sighting.path));
         if let Some(earlier) = earlier {
-            self.sources[earlier].next_look = Instant::now();
+            let earlier = &mut self.sources[earlier];
+            (earlier.names_changed, earlier.next_look) = (true, Instant::now());
+            return;
+        }
+        if self.tracker.find(sighting.key).is_some() || self.open_unchanged(source, sighting) {
             return;
         }
         if self.is_packed(source, &sighting.path, sighting.key, sighting.size) {
             return;
         }
         match self.try_open(source, &sighting.path, Place::Here) {
-            Ok(number) => self.queue(number),
+            Ok(number) => {
+                self.sources[source].failed.remove(&sighting.path);
+                self.queue(number);
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 counter!("logferry_tailer_open_failures_total").increment(1);
-                self.sources[source].open_failed = true;
-                warn!(path = %sighting.path.display(), %error, "the file cannot be opened: trying again");
+                self.sources[source].open_failed(&sighting.path, &error);
             }
         }
+    }
+
+    /// A file that looks as it did when all of it was acknowledged is followed without being opened.
+    fn open_unchanged(&mut self, source: usize, sighting: &Sighting) -> bool {
+        let stream = self.ledger.current(sighting.key).and_then(|id| self.ledger.stream(id));
+        let Some(stream) = stream.filter(|stream| stream.has_all_of(sighting.size, sighting.touched_ns))
+        else {
+            return false;
+        };
+        let home = PathBuf::from(OsStr::from_bytes(&stream.met.path));
+        let attached = Attached { stream: Some(stream.met.stream), at: sighting.size, home: Some(home) };
+        let Ok(facts) = files::facts_at(&sighting.path) else { return false };
+        let is_same =
+            (facts.key, facts.size, facts.touched_ns) == (sighting.key, sighting.size, sighting.touched_ns);
+        if is_same {
+            let number = self.follow_as_attached(source, &sighting.path, None, &facts, Place::Here, attached);
+            self.caught_up(number);
+        }
+        is_same
     }
 
     pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
@@ -233,6 +447,20 @@ impl Follower {
         place: Place,
     ) -> io::Result<FileNumber> {
         let attached = self.attach(source, path, &handle, facts.key, facts.size)?;
+        let number = self.follow_as_attached(source, path, Some(handle), facts, place, attached);
+        self.opened(number);
+        Ok(number)
+    }
+
+    fn follow_as_attached(
+        &mut self,
+        source: usize,
+        path: &Path,
+        handle: Option<File>,
+        facts: &Facts,
+        place: Place,
+        attached: Attached,
+    ) -> FileNumber {
         let home = attached.home.unwrap_or_else(|| path.to_owned());
         let number = self.tracker.opened(source, home.clone(), facts.key, place);
         let before = self.tracker.predecessor(source, &home, facts.key);
@@ -249,9 +477,12 @@ impl Follower {
         if place != Place::Here {
             self.displaced.insert(number);
         }
-        let target = std::fs::canonicalize(path).ok().filter(|target| target != path);
+        let target = self.target_of(path);
         if let Some(target) = &target {
-            self.sources[source].folders.insert(files::folder_of(target));
+            if self.sources[source].folders.insert(files::folder_of(target)) {
+                // It must be watched from now on.
+                self.sources[source].next_look = now;
+            }
             self.by_path.insert(target.clone(), number);
         }
         self.by_path.insert(path.to_owned(), number);
@@ -263,7 +494,9 @@ impl Follower {
                 time,
                 hour_over: false,
                 target,
+                names: Vec::new(),
                 handle,
+                active: true,
                 key: facts.key,
                 size: facts.size.min(readable),
                 unlinked: false,
@@ -291,7 +524,22 @@ impl Follower {
             self.successors.entry(before).or_default().push(number);
         }
         self.tally.touch(number);
-        Ok(number)
+        number
+    }
+
+    /// What a path leads to over symbolic links, if it has any. Asking for a folder once is enough for a while.
+    fn target_of(&mut self, path: &Path) -> Option<PathBuf> {
+        let name = path.file_name()?;
+        let target = if path.is_symlink() {
+            std::fs::canonicalize(path).ok()?
+        } else {
+            let folder = files::folder_of(path);
+            if self.real_folder.0 != folder {
+                self.real_folder = (folder.clone(), std::fs::canonicalize(&folder).ok()?);
+            }
+            self.real_folder.1.join(name)
+        };
+        (target != path).then_some(target)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Figures of all files, kept by changing them file by file: with many files summing up would cost more than reading.
 
+use super::scan::Source;
 use super::{Followed, Follower};
 use crate::ledger::Ledger;
 use crate::tracker::FileNumber;
@@ -66,6 +67,13 @@ impl Follower {
         figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
         figures.partial_bytes.store(self.tally.sum.partial, Ordering::Relaxed);
         figures.lag_bytes.store(self.tally.sum.lag + orphaned, Ordering::Release);
-        figures.looked.store(true, Ordering::Release);
+        figures.files_open.store(self.open_files.count() as u64, Ordering::Relaxed);
+        let unreadable: usize = self.sources.iter().map(Source::unreadable).sum();
+        figures.unreadable.store(unreadable as u64, Ordering::Relaxed);
+        let count = |of: fn(&Source) -> bool| self.sources.iter().filter(|source| of(source)).count() as u64;
+        figures.sources_empty.store(count(Source::is_without_files), Ordering::Relaxed);
+        figures.sources_polled.store(count(|source| !source.is_watched), Ordering::Relaxed);
+        let is_known = self.sources.iter().all(|source| source.looked && source.to_open.is_empty());
+        figures.looked.store(is_known && self.searched_lost, Ordering::Release);
     }
 }

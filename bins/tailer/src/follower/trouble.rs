@@ -24,7 +24,7 @@ impl Follower {
     pub(super) fn truncated(&mut self, number: FileNumber) -> io::Result<Worked> {
         counter!("logferry_tailer_truncations_total").increment(1);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let (id, size) = (file.stream, files::facts_of(&file.handle)?.size);
+        let (id, size) = (file.stream, files::facts_of(file.handle()?)?.size);
         let stream = id.and_then(|id| self.ledger.stream(id));
         let before_restart =
             |stream: &&Stream| !stream.confirmed && stream.next_unsent().is_some() && size >= stream.frontier;
@@ -104,7 +104,7 @@ impl Follower {
         }
         // If it still has the last bytes that were acknowledged, only what came after them is different.
         let has_tail = match &stream.tail {
-            Some(tail) => files::has(&file.handle, tail)?,
+            Some(tail) => files::has(file.handle()?, tail)?,
             None => true,
         };
         if !has_tail || stream.tail.is_none() {
@@ -212,7 +212,7 @@ impl Follower {
         let mut at_frontier = None;
         for pack in &remembered.packs {
             let tail = Tail { offset: pack.0, span: pack.1, sum: pack.2 };
-            if !files::has(&file.handle, &tail)? {
+            if !files::has(file.handle()?, &tail)? {
                 return Ok(None);
             }
             if pack.1 > 0 && pack.0 + pack.1 == remembered.frontier {
@@ -256,7 +256,7 @@ impl Follower {
     fn part_of(&self, number: FileNumber, cut: Cut, range: &Range<u64>) -> io::Result<Cut> {
         let (offset, span) = (range.start, range.end - range.start);
         let content = match self.files.get(&number) {
-            Some(file) => files::content(&file.handle, offset, span)?,
+            Some(file) => files::content(file.handle()?, offset, span)?,
             None => None,
         };
         let content = content.ok_or_else(|| io::Error::other("the file became shorter"))?;

@@ -53,6 +53,12 @@ impl Follower {
     }
 
     fn try_work(&mut self, number: FileNumber) -> io::Result<Worked> {
+        if self.is_closed_and_same(number) {
+            return self.rest(number);
+        }
+        if !self.reach(number)? {
+            return Ok(Worked::Rest);
+        }
         if !self.refresh(number)? || self.waits_for_predecessor(number) {
             return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
         }
@@ -90,8 +96,16 @@ impl Follower {
     /// Asks the file for its length; false when it is shorter than what was read of it.
     fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
-        let mut facts = files::facts_of(&file.handle)?;
+        let mut facts = files::facts_of(file.handle()?)?;
         file.unlinked = facts.links == 0 && !file.packed;
+        if facts.links > 1 {
+            self.linked.insert(number);
+        } else {
+            self.linked.remove(&number);
+        }
+        if let Some(id) = file.stream.filter(|_| !file.packed && self.sources[file.source].shelf.is_none()) {
+            self.ledger.saw(id, facts.size, facts.touched_ns);
+        }
         if facts.size < file.read_to() {
             return Ok(false);
         }
@@ -108,7 +122,7 @@ impl Follower {
 
     fn is_truncated(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
-        files::facts_of(&file.handle).is_ok_and(|facts| facts.size < file.read_to())
+        file.handle().and_then(files::facts_of).is_ok_and(|facts| facts.size < file.read_to())
     }
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
@@ -134,7 +148,7 @@ impl Follower {
     fn head_bytes(&self, number: FileNumber) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = match self.files.get(&number) {
-            Some(file) => files::read_head(&file.handle, &mut bytes)?,
+            Some(file) => files::read_head(file.handle()?, &mut bytes)?,
             None => 0,
         };
         Ok((bytes, filled))
@@ -149,14 +163,14 @@ impl Follower {
     /// Whether it still has the bytes that were cut last: it may begin alike and yet be another by now.
     pub(super) fn has_its_end(&self, number: FileNumber) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(true) };
-        file.end_mark.map_or(Ok(true), |mark| files::has_mark(&file.handle, &mark))
+        file.end_mark.map_or(Ok(true), |mark| files::has_mark(file.handle()?, &mark))
     }
 
     /// Whether it has the bytes that were acknowledged last, before a restart. Looked at once.
     pub(super) fn has_its_tail(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
         let Some(file) = self.files.get(&number).filter(|file| !file.verified) else { return Ok(true) };
         let tail = self.ledger.stream(id).and_then(|stream| stream.tail);
-        tail.map_or(Ok(true), |tail| files::has(&file.handle, &tail))
+        tail.map_or(Ok(true), |tail| files::has(file.handle()?, &tail))
     }
 
     /// A file without a stream: has its first line come?
@@ -236,12 +250,14 @@ impl Follower {
     fn read(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
         let wanted = self.bytes_wanted(number);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let big_endian = self.is_big_endian_by_mark(file.source, &file.handle)?;
+        let big_endian = self.is_big_endian_by_mark(file.source, file.handle()?)?;
         let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let cutting = &self.sources[file.source].cutting;
         let window = file.cutter.window(cutting, wanted, big_endian);
-        let read = files::read_at(&file.handle, window.offset, &mut buffer[window.start..window.end]);
+        let read = file
+            .handle()
+            .and_then(|handle| files::read_at(handle, window.offset, &mut buffer[window.start..window.end]));
         // An input appends: what is not on the disk yet may be gone after a power loss.
         let readable = self.sources[file.source].readable(&file.path).saturating_sub(window.offset);
         let filled = match read {
@@ -288,7 +304,9 @@ impl Follower {
     ) -> io::Result<Worked> {
         let hour = self.hour_of(number).map_err(io::Error::other);
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let front = files::read_at(&file.handle, piece.offset, &mut buffer[..piece.unread]);
+        let front = file
+            .handle()
+            .and_then(|handle| files::read_at(handle, piece.offset, &mut buffer[..piece.unread]));
         let is_whole = matches!(front, Ok(count) if count == piece.unread);
         let lead = self.lead(number, piece.offset);
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
@@ -328,12 +346,14 @@ impl Follower {
     /// What the file says of a pack that begins at `offset`, beside its bytes.
     fn lead(&self, number: FileNumber, offset: u64) -> io::Result<Lead> {
         let Some(file) = self.files.get(&number) else { return Ok(Lead::default()) };
-        let big_endian_by_mark = self.is_big_endian_by_mark(file.source, &file.handle)?;
+        let big_endian_by_mark = self.is_big_endian_by_mark(file.source, file.handle()?)?;
         let Source { settings, cutting, .. } = &self.sources[file.source];
         let newline = cutting.encoding().newline(big_endian_by_mark);
         let line_bytes_before = match settings.long_lines {
             LongLines::Split => 0,
-            LongLines::Drop => files::line_bytes_before(&file.handle, offset, cutting.line_bytes(), newline)?,
+            LongLines::Drop => {
+                files::line_bytes_before(file.handle()?, offset, cutting.line_bytes(), newline)?
+            }
         };
         Ok(Lead { offset, line_bytes_before, big_endian_by_mark })
     }
@@ -372,7 +392,7 @@ impl Follower {
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let source = file.source;
-        let read = files::read_at(&file.handle, cut.offset, &mut buffer[..span]);
+        let read = file.handle().and_then(|handle| files::read_at(handle, cut.offset, &mut buffer[..span]));
         let same = matches!(read, Ok(count) if count == span) && crc32c::crc32c(&buffer[..span]) == cut.sum;
         let lead = self.lead(number, cut.offset);
         if let (true, Ok(lead)) = (same, &lead) {

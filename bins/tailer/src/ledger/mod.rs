@@ -151,6 +151,7 @@ impl Ledger {
             hours: self.hours.clone(),
             marks: self.marks.keys().cloned().collect(),
             past_files: self.past_files.clone(),
+            seen: self.streams.values().filter_map(Stream::seen_file).collect(),
         })
     }
 
@@ -162,6 +163,9 @@ impl Ledger {
         self.past_files.index();
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
+        }
+        for seen in snapshot.seen {
+            self.saw(seen.stream, seen.size, seen.touched_ns);
         }
     }
 
@@ -288,6 +292,13 @@ impl Ledger {
     /// All streams that are not finished.
     pub fn streams(&self) -> impl Iterator<Item = &Stream> {
         self.streams.values()
+    }
+
+    /// How the file of a stream looks now: kept in snapshots, so that a restart need not read what did not change.
+    pub fn saw(&mut self, stream: StreamId, size: u64, touched_ns: i64) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.seen = Some((size, touched_ns));
+        }
     }
 
     /// Streams that no file has the bytes of any more, and that are not finished.

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 
 /// Version of the records.
 pub const STATE_VERSION: u8 = 1;
-/// Version of the snapshots. Version 1 had no done packs; it is still read.
-pub const SNAPSHOT_VERSION: u8 = 2;
+/// Version of the snapshots. Version 1 had no done packs, version 2 no [`SeenFile`]s; both are still read.
+pub const SNAPSHOT_VERSION: u8 = 3;
 
 /// A stream at first sight.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -214,6 +214,20 @@ pub struct Snapshot {
     pub marks: Vec<Mark>,
     /// Files that were read to their ends.
     pub past_files: PastFiles,
+    /// How the files of streams looked last. Encoded behind the rest, so that version 2 is what stands before it.
+    #[serde(skip)]
+    pub seen: Vec<SeenFile>,
+}
+
+/// How a file looked when it was asked last. One that looks the same after a restart has the same content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct SeenFile {
+    /// Stream.
+    pub stream: StreamId,
+    /// Length in bytes.
+    pub size: u64,
+    /// Time at which the system noted a change of it (ctime, which no program can set), in nanoseconds since 1970.
+    pub touched_ns: i64,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -240,15 +254,17 @@ struct SnapshotV1 {
 
 /// Payload of a snapshot.
 pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
-    encode_as(SNAPSHOT_VERSION, snapshot)
+    // Encoding into memory fails for no type of this module.
+    postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default()
 }
 
-/// Back from [`encode_snapshot`], of this version or the one before.
+/// Back from [`encode_snapshot`], of this version or one before.
 pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
     match payload.split_first()? {
-        (&SNAPSHOT_VERSION, rest) => {
-            let snapshot: Snapshot = postcard::from_bytes(rest).ok()?;
-            Some(Snapshot { hours: snapshot.hours.restored(), ..snapshot })
+        (&(SNAPSHOT_VERSION | 2), rest) => {
+            let (snapshot, rest) = postcard::take_from_bytes::<Snapshot>(rest).ok()?;
+            let seen = if payload[0] == 2 { Vec::new() } else { postcard::from_bytes(rest).ok()? };
+            Some(Snapshot { hours: snapshot.hours.restored(), seen, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;

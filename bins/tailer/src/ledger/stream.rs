@@ -1,7 +1,7 @@
 //! One stream: its acknowledged frontier and the packs above it.
 
 use crate::identity::FileKey;
-use crate::ledger::record::{Cut, KeptCut, Met, StreamSnapshot, Tail};
+use crate::ledger::record::{Cut, KeptCut, Met, SeenFile, StreamSnapshot, Tail};
 use logferry_footprint::Remembered;
 use std::collections::VecDeque;
 
@@ -54,6 +54,8 @@ pub struct Stream {
     pub conflict: Option<Remembered>,
     /// Files that it was in before.
     pub(crate) was: Vec<FileKey>,
+    /// Length and time of change of its file when it was asked last.
+    pub(crate) seen: Option<(u64, i64)>,
     in_flight: usize,
     unsent: usize,
 }
@@ -70,6 +72,7 @@ impl Stream {
             orphan: false,
             conflict: None,
             was: Vec::new(),
+            seen: None,
             in_flight: 0,
             unsent: 0,
         }
@@ -79,6 +82,16 @@ impl Stream {
         let cuts = self.entries.iter().map(Entry::keep).collect();
         let (met, was) = (self.met.clone(), self.was.clone());
         StreamSnapshot { met, frontier: self.frontier, tail: self.tail, cuts, was }
+    }
+
+    pub(crate) fn seen_file(&self) -> Option<SeenFile> {
+        self.seen.map(|(size, touched_ns)| SeenFile { stream: self.met.stream, size, touched_ns })
+    }
+
+    /// Whether everything in a file that looks like this is known to be acknowledged.
+    pub fn has_all_of(&self, size: u64, touched_ns: i64) -> bool {
+        let is_settled = self.entries.is_empty() && self.conflict.is_none() && !self.orphan;
+        is_settled && size == self.frontier && self.seen == Some((size, touched_ns))
     }
 
     pub(crate) fn restored(snapshot: StreamSnapshot) -> Stream {
