@@ -42,6 +42,18 @@ pub enum LongLines {
     Drop,
 }
 
+/// Which files of a source go first when several were written to while nobody read them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CatchUp {
+    /// All in turn, a pack of each.
+    Fair,
+    /// Those that were changed longest ago.
+    Oldest,
+    /// Those that were changed last.
+    Newest,
+}
+
 settings! {
     /// `[[source]]`: a named set of files.
     pub struct SourceSettings {
@@ -51,6 +63,9 @@ settings! {
         pub path: String = String::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
         pub start: Start = Start::Beginning,
+        /// Which files go first at a start with a backlog: "fair" (a pack of each in turn), "oldest" or "newest". Hourly files come
+        /// in their order unless this is "newest".
+        pub catch_up: CatchUp = CatchUp::Fair,
         /// Regular expressions: only lines that one of them matches are shipped; none: all lines.
         pub include: Vec<String> = Vec::new(),
         /// Regular expressions: lines that one of them matches are not shipped.

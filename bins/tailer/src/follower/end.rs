@@ -95,20 +95,6 @@ impl Follower {
         }
     }
 
-    /// A file was read to its end for the first time since it was opened: those of later times go on.
-    pub(super) fn caught_up(&mut self, number: FileNumber) {
-        let Some(file) = self.files.get(&number) else { return };
-        let Some(time) = file.time else { return };
-        let catching_up = &mut self.sources[file.source].catching_up;
-        if !catching_up.remove(&(time, number)) {
-            return;
-        }
-        let Some((next, _)) = catching_up.first().copied() else { return };
-        let waiting: Vec<FileNumber> =
-            catching_up.iter().take_while(|(time, _)| *time == next).map(|(_, file)| *file).collect();
-        waiting.into_iter().for_each(|file| self.queue(file));
-    }
-
     fn queue_successors(&mut self, number: FileNumber) {
         for successor in self.successors.get(&number).cloned().unwrap_or_default() {
             if self.files.get(&successor).is_some_and(|file| file.size > file.cutter.seen_to()) {

@@ -2,6 +2,7 @@
 //! it, and then cuts packs for as long as there are bytes, buffers and room in the window.
 
 mod attach;
+mod backlog;
 mod copies;
 mod end;
 mod handles;
@@ -31,6 +32,7 @@ use crate::pattern::FileTime;
 use crate::tracker::{FileNumber, Place, Tracker};
 use crate::unpack::UnpackJob;
 use crate::watch::Watch;
+use backlog::Rank;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use handles::OpenFiles;
 use jiff::Timestamp;
@@ -60,6 +62,8 @@ pub(crate) struct Followed {
     path: PathBuf,
     /// The time in its name.
     time: Option<FileTime>,
+    /// Its place among the files that are behind.
+    rank: Option<Rank>,
     /// The hour of that time is over.
     hour_over: bool,
     /// The path that a symbolic link leads to, if it is one.

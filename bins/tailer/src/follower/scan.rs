@@ -1,9 +1,10 @@
 //! Looking at the sources' paths: opening what is new, following what moved.
 
 use super::attach::Attached;
+use super::backlog::Backlog;
 use super::tally::Counted;
 use super::{Followed, Follower};
-use crate::config::SourceSettings;
+use crate::config::{CatchUp, SourceSettings};
 use crate::cutter::{CutLimits, Cutter, Cutting};
 use crate::entries::{Entries, encoding_of};
 use crate::files::{self, Facts};
@@ -44,7 +45,7 @@ pub(super) struct Source {
     /// How its files are cut.
     pub(super) cutting: Cutting,
     /// Files with times in their names that were not read to their end yet since they were opened.
-    pub(super) catching_up: BTreeSet<(FileTime, FileNumber)>,
+    pub(super) backlog: Backlog,
     /// Its `rate`, and the files that wait for it.
     pub(super) pace: Option<Pace>,
     pub(super) held: VecDeque<FileNumber>,
@@ -98,7 +99,7 @@ impl Source {
             name,
             pattern,
             cutting: Cutting::new(limits, encoding, entries, buffer_bytes),
-            catching_up: BTreeSet::new(),
+            backlog: Backlog::default(),
             pace: Pace::new(settings.rate.0 as f64, now),
             held: VecDeque::new(),
             next_look: now,
@@ -301,6 +302,9 @@ impl Follower {
             asked.push((order, Sighting { path, key, size, touched_ns }));
         }
         asked.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        if self.sources[index].settings.catch_up == CatchUp::Newest {
+            asked.reverse();
+        }
         sightings.extend(asked.into_iter().map(|(_, sighting)| sighting));
         sightings
     }
@@ -466,9 +470,8 @@ impl Follower {
         let before = self.tracker.predecessor(source, &home, facts.key);
         let predecessor = before.or_else(|| self.input_file_before(source, path));
         let time = self.sources[source].pattern.time_of(&home);
-        if let Some(time) = time {
-            self.sources[source].catching_up.insert((time, number));
-        }
+        let is_behind_at_start = !self.searched_lost && facts.size > attached.at;
+        let rank = self.sources[source].rank_of(time, facts.changed_ns, is_behind_at_start);
         let now = Instant::now();
         let readable = self.sources[source].readable(path);
         if let Some(stream) = attached.stream {
@@ -492,6 +495,7 @@ impl Follower {
                 source,
                 path: path.to_owned(),
                 time,
+                rank,
                 hour_over: false,
                 target,
                 names: Vec::new(),
@@ -523,6 +527,7 @@ impl Follower {
         if let Some(before) = predecessor {
             self.successors.entry(before).or_default().push(number);
         }
+        self.enter_backlog(number);
         self.tally.touch(number);
         number
     }

@@ -127,8 +127,7 @@ impl Follower {
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
-        let earliest = self.sources[file.source].catching_up.first();
-        if file.time.zip(earliest).is_some_and(|(own, (earliest, _))| own > *earliest) {
+        if self.waits_in_backlog(number) {
             return true;
         }
         let before = file.predecessor;
