@@ -5,6 +5,7 @@
 //! Exit status: 0 all well, 1 a problem was found, 2 wrong usage.
 
 mod config_check;
+mod etl;
 mod hours;
 mod human;
 mod pack_inspect;
@@ -68,6 +69,9 @@ enum Command {
     Spool(SpoolCommand),
     /// Show which hours are complete in an outputter's store, and what is missing of the others.
     Hours(hours::Args),
+    /// Tables of log files, by a program in VRL.
+    #[command(subcommand)]
+    Etl(EtlCommand),
     /// Ask running nodes how they are.
     Status(status::Args),
 }
@@ -98,6 +102,14 @@ enum SpoolCommand {
     Check(spool::CheckArgs),
     /// Copy all readable packs to a file; changes nothing, and may run beside the node.
     Export(spool::ExportArgs),
+}
+
+#[derive(Subcommand)]
+enum EtlCommand {
+    /// Make tables of files, as the outputter does of complete hours; tables of an earlier run are replaced.
+    Run(etl::RunArgs),
+    /// Run the examples of programs and print what is other than expected.
+    Test(etl::TestArgs),
 }
 
 /// The whole program: parses `args` (the program's name first), runs the command, gives the exit status.
@@ -132,6 +144,8 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Spool(SpoolCommand::Check(args)) => spool::check(args, output),
         Command::Spool(SpoolCommand::Export(args)) => spool::export(args, output),
         Command::Hours(args) => hours::run(args, output),
+        Command::Etl(EtlCommand::Run(args)) => etl::run(args, output),
+        Command::Etl(EtlCommand::Test(args)) => etl::test(args, output),
         Command::Status(args) => status::run(args, output),
     }
 }

@@ -94,6 +94,36 @@ fn addresses_by_host(hosts: &BTreeMap<String, String>) -> Result<(), String> {
     hosts.values().try_for_each(rules::address)
 }
 
+logferry_node::settings! {
+    /// `[etl]`: tables of complete hours. Needs a program that was built with `--features etl`.
+    pub struct EtlSettings {
+        /// Folder of the tables, with their marks under etl_done/ and etl_fail/ and what failed under etl_reject/.
+        pub dir: PathBuf = PathBuf::new(),
+        /// The program in VRL that makes a record of each line.
+        pub program: PathBuf = PathBuf::new(),
+        /// The columns file: which fields of a record are written, and into which partitions.
+        pub columns: PathBuf = PathBuf::new(),
+        /// Format of the table files: "parquet", "tsv" or "ndjson".
+        pub format: String = "parquet".to_owned() => rules::one_of(&["parquet", "tsv", "ndjson"]),
+        /// A substring of user agents a line: marks event_isspider and event_spiderdetail. "" is none.
+        pub spider_list: PathBuf = PathBuf::new(),
+        /// A regular expression a line: lines of other hosts are dropped. "" keeps all.
+        pub hosts_white_list: PathBuf = PathBuf::new(),
+        /// An address a line, # comments: its lines are dropped. "" is none.
+        pub ip_black_list: PathBuf = PathBuf::new(),
+        /// Hours that are worked on at the same time.
+        pub workers: u64 = 2 => rules::between(1, 64),
+        /// Memory for rows that wait to be written, over all workers.
+        pub memory: ByteSize = ByteSize::mib(64) => rules::at_least(ByteSize::mib(1)),
+        /// Partitions that a worker writes at the same time; one beyond closes the file that was quiet for longest.
+        pub open_partitions_max: u64 = 64 => rules::between(1, 10_000),
+        /// Table files that an hour may have; beyond, it fails, because its partitions are not what they were meant to be.
+        pub files_max: u64 = 10_000 => rules::between(1, 1_000_000),
+        /// An hour of which more lines than this are rejected fails and keeps its old tables, in per cent.
+        pub rejected_percent_max: u64 = 50 => rules::between(0, 100),
+    }
+}
+
 /// The whole of `outputter.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -110,6 +140,8 @@ pub struct OutputterConfig {
     pub hours: HoursSettings,
     /// `[repull]`.
     pub repull: RepullSettings,
+    /// `[etl]`.
+    pub etl: Option<EtlSettings>,
 }
 
 impl ProgramConfig for OutputterConfig {
@@ -121,6 +153,7 @@ impl ProgramConfig for OutputterConfig {
             ("file", FileSettings::SETTINGS),
             ("hours", HoursSettings::SETTINGS),
             ("repull", RepullSettings::SETTINGS),
+            ("etl", EtlSettings::SETTINGS),
         ]
     }
 
@@ -134,6 +167,9 @@ impl ProgramConfig for OutputterConfig {
             return Err("no output is configured: add a [file] table with dir = \"…\"".into());
         };
         self.hours.validate()?;
+        if let Some(etl) = &self.etl {
+            etl.validate()?;
+        }
         file.validate(&self.listen)
     }
 }
@@ -147,6 +183,23 @@ impl HoursSettings {
             ));
         }
         Ok(())
+    }
+}
+
+impl EtlSettings {
+    fn validate(&self) -> Result<(), String> {
+        if !cfg!(feature = "etl") {
+            return Err("[etl] is not in this build of the outputter: build it with --features etl".into());
+        }
+        let needed = [
+            ("dir", &self.dir, "which folder takes the tables"),
+            ("program", &self.program, "which program makes records of lines"),
+            ("columns", &self.columns, "which file says what is written"),
+        ];
+        match needed.into_iter().find(|(_, path, _)| path.as_os_str().is_empty()) {
+            Some((name, _, what)) => Err(format!("etl.{name} is not set: say {what}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -215,6 +268,9 @@ mod tests {
         assert!(error_after(|_, f| f.open_files_max = 0).contains("file.open_files_max"));
         assert!(error_after(|_, f| f.sync_threads = 0).contains("file.sync_threads"));
         assert!(error_after(|_, f| f.hold_bytes_max = ByteSize::gib(1)).contains("listen.memory"));
+        let etl = |c: &mut OutputterConfig, _: &mut FileSettings| c.etl = Some(EtlSettings::default());
+        let want = if cfg!(feature = "etl") { "etl.dir" } else { "--features etl" };
+        assert!(error_after(etl).contains(want));
         let mut none = good();
         none.file = None;
         assert!(none.validate().unwrap_err().contains("[file]"));

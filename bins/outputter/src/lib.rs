@@ -15,11 +15,13 @@
 //! ```
 
 pub mod config;
+#[cfg_attr(not(feature = "etl"), path = "etl/absent.rs")]
+pub mod etl;
 pub mod figures;
 pub mod file;
 pub mod hours;
 
-pub use config::{FileSettings, HoursSettings, OutputterConfig, RepullSettings};
+pub use config::{EtlSettings, FileSettings, HoursSettings, OutputterConfig, RepullSettings};
 
 use crate::figures::Figures;
 use anyhow::Context;
@@ -28,6 +30,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use etl::EtlOutput;
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
 use hours::report::Filter;
@@ -51,10 +54,12 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
     let limits = options.limits;
     let settings = config.file.context("no output is configured")?;
+    let etl = EtlOutput::start(config.etl, node.var_dir(), &node.settings.time_zone)?;
     let hours = Hours::new(config.hours, config.repull, node.settings.zone()?).context("hours.zones")?;
+    let hours = hours.with_etl(etl.sink());
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
-    serve_status(&node, figures.clone(), order.clone(), hours.clone()).await?;
+    serve_status(&node, figures.clone(), order.clone(), hours.clone(), etl.clone()).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
     let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours));
     let output = match tokio::task::spawn_blocking(starting).await? {
@@ -73,6 +78,7 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let (packs, packs_taken) = mpsc::channel(INCOMING_PACKS_MAX);
     let receiving = tokio::spawn(receiver.run(packs, node.stop.clone()));
     output.run(packs_taken, hops, node.stop.clone()).await;
+    tokio::task::spawn_blocking(move || etl.finish()).await?;
     receiving.await.context("the receiver failed")
 }
 
@@ -82,17 +88,16 @@ async fn serve_status(
     figures: Arc<Figures>,
     order: Arc<OnceLock<SharedOrder<Answerer>>>,
     hours: Hours,
+    etl: EtlOutput,
 ) -> anyhow::Result<()> {
     let status = move || {
         let order_figures = order.get().map_or_else(Default::default, |order| commit::lock(order).figures());
         let mut problems = figures.problems();
         problems.extend(order_figures.footprint_is_full.then(|| FOOTPRINT_FULL.to_owned()));
-        Status {
-            ready: problems.is_empty(),
-            problems,
-            figures: figures.by_name(&order_figures),
-            ..Status::default()
-        }
+        problems.extend(etl.problems());
+        let mut by_name = figures.by_name(&order_figures);
+        by_name.extend(etl.figures());
+        Status { ready: problems.is_empty(), problems, figures: by_name, ..Status::default() }
     };
     node.serve_admin_with(status, hours_page(hours)).await.map(drop)
 }

@@ -57,4 +57,21 @@ impl Counts {
         self.mended += other.mended;
         self.bytes += other.bytes;
     }
+
+    /// What came since `before`, an earlier state of the same counts.
+    #[must_use]
+    pub fn since(&self, before: &Counts) -> Counts {
+        Counts {
+            lines: self.lines - before.lines,
+            rows: self.rows - before.rows,
+            dropped_program: self.dropped_program - before.dropped_program,
+            dropped_host: self.dropped_host - before.dropped_host,
+            dropped_ip: self.dropped_ip - before.dropped_ip,
+            rejected: self.rejected - before.rejected,
+            blank: self.blank - before.blank,
+            spiders: self.spiders - before.spiders,
+            mended: self.mended - before.mended,
+            bytes: self.bytes - before.bytes,
+        }
+    }
 }

@@ -167,6 +167,7 @@ impl Run<'_> {
 
     fn take(&mut self, line: &InputLine<'_>, engine: &mut Engine<'_>) -> Result<(), JobError> {
         let counts = &mut self.progress.counts;
+        let offset = counts.bytes;
         counts.bytes += line.bytes;
         counts.mended += u64::from(matches!(line.text, std::borrow::Cow::Owned(_)));
         let number = counts.lines + 1;
@@ -175,7 +176,7 @@ impl Run<'_> {
             counts.rejected += 1;
             Judged::Rejected(format!("the line is longer than {LINE_BYTES_MAX} bytes, the rest is cut off"))
         } else {
-            engine.judge(Line { text: &line.text, number, key: self.key }, counts)
+            engine.judge(Line { text: &line.text, number, offset, key: self.key }, counts)
         };
         match judged {
             Judged::Row(row) => {

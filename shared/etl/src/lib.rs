@@ -24,17 +24,22 @@ pub mod cell;
 pub mod columns;
 pub mod counts;
 pub mod engine;
+pub mod examples;
 pub mod format;
 pub mod hour;
 pub mod input;
 pub mod job;
 pub mod lists;
 pub mod partition;
+#[cfg(feature = "vrl")]
+pub mod plan;
 pub mod program;
 pub mod publish;
 pub mod queue;
 pub mod rejects;
 pub mod staging;
 pub mod tables;
+#[cfg(feature = "vrl")]
+mod vrl_program;
 
 pub use cell::{Cell, Record};

@@ -10,6 +10,8 @@ pub struct Line<'a> {
     pub text: &'a str,
     /// In the hour, from 1.
     pub number: u64,
+    /// Where it begins in the lines of the hour, in bytes.
+    pub offset: u64,
     /// Its hour.
     pub key: &'a HourKey,
 }

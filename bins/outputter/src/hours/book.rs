@@ -1,6 +1,7 @@
 //! The book of one hour: the packs that the output has of it.
 
 use super::fact::Fact;
+use super::hooks::HookKind;
 use logferry_footprint::Ranges;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub struct HourBook {
     /// Lines that its mark tells; `None`: it has none, or it is not known.
     pub marked: Option<u64>,
     /// For each kind of hook the number of packs of the complete hour that it was told of.
-    pub hooked: [u64; 2],
+    pub hooked: [u64; HookKind::ALL.len()],
     /// How often a repull was asked for.
     pub asked: u32,
     /// When last, in milliseconds since 1970.

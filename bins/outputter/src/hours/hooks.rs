@@ -18,17 +18,20 @@ pub enum HookKind {
     Command = 0,
     /// `hours.webhook`.
     Webhook = 1,
+    /// `[etl]`: the hour is put into the queue of those that become tables.
+    Etl = 2,
 }
 
 impl HookKind {
-    /// Both.
-    pub const ALL: [HookKind; 2] = [HookKind::Command, HookKind::Webhook];
+    /// All.
+    pub const ALL: [HookKind; 3] = [HookKind::Command, HookKind::Webhook, HookKind::Etl];
 
     /// For metrics and logs.
     pub fn label(self) -> &'static str {
         match self {
             HookKind::Command => "command",
             HookKind::Webhook => "webhook",
+            HookKind::Etl => "etl",
         }
     }
 }

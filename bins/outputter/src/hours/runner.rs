@@ -7,8 +7,9 @@ use super::repull;
 use crate::config::{HoursSettings, RepullSettings};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often a running command is looked at.
@@ -32,8 +33,14 @@ pub enum Ended {
     Repull(Box<Wanted>, Result<(), String>),
 }
 
+/// What keeps complete hours in order to do something with them; asked again until it has taken the hour durably.
+pub trait HourSink: Send + Sync {
+    /// Takes an hour, whose files are below `data`; `Ok` when it is on the disk. The error is for people.
+    fn take(&self, report: &HourReport, data: &Path) -> Result<(), String>;
+}
+
 /// How to do it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runner {
     /// `[hours]`.
     pub hours: HoursSettings,
@@ -41,6 +48,8 @@ pub struct Runner {
     pub repull: RepullSettings,
     /// `[file] dir`.
     pub dir: PathBuf,
+    /// `[etl]`.
+    pub etl: Option<Arc<dyn HourSink>>,
 }
 
 impl Runner {
@@ -51,6 +60,7 @@ impl Runner {
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),
                     HookKind::Webhook => self.call_webhook(&report),
+                    HookKind::Etl => self.etl.as_ref().map_or(Ok(()), |etl| etl.take(&report, &self.data())),
                 };
                 Ended::Hook(hook, outcome)
             }
@@ -59,6 +69,10 @@ impl Runner {
                 Ended::Repull(wanted, outcome)
             }
         }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.join("log_data")
     }
 
     fn call_webhook(&self, report: &HourReport) -> Result<(), String> {
@@ -75,8 +89,7 @@ impl Runner {
     /// The facts are in the environment, so that a shell script needs nothing to read them.
     fn run_command(&self, report: &HourReport) -> Result<(), String> {
         let Some((program, arguments)) = self.hours.on_complete.split_first() else { return Ok(()) };
-        let files =
-            report.files.iter().map(|path| self.dir.join("log_data").join(path).display().to_string());
+        let files = report.files.iter().map(|path| self.data().join(path).display().to_string());
         let mark = report.mark.as_ref().map(|mark| self.dir.join(mark).display().to_string());
         let child = Command::new(program)
             .args(arguments)
@@ -157,7 +170,7 @@ mod tests {
             hook_timeout: timeout,
             ..HoursSettings::default()
         };
-        Runner { hours, repull: RepullSettings::default(), dir: "/data".into() }
+        Runner { hours, repull: RepullSettings::default(), dir: "/data".into(), etl: None }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
 use super::marks::Marks;
 use super::report::{self, Filter, Report};
-use super::runner::Runner;
+use super::runner::{HourSink, Runner};
 use crate::config::{HoursSettings, RepullSettings};
 use crate::figures::Figures;
 use crate::file::guard::Guard;
@@ -25,12 +25,13 @@ const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 const BOOKS: &str = "the books of the hours";
 
 /// How the books are kept, and where they are shown.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hours {
     hours: HoursSettings,
     repull: RepullSettings,
     calendar: Calendar,
     books: Arc<OnceLock<SharedBooks>>,
+    etl: Option<Arc<dyn HourSink>>,
 }
 
 impl Hours {
@@ -40,7 +41,13 @@ impl Hours {
     /// A host's zone is not known.
     pub fn new(hours: HoursSettings, repull: RepullSettings, zone: TimeZone) -> Result<Hours, jiff::Error> {
         let calendar = Calendar::of(&hours, zone)?;
-        Ok(Hours { hours, repull, calendar, books: Arc::default() })
+        Ok(Hours { hours, repull, calendar, books: Arc::default(), etl: None })
+    }
+
+    /// Complete hours are put into `etl`, too.
+    #[must_use]
+    pub fn with_etl(self, etl: Option<Arc<dyn HourSink>>) -> Hours {
+        Hours { etl, ..self }
     }
 
     /// The answer of `/hours`; none as long as the books are not open.
@@ -59,7 +66,8 @@ impl Hours {
         figures: Arc<Figures>,
     ) -> io::Result<(Teller, JoinHandle<()>)> {
         let mailbox = Arc::new(Mailbox::default());
-        let runner = Runner { hours: self.hours.clone(), repull: self.repull.clone(), dir: dir.to_owned() };
+        let (hours, repull) = (self.hours.clone(), self.repull.clone());
+        let runner = Runner { hours, repull, dir: dir.to_owned(), etl: self.etl.clone() };
         let (hours, var_dir, taken) = (self.clone(), var_dir.to_owned(), mailbox.clone());
         let keep = move || {
             let Some(keeper) = hours.open(&runner.dir, &var_dir, &figures, &taken) else { return };
@@ -105,12 +113,13 @@ impl Hours {
         let number = |setting: u64| usize::try_from(setting).unwrap_or(usize::MAX);
         let command = (!self.hours.on_complete.is_empty()).then_some(HookKind::Command);
         let webhook = (!self.hours.webhook.is_empty()).then_some(HookKind::Webhook);
+        let etl = self.etl.as_ref().map(|_| HookKind::Etl);
         KeeperOptions {
             keep_ms: millis(self.hours.keep.0),
             memory_max: number(self.hours.memory.0),
             repull_wait_ms: millis(self.repull.wait.0),
             hosts_asked: self.repull.hosts.keys().cloned().collect(),
-            hooks: command.into_iter().chain(webhook).collect(),
+            hooks: command.into_iter().chain(webhook).chain(etl).collect(),
             hooks_at_once: number(self.hours.hooks_at_once),
         }
     }

@@ -11,7 +11,7 @@ use super::hooks::HookKind;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Version of the bytes.
-pub const STATE_VERSION: u8 = 1;
+pub const STATE_VERSION: u8 = 2;
 
 /// What no header file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Memory of a value beside its bytes: its level and its end.
 const VALUE_BYTES: usize = 10;
 /// Writes are gathered up to this many bytes.
-const BUFFER_BYTES: usize = 256 << 10;
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// A Parquet file that is being written.
 pub struct ParquetFile {

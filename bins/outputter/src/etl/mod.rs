@@ -1,0 +1,143 @@
+//! Tables of complete hours: a durable queue of hours, and threads that make their tables.
+//!
+//! ```text
+//! books ─ an hour is complete (again) ─▶ queue (fsynced) ─▶ workers ─▶ tables, etl_done/ or etl_fail/
+//! ```
+//!
+//! An hour leaves the queue when its tables are in place or when it has failed for good; an hour that a full disk or a bad program
+//! keeps waiting is named in `/readyz`. Programs, columns and lists are read anew for each hour, so that a mended one needs no restart.
+//!
+//! Not in here: how tables are made (`logferry-etl`), and when an hour is complete. Nothing of it can hold up packs.
+
+pub mod figures;
+mod settings;
+mod shell;
+mod worker;
+
+pub use shell::EtlOutput;
+
+use crate::config::EtlSettings;
+
+use figures::EtlFigures;
+use logferry_durable::{DirLock, RealDisk, lock_dir};
+use logferry_etl::publish::Store;
+use logferry_etl::queue::{DurableQueue, Wanted};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// The queue and its workers. Clones are handles to the same.
+#[derive(Clone)]
+pub struct Etl(Arc<Shared>);
+
+struct Shared {
+    settings: EtlSettings,
+    /// Of times that have none.
+    zone: String,
+    queue: Mutex<DurableQueue>,
+    changed: Condvar,
+    is_stopping: AtomicBool,
+    /// Opened by the first worker that can: a folder that is away holds up nothing else.
+    store: Mutex<Option<(Store, DirLock)>>,
+    figures: EtlFigures,
+    started: Instant,
+}
+
+/// A panic aborts the process, so poisoning tells nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Etl {
+    /// Opens the queue in `var_dir`.
+    ///
+    /// # Errors
+    /// The queue cannot be read or made.
+    pub fn open(settings: EtlSettings, var_dir: &Path, zone: &str) -> io::Result<Etl> {
+        let queue = DurableQueue::open(Arc::new(RealDisk), &var_dir.join("etl"))?;
+        let figures = EtlFigures::default();
+        figures.set_waiting(queue.queue().len());
+        Ok(Etl(Arc::new(Shared {
+            settings,
+            zone: zone.to_owned(),
+            queue: Mutex::new(queue),
+            changed: Condvar::new(),
+            is_stopping: AtomicBool::new(false),
+            store: Mutex::new(None),
+            figures,
+            started: Instant::now(),
+        })))
+    }
+
+    /// An hour is complete, perhaps again: durable when it returns.
+    ///
+    /// # Errors
+    /// Those of the disk: to be said again.
+    pub fn want(&self, wanted: Wanted) -> io::Result<()> {
+        let mut queue = lock(&self.0.queue);
+        let key = wanted.key.clone();
+        if queue.want(wanted)? {
+            tracing::debug!(hour = %key, "the hour waits for its tables");
+        }
+        self.0.figures.set_waiting(queue.queue().len());
+        drop(queue);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// There is no room for threads.
+    pub fn start(&self) -> io::Result<Vec<JoinHandle<()>>> {
+        let start = |number| {
+            let shared = Arc::clone(&self.0);
+            std::thread::Builder::new().name(format!("etl-{number}")).spawn(move || worker::run(&shared))
+        };
+        (0..self.0.settings.workers).map(start).collect()
+    }
+
+    /// Tells the workers to stop; what they have not finished is made anew after the next start.
+    pub fn stop(&self) {
+        self.0.is_stopping.store(true, Ordering::Relaxed);
+        self.0.changed.notify_all();
+    }
+
+    /// What keeps tables from being made.
+    pub fn problems(&self) -> Vec<String> {
+        self.0.figures.problem().into_iter().collect()
+    }
+
+    /// By name, for the admin endpoint.
+    pub fn figures(&self) -> BTreeMap<String, u64> {
+        self.0.figures.by_name()
+    }
+}
+
+impl Shared {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The folder of tables; finishes what a crash left when it is opened.
+    fn store(&self) -> io::Result<Store> {
+        let mut opened = lock(&self.store);
+        if let Some((store, _)) = &*opened {
+            return Ok(store.clone());
+        }
+        let work: PathBuf = Store::work_dir(&self.settings.dir);
+        std::fs::create_dir_all(&work)?;
+        let held = lock_dir(&work)?;
+        let (store, recovered) = Store::open(Arc::new(RealDisk), &self.settings.dir)?;
+        if recovered != logferry_etl::publish::Recovered::default() {
+            let (finished, removed) = (recovered.finished, recovered.removed);
+            tracing::info!(finished, removed, "hours of an earlier run were put into place, remains removed");
+        }
+        *opened = Some((store.clone(), held));
+        Ok(store)
+    }
+}

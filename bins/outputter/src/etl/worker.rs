@@ -1,0 +1,144 @@
+//! One worker: takes the oldest hour that waits, makes its tables, says what became of it.
+
+use super::{Shared, lock};
+use logferry_etl::counts::Counts;
+use logferry_etl::job::{Job, JobError, Progress, Recipe};
+use logferry_etl::plan::Plan;
+use logferry_etl::publish::DoneMark;
+use logferry_etl::queue::{Ended, Wanted};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Longest wait without a look at the queue.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Between two lines in the log about an hour that takes long.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
+/// Endings of files that were compressed when their hour was complete.
+const COMPRESSED: [&str; 2] = ["zst", "gz"];
+
+/// Why an attempt did not come to an end.
+enum Hindered {
+    Job(JobError),
+    /// Program, columns, lists or folder cannot be used: to be tried again, because an operator can mend them.
+    Setup(String),
+}
+
+/// Works until it is told to stop.
+pub(super) fn run(shared: &Shared) {
+    while let Some(wanted) = next(shared) {
+        let ended = match make(shared, &wanted) {
+            Ok(mark) => done(shared, &wanted, &mark),
+            Err(hindered) => hindered_by(shared, &wanted, hindered),
+        };
+        let mut queue = lock(&shared.queue);
+        if let Err(error) = queue.ended(&wanted, ended, shared.now_ms()) {
+            tracing::warn!(hour = %wanted.key, "the queue of hours cannot be written, the hour's tables are made again after a restart: {error}");
+        }
+        shared.figures.set_waiting(queue.queue().len());
+    }
+}
+
+/// Waits for an hour; `None` when it is time to stop.
+fn next(shared: &Shared) -> Option<Wanted> {
+    let mut queue = lock(&shared.queue);
+    loop {
+        if shared.is_stopping.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now_ms = shared.now_ms();
+        if let Some(wanted) = queue.start(now_ms) {
+            return Some(wanted);
+        }
+        let due = queue.queue().due_ms().map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
+        let wait = due.unwrap_or(WAIT_MAX).min(WAIT_MAX);
+        queue = shared.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
+    let setup = |error: &dyn std::fmt::Display| Hindered::Setup(error.to_string());
+    let store = shared.store().map_err(|error| setup(&error))?;
+    let plan = Plan::load(&shared.settings.plan_files()).map_err(|error| setup(&error))?;
+    let mut program = plan.line_program(&shared.zone).map_err(|error| setup(&error))?;
+    let recipe = Recipe {
+        format: shared.settings.table_format(),
+        columns: plan.columns.clone(),
+        bounds: shared.settings.bounds(),
+        rejected_percent_max: shared.settings.rejected_percent_max,
+    };
+    let paths = wanted.paths.iter().map(|path| existing(path)).collect();
+    let job = Job { key: wanted.key.clone(), paths };
+    let mut watch = Watch::new(shared, wanted);
+    let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
+    made.map_err(Hindered::Job)
+}
+
+/// `path`, or what it became when it was compressed.
+fn existing(path: &Path) -> PathBuf {
+    let compressed = COMPRESSED.map(|ending| PathBuf::from(format!("{}.{ending}", path.display())));
+    let there = std::iter::once(path.to_owned()).chain(compressed).find(|path| path.exists());
+    there.unwrap_or_else(|| path.to_owned())
+}
+
+/// Watches a job: counts, tells, stops.
+struct Watch<'a> {
+    shared: &'a Shared,
+    wanted: &'a Wanted,
+    counted: Counts,
+    told: Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(shared: &'a Shared, wanted: &'a Wanted) -> Watch<'a> {
+        Watch { shared, wanted, counted: Counts::default(), told: Instant::now() }
+    }
+
+    fn see(&mut self, progress: &Progress) -> ControlFlow<()> {
+        self.shared.figures.count(&progress.counts.since(&self.counted));
+        self.counted = progress.counts;
+        if self.told.elapsed() >= TOLD_EVERY {
+            self.told = Instant::now();
+            let percent = progress.taken * 100 / progress.file_bytes.max(1);
+            let Counts { lines, rows, rejected, .. } = progress.counts;
+            tracing::info!(hour = %self.wanted.key, percent, lines, rows, rejected, "making tables");
+        }
+        if self.shared.is_stopping.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn done(shared: &Shared, wanted: &Wanted, mark: &DoneMark) -> Ended {
+    if shared.figures.set_problem(None) {
+        tracing::info!("tables can be made again");
+    }
+    shared.figures.count_done();
+    let Counts { lines, rows, rejected, spiders, dropped_program, dropped_host, dropped_ip, .. } =
+        mark.counts;
+    tracing::info!(
+        hour = %wanted.key, tables = mark.tables, lines, rows, rejected, spiders, dropped_program, dropped_host, dropped_ip,
+        "the hour's tables are in place"
+    );
+    Ended::Settled
+}
+
+fn hindered_by(shared: &Shared, wanted: &Wanted, hindered: Hindered) -> Ended {
+    let problem = match hindered {
+        Hindered::Job(JobError::Stopped) => return Ended::Stopped,
+        Hindered::Job(JobError::Failed { reason, .. }) => {
+            shared.figures.count_failed();
+            tracing::error!(hour = %wanted.key, "the hour has no (new) tables, its mark is under etl_fail/: {reason}");
+            return Ended::Settled;
+        }
+        Hindered::Job(JobError::Disk(error)) => error.to_string(),
+        Hindered::Setup(error) => error,
+    };
+    if shared.figures.set_problem(Some(format!("etl: {problem}"))) {
+        tracing::error!(hour = %wanted.key, "tables cannot be made, complete hours wait: {problem}");
+    }
+    Ended::TryAgain
+}

@@ -1,0 +1,145 @@
+//! The queue of complete hours and its workers, on real files.
+#![cfg(feature = "etl")]
+#![allow(clippy::unwrap_used)] // test code outside of test functions
+
+use logferry_etl::hour::HourKey;
+use logferry_etl::queue::Wanted;
+use logferry_outputter::EtlSettings;
+use logferry_outputter::etl::Etl;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const GOOD: &str = ". = {\"n\": to_int!(.message), \"day\": %hour}\n";
+
+struct Place {
+    dir: tempfile::TempDir,
+    settings: EtlSettings,
+}
+
+impl Place {
+    fn new(program: &str) -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("p.vrl"), program).unwrap();
+        let columns = r#"{"lines":{"columns":[{"name":"n","type":"int"}],"partitions":["day"]}}"#;
+        std::fs::write(path("c.json"), columns).unwrap();
+        let settings = EtlSettings {
+            dir: path("etl"),
+            program: path("p.vrl"),
+            columns: path("c.json"),
+            format: "tsv".into(),
+            ..EtlSettings::default()
+        };
+        Place { dir, settings }
+    }
+
+    fn open(&self) -> Etl {
+        Etl::open(self.settings.clone(), &self.dir.path().join("var"), "UTC").unwrap()
+    }
+
+    /// An hour with the lines `text`, of `total` packs.
+    fn hour(&self, host: &str, text: &str, total: u64) -> Wanted {
+        let path = self.dir.path().join(host);
+        std::fs::write(&path, text).unwrap();
+        let key = HourKey::new("access", host, Some("2026112113".parse().unwrap())).unwrap();
+        Wanted { key, total, paths: vec![path] }
+    }
+
+    fn etl(&self, path: &str) -> PathBuf {
+        self.settings.dir.join(path)
+    }
+
+    fn table(&self, host: &str) -> String {
+        let name = format!("day=2026112113/part-{host}_2026112113~access~lines~0.tsv");
+        std::fs::read_to_string(self.etl(&name)).unwrap_or_default()
+    }
+}
+
+/// With its workers, until the test ends.
+struct Running(Etl, Vec<std::thread::JoinHandle<()>>);
+
+impl Running {
+    fn start(etl: Etl) -> Running {
+        let threads = etl.start().unwrap();
+        Running(etl, threads)
+    }
+
+    fn stop(self) {
+        self.0.stop();
+        self.1.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+#[test]
+fn a_bad_program_makes_hours_wait_and_a_mended_one_lets_them_go() {
+    let place = Place::new(". = to_int(.message)\n");
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let running = Running::start(place.open());
+    running.0.want(place.hour("web-1", "1\n2\n", 1)).unwrap();
+    wait_until("the problem is told", || !running.0.problems().is_empty());
+    assert!(running.0.problems()[0].contains("p.vrl:1:"), "{:?}", running.0.problems());
+    assert!(!exists(&place.etl("etl_fail")));
+    std::fs::write(&place.settings.program, GOOD).unwrap();
+    wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
+    assert_eq!(place.table("web-1"), "1\n2\n");
+    wait_until("the problem is gone", || running.0.problems().is_empty());
+    // An hour of legacy nodes has no source.
+    let mut legacy = place.hour("10.0.0.7", "5\n", 1);
+    legacy.key.source.clear();
+    running.0.want(legacy).unwrap();
+    wait_until("its mark is there", || exists(&place.etl("etl_done/10.0.0.7_2026112113")));
+    running.stop();
+}
+
+#[test]
+fn an_hour_that_was_wanted_before_a_restart_is_made_after_it_and_once_more_when_it_grew() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    place.open().want(place.hour("web-1", "1\n", 1)).unwrap();
+    let running = Running::start(place.open());
+    wait_until("the hour is made", || place.table("web-1") == "1\n");
+    running.0.want(place.hour("web-1", "1\n2\nx\n", 2)).unwrap();
+    wait_until("the hour is made again", || place.table("web-1") == "1\n2\n");
+    wait_until("the hour left the queue", || running.0.figures()["etl_hours_waiting"] == 0);
+    let rejects = std::fs::read_to_string(place.etl("etl_reject/access/web-1_2026112113.ndjson")).unwrap();
+    assert!(rejects.contains("\"line\":3"), "{rejects}");
+    let figures = running.0.figures();
+    assert_eq!(
+        (figures["etl_rows_total"], figures["etl_rejected_total"], figures["etl_lines_total"]),
+        (3, 1, 4)
+    );
+    running.stop();
+    // Settled: nothing is left to be done.
+    assert_eq!(place.open().figures()["etl_hours_waiting"], 0);
+}
+
+#[test]
+fn an_hour_whose_file_is_gone_fails_and_one_that_was_compressed_does_not() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let (gone, moved) = (place.hour("gone", "", 1), place.hour("moved", "", 1));
+    std::fs::remove_file(&gone.paths[0]).unwrap();
+    std::fs::remove_file(&moved.paths[0]).unwrap();
+    let compressed = zstd::encode_all(b"7\n".as_slice(), 1).unwrap();
+    std::fs::write(format!("{}.zst", moved.paths[0].display()), compressed).unwrap();
+    let running = Running::start(place.open());
+    running.0.want(gone).unwrap();
+    running.0.want(moved).unwrap();
+    wait_until("one fails", || exists(&place.etl("etl_fail/access/gone_2026112113")));
+    wait_until("one is made", || place.table("moved") == "7\n");
+    wait_until("both left the queue", || running.0.figures()["etl_hours_waiting"] == 0);
+    assert_eq!(running.0.figures()["etl_hours_failed_total"], 1);
+    running.stop();
+}
