@@ -100,7 +100,8 @@ fn write_until_stopped(path: &Path, reopen: &Path, rate: u64, stop: &AtomicBool)
     while !stop.load(Ordering::Relaxed) {
         let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|facts| facts.ino()).ok();
         let told = reopen.exists();
-        if told || inode(std::fs::metadata(path)) != inode(file.metadata()) {
+        // It may have noticed before it is told.
+        if inode(std::fs::metadata(path)) != inode(file.metadata()) {
             file = open(path);
             contents.push(Content::default());
         }

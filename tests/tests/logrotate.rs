@@ -7,7 +7,7 @@ use logferry_tests::{PATIENCE, Relay, RelayOptions, Trial, long_run, skipped, st
 use std::time::{Duration, Instant};
 
 /// Rotations of each way in the normal run.
-const ROTATIONS: usize = 170;
+const ROTATIONS: usize = 125;
 /// The same in the long run.
 const ROTATIONS_LONG: usize = 1_000;
 /// Time from one rotation to the next.
@@ -113,6 +113,14 @@ fn create_under_load_loses_nothing_whatever_is_killed() {
 fn nocreate_with_delayed_compression_loses_nothing() {
     let directives = "nocreate\ncompress\ndelaycompress";
     renames_lose_nothing(&trial!(), "nocreate", &Way { directives, kills: false });
+}
+
+#[test]
+fn compression_at_once_after_a_reopening_by_signal_loses_nothing() {
+    // As daemons are told by a signal; logrotate goes on when they have opened the new file.
+    let directives =
+        "create\ncompress\npostrotate\n: >{reopen}\nwhile [ -e {reopen} ]; do sleep 0.005; done\nendscript";
+    renames_lose_nothing(&trial!(), "compress", &Way { directives, kills: false });
 }
 
 #[test]

@@ -179,14 +179,15 @@ impl Follower {
         for copy in candidates.iter().filter(|copy| copy.facts.size <= before.at && copy.facts.size > 0) {
             let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= copy.facts.size);
             if whole.is_none_or(|pack| files::has(&copy.handle, pack).unwrap_or(false)) {
-                self.ledger.copy_known(id, copy.facts.key, copy.facts.size);
-                self.know_by_content(id, copy);
+                // It may still be being copied: what it will have up to there was read, too.
+                self.ledger.copy_known(id, copy.facts.key, before.at);
+                self.know_by_content(id, copy, before.at);
             }
         }
     }
 
-    /// A copy that is compressed is another file, and is known by its end.
-    fn know_by_content(&mut self, id: StreamId, copy: &Candidate) {
+    /// A copy that is compressed is another file, and is known by what it ended with. `length` bytes of it need not be shipped.
+    fn know_by_content(&mut self, id: StreamId, copy: &Candidate, length: u64) {
         let size = copy.facts.size;
         let offset = size - size.min(COMPARED_BYTES);
         let (Ok(Some(end)), Some(stream)) =
@@ -197,7 +198,7 @@ impl Follower {
         let Met { source, path, head, .. } = stream.met.clone();
         let tail = Some(Tail { offset, span: size - offset, sum: end.sum });
         let keys = vec![FileKey::NOWHERE, copy.facts.key];
-        self.ledger.past_copy_known(&source, PastFile { stream: id, keys, path, head, length: size, tail });
+        self.ledger.past_copy_known(&source, PastFile { stream: id, keys, path, head, length, tail });
     }
 
     /// Where the bytes of a file that has no stream yet come from.
