@@ -95,6 +95,52 @@ async fn an_older_state_and_an_older_file_with_other_lines_lose_nothing() {
     tailer.stop().await.expect("a clean stop");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_state_of_a_file_that_went_on_doubles_nothing() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    append(&rig.log(), "head\nold 1\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"head\nold 1\n");
+    tailer.stop().await.expect("a clean stop");
+    let (var, backup) = (rig.folder.path().join("var"), rig.folder.path().join("backup"));
+    copy_folder(&var, &backup);
+    append(&rig.log(), lines(0, 500));
+    let tailer = rig.start();
+    tier.wait_stored(&[b"head\nold 1\n", &lines(0, 500)[..]].concat());
+    tailer.stop().await.expect("a clean stop");
+    rig.forget();
+    copy_folder(&backup, &var);
+    append(&rig.log(), lines(500, 500));
+    let tailer = rig.start();
+    tier.wait_stored(&[b"head\nold 1\n", &lines(0, 1_000)[..]].concat());
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!((tier.lock().streams.len(), figure(&tailer, "lost_bytes")), (1, 0));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_file_that_grew_otherwise_is_shipped_as_a_new_generation() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    append(&rig.log(), "head\nold 1\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"head\nold 1\n");
+    let old_log = std::fs::read(rig.log()).expect("read");
+    append(&rig.log(), "old 2\nold 3\n");
+    tier.wait_stored(b"head\nold 1\nold 2\nold 3\n");
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    // The offset of the state is within the file, but not of these lines.
+    std::fs::write(rig.log(), [&old_log[..], b"new 2\nnew 3\nnew 4\n"].concat()).expect("put back");
+    let tailer = rig.start();
+    wait_until("its own lines", || {
+        tier.contents().iter().any(|bytes| bytes.ends_with(b"new 2\nnew 3\nnew 4\n"))
+    });
+    assert!(tier.contents().concat().starts_with(b"head\nold 1\nold 2\nold 3\n"));
+    tailer.stop().await.expect("a clean stop");
+}
+
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("listed") {

@@ -457,6 +457,41 @@ async fn a_rotated_file_that_was_compressed_is_not_shipped_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_copy_is_shipped_once_though_it_is_compressed_while_it_is_being_shipped() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    append(&rig.log(), lines(0, 300));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 300));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    // The cut is noticed before the copy is whole: as far as it was read the rest of the copy is known.
+    std::fs::write(rig.at("app.log.1"), lines(0, 100)).expect("written");
+    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
+    append(&rig.log(), lines(500, 10));
+    let mut expected = vec![lines(0, 300), lines(500, 10)];
+    wait_until("the new beginning", || sorted(tier.contents()) == sorted(expected.clone()));
+    // What nobody has acknowledged yet is not remembered of a file that was read to its end.
+    tier.behave(Manner::Silent);
+    let packs = tier.lock().seen.len();
+    append(&rig.at("app.log.1"), lines(100, 300));
+    wait_until("the rest is on its way", || tier.lock().seen.len() > packs);
+    compress_file(&rig, "app.log.1", "gz");
+    wait_until("the compressed one is looked at", || {
+        figure(&tailer, "caught_up") == 0 && figure(&tailer, "files") >= 2
+    });
+    tier.behave(Manner::Store);
+    expected.push(lines(300, 100));
+    wait_until("only the file in use is followed", || figure(&tailer, "files") == 1);
+    let lengths = |contents: &[Vec<u8>]| contents.iter().map(Vec::len).collect::<Vec<_>>();
+    let stored = sorted(tier.contents());
+    assert_eq!(lengths(&stored), lengths(&sorted(expected.clone())));
+    assert!(stored == sorted(expected));
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn compressed_files_that_were_never_read_are_shipped_once() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

@@ -211,12 +211,19 @@ impl Follower {
         }
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         if let Some(past) = self.past_of(file, &source, head)? {
-            let known = past.length;
-            if file.packed && size <= known {
+            let (known, is_packed) = (past.length, file.packed);
+            if is_packed && size <= known {
                 let copy = PastFile { keys: vec![key], length: size, tail: None, ..past };
                 self.ledger.past_copy_known(&source, copy);
             }
-            return Ok(if size <= known { Origin::Copy } else { Origin::RestOfCopy(known) });
+            if size <= known {
+                return Ok(Origin::Copy);
+            }
+            // What it was compressed from may have been read further, and is not remembered before that is acknowledged.
+            if is_packed && let Some(origin) = self.compare_with_living(number, &source, head)? {
+                return Ok(origin);
+            }
+            return Ok(Origin::RestOfCopy(known));
         }
         // Files that are named after different times are not copies of each other.
         if file.time.is_some() && !file.packed {
@@ -224,18 +231,35 @@ impl Follower {
         }
         // Unpacked only in case a stream goes on in it.
         let elsewhere = file.packed && !self.sources[file.source].pattern.covers(&file.path);
-        let alike: Vec<StreamId> = self.ledger.with_head(&source, head).take(ALIKE_MAX).collect();
-        for id in alike {
-            if let Some(origin) = self.compare(number, id)? {
-                return Ok(origin);
-            }
+        if let Some(origin) = self.compare_with_living(number, &source, head)? {
+            return Ok(origin);
         }
         Ok(if elsewhere { Origin::Copy } else { Origin::Own })
     }
 
-    /// The file that was read to its end, and that this one is a copy of.
+    /// Compares a new file with all that are followed and begin with the same line.
+    fn compare_with_living(
+        &mut self,
+        number: FileNumber,
+        source: &str,
+        head: Head,
+    ) -> io::Result<Option<Origin>> {
+        let alike: Vec<StreamId> = self.ledger.with_head(source, head).take(ALIKE_MAX).collect();
+        for id in alike {
+            if let Some(origin) = self.compare(number, id)? {
+                return Ok(Some(origin));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What was read to its end and this file is a copy of. Where it is one of several, the one of which most was read.
     fn past_of(&self, file: &Followed, source: &str, head: Head) -> io::Result<Option<PastFile>> {
+        let mut found: Option<&PastFile> = None;
         for past in self.ledger.past_files().with_head(source, head).take(ALIKE_MAX) {
+            if found.is_some_and(|found| found.length >= past.length) {
+                continue;
+            }
             let has_key = past.keys.first() == Some(&file.key);
             let is_this = has_key && (past.tail.is_none() || file.packed);
             let is_other = !has_key && is_named_after(&file.path, &past.path);
@@ -246,10 +270,10 @@ impl Follower {
                 None => is_this && past.tail.is_none(),
             };
             if (is_this || is_other) && agrees {
-                return Ok(Some(past.clone()));
+                found = Some(past);
             }
         }
-        Ok(None)
+        Ok(found.cloned())
     }
 
     /// Compares a new file with one that is followed; `None` when it is another.
