@@ -301,7 +301,13 @@ impl Follower {
         }
         let common = file.size.min(facts.size);
         if !is_same(file.handle()?, other.handle()?, common)? {
-            return Ok(None);
+            // A cut in this very moment makes every copy differ: what was compared must still be there.
+            let was_cut =
+                files::facts_of(other.handle()?)?.size < common || !self.has_its_end(other_number)?;
+            if was_cut {
+                self.queue(other_number);
+            }
+            return Ok(was_cut.then_some(Origin::Unclear(now + LOOK_APART)));
         }
         let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
         let was_moved = facts.links == 0 || file.packed;
