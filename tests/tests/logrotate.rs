@@ -128,3 +128,9 @@ fn copytruncate_loses_only_what_no_copy_has() {
     let way = Way { directives: "copytruncate", kills: false };
     copies_lose_only_what_is_in_no_copy(&trial!(), "copytruncate", &way);
 }
+
+#[test]
+fn copytruncate_with_delayed_compression_loses_only_what_no_copy_has() {
+    let way = Way { directives: "copytruncate\ncompress\ndelaycompress", kills: false };
+    copies_lose_only_what_is_in_no_copy(&trial!(), "copytruncate-compress", &way);
+}
