@@ -90,6 +90,9 @@ async fn files_of_a_limited_source_take_turns() {
             break;
         }
     }
-    assert!(packs.values().all(|count| *count <= 2), "one file went on while others had not begun: {packs:?}");
+    assert!(
+        packs.values().all(|count| *count <= 2),
+        "one file went on while others had not begun: {packs:?}"
+    );
     tailer.stop().await.expect("a clean stop");
 }
