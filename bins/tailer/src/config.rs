@@ -7,7 +7,8 @@ use crate::hour::HOUR;
 use crate::input::{self, InputSettings};
 use crate::pattern::PathPattern;
 use logferry_node::config::{
-    ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings, rules,
+    ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings,
+    SpoolSettings, rules,
 };
 use logferry_node::settings;
 use logferry_pack::{Codec, Name, RAW_PER_SPAN_MAX};
@@ -90,6 +91,8 @@ settings! {
         pub rotate_wait: Interval = Interval::secs(5),
         /// How long a deleted file that was not read to its end is held open; then the rest is given up, and counted.
         pub hold_deleted: Interval = Interval::secs(24 * 3600),
+        /// Bring packs that no target takes to the tailer's own spool, so that the files may vanish.
+        pub spool: bool = false,
     }
 }
 settings! {
@@ -163,6 +166,8 @@ pub struct TailerConfig {
     pub pack: PackSettings,
     /// `[limits]`.
     pub limits: LimitSettings,
+    /// `[spool]`: for sources with `spool = true`.
+    pub spool: SpoolSettings,
     /// `[hours]`.
     pub hours: HourSettings,
     /// `[send]`.
@@ -177,6 +182,7 @@ impl ProgramConfig for TailerConfig {
             ("[input]", InputSettings::SETTINGS),
             ("pack", PackSettings::SETTINGS),
             ("limits", LimitSettings::SETTINGS),
+            ("spool", SpoolSettings::SETTINGS),
             ("hours", HourSettings::SETTINGS),
             ("send", SendSettings::SETTINGS),
         ]

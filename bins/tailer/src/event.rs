@@ -140,6 +140,10 @@ pub struct Shared {
     pub held_bytes: AtomicU64,
     /// The state log cannot be written: nothing may be cut.
     pub journal_down: AtomicBool,
+    /// Packs in the spool.
+    pub spool_packs: AtomicU64,
+    /// Bytes of the spool's files.
+    pub spool_bytes: AtomicU64,
 }
 
 /// Length of a pack in bytes.

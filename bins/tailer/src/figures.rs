@@ -103,6 +103,8 @@ impl Figures {
             ("caught_up", u64::from(lag == partial && settled)),
             ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
             ("queue_packs", get(&self.queue_packs)),
+            ("spool_packs", shared.spool_packs.load(Ordering::Relaxed)),
+            ("spool_bytes", shared.spool_bytes.load(Ordering::Relaxed)),
             ("targets_up", targets_up),
             ("journal_down", u64::from(journal_down)),
             ("lines_total", get(&self.lines_total)),

@@ -52,6 +52,7 @@ pub mod pace;
 pub mod pattern;
 pub mod piped;
 pub mod shipper;
+pub mod spooling;
 pub mod tailer;
 pub mod tracker;
 pub mod unpack;

@@ -4,6 +4,7 @@
 use crate::event::{Event, Shared, ToShipper, pack_bytes};
 use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
+use crate::spooling::{self, Spooling};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Channel};
 use logferry_durable::Log;
 use logferry_link::{Outcome, Outgoing, Sender, Settled};
@@ -63,6 +64,7 @@ pub struct Shipper {
     window_full: bool,
     /// Files of inputs that may go when so many records are on the disk.
     releases: VecDeque<(u64, Arc<Shelf>, u64)>,
+    spooling: Option<Spooling>,
 }
 
 impl Shipper {
@@ -92,7 +94,13 @@ impl Shipper {
             rejected_retry: None,
             window_full: false,
             releases: VecDeque::new(),
+            spooling: None,
         }
+    }
+
+    /// With a spool for packs that no target takes.
+    pub fn with_spool(self, spooling: Option<Spooling>) -> Shipper {
+        Shipper { spooling, ..self }
     }
 
     /// Works until it is told to finish, or the follower is gone.
@@ -115,6 +123,7 @@ impl Shipper {
             self.tend_log();
             self.release();
             self.ship();
+            self.spool_sent();
         }
     }
 
@@ -151,7 +160,10 @@ impl Shipper {
         let flush = self.uncommitted_since.filter(|_| self.repair.is_none()).map(|since| since + FLUSH_AFTER);
         let repair = self.repair.as_ref().filter(|_| !self.snapshot_asked).map(|repair| repair.at);
         let window = self.window_full.then(|| now + WINDOW_RETRY);
-        let all = [flush, repair, window, self.rejected_retry];
+        let has_sent = !self.sent.is_empty() || !self.turns.is_empty();
+        let spool = self.spooling.as_ref().filter(|spooling| has_sent || spooling.is_busy());
+        let spool = spool.map(|_| now + spooling::LOOK_EVERY);
+        let all = [flush, repair, window, self.rejected_retry, spool];
         all.into_iter().flatten().min().unwrap_or(now + Duration::from_secs(3600))
     }
 
@@ -169,7 +181,10 @@ impl Shipper {
             .is_some_and(|turn| turn.position > self.committed && self.packed.contains_key(&turn.ticket));
         let flush_due = self.uncommitted_since.is_some_and(|since| since + FLUSH_AFTER <= now);
         let release_waits = self.releases.front().is_some_and(|(position, ..)| *position > self.committed);
-        if pack_waits || release_waits || flush_due {
+        // That a pack is in the spool must be known before its file vanishes.
+        let spooled =
+            self.uncommitted_since.is_some() && self.spooling.as_ref().is_some_and(Spooling::is_busy);
+        if pack_waits || release_waits || spooled || flush_due {
             self.commit();
         }
         if self.repair.is_none() && self.log.wants_snapshot() {
@@ -241,6 +256,18 @@ impl Shipper {
             }
             let Some(pack) = self.packed.remove(&turn.ticket) else { return };
             let ticket = pack.ticket;
+            if let Some(spooling) = &mut self.spooling {
+                let is_away = spooling.is_away(&self.sender);
+                if spooling.wants(&pack, is_away) {
+                    if spooling.take(std::slice::from_ref(&pack)) == 0 {
+                        self.packed.insert(ticket, pack);
+                        return;
+                    }
+                    self.turns.pop_front();
+                    self.settled(&pack, Verdict::Taken, None);
+                    continue;
+                }
+            }
             if let Err(pack) = self.sender.try_submit(pack.clone()) {
                 self.packed.insert(ticket, pack);
                 self.window_full = true;
@@ -251,7 +278,49 @@ impl Shipper {
         }
     }
 
+    /// Packs in flight whose targets are away go to the spool, in the order in which they were sent.
+    fn spool_sent(&mut self) {
+        let Some(spooling) = &mut self.spooling else { return };
+        let mut spooled = Vec::new();
+        if spooling.is_away(&self.sender) && !self.sent.is_empty() {
+            let mut packs: Vec<Outgoing> =
+                self.sent.values().filter(|pack| spooling.wants(pack, true)).cloned().collect();
+            packs.sort_by_key(|pack| pack.ticket);
+            let taken = spooling.take(&packs);
+            packs.truncate(taken);
+            spooled = packs;
+        }
+        spooling.replay(&self.sender);
+        spooling.show(&self.shared);
+        for pack in spooled {
+            self.sent.remove(&pack.ticket);
+            self.settled(&pack, Verdict::Taken, None);
+        }
+    }
+
+    /// A pack from the spool was answered.
+    fn settle_replayed(&mut self, settled: Settled) {
+        let reason = match settled.outcome {
+            Outcome::Ok | Outcome::Duplicate => None,
+            Outcome::Rejected { reason } => Some(reason),
+            // The file may be gone: there is nothing to compare with.
+            Outcome::Conflict(_) => Some("conflict".to_owned()),
+        };
+        let Some(spooling) = &mut self.spooling else { return };
+        match reason.and_then(|reason| Some((spooling.pack_of(settled.ticket)?, reason))) {
+            None => spooling.settled(settled.ticket),
+            Some((pack, reason)) => {
+                // Taken off again when it is in the quarantine.
+                self.shared.held_bytes.fetch_add(pack_bytes(&pack.header, &pack.body), Ordering::Relaxed);
+                self.rejected.push((pack, reason));
+            }
+        }
+    }
+
     fn settle(&mut self, settled: Settled) {
+        if spooling::is_replay(settled.ticket) {
+            return self.settle_replayed(settled);
+        }
         let Some(pack) = self.sent.remove(&settled.ticket) else { return };
         match settled.outcome {
             Outcome::Ok => self.settled(&pack, Verdict::Taken, None),
@@ -285,6 +354,9 @@ impl Shipper {
                 Ok(_) => {
                     counter!("logferry_tailer_packs_rejected_total", "reason" => reason).increment(1);
                     self.settled(&pack, Verdict::Quarantined, None);
+                    if let Some(spooling) = &mut self.spooling {
+                        spooling.settled(pack.ticket);
+                    }
                 }
                 Err(error) => {
                     warn!(%error, "the quarantine cannot be written: trying again");
@@ -297,6 +369,9 @@ impl Shipper {
     }
 
     fn finish(mut self, snapshot: &[u8]) {
+        if let Some(spooling) = &mut self.spooling {
+            spooling.save();
+        }
         if let Err(error) = self.log.snapshot(snapshot) {
             error!(%error, "the state could not be saved at the stop: the next start sends some packs again");
         }

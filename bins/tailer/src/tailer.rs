@@ -11,6 +11,7 @@ use crate::input::inlet::Intake;
 use crate::input::{self, Inputs};
 use crate::ledger::Ledger;
 use crate::shipper::Shipper;
+use crate::spooling::Spooling;
 use crate::watch::Watch;
 use anyhow::Context;
 use crossbeam_channel::Sender as Channel;
@@ -19,8 +20,9 @@ use logferry_link::{Sender, SenderOptions};
 use logferry_node::admin::Status;
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Compressor, Name};
+use logferry_spool::{Spool, SpoolOptions};
 use metrics::counter;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -100,7 +102,8 @@ impl Tailer {
                 compress::run(&labels, &rules, compressor, &jobs, &shipper, &follower, &shared);
             })?);
         }
-        let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone());
+        let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone())
+            .with_spool(open_spool(config, input_disk.clone())?);
         threads.push(spawn("shipper", move || shipper.run(&messages))?);
 
         let watch = Watch::start(events.clone())
@@ -168,6 +171,23 @@ impl Tailer {
         self.sender_stop.cancel();
         Ok(())
     }
+}
+
+/// The spool of sources whose files may vanish; also when there is none any more, but one of an earlier run.
+fn open_spool(config: &TailerConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Option<Spooling>> {
+    let folder = config.node.var_dir.join("spool");
+    let spooled = config.source.iter().filter(|source| source.spool);
+    let sources: BTreeSet<String> = spooled.map(|source| source.name.clone()).collect();
+    if sources.is_empty() && !folder.exists() {
+        return Ok(None);
+    }
+    let (bytes_max, segment_bytes) = (config.spool.max_bytes.0, config.spool.segment_bytes.0);
+    let (spool, report) = Spool::open(disk, &folder, SpoolOptions { bytes_max, segment_bytes })
+        .with_context(|| format!("the spool in {} cannot be opened", folder.display()))?;
+    if report.records > 0 {
+        info!(packs = report.records, "packs of an earlier run wait in the spool");
+    }
+    Ok(Some(Spooling::new(spool, sources)))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
