@@ -46,7 +46,7 @@ pub enum Event {
     Buffer(Vec<u8>),
     /// The shipper asks for a snapshot of the ledger.
     SnapshotWanted,
-    /// The state log takes records again.
+    /// The state log takes records again, or the spool packs.
     Resume,
     /// Stop reading, wait so long for answers, and end.
     Stop(Duration),
@@ -142,6 +142,8 @@ pub struct Shared {
     pub journal_down: AtomicBool,
     /// Packs in the spool.
     pub spool_packs: AtomicU64,
+    /// The spool does not take what it should: its sources are not read.
+    pub spool_full: AtomicBool,
     /// Bytes of the spool's files.
     pub spool_bytes: AtomicU64,
 }

@@ -73,6 +73,9 @@ impl Figures {
         if journal_down {
             problems.push("the state log cannot be written: reading has stopped".to_owned());
         }
+        if shared.spool_full.load(Ordering::Acquire) {
+            problems.push("the spool takes nothing more: sources with spool = true are not read".to_owned());
+        }
         if health.targets_up == 0 {
             let cause = health.last_error.as_deref().unwrap_or("not connected yet");
             problems.push(format!("no target is up: {cause}"));
@@ -104,6 +107,7 @@ impl Figures {
             ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
             ("queue_packs", get(&self.queue_packs)),
             ("spool_packs", shared.spool_packs.load(Ordering::Relaxed)),
+            ("spool_full", u64::from(shared.spool_full.load(Ordering::Acquire))),
             ("spool_bytes", shared.spool_bytes.load(Ordering::Relaxed)),
             ("targets_up", targets_up),
             ("journal_down", u64::from(journal_down)),

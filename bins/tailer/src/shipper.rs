@@ -10,7 +10,7 @@ use logferry_durable::Log;
 use logferry_link::{Outcome, Outgoing, Sender, Settled};
 use logferry_node::quarantine::Quarantine;
 use metrics::counter;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -123,7 +123,6 @@ impl Shipper {
             self.tend_log();
             self.release();
             self.ship();
-            self.spool_sent();
         }
     }
 
@@ -181,10 +180,7 @@ impl Shipper {
             .is_some_and(|turn| turn.position > self.committed && self.packed.contains_key(&turn.ticket));
         let flush_due = self.uncommitted_since.is_some_and(|since| since + FLUSH_AFTER <= now);
         let release_waits = self.releases.front().is_some_and(|(position, ..)| *position > self.committed);
-        // That a pack is in the spool must be known before its file vanishes.
-        let spooled =
-            self.uncommitted_since.is_some() && self.spooling.as_ref().is_some_and(Spooling::is_busy);
-        if pack_waits || release_waits || spooled || flush_due {
+        if pack_waits || release_waits || flush_due {
             self.commit();
         }
         if self.repair.is_none() && self.log.wants_snapshot() {
@@ -248,53 +244,60 @@ impl Shipper {
         self.repair = Some(Repair { at: Instant::now() + wait, wait });
     }
 
+    /// Hands packs on in their order: to the spool if they have to go there, else to the sender.
     fn ship(&mut self) {
         self.window_full = false;
-        while let Some(turn) = self.turns.front() {
-            if turn.position > self.committed {
-                return;
-            }
-            let Some(pack) = self.packed.remove(&turn.ticket) else { return };
-            let ticket = pack.ticket;
-            if let Some(spooling) = &mut self.spooling {
-                let is_away = spooling.is_away(&self.sender);
-                if spooling.wants(&pack, is_away) {
-                    if spooling.take(std::slice::from_ref(&pack)) == 0 {
-                        self.packed.insert(ticket, pack);
-                        return;
-                    }
-                    self.turns.pop_front();
-                    self.settled(&pack, Verdict::Taken, None);
-                    continue;
-                }
-            }
-            if let Err(pack) = self.sender.try_submit(pack.clone()) {
-                self.packed.insert(ticket, pack);
+        let is_away = self.spooling.as_mut().is_some_and(|spooling| spooling.is_away(&self.sender));
+        let mut to_spool = self.sent_to_spool(is_away);
+        let mut index = 0;
+        while let Some(turn) = self.turns.get(index).filter(|turn| turn.position <= self.committed) {
+            let ticket = turn.ticket;
+            let Some(pack) = self.packed.get(&ticket) else { break };
+            if self.spooling.as_ref().is_some_and(|spooling| spooling.wants(pack, is_away)) {
+                to_spool.push(pack.clone());
+                index += 1;
+            } else if self.window_full || self.sender.try_submit(pack.clone()).is_err() {
                 self.window_full = true;
-                return;
+                // Those behind it may have to go to the spool.
+                if self.spooling.is_none() {
+                    break;
+                }
+                index += 1;
+            } else {
+                self.sent.extend(self.packed.remove(&ticket).map(|pack| (ticket, pack)));
+                self.turns.remove(index);
             }
-            self.sent.insert(ticket, pack);
-            self.turns.pop_front();
         }
+        self.spool(to_spool);
     }
 
-    /// Packs in flight whose targets are away go to the spool, in the order in which they were sent.
-    fn spool_sent(&mut self) {
+    /// Packs in flight whose targets are away, in the order in which they were sent: they go to the spool before those behind them.
+    fn sent_to_spool(&self, is_away: bool) -> Vec<Outgoing> {
+        let Some(spooling) = self.spooling.as_ref().filter(|_| is_away) else { return Vec::new() };
+        let wants = |pack: &&Outgoing| spooling.wants(pack, true);
+        let mut packs: Vec<Outgoing> = self.sent.values().filter(wants).cloned().collect();
+        packs.sort_by_key(|pack| pack.ticket);
+        packs
+    }
+
+    /// Brings packs to the spool, as many as it takes; the others stay where they are.
+    fn spool(&mut self, mut packs: Vec<Outgoing>) {
         let Some(spooling) = &mut self.spooling else { return };
-        let mut spooled = Vec::new();
-        if spooling.is_away(&self.sender) && !self.sent.is_empty() {
-            let mut packs: Vec<Outgoing> =
-                self.sent.values().filter(|pack| spooling.wants(pack, true)).cloned().collect();
-            packs.sort_by_key(|pack| pack.ticket);
-            let taken = spooling.take(&packs);
-            packs.truncate(taken);
-            spooled = packs;
-        }
+        let taken = spooling.take(&packs);
+        packs.truncate(taken);
         spooling.replay(&self.sender);
-        spooling.show(&self.shared);
-        for pack in spooled {
+        let takes_again = spooling.show(&self.shared);
+        let tickets: HashSet<u64> = packs.iter().map(|pack| pack.ticket).collect();
+        if !tickets.is_empty() {
+            self.turns.retain(|turn| !tickets.contains(&turn.ticket));
+        }
+        for pack in packs {
             self.sent.remove(&pack.ticket);
+            self.packed.remove(&pack.ticket);
             self.settled(&pack, Verdict::Taken, None);
+        }
+        if takes_again {
+            let _ = self.follower.send(Event::Resume);
         }
     }
 

@@ -3,6 +3,8 @@
 //!
 //! While a stream has packs in the spool its newer ones go there too, so that they stay in their order. A pack that was in flight when
 //! the targets went away is copied to the spool; if it arrives all the same, its copy is a duplicate for the next tier.
+//!
+//! At a start the spool is the truth: what it holds is settled, whether or not the state log came to know of it before the last end.
 
 use bytes::Bytes;
 use logferry_link::{Outgoing, Sender};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use crate::event::Shared;
+use crate::ledger::Ledger;
 
 /// Tickets of packs that come from the spool.
 const REPLAY: u64 = 1 << 63;
@@ -58,30 +61,65 @@ impl Spooling {
         self.away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_MIN
     }
 
-    /// Whether a pack has to go to the spool.
-    pub fn wants(&self, pack: &Outgoing, is_away: bool) -> bool {
-        self.spool.pending(pack.stream.0) > 0 || is_away && self.may_spool(pack)
+    /// Settles in the ledger what the spool holds: a kill may have come after the spool's fsync and before the state log's. Returns the
+    /// number of packs that the ledger did not know to be settled. Replay begins at the oldest pack afterwards.
+    pub fn settle_in(&mut self, ledger: &mut Ledger) -> u64 {
+        let keys = self.spool.pending_by_key();
+        let is_unsettled = keys.into_keys().any(|key| ledger.has_unsent(StreamId(key)));
+        let mut settled = 0;
+        while is_unsettled {
+            match self.spool.read_next() {
+                Ok(Some(record)) => {
+                    if let Ok(Decoded::Header { header, .. }) =
+                        decode_header(&record.payload, &Limits::default())
+                    {
+                        settled += u64::from(ledger.settle_spooled(&header));
+                    }
+                }
+                Ok(None) => break,
+                // Replay tries again; until then these packs are cut from their files, as far as there are files.
+                Err(error) => {
+                    error!(%error, "the spool cannot be read to its end");
+                    break;
+                }
+            }
+        }
+        self.spool.rewind();
+        settled
     }
 
-    fn may_spool(&self, pack: &Outgoing) -> bool {
+    /// Whether a pack has to go to the spool. A pack without lines stays behind those whose hour it may close, whatever their streams.
+    pub fn wants(&self, pack: &Outgoing, is_away: bool) -> bool {
+        if self.spool.pending(pack.stream.0) > 0 {
+            return true;
+        }
+        if !is_away && self.spool.is_empty() {
+            return false;
+        }
         let header = decode_header(&pack.header, &Limits::default());
         let Ok(Decoded::Header { header, .. }) = header else { return false };
-        header.ours.is_some_and(|ours| self.sources.contains(ours.source.as_str()))
+        header.ours.is_some_and(|ours| {
+            self.sources.contains(ours.source.as_str()) && (is_away || ours.identity.span == 0)
+        })
     }
 
-    /// Brings packs to the disk, in order; how many of them are there.
+    /// Brings packs to the disk, in order and with one fsync; how many of them are there, from the first on.
     pub fn take(&mut self, packs: &[Outgoing]) -> usize {
+        if packs.is_empty() {
+            self.full = false;
+            return 0;
+        }
         let before = self.spool.len();
         let appended = packs
             .iter()
             .try_for_each(|pack| self.spool.append(pack.stream.0, &[&pack.header, &pack.body]).map(drop));
-        let outcome = appended.and(Ok(())).map_err(|error| error.to_string());
+        let outcome = appended.map_err(|error| error.to_string());
         let synced = self.spool.sync().map_err(|error| error.to_string());
         let is_full = outcome.is_err() || synced.is_err();
         if let Err(error) = outcome.and(synced)
             && !self.full
         {
-            warn!(%error, "the spool takes nothing: packs wait in memory, and the files for them");
+            warn!(%error, "the spool takes nothing: its sources are not read until it does");
         }
         self.full = is_full;
         // The spool counts what is durable, in the order of appending.
@@ -148,10 +186,11 @@ impl Spooling {
         !self.spool.is_empty() || self.away_since.is_some()
     }
 
-    /// Shows its figures.
-    pub fn show(&self, shared: &Shared) {
+    /// Shows its figures. Whether it takes packs again that it did not take before.
+    pub fn show(&self, shared: &Shared) -> bool {
         shared.spool_packs.store(self.spool.len(), Ordering::Relaxed);
         shared.spool_bytes.store(self.spool.bytes(), Ordering::Relaxed);
+        shared.spool_full.swap(self.full, Ordering::AcqRel) && !self.full
     }
 
     /// For a graceful stop.

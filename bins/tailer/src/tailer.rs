@@ -65,8 +65,10 @@ impl Tailer {
         let input_disk = disk.clone();
         let quarantine = Quarantine::open(disk, var_dir, config.node.quarantine_max.0)
             .context("the quarantine cannot be opened")?;
-        let ledger = Ledger::recover(&config.node.name, &recovered);
+        let mut ledger = Ledger::recover(&config.node.name, &recovered);
         report(var_dir, &recovered, &ledger);
+        // Before files are looked for: of a file that is gone, only what is not in the spool is lost.
+        let spooling = open_spool(config, input_disk.clone(), &mut ledger)?;
 
         let sender_stop = CancellationToken::new();
         let options =
@@ -103,7 +105,7 @@ impl Tailer {
             })?);
         }
         let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone())
-            .with_spool(open_spool(config, input_disk.clone())?);
+            .with_spool(spooling);
         threads.push(spawn("shipper", move || shipper.run(&messages))?);
 
         let watch = Watch::start(events.clone())
@@ -174,7 +176,11 @@ impl Tailer {
 }
 
 /// The spool of sources whose files may vanish; also when there is none any more, but one of an earlier run.
-fn open_spool(config: &TailerConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Option<Spooling>> {
+fn open_spool(
+    config: &TailerConfig,
+    disk: Arc<dyn Disk>,
+    ledger: &mut Ledger,
+) -> anyhow::Result<Option<Spooling>> {
     let folder = config.node.var_dir.join("spool");
     let spooled = config.source.iter().filter(|source| source.spool);
     let sources: BTreeSet<String> = spooled.map(|source| source.name.clone()).collect();
@@ -184,10 +190,12 @@ fn open_spool(config: &TailerConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Opti
     let (bytes_max, segment_bytes) = (config.spool.max_bytes.0, config.spool.segment_bytes.0);
     let (spool, report) = Spool::open(disk, &folder, SpoolOptions { bytes_max, segment_bytes })
         .with_context(|| format!("the spool in {} cannot be opened", folder.display()))?;
+    let mut spooling = Spooling::new(spool, sources);
+    let settled = spooling.settle_in(ledger);
     if report.records > 0 {
-        info!(packs = report.records, "packs of an earlier run wait in the spool");
+        info!(packs = report.records, settled, "packs of an earlier run wait in the spool");
     }
-    Ok(Some(Spooling::new(spool, sources)))
+    Ok(Some(spooling))
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {

@@ -54,6 +54,8 @@ use work::Worked;
 
 /// Most events handled before cutting goes on.
 const BURST_MAX: usize = 1024;
+/// Bytes beyond the window that packs on their way to the spool may take.
+const SPOOL_WINDOW: u64 = 4 << 20;
 
 /// A file.
 #[derive(Debug)]
@@ -155,6 +157,8 @@ pub(crate) struct Follower {
     cut_limits: CutLimits,
     batch_limits: BatchLimits,
     window: u64,
+    /// Bytes beyond the window that sources with a spool may take: they must not wait for those without one.
+    spool_window: u64,
     limits: LimitSettings,
     throttle: Throttle,
     clock: HourClock,
@@ -212,6 +216,7 @@ impl Follower {
             cut_limits,
             batch_limits,
             window: parts.config.send.window.0,
+            spool_window: if settings.iter().any(|source| source.spool) { SPOOL_WINDOW } else { 0 },
             throttle: Throttle::new(&parts.config.limits),
             limits: parts.config.limits,
             clock: parts.clock,
@@ -396,11 +401,11 @@ impl Follower {
         self.buffers.push(buffer);
     }
 
-    /// Whether there is a buffer, room in the window, and a state log that takes records.
+    /// Whether there is a buffer, room in the window of some source, and a state log that takes records.
     fn can_cut(&self) -> bool {
         !self.buffers.is_empty()
             && !self.shared.journal_down.load(Ordering::Acquire)
-            && self.shared.held_bytes.load(Ordering::Relaxed) < self.window
+            && self.shared.held_bytes.load(Ordering::Relaxed) < self.window + self.spool_window
     }
 
     fn queue(&mut self, number: FileNumber) {

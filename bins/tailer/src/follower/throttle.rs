@@ -5,6 +5,7 @@ use crate::config::LimitSettings;
 use crate::pace::Pace;
 use crate::tracker::{FileNumber, Place};
 use metrics::counter;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Least bytes of a pack that a low `rate` still allows: smaller ones would cost more than they carry.
@@ -69,11 +70,15 @@ impl Follower {
     /// Keeps a file whose source has to wait. It stays marked as queued, so nothing else queues it meanwhile.
     pub(super) fn hold_back(&mut self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
+        let is_full = self.has_no_room(&self.sources[file.source]);
         let source = &mut self.sources[file.source];
-        if source.due(Instant::now()).is_none() {
+        let is_throttled = source.due(Instant::now()).is_some();
+        if !is_throttled && !is_full {
             return false;
         }
-        counter!("logferry_tailer_throttled_total", "source" => source.name.to_string()).increment(1);
+        if is_throttled {
+            counter!("logferry_tailer_throttled_total", "source" => source.name.to_string()).increment(1);
+        }
         // The order that the queue has, too.
         if file.place == Place::Here {
             source.held.push_back(number);
@@ -83,22 +88,32 @@ impl Follower {
         true
     }
 
+    /// Whether a source has to wait for room: in the spool if it has one, which must not wait for those that have none.
+    fn has_no_room(&self, source: &Source) -> bool {
+        match source.settings.spool {
+            true => self.shared.spool_full.load(Ordering::Acquire),
+            false => self.shared.held_bytes.load(Ordering::Relaxed) >= self.window,
+        }
+    }
+
     /// Queues one file of each source that may go on.
     pub(super) fn release_held(&mut self) {
         let now = Instant::now();
-        for source in &mut self.sources {
-            if source.due(now).is_none()
-                && let Some(number) = source.held.pop_front()
-            {
-                self.ready.push_back(number);
+        for index in 0..self.sources.len() {
+            let source = &self.sources[index];
+            if source.held.is_empty() || source.due(now).is_some() || self.has_no_room(source) {
+                continue;
             }
+            self.ready.extend(self.sources[index].held.pop_front());
         }
     }
 
     /// When the first file that is held back may go on.
     pub(super) fn held_until(&self) -> Option<Instant> {
         let now = Instant::now();
-        let waiting = self.sources.iter().filter(|source| !source.held.is_empty());
+        // Those without room are woken when there is some.
+        let may_wait = |source: &&Source| !source.held.is_empty() && !self.has_no_room(source);
+        let waiting = self.sources.iter().filter(may_wait);
         waiting.map(|source| source.due(now).unwrap_or(now)).min()
     }
 

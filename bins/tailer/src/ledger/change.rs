@@ -3,7 +3,7 @@
 use super::record::{Cut, KeptCut, Record, Tail};
 use super::stream::{Entry, Fate};
 use super::{Ledger, Meeting};
-use logferry_pack::{Hour, StreamId};
+use logferry_pack::{Header, Hour, PackIdentity, StreamId};
 use std::collections::BTreeSet;
 
 impl Ledger {
@@ -25,6 +25,43 @@ impl Ledger {
             old.into_iter().filter(|entry| !needed.contains(&(entry.cut.hour, entry.cut.id))).collect();
         self.give_back(&source, &unneeded);
         self.forget_tickets(id);
+    }
+
+    /// Whether packs of a stream wait to be sent (again).
+    pub fn has_unsent(&self, id: StreamId) -> bool {
+        let has_mark = || self.marks.iter().any(|(mark, fate)| mark.stream == id && *fate == Fate::Unsent);
+        self.streams.get(&id).is_some_and(|stream| stream.next_unsent().is_some()) || has_mark()
+    }
+
+    /// The tailer's own spool holds the pack with this header. Whether it was not known to be settled.
+    pub fn settle_spooled(&mut self, header: &Header) -> bool {
+        let Some(ours) = &header.ours else { return false };
+        let PackIdentity { stream: id, offset, span, sum } = ours.identity;
+        if span == 0 {
+            let (source, hour, id) = (ours.source.as_str(), header.hour, header.id);
+            let is_known = self
+                .marks
+                .keys()
+                .any(|mark| (mark.source.as_str(), mark.hour, mark.id) == (source, hour, id));
+            if is_known {
+                self.write(Record::MarkTaken { source: source.to_owned(), hour, id });
+            }
+            return is_known;
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let is_same = |entry: &&Entry| {
+            let Cut { offset: at, span: length, sum: known, .. } = entry.cut;
+            entry.fate == Fate::Unsent && (at, length, known) == (offset, span, sum)
+        };
+        if stream.entries.iter().find(is_same).is_none() {
+            return false;
+        }
+        stream.set_fate(offset, Fate::Acked);
+        if stream.advance() {
+            let record = Record::Frontier { stream: id, frontier: stream.frontier, tail: stream.tail };
+            self.records.push(record);
+        }
+        true
     }
 
     /// A new generation takes over from `first`: with the packs as they are cut (`keep`), or with none.
