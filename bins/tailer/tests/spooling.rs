@@ -86,21 +86,26 @@ async fn a_full_spool_stops_its_sources_and_no_others_and_says_so() {
     let mut rig = rig(&tier);
     rig.config.pack.codec = Codec::None;
     (rig.config.spool.max_bytes, rig.config.spool.segment_bytes) = (ByteSize::kib(64), ByteSize::kib(8));
+    // What is written at once is one pack, so what was cut when the spool was found full is known to the byte.
+    (rig.config.pack.max_bytes, rig.config.pack.max_line) = (ByteSize::kib(256), ByteSize::kib(256));
     let mut other = rig.config.source[0].clone();
     (other.name, other.spool) = ("other".into(), false);
     other.path = rig.at("other.log").to_str().expect("plain").into();
     rig.config.source.push(other);
-    let (mut written, more, other) = (lines(0, 10_000), lines(10_000, 100), lines(50_000, 50));
+    let (mut written, fills, more) = (lines(0, 1_000), lines(1_000, 1_000), lines(10_000, 100));
+    let other = lines(50_000, 50);
+    assert!(more.len() != other.len() && (written.len() + fills.len()) > (64 << 10));
     append(&rig.log(), &written);
     let tailer = rig.start();
+    wait_until("the first pack is in the spool", || figure(&tailer, "spool_packs") == 1);
+    append(&rig.log(), &fills);
+    written.extend(fills);
     wait_until("the spool is full", || {
         figure(&tailer, "spool_full") == 1 && figure(&tailer, "bytes_total") == written.len() as u64
     });
     assert!(tailer.status()().problems.iter().any(|problem| problem.contains("spool")));
     append(&rig.log(), &more);
     append(&rig.at("other.log"), &other);
-    // One pack of each: a stream that the target does not know yet has one on its way.
-    assert!(more.len() != other.len() && other.len() < 4096);
     let cut = (written.len() + other.len()) as u64;
     wait_until("the other file is read, and no more of the first", || figure(&tailer, "bytes_total") == cut);
     written.extend(more);
