@@ -65,17 +65,13 @@ impl Spooling {
     /// number of packs that the ledger did not know to be settled. Replay begins at the oldest pack afterwards.
     pub fn settle_in(&mut self, ledger: &mut Ledger) -> u64 {
         let keys = self.spool.pending_by_key();
-        let is_unsettled = keys.into_keys().any(|key| ledger.has_unsent(StreamId(key)));
+        if !keys.into_keys().any(|key| ledger.has_unsent(StreamId(key))) {
+            return 0;
+        }
         let mut settled = 0;
-        while is_unsettled {
+        loop {
             match self.spool.read_next() {
-                Ok(Some(record)) => {
-                    if let Ok(Decoded::Header { header, .. }) =
-                        decode_header(&record.payload, &Limits::default())
-                    {
-                        settled += u64::from(ledger.settle_spooled(&header));
-                    }
-                }
+                Ok(Some(record)) => settled += u64::from(settles(&record.payload, ledger)),
                 Ok(None) => break,
                 // Replay tries again; until then these packs are cut from their files, as far as there are files.
                 Err(error) => {
@@ -198,5 +194,13 @@ impl Spooling {
         if let Err(error) = self.spool.save() {
             warn!(%error, "the spool was not closed well: the next start reads more of it");
         }
+    }
+}
+
+/// Settles the pack that a record of the spool holds.
+fn settles(record: &[u8], ledger: &mut Ledger) -> bool {
+    match decode_header(record, &Limits::default()) {
+        Ok(Decoded::Header { header, .. }) => ledger.settle_spooled(&header),
+        Ok(Decoded::More { .. }) | Err(_) => false,
     }
 }
