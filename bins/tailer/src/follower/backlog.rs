@@ -59,9 +59,15 @@ impl Follower {
         let Some(file) = self.files.get(&number) else { return false };
         let source = &self.sources[file.source];
         let order = source.settings.catch_up;
-        let behind =
-            |(own, first): (Rank, Rank)| if order == CatchUp::Newest { own < first } else { own > first };
-        file.rank.zip(source.backlog.first(order)).is_some_and(behind)
+        // One that was read to its end once does not wait for an older file that comes later, after a clock went back: nobody
+        // would wake it.
+        let Some(own) = file.rank.filter(|rank| source.backlog.files.contains(&(*rank, number))) else {
+            return false;
+        };
+        source.backlog.first(order).is_some_and(|first| match order {
+            CatchUp::Newest => own < first,
+            CatchUp::Fair | CatchUp::Oldest => own > first,
+        })
     }
 
     /// A file was read to its end for the first time since it was met: those that come after it go on.
