@@ -107,43 +107,57 @@ impl Quarantine {
         let sidecar =
             Sidecar { reason: label.to_owned(), note: note.to_owned(), time: now.to_string(), bytes };
         let sidecar = serde_json::to_vec_pretty(&sidecar).map_err(io::Error::other)?;
-        let (path, file) = self.create(&now.strftime("%Y%m%dT%H%M%S%3fZ").to_string(), label)?;
-        let reason_path = path.with_extension("json");
-        self.write(&*file, parts, &reason_path, &sidecar).inspect_err(|_| {
-            // what may be half written is not a quarantined pack; the caller still has the bytes
-            let _ = self.disk.unlink(&path);
-            let _ = self.disk.unlink(&reason_path);
-        })?;
-        Ok(path)
+        let pair = self.create(&now.strftime("%Y%m%dT%H%M%S%3fZ").to_string(), label)?;
+        self.write(&pair, parts, &sidecar).inspect_err(|_| pair.unlink(&*self.disk))?;
+        Ok(pair.path)
     }
 
-    fn write(
-        &self,
-        file: &dyn DiskFile,
-        parts: &[&[u8]],
-        reason_path: &Path,
-        sidecar: &[u8],
-    ) -> io::Result<()> {
-        file.append(parts)?;
-        file.sync()?;
-        let reason_file = self.disk.create(reason_path)?;
-        reason_file.append(&[sidecar])?;
-        reason_file.sync()?;
+    /// An error leaves what may be half written: that is not a quarantined pack, and the caller still has the bytes.
+    fn write(&self, pair: &Pair, parts: &[&[u8]], sidecar: &[u8]) -> io::Result<()> {
+        pair.file.append(parts)?;
+        pair.file.sync()?;
+        pair.reason_file.append(&[sidecar])?;
+        pair.reason_file.sync()?;
         self.disk.sync_dir(&self.dir)
     }
 
-    /// A new file under a name that neither it nor its `.json` had before.
-    fn create(&self, time: &str, label: &str) -> io::Result<(PathBuf, Box<dyn DiskFile>)> {
+    /// Two new files under a name that neither had before: operators may have removed one and left the other.
+    fn create(&self, time: &str, label: &str) -> io::Result<Pair> {
         for _ in 0..NAME_TRIES_MAX {
             let number = self.counter.fetch_add(1, Ordering::Relaxed) + 1;
             let path = self.dir.join(format!("{time}-{number:06}-{label}.bin"));
-            match self.disk.create(&path) {
-                Ok(file) => return Ok((path, file)),
+            match Pair::create(&*self.disk, path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
+                created => return created,
             }
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name in the quarantine folder"))
+    }
+}
+
+/// A file of quarantined bytes and the `.json` beside it.
+struct Pair {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    reason_file: Box<dyn DiskFile>,
+}
+
+impl Pair {
+    /// Both or none.
+    fn create(disk: &dyn Disk, path: PathBuf) -> io::Result<Pair> {
+        let file = disk.create(&path)?;
+        match disk.create(&path.with_extension("json")) {
+            Ok(reason_file) => Ok(Pair { path, file, reason_file }),
+            Err(error) => {
+                let _ = disk.unlink(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn unlink(&self, disk: &dyn Disk) {
+        let _ = disk.unlink(&self.path);
+        let _ = disk.unlink(&self.path.with_extension("json"));
     }
 }
 

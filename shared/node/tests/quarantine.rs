@@ -104,6 +104,19 @@ fn a_full_quarantine_takes_nothing_and_says_what_to_do() {
 }
 
 #[test]
+fn a_name_whose_json_was_left_behind_is_not_used_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let open = || Quarantine::open(Arc::new(RealDisk), dir.path(), BYTES_MAX).expect("opened");
+    // within a few hundred goes at once many share a millisecond, and each start counts from 1
+    for _ in 0..300 {
+        let path = open().put("conflict", "", &[b"x"]).expect("the name of a removed file is passed over");
+        std::fs::remove_file(path).expect("removed");
+    }
+    let left = std::fs::read_dir(dir.path().join("quarantine")).expect("listed").count();
+    assert_eq!(left, 300, "one .json for each, and nothing else");
+}
+
+#[test]
 fn what_is_no_file_there_keeps_nobody_from_starting() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(dir.path().join("quarantine/odd.bin")).expect("a folder in the way");
