@@ -113,6 +113,12 @@ pub fn content(file: &File, offset: u64, span: u64) -> io::Result<Option<Content
     Ok(Some(content))
 }
 
+/// Whether the last of the first `size` bytes of a file is `byte`.
+pub fn ends_with(file: &File, size: u64, byte: u8) -> io::Result<bool> {
+    let mut last = [0];
+    Ok(size > 0 && read_at(file, size - 1, &mut last)? == 1 && last == [byte])
+}
+
 /// Whether a file still has the bytes of `tail`.
 pub fn has(file: &File, tail: &Tail) -> io::Result<bool> {
     Ok(content(file, tail.offset, tail.span)?.is_some_and(|content| content.sum == tail.sum))

@@ -523,6 +523,29 @@ async fn compressed_files_that_were_never_read_are_shipped_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_last_line_without_an_end_is_shipped_once_when_its_file_was_compressed_and_stays_under_another_name()
+ {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    let content = [&lines(0, 300)[..], b"no end"].concat();
+    append(&rig.at("app.log.1"), &content);
+    std::fs::hard_link(rig.at("app.log.1"), rig.at("app.log.2")).expect("linked");
+    compress_file(&rig, "app.log.2", "gz");
+    append(&rig.log(), "another\n");
+    let tailer = rig.start();
+    let mut expected = vec![content, b"another\n".to_vec()];
+    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("the compressed one is let go", || figure(&tailer, "files") == 2);
+    // Who has it open under its other name may go on.
+    append(&rig.at("app.log.1"), " but this\nand more");
+    expected[0].extend(b" but this\n");
+    wait_until("it goes on", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("a line without an end waits again", || figure(&tailer, "partial_bytes") == 8);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_a_file_that_was_compressed_while_the_tailer_was_down_is_read_from_there() {
     for pattern in ["app.log*", "app.log"] {
         let tier = Tier::start().await;

@@ -311,15 +311,21 @@ impl Follower {
         }
         let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
         let was_moved = facts.links == 0 || file.packed;
-        if was_moved && file.size == facts.size && (file.size > head_bytes || file.packed) {
+        let wait = self.sources[file.source].settings.rotate_wait.0;
+        let ends_alike = file.size == facts.size || file.packed && other.compressed_at == Some(file.size);
+        if was_moved && ends_alike && (file.size > head_bytes || file.packed) {
             let (key, size) = (file.key, file.size);
+            if file.packed && other.cutter.at() < size && !files::ends_with(file.handle()?, size, b'\n')? {
+                // The other file holds its last line back. It is known to be finished only as long as this copy is not let go.
+                self.compressed(other_number, size);
+                return Ok(Some(Origin::Unclear(now + LOOK_APART.max(wait / 2))));
+            }
             self.ledger.copy_known(id, key, size);
             return Ok(Some(Origin::Copy));
         }
         if file.packed {
             return Ok(None);
         }
-        let wait = self.sources[file.source].settings.rotate_wait.0;
         let since = match file.suspect {
             Some((size, since)) if size == file.size => since,
             _ => now,
@@ -331,6 +337,14 @@ impl Follower {
         let waited = now.saturating_duration_since(since);
         // A cut is noticed by the file that is cut; here only the wait must end.
         Ok((waited < wait).then_some(Origin::Unclear(now + LOOK_APART.max(waited / 2))))
+    }
+
+    /// A compressed copy of a file has `size` bytes.
+    fn compressed(&mut self, number: FileNumber, size: u64) {
+        if let Some(file) = self.files.get_mut(&number).filter(|file| file.compressed_at != Some(size)) {
+            file.compressed_at = Some(size);
+            self.queue(number);
+        }
     }
 
     /// A stream whose file is nowhere may go on in what was unpacked.

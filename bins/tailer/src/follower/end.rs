@@ -16,8 +16,10 @@ impl Follower {
         if file.packed {
             return Age::Over;
         }
+        // Who compresses a file takes it for finished, though it stays where it was met or has another name.
+        let is_finished = file.compressed_at == Some(file.size) && !file.place.is_gone();
         let aging = Aging {
-            place: file.place,
+            place: if is_finished { Place::Moved { replaced: true } } else { file.place },
             hour_over: file.hour_over,
             unlinked: file.unlinked,
             quiet_since: file.quiet_since,
@@ -39,7 +41,8 @@ impl Follower {
         if entry_due.is_some_and(|due| due <= Instant::now()) {
             return self.ship_rest(number, id, Cutter::close_entry);
         }
-        if file.place == Place::Here && !file.hour_over && !file.packed {
+        let stays = file.place == Place::Here && file.compressed_at != Some(file.size);
+        if stays && !file.hour_over && !file.packed {
             return Ok(entry_due.map_or(Worked::Rest, Worked::At));
         }
         self.queue_successors(number);

@@ -98,6 +98,8 @@ pub(crate) struct Followed {
     verified: bool,
     /// Packs that were cut last.
     recent: VecDeque<Tail>,
+    /// Length at which a compressed copy of it ends: at that length its last line will get no end.
+    compressed_at: Option<u64>,
     /// Length when it was first taken for a copy of a file that may yet be cut, and since when.
     suspect: Option<(u64, Instant)>,
     /// When it was noticed that no name leads to it any more.

@@ -515,6 +515,7 @@ impl Follower {
                 verified: false,
                 unlinked_since: None,
                 recent: VecDeque::new(),
+                compressed_at: None,
                 suspect: None,
                 packed: false,
                 waiting_since: None,
