@@ -123,6 +123,11 @@ fn write_until_stopped(path: &Path, reopen: &Path, rate: u64, stop: &AtomicBool)
 }
 
 impl Rotated {
+    /// Bytes that were written.
+    pub fn bytes(&self) -> u64 {
+        self.by_file.iter().map(|content| content.bytes.len() as u64).sum()
+    }
+
     /// What the file held from one cut to the next, of which the copies (and at last the file in use) tell what is sure.
     pub fn by_cut(&self) -> Vec<Content> {
         let all: Vec<u8> = self.by_file.iter().flat_map(|content| content.bytes.iter().copied()).collect();
@@ -136,6 +141,8 @@ impl Rotated {
                 (at, copy.len())
             })
             .collect();
+        // What was cut off before the first copy that has lines.
+        kept.push((0, 0));
         kept.sort_unstable();
         let ends = kept.iter().skip(1).map(|(at, _)| *at).chain([all.len()]);
         let content = |((at, sure), end): (&(usize, usize), usize)| Content {

@@ -3,7 +3,9 @@
 
 use logferry_tests::lives::content::{Arrived, Content};
 use logferry_tests::rotation::{Rotated, Rotation, logrotate_is_there};
-use logferry_tests::{PATIENCE, Relay, RelayOptions, Trial, long_run, skipped, store, trial};
+use logferry_tests::store::{self, StoredPack};
+use logferry_tests::{PATIENCE, Relay, RelayOptions, Trial, long_run, skipped, trial};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Rotations of each way in the normal run.
@@ -87,21 +89,74 @@ fn renames_lose_nothing(trial: &Trial, test: &str, way: &Way) {
     }
 }
 
-/// The bytes of each copy and of the file in use must be there; of what came between a copy and its cut, what the tailer had read.
+/// The bytes of each copy and of the file in use must be there. Of what is in no copy and no later file, because it was cut between the
+/// copy and the truncation, what the tailer had read before arrives; the rest is all that is missing, line by line and byte by byte.
 fn copies_lose_only_what_is_in_no_copy(trial: &Trial, test: &str, way: &Way) {
     let Some((relay, rotated)) = rotate(trial, test, way) else { return };
     let contents = rotated.by_cut();
     let arrived = wait_arrived(&relay, &contents);
-    let all = |index: usize| contents[index].bytes.len();
-    let in_no_copy: usize = (0..contents.len()).map(|index| all(index) - contents[index].certain()).sum();
-    let lost: usize = (0..contents.len()).map(|index| all(index) - arrived.in_a_row(index)).sum();
+    let written: usize = contents.iter().map(|content| content.bytes.len()).sum();
+    assert_eq!(written as u64, rotated.bytes(), "each byte is in one copy, in the file in use, or cut off");
+    let cut_off: usize = contents.iter().map(|content| content.bytes.len() - content.certain()).sum();
+    let lost: usize = contents
+        .iter()
+        .enumerate()
+        .map(|(index, content)| content.bytes.len() - arrived.in_a_row(index))
+        .sum();
     let stored: u64 = arrived.ranges.iter().flatten().map(|(from, to)| to - from).sum();
-    assert_eq!(stored as usize + lost, contents.iter().map(|content| content.bytes.len()).sum::<usize>());
+    assert_eq!(stored as usize + lost, written);
+
+    let cut_lines = lines_behind(&contents, |index| contents[index].certain());
+    let lost_lines = lines_behind(&contents, |index| arrived.in_a_row(index));
+    let stored_lines = stored_lines(&store::packs(&relay.output, "app-0", "web-1"));
+    let written_lines = lines_behind(&contents, |_| 0);
+    let missing: BTreeSet<&[u8]> =
+        written_lines.into_iter().filter(|line| !stored_lines.contains(*line)).collect();
+    assert!(missing.is_subset(&cut_lines), "a line is missing that a copy or a later file has");
+    assert_eq!(missing, lost_lines, "the lines that are missing are those of the bytes that are");
+
+    // The tailer knows of such bytes if it saw the file that long, or had read that far, before the cut.
     let counted = relay.tailer.figure("lost_bytes") as usize;
+    let by_reason = |reason: &str| {
+        let label = format!("reason=\"{reason}\"");
+        relay.tailer.counter("logferry_tailer_lost_bytes_total", &label) as usize
+    };
+    assert_eq!(by_reason("truncated") + by_reason("replaced"), counted, "nothing else is counted");
     assert!(counted <= lost, "{counted} bytes are counted as lost, but only {lost} are");
-    trial.count("bytes in no copy, cut by copytruncate", in_no_copy as u64);
-    trial.count("of these, bytes shipped in time", (in_no_copy - lost) as u64);
+    trial.count("bytes in no copy, cut by copytruncate", cut_off as u64);
+    trial.count("of these, bytes shipped in time", (cut_off - lost) as u64);
+    trial.count("of these, bytes missing", lost as u64);
+    trial.count("of these, lines missing", missing.len() as u64);
     trial.count("of these, bytes that the tailer saw and counted", counted as u64);
+}
+
+/// The lines of which a byte is at or behind a place in their content.
+fn lines_behind(contents: &[Content], place: impl Fn(usize) -> usize) -> BTreeSet<&[u8]> {
+    let mut lines = BTreeSet::new();
+    for (index, content) in contents.iter().enumerate() {
+        let (from, mut end) = (place(index), 0);
+        for line in content.bytes.split_inclusive(|byte| *byte == b'\n') {
+            end += line.len();
+            if end > from {
+                lines.insert(line);
+            }
+        }
+    }
+    lines
+}
+
+/// Whole lines of the output, stream by stream: bytes of two streams never make one.
+fn stored_lines(packs: &[StoredPack]) -> BTreeSet<Vec<u8>> {
+    let mut streams: BTreeMap<&str, BTreeMap<u64, &[u8]>> = BTreeMap::new();
+    for pack in packs.iter().filter(|pack| pack.span > 0) {
+        streams.entry(&pack.stream).or_default().insert(pack.offset, &pack.body);
+    }
+    let bytes = streams.values().map(|bodies| bodies.values().copied().collect::<Vec<_>>().concat());
+    let mut lines = BTreeSet::new();
+    for bytes in bytes {
+        lines.extend(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec));
+    }
+    lines
 }
 
 #[test]

@@ -293,6 +293,33 @@ async fn what_was_not_read_before_a_copytruncate_is_read_from_the_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_read_on_after_a_restart_is_not_new_when_other_files_come() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    rig.config.source[0].rotate_wait = Interval::ms(1);
+    append(&rig.log(), lines(0, 100));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 100));
+    tailer.stop().await.expect("a clean stop");
+    append(&rig.log(), lines(100, 50));
+    copy_and_truncate(&rig, "app.log.1");
+    append(&rig.log(), "new\n");
+    let tailer = rig.start();
+    let mut expected = vec![lines(0, 150), b"new\n".to_vec()];
+    wait_until("the rest of the copy", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    for number in 0..20 {
+        let line = format!("file {number}\n").into_bytes();
+        append(&rig.at(&format!("app.log.x{number}")), &line);
+        expected.push(line);
+        wait_until("another file", || tier.contents().len() >= expected.len());
+        assert!(sorted(tier.contents()) == sorted(expected.clone()));
+    }
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_that_are_truncated_again_and_again_are_never_shipped_twice() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

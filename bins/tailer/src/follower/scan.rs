@@ -434,6 +434,14 @@ impl Follower {
     pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
         let handle = File::open(path)?;
         let facts = files::facts_of(&handle)?;
+        // One that the source's path leads to is found by the next look, however long that takes: it is not to be let go before, or it
+        // would be new then.
+        let place = match place {
+            Place::Gone { replaced } if self.sources[source].pattern.covers(path) => {
+                Place::Moved { replaced }
+            }
+            _ => place,
+        };
         // Between the look and the opening another file may have come there.
         match self.tracker.find(facts.key) {
             Some(known) => Ok(known),
