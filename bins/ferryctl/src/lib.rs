@@ -4,12 +4,14 @@
 //! Each command is a module with a `run` that writes to an [`Output`] and returns a [`Verdict`].
 //! Exit status: 0 all well, 1 a problem was found, 2 wrong usage.
 
+mod audit;
 mod config_check;
 mod etl;
 mod hours;
 mod human;
 mod pack_inspect;
 mod quarantine;
+mod repull;
 mod spool;
 mod status;
 
@@ -72,6 +74,11 @@ enum Command {
     /// Tables of log files, by a program in VRL.
     #[command(subcommand)]
     Etl(EtlCommand),
+    /// Compare what a host has of an hour with what the store has: missing, doubled and different lines, by file and byte.
+    #[command(after_help = "Exit status: 0 all equal, 1 a difference, 2 it could not be compared.")]
+    Audit(audit::Args),
+    /// Ask a running tailer to ship an hour, a file or a byte range again; the store writes only what it lacks.
+    Repull(repull::Args),
     /// Ask running nodes how they are.
     Status(status::Args),
 }
@@ -146,6 +153,8 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Hours(args) => hours::run(args, output),
         Command::Etl(EtlCommand::Run(args)) => etl::run(args, output),
         Command::Etl(EtlCommand::Test(args)) => etl::test(args, output),
+        Command::Audit(args) => audit::run(args, output),
+        Command::Repull(args) => repull::run(args, output),
         Command::Status(args) => status::run(args, output),
     }
 }

@@ -61,12 +61,20 @@ fn answer(addr: &str, outcome: std::thread::Result<anyhow::Result<(String, Statu
 /// The address that was asked, and the answer.
 fn ask(addr: &str, timeout: Interval) -> anyhow::Result<(String, Status)> {
     let addr = resolve(addr)?;
+    let status = status_of(&addr, timeout)?;
+    Ok((addr, status))
+}
+
+/// What a node that another command is about to ask says of itself.
+pub(crate) fn ask_status(addr: &str) -> anyhow::Result<Status> {
+    status_of(addr, Interval::secs(10))
+}
+
+fn status_of(addr: &str, timeout: Interval) -> anyhow::Result<Status> {
     let mut response = agent(timeout).get(format!("http://{addr}/readyz")).call()?;
     let code = response.status();
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
-    let status = serde_json::from_str(&body)
-        .with_context(|| format!("answered {code}, but not as a Logferry node does"))?;
-    Ok((addr, status))
+    serde_json::from_str(&body).with_context(|| format!("answered {code}, but not as a Logferry node does"))
 }
 
 /// Asks nodes, whatever status they answer with: 503 is an answer, not ready.

@@ -60,6 +60,19 @@ fn make_pack(
     compressor: &mut Compressor,
     job: Job,
 ) -> (Outgoing, Vec<u8>) {
+    let (ticket, stream) = (job.ticket, job.stream);
+    let (pack, buffer) = build_pack(labels, rules, compressor, job);
+    let header = pack.encode_header();
+    (Outgoing { ticket, stream, header, body: pack.body }, buffer)
+}
+
+/// The pack of a job, and the job's buffer.
+pub(crate) fn build_pack(
+    labels: &Labels,
+    rules: Option<&BodyRules>,
+    compressor: &mut Compressor,
+    job: Job,
+) -> (Pack, Vec<u8>) {
     let (began, clock) = (Timestamp::now(), Instant::now());
     let all = match job.load {
         Load::Lines => &job.buffer[..job.cut.span as usize],
@@ -96,9 +109,7 @@ fn make_pack(
         origin_rest: stage(labels, began, clock),
         hops: Vec::new(),
     };
-    let pack = Pack { header, body };
-    let header = pack.encode_header();
-    (Outgoing { ticket: job.ticket, stream: job.stream, header, body: pack.body }, job.buffer)
+    (Pack { header, body }, job.buffer)
 }
 
 fn stage(labels: &Labels, began: Timestamp, clock: Instant) -> serde_json::Map<String, serde_json::Value> {

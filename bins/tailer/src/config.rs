@@ -152,6 +152,14 @@ settings! {
     }
 }
 
+settings! {
+    /// `[repull]`: shipping again what somebody asks for.
+    pub struct RepullSettings {
+        /// Most bytes of files that repulls and audits read in a second; 0: no limit.
+        pub rate: ByteSize = ByteSize::mib(32),
+    }
+}
+
 /// The whole file.
 #[derive(Clone, Debug, Default, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -170,6 +178,8 @@ pub struct TailerConfig {
     pub spool: SpoolSettings,
     /// `[hours]`.
     pub hours: HourSettings,
+    /// `[repull]`.
+    pub repull: RepullSettings,
     /// `[send]`.
     pub send: SendSettings,
 }
@@ -184,6 +194,7 @@ impl ProgramConfig for TailerConfig {
             ("limits", LimitSettings::SETTINGS),
             ("spool", SpoolSettings::SETTINGS),
             ("hours", HourSettings::SETTINGS),
+            ("repull", RepullSettings::SETTINGS),
             ("send", SendSettings::SETTINGS),
         ]
     }

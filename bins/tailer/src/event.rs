@@ -5,6 +5,7 @@ use crate::body::Lead;
 use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
 use crate::ledger::record::Cut;
+use crate::repull::known::Question;
 use crate::unpack::UnpackJob;
 use bytes::Bytes;
 use logferry_link::{Outgoing, Settled};
@@ -42,6 +43,8 @@ pub enum Event {
     },
     /// inotify stopped working.
     WatchEnded,
+    /// Somebody asks what is known of a source.
+    Asked(Question),
     /// A read buffer is free again.
     Buffer(Vec<u8>),
     /// The shipper asks for a snapshot of the ledger.

@@ -30,6 +30,12 @@ impl LineFilter {
         })
     }
 
+    /// The same choice, for lines that were counted already.
+    pub(crate) fn uncounted(mut self) -> LineFilter {
+        self.dropped = Counter::noop();
+        self
+    }
+
     /// Whether it leaves anything out.
     pub fn is_set(&self) -> bool {
         !self.include.is_empty() || !self.exclude.is_empty()

@@ -29,6 +29,7 @@
 //! assert_eq!((piece.span, piece.lines, cutter.partial_bytes()), (8, 2, 3));
 //! ```
 
+pub mod audit;
 pub mod batching;
 pub mod body;
 pub mod closing;
@@ -51,6 +52,7 @@ pub mod legacy;
 pub mod pace;
 pub mod pattern;
 pub mod piped;
+pub mod repull;
 pub mod shipper;
 pub mod spooling;
 pub mod tailer;

@@ -1,5 +1,6 @@
 //! Puts the threads together, and takes them apart again.
 
+use crate::audit::Auditor;
 use crate::body::BodyRules;
 use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
@@ -10,6 +11,9 @@ use crate::hour::{self, HourClock};
 use crate::input::inlet::Intake;
 use crate::input::{self, Inputs};
 use crate::ledger::Ledger;
+use crate::repull::desk::Desk;
+use crate::repull::http;
+use crate::repull::{self, Worker};
 use crate::shipper::Shipper;
 use crate::spooling::Spooling;
 use crate::watch::Watch;
@@ -27,6 +31,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -47,6 +52,7 @@ pub struct Tailer {
     shared: Arc<Shared>,
     figures: Arc<Figures>,
     inputs: Inputs,
+    counter: http::Counter,
 }
 
 impl Tailer {
@@ -80,9 +86,12 @@ impl Tailer {
         let (events, events_in) = crossbeam_channel::unbounded();
         let (to_shipper, messages) = crossbeam_channel::unbounded();
         let settle_to = to_shipper.clone();
+        let (to_repull, repull_settled) = crossbeam_channel::unbounded();
         tokio::spawn(async move {
             while let Some(settled) = settled.recv().await {
-                if settle_to.send(ToShipper::Settled(settled)).is_err() {
+                if settled.ticket >= repull::TICKETS_FROM {
+                    let _ = to_repull.send(settled);
+                } else if settle_to.send(ToShipper::Settled(settled)).is_err() {
                     return;
                 }
             }
@@ -104,6 +113,27 @@ impl Tailer {
                 compress::run(&labels, &rules, compressor, &jobs, &shipper, &follower, &shared);
             })?);
         }
+        let (to_worker, repulls) = crossbeam_channel::unbounded();
+        let sources = config.source.iter().map(|source| source.name.clone()).collect();
+        let desk = Arc::new(Desk::new(&config.node.name, sources, to_worker));
+        let auditor = Arc::new(Auditor { config: config.clone(), follower: events.clone() });
+        let turn = Arc::new(Semaphore::new(1));
+        let counter = http::Counter { desk: desk.clone(), auditor, turn };
+        let worker = Worker::new(repull::Parts {
+            config: config.clone(),
+            desk: desk.clone(),
+            jobs: repulls,
+            follower: events.clone(),
+            sender: sender.clone(),
+            settled: repull_settled,
+            compressor: Compressor::new(labels.codec, labels.level)
+                .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?,
+            labels: labels.clone(),
+            rules: rules.clone(),
+            figures: figures.clone(),
+        });
+        // Not waited for at the stop: what it does is only read.
+        spawn("repull", move || worker.run())?;
         let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone())
             .with_spool(spooling);
         threads.push(spawn("shipper", move || shipper.run(&messages))?);
@@ -132,7 +162,12 @@ impl Tailer {
         threads.push(spawn("follower", move || follower.run())?);
         inputs.listen(config)?;
         let name = config.node.name.clone();
-        Ok(Tailer { name, events, threads, sender, sender_stop, shared, figures, inputs })
+        Ok(Tailer { name, events, threads, sender, sender_stop, shared, figures, inputs, counter })
+    }
+
+    /// Where repulls and audits are asked for.
+    pub fn counter(&self) -> http::Counter {
+        self.counter.clone()
     }
 
     /// A function that gives the status at any time.

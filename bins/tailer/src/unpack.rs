@@ -61,7 +61,8 @@ pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) 
     }
 }
 
-fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
+/// The content of a file that is compressed, in a file without a name.
+pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
     let packed = io::BufReader::with_capacity(CHUNK_BYTES, File::open(&job.path)?);
     let mut unpacked = tempfile::tempfile_in(folder)?;
     let reader: Box<dyn Read> = match job.packing {

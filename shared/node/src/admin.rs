@@ -1,6 +1,9 @@
-//! The admin endpoint: /metrics, /healthz, /readyz.
+//! The admin endpoint: /metrics, /healthz, /readyz, and what a program adds for those who may ask it to do something.
 
+mod access;
 mod bounded;
+
+pub use access::{Access, TokenError, read_token};
 
 use crate::process::Process;
 use anyhow::Context;
@@ -39,18 +42,29 @@ pub struct Status {
 /// File in `var_dir` with the address that the endpoint is bound to, for tools: the configured port may be 0.
 pub const ADDR_FILE: &str = "admin.addr";
 
+/// What a node serves.
+pub(crate) struct Served<S> {
+    pub(crate) status: S,
+    /// Pages for everybody.
+    pub(crate) pages: Router,
+    /// Routes for those who have the token.
+    pub(crate) guarded: Router,
+    pub(crate) token: Option<String>,
+}
+
 /// Binds `addr` and serves in the background until the process ends.
 pub(crate) async fn serve(
     addr: &str,
     process: &'static Process,
-    status: impl Fn() -> Status + Send + Sync + 'static,
-    pages: Router,
+    served: Served<impl Fn() -> Status + Send + Sync + 'static>,
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(addr).await.with_context(|| {
         format!("admin address {addr} cannot be bound: set admin in [node] to a free one")
     })?;
     let bound = listener.local_addr()?;
-    let router = router(process, Arc::new(status)).merge(pages);
+    let access = Access::new(served.token, bound.ip());
+    let router = router(process, Arc::new(served.status)).merge(served.pages);
+    let router = router.merge(access.guard(served.guarded));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(BoundedListener::new(listener), router).await {
             tracing::error!(%error, "admin endpoint ended");

@@ -23,6 +23,7 @@ pub struct Node {
     role: &'static str,
     started: Instant,
     process: &'static Process,
+    token: Option<String>,
     /// Held for as long as the node lives.
     _lock: DirLock,
 }
@@ -37,6 +38,9 @@ impl Node {
         if settings.name.is_empty() {
             settings.name = host_name()?;
         }
+        let token_file = Some(&settings.token_file).filter(|file| !file.is_empty());
+        let token = token_file.map(|file| admin::read_token(Path::new(file))).transpose();
+        let token = token.context("token_file in [node]")?;
         let process = Process::get(&settings).context("cannot watch signals")?;
         let lock = lock_var_dir(&settings.var_dir)?;
         let version = env!("CARGO_PKG_VERSION");
@@ -50,7 +54,7 @@ impl Node {
             }
         }
         let stop = process.stop.child_token();
-        Ok(Node { settings, stop, role, started: Instant::now(), process, _lock: lock })
+        Ok(Node { settings, stop, role, started: Instant::now(), process, token, _lock: lock })
     }
 
     /// `var_dir`.
@@ -72,11 +76,30 @@ impl Node {
         self.serve_admin_with(status, axum::Router::new()).await
     }
 
-    /// The same with pages of the program's own.
+    /// The same with pages of the program's own, for everybody.
     pub async fn serve_admin_with(
         &self,
         status: impl Fn() -> Status + Send + Sync + 'static,
         pages: axum::Router,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        self.serve_admin_pages(status, pages, axum::Router::new()).await
+    }
+
+    /// The same with routes for those who bring the node's token, or are on the same machine where it has none (see
+    /// [`admin::Access`]).
+    pub async fn serve_admin_guarded(
+        &self,
+        status: impl Fn() -> Status + Send + Sync + 'static,
+        guarded: axum::Router,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        self.serve_admin_pages(status, axum::Router::new(), guarded).await
+    }
+
+    async fn serve_admin_pages(
+        &self,
+        status: impl Fn() -> Status + Send + Sync + 'static,
+        pages: axum::Router,
+        guarded: axum::Router,
     ) -> anyhow::Result<Option<SocketAddr>> {
         let addr_file = self.var_dir().join(admin::ADDR_FILE);
         admin::forget_addr(&addr_file)?;
@@ -84,7 +107,9 @@ impl Node {
             return Ok(None);
         }
         let fill = self.status_filler();
-        let addr = admin::serve(&self.settings.admin, self.process, move || fill(status()), pages).await?;
+        let status = move || fill(status());
+        let served = admin::Served { status, pages, guarded, token: self.token.clone() };
+        let addr = admin::serve(&self.settings.admin, self.process, served).await?;
         // A full disk is just what the endpoint is there to tell of.
         if let Err(error) = admin::write_addr(&addr_file, addr) {
             tracing::warn!("{error:#}");

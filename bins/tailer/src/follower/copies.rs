@@ -401,7 +401,7 @@ fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
 }
 
 /// `app.log.1`, `app.log-20261121`, `app-1.log` are named after `app.log`, which is not named after itself.
-pub(super) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
+pub(crate) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
     let original = Path::new(std::ffi::OsStr::from_bytes(original));
     let (Some(name), Some(stem)) = (copy.file_name(), original.file_stem()) else { return false };
     copy != original && name.as_bytes().starts_with(stem.as_bytes())

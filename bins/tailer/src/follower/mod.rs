@@ -29,10 +29,12 @@ use crate::input::shelf::Shelf;
 use crate::ledger::record::Tail;
 use crate::ledger::{Effect, Ledger, Verdict};
 use crate::pattern::FileTime;
+use crate::repull::known::{Known, Question};
 use crate::tracker::{FileNumber, Place, Tracker};
 use crate::unpack::UnpackJob;
 use crate::watch::Watch;
 use backlog::Rank;
+pub(crate) use copies::is_named_after;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use handles::OpenFiles;
 use jiff::Timestamp;
@@ -303,6 +305,7 @@ impl Follower {
                 }
             }
             Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
+            Event::Asked(question) => self.answer(&question),
             Event::Buffer(buffer) => self.give_back(buffer),
             Event::Unpacked { job, file } => self.unpacked(&job, file),
             Event::SnapshotWanted => {
@@ -318,6 +321,12 @@ impl Follower {
                 self.stopping.get_or_insert(Instant::now() + wait);
             }
         }
+    }
+
+    fn answer(&self, question: &Question) {
+        let path_of = |stream| Some(self.files.get(self.by_stream.get(&stream)?)?.path.clone());
+        let known = Known::of(&self.ledger, &question.source, question.hour, path_of);
+        let _ = question.answer.send(known);
     }
 
     fn files_changed(&mut self, changes: &Changes) {

@@ -7,6 +7,7 @@ mod change;
 pub mod hours;
 mod marks;
 pub mod past;
+pub mod ranges;
 pub mod record;
 pub mod stream;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
 use past::{PastFile, PastFiles};
+use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::{Entry, Fate, Stream};
@@ -92,6 +94,7 @@ pub struct Ledger {
     current: HashMap<FileKey, StreamId>,
     hours: HourBook,
     past_files: PastFiles,
+    ranges: HourRanges,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
     /// Streams by the files that they are or were in.
@@ -152,6 +155,7 @@ impl Ledger {
             marks: self.marks.keys().cloned().collect(),
             past_files: self.past_files.clone(),
             seen: self.streams.values().filter_map(Stream::seen_file).collect(),
+            ranges: self.ranges.clone(),
         })
     }
 
@@ -161,6 +165,7 @@ impl Ledger {
         self.marks = snapshot.marks.into_iter().map(|mark| (mark, Fate::Unsent)).collect();
         self.past_files = snapshot.past_files;
         self.past_files.index();
+        self.ranges = snapshot.ranges;
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -236,6 +241,7 @@ impl Ledger {
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.push(cut);
                     self.hours.given(&stream.met.source, cut.hour, cut.id, position(stream, &cut));
+                    self.ranges.note(&stream.met.source, cut.hour, stream.met.stream, cut.offset, cut.end());
                 }
             }
             Record::Frontier { stream, frontier, tail } => {
@@ -245,6 +251,7 @@ impl Ledger {
             }
             Record::Recut { stream, frontier, cuts } => self.apply_recut(stream, frontier, &cuts),
             Record::Replaced { old, new, cuts } => {
+                self.ranges.cut_back(&new.source, old, new.first);
                 self.end(old);
                 let (stream, first) = (new.stream, new.first);
                 self.begin(Stream::new(new));
@@ -264,10 +271,18 @@ impl Ledger {
         stream.set_entries(Vec::new());
         let tail = stream.tail.filter(|_| frontier == stream.frontier);
         stream.set_frontier(frontier, tail);
+        self.ranges.cut_back(&stream.met.source, stream.met.stream, frontier);
         for kept in cuts {
             stream.push(kept.cut);
             stream.set_fate(kept.cut.offset, Entry::kept(kept).fate);
             self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id, position(stream, &kept.cut));
+            self.ranges.note(
+                &stream.met.source,
+                kept.cut.hour,
+                stream.met.stream,
+                kept.cut.offset,
+                kept.cut.end(),
+            );
         }
     }
 
@@ -304,6 +319,11 @@ impl Ledger {
     /// Streams that no file has the bytes of any more, and that are not finished.
     pub fn orphans(&self) -> impl Iterator<Item = &Stream> {
         self.orphans.iter().filter_map(|id| self.streams.get(id))
+    }
+
+    /// Which bytes were shipped in which hour.
+    pub fn ranges(&self) -> &HourRanges {
+        &self.ranges
     }
 
     /// The stream that a file is in its present generation.

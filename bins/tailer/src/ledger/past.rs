@@ -77,6 +77,11 @@ impl PastFiles {
         files.filter(move |file| file.head == head)
     }
 
+    /// Files of a source, oldest first.
+    pub fn of(&self, source: &str) -> impl Iterator<Item = &PastFile> {
+        self.sources.get(source).into_iter().flatten()
+    }
+
     /// Whether a file is among them.
     pub fn has(&self, source: &str, key: FileKey) -> bool {
         let mut files = self.sources.get(source).into_iter().flatten();

@@ -6,6 +6,7 @@
 use crate::identity::{FileKey, Head};
 use crate::ledger::hours::{HourBook, HourBookV1};
 use crate::ledger::past::{PastFile, PastFiles};
+use crate::ledger::ranges::HourRanges;
 use logferry_pack::{Hour, StreamId};
 use std::collections::BTreeSet;
 
@@ -217,6 +218,9 @@ pub struct Snapshot {
     /// How the files of streams looked last. Encoded behind the rest, so that version 2 is what stands before it.
     #[serde(skip)]
     pub seen: Vec<SeenFile>,
+    /// Which bytes were shipped in which hour. Stands behind all else: a snapshot without it is a good one too.
+    #[serde(skip)]
+    pub ranges: HourRanges,
 }
 
 /// How a file looked when it was asked last. One that looks the same after a restart has the same content.
@@ -255,7 +259,9 @@ struct SnapshotV1 {
 /// Payload of a snapshot.
 pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
     // Encoding into memory fails for no type of this module.
-    postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default()
+    let bytes =
+        postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
+    postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default()
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -263,8 +269,11 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
     match payload.split_first()? {
         (&(SNAPSHOT_VERSION | 2), rest) => {
             let (snapshot, rest) = postcard::take_from_bytes::<Snapshot>(rest).ok()?;
-            let seen = if payload[0] == 2 { Vec::new() } else { postcard::from_bytes(rest).ok()? };
-            Some(Snapshot { hours: snapshot.hours.restored(), seen, ..snapshot })
+            let nothing: (Vec<SeenFile>, &[u8]) = (Vec::new(), &[]);
+            let (seen, rest) =
+                if payload[0] == 2 { nothing } else { postcard::take_from_bytes(rest).ok()? };
+            let ranges = postcard::from_bytes(rest).unwrap_or_default();
+            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;

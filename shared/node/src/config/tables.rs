@@ -16,6 +16,9 @@ settings! {
         pub quarantine_max: ByteSize = ByteSize::gib(1),
         /// Address of /metrics, /healthz and /readyz; "" is off.
         pub admin: String = String::new() => rules::address_or_empty,
+        /// File whose first line is the token that requests to do something (repull, audit) must bring; empty: such requests are
+        /// taken only at an admin address of this machine (127.0.0.1, ::1).
+        pub token_file: String = String::new(),
         /// Address of the monitor; "" is none. Has no effect yet.
         pub monitor: String = String::new() => rules::address_or_empty,
         /// Address that answers the monitor's probes; "" is none. Has no effect yet.

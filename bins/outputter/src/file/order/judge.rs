@@ -115,7 +115,7 @@ impl<W> Order<W> {
             Verdict::Conflict(remembered) => View::Settled(Answer::Conflict(remembered)),
             Verdict::Gap { frontier } => {
                 let follows_pending = state.is_some_and(|state| state.pending_ends_at(identity.offset));
-                if follows_pending || self.is_seen_before(identity) {
+                if follows_pending || self.is_seen_before(identity) || parcel.is_back_filled() {
                     View::Next
                 } else {
                     View::Gap { frontier }

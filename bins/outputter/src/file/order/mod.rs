@@ -48,6 +48,12 @@ pub struct Parcel {
 }
 
 impl Parcel {
+    /// Whether it was asked for again. What is before it was asked for too, or is not wanted: nobody waits for it. A pack without lines
+    /// has the same mark and does wait: what it counts is before it.
+    fn is_back_filled(&self) -> bool {
+        self.pack.header.repull && self.identity.span > 0
+    }
+
     /// Whether parts of it may be written without the rest: of a back-filled pack whose body is all the bytes of its range.
     fn can_be_trimmed(&self) -> bool {
         let header = &self.pack.header;

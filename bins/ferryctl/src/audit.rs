@@ -1,0 +1,191 @@
+//! `audit`: compares what hosts have of an hour with what the store has, line by line.
+
+mod compare;
+mod host;
+mod report;
+mod store;
+
+use crate::repull::NodeArgs;
+use crate::{Output, Verdict};
+use logferry_outputter::file::template::{Fields, Template};
+use logferry_pack::Hour;
+use logferry_tailer::audit::Totals;
+use logferry_tailer::repull::client::RunningNode;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Name of the tailer's node.
+    #[arg(long)]
+    host: String,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Hour, YYYYMMDDHH in the time zone of the host; one that is over.
+    #[arg(long)]
+    hour: String,
+    /// Name of the source; all sources of the host without it.
+    #[arg(long)]
+    source: Option<String>,
+    /// Folder of the outputter ([file] dir).
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Path of log files below log_data, as in [file] path of the outputter.
+    #[arg(long, default_value = "{source}/{host}_{hour}")]
+    path: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A run of bytes of a file, in whole lines.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Place {
+    file: PathBuf,
+    from: u64,
+    to: u64,
+    lines: u64,
+}
+
+/// One difference.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(crate) enum Difference {
+    /// The host has these lines, the store has not.
+    Missing { host: Place },
+    /// The store has these lines more often than the host.
+    Doubled { store: Place },
+    /// In the place of the host's lines the store has others.
+    Different { host: Place, store: Place },
+    /// The store has lines that the host has not.
+    Foreign { store: Place },
+    /// The store has no file of the hour.
+    AbsentAtStore { file: PathBuf },
+    /// The host knows nothing of the hour.
+    AbsentAtHost,
+    /// There are too many lines to compare one by one.
+    Totals,
+}
+
+/// One source, compared.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Compared {
+    source: String,
+    equal: bool,
+    host: Totals,
+    store: Totals,
+    differences: Vec<Difference>,
+    /// Differences beyond those that are told.
+    differences_more: u64,
+    /// Why it could not be compared, or not all of it.
+    problems: Vec<String>,
+}
+
+impl Compared {
+    fn verdict(&self) -> Verdict {
+        match (self.problems.is_empty(), self.equal) {
+            (false, _) => Verdict::Usage,
+            (true, true) => Verdict::Fine,
+            (true, false) => Verdict::Problem,
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    let compared = match compare_all(args) {
+        Ok(compared) => compared,
+        Err(error) => {
+            writeln!(output.err, "error: {error:#}")?;
+            return Ok(Verdict::Usage);
+        }
+    };
+    if args.json {
+        writeln!(output.out, "{}", serde_json::to_string_pretty(&compared)?)?;
+    } else {
+        report::print(&compared, output.out)?;
+    }
+    Ok(compared.iter().map(Compared::verdict).fold(Verdict::Fine, Verdict::and))
+}
+
+fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
+    let hour: Hour =
+        args.hour.parse().map_err(|_| anyhow::anyhow!("--hour {}: expected YYYYMMDDHH", args.hour))?;
+    let template = Template::parse(&args.path)?;
+    anyhow::ensure!(args.store.join("log_data").is_dir(), "{} has no log_data", args.store.display());
+    let node = args.node.find(&args.host)?;
+    let sources = match &args.source {
+        Some(source) => vec![source.clone()],
+        None => serde_json::from_str(&node.ask("GET", "/sources", None)?)?,
+    };
+    let nothing = "neither the host nor the store has anything of the hour";
+    let mut all = Vec::new();
+    for source in sources {
+        let fields =
+            Fields { source: Some(&source), host: Some(&args.host), ip: "", hour: hour.into(), stream: None };
+        let path = template.expand(&fields).map_err(|bad| anyhow::anyhow!("--path: {bad}"))?;
+        let compared = compare_source(&node, &source, hour, &args.store.join("log_data").join(path));
+        // Of many sources those without such an hour are no news.
+        if args.source.is_some() || compared.problems != [nothing] {
+            all.push(compared);
+        }
+    }
+    anyhow::ensure!(!all.is_empty(), "{nothing}");
+    Ok(all)
+}
+
+fn compare_source(node: &RunningNode, source: &str, hour: Hour, path: &Path) -> Compared {
+    let mut compared = Compared {
+        source: source.to_owned(),
+        equal: false,
+        host: Totals::default(),
+        store: Totals::default(),
+        differences: Vec::new(),
+        differences_more: 0,
+        problems: Vec::new(),
+    };
+    if let Err(error) = fill_in(node, source, hour, path, &mut compared) {
+        compared.problems.push(format!("{error:#}"));
+    }
+    compared
+}
+
+fn fill_in(
+    node: &RunningNode,
+    source: &str,
+    hour: Hour,
+    path: &Path,
+    compared: &mut Compared,
+) -> anyhow::Result<()> {
+    let host = host::read(node, source, hour, false)?;
+    compared.host = host.totals;
+    compared.problems = host.problems;
+    let Some(stored) = store::totals(path)? else {
+        match host.is_absent {
+            true => {
+                compared.problems = vec!["neither the host nor the store has anything of the hour".to_owned()]
+            }
+            false if host.totals.lines == 0 => compared.equal = true,
+            false => compared.differences.push(Difference::AbsentAtStore { file: path.to_owned() }),
+        }
+        return Ok(());
+    };
+    compared.store = stored;
+    compared.equal = compared.host == compared.store;
+    if compared.equal {
+        return Ok(());
+    }
+    if host.is_absent {
+        compared.differences.push(Difference::AbsentAtHost);
+        return Ok(());
+    }
+    if host.totals.lines.max(stored.lines) > compare::LINES_MAX {
+        compared.differences.push(Difference::Totals);
+        return Ok(());
+    }
+    let lines = host::read(node, source, hour, true)?;
+    let stored = store::lines(path)?;
+    let found = compare::compare(&lines.files, path, &stored);
+    compared.differences_more = found.len().saturating_sub(compare::TOLD_MAX) as u64;
+    compared.differences = found.into_iter().take(compare::TOLD_MAX).collect();
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Which bytes of which stream were shipped in which hour: for repulls and audits of hours that no file is named after.
+
+use logferry_pack::{Hour, StreamId};
+use std::collections::BTreeMap;
+
+/// Ranges that are remembered for each source; beyond, those of its oldest hours are forgotten.
+pub const RANGES_KEPT_MAX: usize = 16_384;
+
+/// Half-open ranges of offsets, in order, neither overlapping nor touching.
+type Ranges = Vec<(u64, u64)>;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct SourceRanges {
+    hours: BTreeMap<Hour, BTreeMap<StreamId, Ranges>>,
+    count: usize,
+}
+
+/// All ranges of all sources.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct HourRanges {
+    sources: BTreeMap<String, SourceRanges>,
+}
+
+impl HourRanges {
+    /// The bytes from `from` to `to` are in a pack of this hour.
+    pub fn note(&mut self, source: &str, hour: Hour, stream: StreamId, from: u64, to: u64) {
+        if !self.sources.contains_key(source) {
+            self.sources.insert(source.to_owned(), SourceRanges::default());
+        }
+        let Some(source) = self.sources.get_mut(source).filter(|_| from < to) else { return };
+        let ranges = source.hours.entry(hour).or_default().entry(stream).or_default();
+        match ranges.last_mut() {
+            Some(last) if last.0 <= from && from <= last.1 => last.1 = last.1.max(to),
+            Some(last) if last.0 > from => insert_before_end(ranges, from, to, &mut source.count),
+            _ => {
+                ranges.push((from, to));
+                source.count += 1;
+            }
+        }
+        while source.count > RANGES_KEPT_MAX
+            && let Some((_, oldest)) = source.hours.pop_first()
+        {
+            source.count -= oldest.values().map(Vec::len).sum::<usize>();
+        }
+    }
+
+    /// What is above `frontier` was not shipped as it was noted: it is cut anew.
+    pub fn cut_back(&mut self, source: &str, stream: StreamId, frontier: u64) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        for streams in source.hours.values_mut() {
+            let Some(ranges) = streams.get_mut(&stream) else { continue };
+            let before = ranges.len();
+            ranges.retain_mut(|range| {
+                range.1 = range.1.min(frontier);
+                range.0 < range.1
+            });
+            source.count -= before - ranges.len();
+            if ranges.is_empty() {
+                streams.remove(&stream);
+            }
+        }
+    }
+
+    /// The ranges of one hour, by stream.
+    pub fn of(&self, source: &str, hour: Hour) -> impl Iterator<Item = (StreamId, &[(u64, u64)])> {
+        let streams = self.sources.get(source).and_then(|source| source.hours.get(&hour));
+        streams.into_iter().flatten().map(|(stream, ranges)| (*stream, ranges.as_slice()))
+    }
+
+    /// Hours in which there are ranges of a source, in order.
+    pub fn hours(&self, source: &str) -> impl Iterator<Item = Hour> {
+        self.sources.get(source).into_iter().flat_map(|source| source.hours.keys().copied())
+    }
+}
+
+/// Packs come in the order of their stream but for those that are cut anew: this is the rare case.
+fn insert_before_end(ranges: &mut Ranges, from: u64, to: u64, count: &mut usize) {
+    let before = ranges.len();
+    ranges.push((from, to));
+    ranges.sort_unstable();
+    let mut merged: Ranges = Vec::with_capacity(ranges.len());
+    for (from, to) in ranges.drain(..) {
+        match merged.last_mut() {
+            Some(last) if from <= last.1 => last.1 = last.1.max(to),
+            _ => merged.push((from, to)),
+        }
+    }
+    *ranges = merged;
+    *count = *count + ranges.len() - before;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(number: u32) -> Hour {
+        format!("20261121{number:02}").parse().expect("an hour")
+    }
+    fn of(ranges: &HourRanges, number: u32) -> Vec<(StreamId, Vec<(u64, u64)>)> {
+        ranges.of("app", hour(number)).map(|(stream, ranges)| (stream, ranges.to_vec())).collect()
+    }
+    const A: StreamId = StreamId(1);
+    const B: StreamId = StreamId(2);
+
+    #[test]
+    fn packs_one_after_the_other_are_one_range_and_each_hour_has_its_own() {
+        let mut ranges = HourRanges::default();
+        for (number, stream, from, to) in [(1, A, 0, 10), (1, B, 5, 6), (1, A, 10, 30), (2, A, 30, 40)] {
+            ranges.note("app", hour(number), stream, from, to);
+        }
+        assert_eq!(of(&ranges, 1), [(A, vec![(0, 30)]), (B, vec![(5, 6)])]);
+        assert_eq!(of(&ranges, 2), [(A, vec![(30, 40)])]);
+        assert_eq!(ranges.hours("app").collect::<Vec<_>>(), [hour(1), hour(2)]);
+        assert_eq!(ranges.of("other", hour(1)).count(), 0);
+    }
+
+    #[test]
+    fn what_is_cut_anew_is_noted_once_in_its_new_hour() {
+        let mut ranges = HourRanges::default();
+        ranges.note("app", hour(1), A, 0, 100);
+        ranges.cut_back("app", A, 60);
+        ranges.note("app", hour(2), A, 60, 100);
+        ranges.note("app", hour(1), A, 20, 40);
+        assert_eq!(of(&ranges, 1), [(A, vec![(0, 60)])]);
+        assert_eq!(of(&ranges, 2), [(A, vec![(60, 100)])]);
+        ranges.cut_back("app", A, 0);
+        assert_eq!((of(&ranges, 1), of(&ranges, 2)), (vec![], vec![]));
+        assert_eq!(ranges.sources["app"].count, 0);
+    }
+
+    #[test]
+    fn the_oldest_hours_are_forgotten_when_there_are_too_many_ranges() {
+        let mut ranges = HourRanges::default();
+        for number in 0..RANGES_KEPT_MAX as u64 + 2 {
+            ranges.note("app", hour(if number < 10 { 1 } else { 2 }), A, number * 10, number * 10 + 5);
+        }
+        assert_eq!(of(&ranges, 1), []);
+        assert_eq!(of(&ranges, 2)[0].1.len(), RANGES_KEPT_MAX - 8);
+    }
+
+    #[test]
+    fn a_range_between_others_joins_them() {
+        let mut ranges = HourRanges::default();
+        for (from, to) in [(0, 10), (20, 30), (10, 20), (40, 50), (35, 36)] {
+            ranges.note("app", hour(1), A, from, to);
+        }
+        assert_eq!(of(&ranges, 1), [(A, vec![(0, 30), (35, 36), (40, 50)])]);
+        assert_eq!(ranges.sources["app"].count, 3);
+    }
+}

@@ -1,0 +1,175 @@
+//! The desk: takes requests in, remembers what became of them, and hands them to the worker one at a time.
+
+use super::request::{Progress, Request, State};
+use crossbeam_channel::Sender;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Repulls that may wait.
+pub const WAITING_MAX: usize = 16;
+/// Repulls that are over and remembered.
+pub const OVER_MAX: usize = 64;
+
+/// Why a request is not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// It makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// Too many wait.
+    #[error("{WAITING_MAX} repulls wait already: try again later")]
+    Full,
+}
+
+/// See the module.
+pub struct Desk {
+    host: String,
+    sources: Vec<String>,
+    /// Part of the ids: when this process began, in milliseconds.
+    epoch: i64,
+    jobs: Mutex<Jobs>,
+    to_worker: Sender<String>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    last: u64,
+    list: VecDeque<Progress>,
+}
+
+impl Desk {
+    /// Of a node with these sources; ids of what is taken in go to the worker.
+    pub fn new(host: &str, sources: Vec<String>, to_worker: Sender<String>) -> Desk {
+        let epoch = jiff::Timestamp::now().as_millisecond();
+        Desk { host: host.to_owned(), sources, epoch, jobs: Mutex::default(), to_worker }
+    }
+
+    /// Name of the node.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Takes a request in.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn submit(&self, request: Request) -> Result<Progress, Refused> {
+        request.check().map_err(Refused::Bad)?;
+        if let Some(source) = request.source.as_ref().filter(|source| !self.sources.contains(source)) {
+            let sources = self.sources.join(", ");
+            return Err(Refused::Bad(format!("there is no source \"{source}\" here, only: {sources}")));
+        }
+        let mut jobs = self.jobs();
+        if jobs.list.iter().filter(|job| !job.is_over()).count() >= WAITING_MAX {
+            return Err(Refused::Full);
+        }
+        jobs.last += 1;
+        let progress = Progress {
+            id: format!("{}-{}", self.epoch, jobs.last),
+            host: self.host.clone(),
+            request,
+            state: State::Waiting,
+            bytes_total: 0,
+            bytes_done: 0,
+            packs_taken: 0,
+            packs_there: 0,
+            problems: Vec::new(),
+            problems_more: 0,
+        };
+        jobs.list.push_back(progress.clone());
+        let surplus = jobs.list.iter().filter(|job| job.is_over()).count().saturating_sub(OVER_MAX);
+        let mut surplus = surplus;
+        jobs.list.retain(|job| {
+            let forget = surplus > 0 && job.is_over();
+            surplus -= usize::from(forget);
+            !forget
+        });
+        let _ = self.to_worker.send(progress.id.clone());
+        Ok(progress)
+    }
+
+    /// One repull.
+    pub fn progress(&self, id: &str) -> Option<Progress> {
+        self.jobs().list.iter().find(|job| job.id == id).cloned()
+    }
+
+    /// All that are remembered, oldest first.
+    pub fn list(&self) -> Vec<Progress> {
+        self.jobs().list.iter().cloned().collect()
+    }
+
+    /// Gives one up, if it is not over.
+    pub fn cancel(&self, id: &str) -> Option<Progress> {
+        self.change(id, |job| {
+            if !job.is_over() {
+                job.state = State::Cancelled;
+            }
+        });
+        self.progress(id)
+    }
+
+    /// Whether one is to be worked on.
+    pub(super) fn is_wanted(&self, id: &str) -> bool {
+        self.progress(id).is_some_and(|job| !job.is_over())
+    }
+
+    pub(super) fn change(&self, id: &str, change: impl FnOnce(&mut Progress)) {
+        if let Some(job) = self.jobs().list.iter_mut().find(|job| job.id == id) {
+            change(job);
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk() -> (Desk, crossbeam_channel::Receiver<String>) {
+        let (to_worker, ids) = crossbeam_channel::unbounded();
+        (Desk::new("web-1", vec!["app".into()], to_worker), ids)
+    }
+    fn hour() -> Request {
+        Request { hour: Some("2026112013".parse().expect("an hour")), ..Request::default() }
+    }
+
+    #[test]
+    fn a_request_that_makes_no_sense_is_refused_with_the_reason() {
+        let (desk, ids) = desk();
+        let file = Some("/log/a".into());
+        for (request, reason) in [
+            (Request::default(), "an hour or a file"),
+            (Request { source: Some("web".into()), ..hour() }, "only: app"),
+            (Request { range: Some((0, 9)), ..hour() }, "needs the file"),
+            (Request { range: Some((9, 9)), file, ..hour() }, "9-9 is empty"),
+        ] {
+            let refused = desk.submit(request).expect_err("refused").to_string();
+            assert!(refused.contains(reason), "{refused}");
+        }
+        assert!(ids.is_empty());
+    }
+
+    #[test]
+    fn few_may_wait_and_those_that_are_over_are_forgotten_in_their_order() {
+        let (desk, ids) = desk();
+        let all: Vec<String> = (0..WAITING_MAX).map(|_| desk.submit(hour()).expect("room").id).collect();
+        assert_eq!(desk.submit(hour()), Err(Refused::Full));
+        assert_eq!(ids.try_iter().collect::<Vec<_>>(), all);
+        for _ in 0..OVER_MAX {
+            let first = desk.list().into_iter().find(|job| !job.is_over()).expect("one waits").id;
+            desk.cancel(&first);
+            assert!(!desk.is_wanted(&first));
+            desk.submit(hour()).expect("room");
+        }
+        assert_eq!(desk.progress(&all[0]).map(|job| job.state), Some(State::Cancelled));
+        desk.change(&all[0], |job| job.bytes_done = 7);
+        let next = desk.list().into_iter().find(|job| !job.is_over()).expect("one waits").id;
+        desk.cancel(&next);
+        desk.submit(hour()).expect("room");
+        assert_eq!(desk.progress(&all[0]), None);
+        assert_eq!(desk.list().len(), OVER_MAX + WAITING_MAX);
+    }
+}

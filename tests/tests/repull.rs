@@ -1,0 +1,264 @@
+//! What the store lacks of an hour, a file or a byte range is shipped again when somebody asks for it, and nothing else changes.
+
+use logferry_tests::lines::many_lines;
+use logferry_tests::program::binary;
+use logferry_tests::{Relay, RelayOptions, wait_until};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const HOUR: &str = "2026112013";
+
+/// A relay with an hourly source `access`, a plain one `app`, and one that is filtered.
+fn relay(test: &str) -> Relay {
+    let sections = "[[source]]\nname = \"access\"\npath = \"{dir}/logs/access.<%Y%m%d%H>.log\"\n\
+         rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n\
+         [[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log\"\npoll_interval = \"100ms\"\n\
+         [repull]\nrate = \"0B\"\n";
+    let options = RelayOptions {
+        source_sections: sections.to_owned(),
+        file: String::from("reorder_wait = \"200ms\"\n"),
+        ..RelayOptions::default()
+    };
+    let relay = Relay::new(test, &options);
+    std::fs::create_dir(logs(&relay)).expect("a folder");
+    relay
+}
+
+fn logs(relay: &Relay) -> PathBuf {
+    relay.dir.path().join("logs")
+}
+
+fn stored_path(relay: &Relay, source: &str, hour: &str) -> PathBuf {
+    relay.output.join("log_data").join(source).join(format!("web-1_{hour}"))
+}
+
+fn stored(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_default()
+}
+
+fn repull(relay: &Relay, more: &[&str]) -> (Output, Value) {
+    let output = Command::new(binary("ferryctl"))
+        .args(["repull", "--host", "web-1", "--json", "--admin"])
+        .arg(&relay.tailer.var_dir)
+        .args(more)
+        .output()
+        .expect("ferryctl runs");
+    let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output, answer)
+}
+
+/// Forgets all that the store knows and has.
+fn lose_the_store(relay: &mut Relay) {
+    relay.outputter.stop();
+    for folder in [relay.output.clone(), relay.outputter.var_dir.clone()] {
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+    relay.outputter.start_and_wait();
+}
+
+#[test]
+fn an_hour_that_the_store_lost_comes_back_and_a_second_time_changes_nothing() {
+    let mut relay = relay("repull-hour");
+    let lines = many_lines(1, 3000);
+    std::fs::write(logs(&relay).join(format!("access.{HOUR}.log")), &lines).expect("written");
+    std::fs::write(logs(&relay).join("access.2026112014.log"), many_lines(2, 500)).expect("written");
+    relay.start();
+    let path = stored_path(&relay, "access", HOUR);
+    wait_until("the hour is stored", || stored(&path) == lines);
+    relay.wait_acknowledged();
+    lose_the_store(&mut relay);
+
+    let (output, answer) = repull(&relay, &["--hour", HOUR, "--source", "access"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(answer["bytes_done"].as_u64(), Some(lines.len() as u64));
+    assert_eq!(stored(&path), lines);
+    assert!(!stored_path(&relay, "access", "2026112014").exists(), "the other hour was not asked for");
+
+    // through a restart of the tailer too: what it knows is in its state
+    relay.tailer.stop();
+    relay.tailer.start_and_wait();
+    let (output, answer) = repull(&relay, &["--hour", HOUR]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(answer["packs_taken"].as_u64(), Some(0), "{answer}");
+    assert_eq!(stored(&path), lines);
+}
+
+#[test]
+fn an_hour_of_the_clock_comes_back_from_files_that_were_rotated_and_compressed() {
+    let mut relay = relay("repull-clock");
+    let log = logs(&relay).join("app.log");
+    let (first, second) = (many_lines(1, 2000), many_lines(2, 1000));
+    std::fs::write(&log, &first).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    std::fs::rename(&log, logs(&relay).join("app.log.1")).expect("renamed");
+    std::fs::write(&log, &second).expect("written");
+    let all = || {
+        let folder = std::fs::read_dir(relay.output.join("log_data/app"));
+        let files = folder.into_iter().flatten().flatten().map(|entry| stored(&entry.path()));
+        files.map(|bytes| bytes.len()).sum::<usize>()
+    };
+    wait_until("both files are stored", || all() == first.len() + second.len());
+    relay.wait_acknowledged();
+    let gzip = Command::new("gzip").arg(logs(&relay).join("app.log.1")).status().expect("gzip runs");
+    assert!(gzip.success());
+    let hours: Vec<String> = std::fs::read_dir(relay.output.join("log_data/app"))
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().replace("web-1_", ""))
+        .collect();
+    lose_the_store(&mut relay);
+    let mut done = 0;
+    for hour in &hours {
+        let (output, answer) = repull(&relay, &["--hour", hour, "--source", "app"]);
+        assert!(output.status.success(), "{output:?}");
+        done += answer["bytes_done"].as_u64().expect("a number") as usize;
+    }
+    let bytes: Vec<u8> = hours.iter().flat_map(|hour| stored(&stored_path(&relay, "app", hour))).collect();
+    assert_eq!((done, bytes.len()), (first.len() + second.len(), done));
+    let lines = |bytes: &[u8]| {
+        let mut lines: Vec<Vec<u8>> =
+            bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(lines(&bytes), lines(&[first, second].concat()));
+}
+
+#[test]
+fn a_range_of_a_file_is_shipped_and_no_byte_more() {
+    let mut relay = relay("repull-range");
+    let lines = many_lines(1, 3000);
+    let file = logs(&relay).join(format!("access.{HOUR}.log"));
+    std::fs::write(&file, &lines).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    lose_the_store(&mut relay);
+    let file = file.display().to_string();
+    let (output, _) = repull(&relay, &["--file", &file, "--range", "1000-51000"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stored(&stored_path(&relay, "access", HOUR)), &lines[1000..51000]);
+    // the rest, around it
+    let (output, answer) = repull(&relay, &["--file", &file]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(answer["bytes_done"].as_u64(), Some(lines.len() as u64));
+    let expected = [&lines[1000..51000], &lines[..1000], &lines[51000..]].concat();
+    assert_eq!(stored(&stored_path(&relay, "access", HOUR)), expected);
+}
+
+#[test]
+fn what_cannot_be_shipped_is_named_and_the_exit_status_says_so() {
+    let mut relay = relay("repull-problems");
+    let file = logs(&relay).join(format!("access.{HOUR}.log"));
+    std::fs::write(&file, many_lines(1, 100)).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    let (output, answer) = repull(&relay, &["--hour", "2026010100", "--source", "access"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        answer["problems"][0]["what"].as_str().is_some_and(|what| what.contains("2026010100")),
+        "{answer}"
+    );
+    std::fs::remove_file(&file).expect("removed");
+    let (output, answer) = repull(&relay, &["--hour", HOUR]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        answer["problems"][0]["what"].as_str().is_some_and(|what| what.contains("not there any more")),
+        "{answer}"
+    );
+    let (output, _) = repull(&relay, &["--source", "access"]);
+    assert_eq!(output.status.code(), Some(2), "neither hour nor file");
+    let (output, _) = repull(&relay, &["--hour", HOUR, "--source", "nothing"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("only: access, app"), "{output:?}");
+}
+
+#[test]
+fn a_tailer_with_a_token_takes_a_repull_from_those_who_have_it_only() {
+    let mut relay = relay("repull-token");
+    let token = relay.dir.path().join("token");
+    std::fs::write(&token, "a-token-of-this-test\n").expect("written");
+    let config = std::fs::read_to_string(&relay.tailer.config).expect("configuration");
+    let setting = format!("[node]\ntoken_file = {token:?}\n");
+    std::fs::write(&relay.tailer.config, config.replace("[node]\n", &setting)).expect("written");
+    std::fs::write(logs(&relay).join(format!("access.{HOUR}.log")), many_lines(1, 100)).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    let wrong = relay.dir.path().join("wrong");
+    std::fs::write(&wrong, "a-token-of-this-tesT\n").expect("written");
+    for given in [None, Some(wrong)] {
+        let given = given.map(|file| file.display().to_string());
+        let mut words = vec!["--hour", HOUR];
+        words.extend(given.iter().flat_map(|file| ["--token-file", file]));
+        let (output, _) = repull(&relay, &words);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("401"), "{output:?}");
+    }
+    let (output, _) = repull(&relay, &["--hour", HOUR, "--token-file", &token.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!relay.tailer.log_text().contains("a-token"), "the log has the token");
+    // on the host the configuration tells it
+    let output = Command::new(binary("logferry-tailer"))
+        .args(["repull", "--hour", HOUR, "--config"])
+        .arg(&relay.tailer.config)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    relay.tailer.stop();
+    let output = Command::new(binary("logferry-tailer"))
+        .args(["repull", "--hour", HOUR, "--config"])
+        .arg(&relay.tailer.config)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not running"), "{output:?}");
+}
+
+#[test]
+fn a_repull_survives_kills_of_the_tiers_behind_it_and_says_when_its_own_tailer_was_killed() {
+    let mut relay = relay("repull-kills");
+    let lines = many_lines(1, 6000);
+    std::fs::write(logs(&relay).join(format!("access.{HOUR}.log")), &lines).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    relay.outputter.stop();
+    for folder in [relay.output.clone(), relay.outputter.var_dir.clone()] {
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+    // the store is away: the repull waits, or fills the collector's spool
+    let begin = |relay: &Relay| {
+        Command::new(binary("ferryctl"))
+            .args(["repull", "--host", "web-1", "--hour", HOUR, "--admin"])
+            .arg(&relay.tailer.var_dir)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("ferryctl runs")
+    };
+    relay.collectors[0].kill();
+    let asked = begin(&relay);
+    wait_until("packs are on their way", || {
+        relay.tailer.counter("logferry_tailer_repull_packs_total", "") > 0.0
+    });
+    relay.tailer.kill();
+    let output = asked.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+    relay.tailer.start_and_wait();
+    let asked = begin(&relay);
+    relay.collectors[0].start_and_wait();
+    relay.outputter.start_and_wait();
+    wait_until("the store has something", || relay.outputter.figure("lines_total") > 0);
+    relay.outputter.kill();
+    relay.collectors[0].kill();
+    relay.outputter.start_and_wait();
+    relay.collectors[0].start_and_wait();
+    let output = asked.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    // What the killed tailer did not know to be acknowledged was left alone; by now it knows.
+    relay.wait_acknowledged();
+    let (output, _) = repull(&relay, &["--hour", HOUR]);
+    assert!(output.status.success(), "{output:?}");
+    let path = stored_path(&relay, "access", HOUR);
+    wait_until("the hour is stored", || stored(&path).len() >= lines.len());
+    assert_eq!(stored(&path), lines);
+}
