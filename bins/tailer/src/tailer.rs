@@ -89,7 +89,7 @@ impl Tailer {
         let (to_repull, repull_settled) = crossbeam_channel::unbounded();
         tokio::spawn(async move {
             while let Some(settled) = settled.recv().await {
-                if settled.ticket >= repull::TICKETS_FROM {
+                if repull::is_repull(settled.ticket) {
                     let _ = to_repull.send(settled);
                 } else if settle_to.send(ToShipper::Settled(settled)).is_err() {
                     return;

@@ -19,5 +19,10 @@ mod worker;
 
 pub(crate) use worker::{Parts, Worker};
 
-/// Tickets from this one on are those of repulls.
-pub(crate) const TICKETS_FROM: u64 = 1 << 63;
+/// Tickets of repulls begin here. Above them, at 2^63, begin those of packs that are sent from the tailer's spool.
+pub(crate) const TICKETS_FROM: u64 = 1 << 62;
+
+/// Whether a ticket is that of a repull.
+pub(crate) fn is_repull(ticket: u64) -> bool {
+    ticket >> 62 == 1
+}
