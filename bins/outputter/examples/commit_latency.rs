@@ -55,6 +55,7 @@ fn run(dir: &Path, streams: u64, sync_threads: usize) -> Vec<Duration> {
         store: StoreOptions { sync: true, open_max: 2_000, sync_threads },
         group_bytes_max: 64 << 20,
         footprint_keep_secs: 1_000,
+        free_min: 0,
     };
     let mut committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
     let (_, jobs) = crossbeam_channel::unbounded();

@@ -1,6 +1,7 @@
 //! Configuration of the outputter: `outputter.toml`.
 
 use crate::file::template::Template;
+use crate::finish::{FinishSettings, Plan, RetentionSettings};
 use logferry_node::config::{
     ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, rules,
 };
@@ -35,6 +36,8 @@ logferry_node::settings! {
         pub inflate_threads: u64 = 0,
         /// Log files kept open between commits, those used last (two descriptors each; at most half of the process's descriptors).
         pub open_files_max: u64 = 1024,
+        /// Free bytes of the disk that are left to others: below, nothing is taken in, and /readyz says so. "0B": all may be used.
+        pub min_free: ByteSize = ByteSize(0),
         /// Threads that fsync the files of one group commit at the same time; they only wait. More help with many streams.
         pub sync_threads: u64 = 16,
         /// Memory of all footprints. Above it, identities of packs are forgotten, those of the streams that were quiet for longest first, but never the last 16 of a stream nor which bytes it had; when even that fills it, packs of new streams are told to come later, and /readyz says so. About 100 bytes a quiet stream.
@@ -140,6 +143,10 @@ pub struct OutputterConfig {
     pub hours: HoursSettings,
     /// `[repull]`.
     pub repull: RepullSettings,
+    /// `[finish]`.
+    pub finish: FinishSettings,
+    /// `[retention]`.
+    pub retention: RetentionSettings,
     /// `[etl]`.
     pub etl: Option<EtlSettings>,
 }
@@ -153,6 +160,8 @@ impl ProgramConfig for OutputterConfig {
             ("file", FileSettings::SETTINGS),
             ("hours", HoursSettings::SETTINGS),
             ("repull", RepullSettings::SETTINGS),
+            ("finish", FinishSettings::SETTINGS),
+            ("retention", RetentionSettings::SETTINGS),
             ("etl", EtlSettings::SETTINGS),
         ]
     }
@@ -167,6 +176,14 @@ impl ProgramConfig for OutputterConfig {
             return Err("no output is configured: add a [file] table with dir = \"…\"".into());
         };
         self.hours.validate()?;
+        Plan::new(&self.finish, &file.dir.join("log_data"))?;
+        let age = self.retention.age.0;
+        if !age.is_zero() && age < self.hours.keep.0 {
+            return Err(format!(
+                "retention.age ({}) is below hours.keep ({}): an hour must not be removed while lines of it are waited for",
+                self.retention.age, self.hours.keep
+            ));
+        }
         if let Some(etl) = &self.etl {
             etl.validate()?;
         }

@@ -19,6 +19,7 @@ pub mod config;
 pub mod etl;
 pub mod figures;
 pub mod file;
+pub mod finish;
 pub mod hours;
 
 pub use config::{EtlSettings, FileSettings, HoursSettings, OutputterConfig, RepullSettings};
@@ -33,8 +34,9 @@ use axum::{Json, Router};
 use etl::EtlOutput;
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
+use finish::Plan;
 use hours::report::Filter;
-use hours::shell::Hours;
+use hours::shell::{Finish, Hours};
 use logferry_link::{Answerer, Budget, HopStamp, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
@@ -56,7 +58,9 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let settings = config.file.context("no output is configured")?;
     let etl = EtlOutput::start(config.etl, node.var_dir(), &node.settings.time_zone)?;
     let hours = Hours::new(config.hours, config.repull, node.settings.zone()?).context("hours.zones")?;
-    let hours = hours.with_etl(etl.sink());
+    let plan = Plan::new(&config.finish, &settings.dir.join("log_data")).map_err(anyhow::Error::msg)?;
+    let finish = Finish { settings: config.finish, retention: config.retention, plan };
+    let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
     serve_status(&node, figures.clone(), order.clone(), hours.clone(), etl.clone()).await?;

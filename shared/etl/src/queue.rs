@@ -105,6 +105,11 @@ impl Queue {
         false
     }
 
+    /// Whether an hour waits or runs.
+    pub fn holds(&self, key: &HourKey) -> bool {
+        self.waiting.contains_key(&place(key))
+    }
+
     /// When the next hour is due that is not running, in the caller's milliseconds.
     pub fn due_ms(&self) -> Option<u64> {
         self.waiting.values().filter(|waiting| !waiting.is_running).map(|waiting| waiting.due_ms).min()

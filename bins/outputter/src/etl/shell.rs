@@ -2,6 +2,7 @@
 
 use super::{Etl, lock};
 use crate::config::EtlSettings;
+use crate::hours::fact;
 use crate::hours::report::HourReport;
 use crate::hours::runner::HourSink;
 use anyhow::Context;
@@ -60,6 +61,12 @@ impl EtlOutput {
 }
 
 impl HourSink for Etl {
+    fn holds(&self, key: &fact::HourKey) -> bool {
+        // One that has no key there was never taken.
+        HourKey::new(&key.source, &key.host, Some(key.hour))
+            .is_ok_and(|key| lock(&self.0.queue).queue().holds(&key))
+    }
+
     fn take(&self, report: &HourReport, data: &Path) -> Result<(), String> {
         let hour = report.hour.parse().map_err(|_| format!("{:?} is no hour", report.hour))?;
         let key =

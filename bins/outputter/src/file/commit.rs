@@ -11,11 +11,12 @@ use super::journal::{self, Hole};
 use super::mend::GivenUp;
 use super::order::{Action, Order};
 use super::recovery::Recovered;
+use super::retire::Request;
 use super::store::{FoundFiles, Store, StoreOptions};
 use super::waiting::Waiting;
 use crate::figures::Figures;
 use crate::hours::mailbox::Teller;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, select};
 use logferry_durable::Log;
 use logferry_link::Answer;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +63,8 @@ pub struct Committer<W> {
     pub(super) figures: Arc<Figures>,
     /// Keeps the books of the hours.
     pub(super) hours: Option<Teller>,
+    /// Asks for files to be finished.
+    requests: Receiver<Request>,
     options: CommitterOptions<W>,
 }
 
@@ -75,6 +78,8 @@ pub struct CommitterOptions<W> {
     pub group_bytes_max: usize,
     /// How long a stream's footprint is kept, in seconds.
     pub footprint_keep_secs: u64,
+    /// Nothing is written while the disk has fewer free bytes.
+    pub free_min: u64,
 }
 
 impl<W> Committer<W> {
@@ -100,6 +105,7 @@ impl<W> Committer<W> {
             given_up: BTreeMap::new(),
             figures,
             hours: None,
+            requests: crossbeam_channel::never(),
             options,
         };
         // Whoever asks before the first pack comes is to be told.
@@ -110,6 +116,11 @@ impl<W> Committer<W> {
     /// From now on the books of the hours hear of each commit.
     pub fn tell_hours(&mut self, teller: Teller) {
         self.hours = Some(teller);
+    }
+
+    /// From now on it does what it is asked between two groups.
+    pub fn listen_to(&mut self, requests: Receiver<Request>) {
+        self.requests = requests;
     }
 
     /// Commits what comes in until nothing can come any more, or `stop` while writing fails.
@@ -162,21 +173,28 @@ impl<W> Committer<W> {
 
     /// The packs to commit next, in the order of acceptance, none when it is `until`; `None` when there will be no more.
     fn next_packs(
-        &self,
+        &mut self,
         inflated: &Receiver<Inflated>,
         waiting: &mut Waiting,
         until: Instant,
     ) -> Option<Vec<Inflated>> {
         loop {
             inflated.try_iter().for_each(|pack| waiting.put(pack));
+            // Where packs never cease to come, whoever asks has a turn all the same.
+            if let Ok(request) = self.requests.try_recv() {
+                self.answer(request);
+            }
             let packs = waiting.take(self.options.group_bytes_max, self.store.open_max());
             if !packs.is_empty() {
                 return Some(packs);
             }
-            match inflated.recv_deadline(until) {
-                Ok(pack) => waiting.put(pack),
-                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
-                Err(RecvTimeoutError::Disconnected) => return None,
+            select! {
+                recv(inflated) -> pack => waiting.put(pack.ok()?),
+                recv(self.requests) -> request => match request {
+                    Ok(request) => self.answer(request),
+                    Err(_) => self.requests = crossbeam_channel::never(),
+                },
+                default(until.saturating_duration_since(Instant::now())) => return Some(Vec::new()),
             }
         }
     }
@@ -187,6 +205,21 @@ impl<W> Committer<W> {
         if forgotten > 0 {
             tracing::info!(forgotten, "footprints of old streams were forgotten");
         }
+    }
+
+    /// Leaves room on the disk for others, and for what makes room.
+    pub(super) fn check_room(&self) -> io::Result<()> {
+        let wanted = self.options.free_min;
+        if wanted == 0 {
+            return Ok(());
+        }
+        let free = self.files.disk.free_bytes(&self.files.folders.data)?;
+        if free >= wanted {
+            return Ok(());
+        }
+        let text =
+            format!("{free} bytes are free, and file.min_free is {wanted}: make room, or set [retention]");
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
     }
 
     fn report_failure(&self, error: &io::Error) {

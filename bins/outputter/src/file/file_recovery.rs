@@ -2,6 +2,7 @@
 
 use super::guard::Guards;
 use super::journal::{CommittedPack, Lengths};
+use super::roll_forward::last_finished;
 use super::store::Folders;
 use super::walk::{Mode, Walk, WalkEnd};
 use logferry_durable::{Disk, DiskFile};
@@ -63,38 +64,84 @@ impl FileRecovery {
         if journaled.is_sound && journaled.lengths.is_some_and(is_clean) {
             return Ok(FileTruth { lengths: journaled.lengths, ..FileTruth::default() });
         }
-        let file = File { path, found, floor: journaled.lengths.unwrap_or_default() };
-        let floor = file.floor;
+        let floor = journaled.lengths.unwrap_or_default();
+        let file = File { path, found, floor, begin: Lengths::default() };
+        if let Some(headers) = &headers
+            && let Some(truth) = self.recover_finished(&file, &**headers, journaled.is_sound)?
+        {
+            return Ok(truth);
+        }
+        self.recover_growing(&file, headers, data, journaled.is_sound)
+    }
+
+    /// A file that was finished since the journal's last word, or at any time if the journal says nothing.
+    fn recover_finished(
+        &self,
+        file: &File<'_>,
+        headers: &dyn DiskFile,
+        is_sound: bool,
+    ) -> io::Result<Option<FileTruth>> {
+        let File { path, found, floor, .. } = *file;
+        let from = if is_sound { floor.headers } else { 0 };
+        if from >= found.headers {
+            return Ok(None);
+        }
+        let Some(last) = last_finished(headers, from, found.headers)? else { return Ok(None) };
+        let full_path = self.folders.headers.join(path);
+        if !last.is_over {
+            self.disk.rewrite(&full_path, from, last.end)?;
+            self.sync_names(path)?;
+            self.roll_forward(path, &last.finished)?;
+        }
+        // From here on it is a file like any other, whose first bytes are known.
+        let data = open_if_there(&*self.disk, &self.folders.data.join(path))?;
+        let found = Lengths { data: len(&data)?, ..found };
+        let begin = Lengths { data: last.finished.next_at(), headers: last.end, mark_due: false };
+        let floor = if floor.headers > begin.headers { floor } else { begin };
+        let headers = open_if_there(&*self.disk, &full_path)?;
+        let mut truth = self.recover_growing(&File { path, found, floor, begin }, headers, data, is_sound)?;
+        truth.packs.splice(0..0, last.before);
+        Ok(Some(truth))
+    }
+
+    fn recover_growing(
+        &self,
+        file: &File<'_>,
+        headers: Option<Box<dyn DiskFile>>,
+        data: Option<Box<dyn DiskFile>>,
+        is_sound: bool,
+    ) -> io::Result<FileTruth> {
+        let File { found, floor, begin, .. } = *file;
         if found.data < floor.data || found.headers < floor.headers {
             // Bytes behind the committed ones were never acknowledged; without their header lines nothing tells whether
             // they are whole.
             let data = if found.headers < floor.headers { found.data.min(floor.data) } else { found.data };
-            return self.go_on_at(&file, Lengths { data, ..found }, FileTruth::default());
+            return self.go_on_at(file, Lengths { data, ..found }, FileTruth::default());
         }
         let (Some(headers), Some(data)) = (headers, data) else {
             // The header file comes first, and the crash came between.
-            return self.cut(&file, floor, FileTruth::default());
+            return self.cut(file, floor, FileTruth::default());
         };
         let walk = Walk { headers: &*headers, data: &*data, found };
         let mut truth = FileTruth::default();
-        let end = self.walk(&walk, floor, journaled.is_sound, &mut truth)?;
+        let end = self.walk(&walk, (begin, floor), is_sound, &mut truth)?;
         if found.data - end.data > self.group_bytes_max {
-            return self.go_on_at(&file, found, truth);
+            return self.go_on_at(file, found, truth);
         }
-        self.cut(&file, end, truth)
+        self.cut(file, end, truth)
     }
 
     /// Adopts what is true, and returns where that ends.
     fn walk(
         &self,
         walk: &Walk<'_>,
-        floor: Lengths,
+        (begin, floor): (Lengths, Lengths),
         is_sound: bool,
         truth: &mut FileTruth,
     ) -> io::Result<Lengths> {
         if !is_sound {
             let everything = Mode::Everything { group_bytes_max: self.group_bytes_max };
-            let end = truth.adopt(walk.run(Lengths::default(), everything)?);
+            let end = truth.adopt(walk.run(begin, everything)?);
             if end.data >= floor.data && end.headers >= floor.headers {
                 let mark_due = floor.mark_due && end.headers == floor.headers;
                 return Ok(Lengths { mark_due, ..end });
@@ -106,7 +153,7 @@ impl FileRecovery {
 
     /// Cuts both files to `to` and makes what stays durable: it may be in the page cache only.
     fn cut(&self, file: &File<'_>, to: Lengths, truth: FileTruth) -> io::Result<FileTruth> {
-        let File { path, found, floor } = *file;
+        let File { path, found, floor, .. } = *file;
         let sides =
             [(&self.folders.headers, floor.headers, to.headers), (&self.folders.data, floor.data, to.data)];
         for (folder, floor, to) in sides {
@@ -156,6 +203,8 @@ struct File<'a> {
     path: &'a str,
     found: Lengths,
     floor: Lengths,
+    /// Without a sound journal it is read from here on.
+    begin: Lengths,
 }
 
 impl FileTruth {

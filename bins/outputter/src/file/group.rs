@@ -76,6 +76,7 @@ impl<W> Committer<W> {
                     group.phase = Phase::Write;
                 }
                 Phase::Write => {
+                    self.check_room()?;
                     self.open_files(group)?;
                     group.phase = Phase::CutBack;
                     group.phase = Phase::Journal(self.write_files(&group.entries)?);
@@ -100,7 +101,7 @@ impl<W> Committer<W> {
         self.journal_reconciled()
     }
 
-    fn journal_reconciled(&mut self) -> io::Result<()> {
+    pub(super) fn journal_reconciled(&mut self) -> io::Result<()> {
         if self.log.is_poisoned() {
             self.snapshot()?;
         } else if !self.store.reconciled().is_empty() {

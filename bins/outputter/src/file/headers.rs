@@ -5,11 +5,15 @@
 //! | `{"Route":[…],"PackLen":N}` | the pack's header as it came, hops included; its decompressed body is the next `raw` bytes of the log file |
 //! | … of a back-filled pack, parts of which were there | one such line for each part that was missing, as if it were a pack of its own, codec `none` |
 //! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
+//! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B}}` | the N bytes of the log file are in the file F, which has B bytes now; the next body stands at byte 0 of a new log file |
+//! | `{"Finished":{"Place":"Removed",…}}` | they were removed, because they were old; the next body stands at byte 0 of a new log file |
+//! | `{"Finished":{"Place":"LogFile",…}}` | they were put into stream order where they are (see `layout`); the next body stands at byte N |
 //! | empty | nothing |
 //!
 //! So a header file describes its log file on its own, and recovery can tell from the two what was written whole.
 
 use logferry_pack::{Decoded, Header, Limits, Pack};
+use serde::{Deserialize, Serialize};
 
 /// A line of a header file.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,12 +22,46 @@ pub enum Line {
     Pack(Box<Header>),
     /// The next body stands at this byte.
     DataAt(u64),
+    /// What came before was put where it stays.
+    Finished(Finished),
     /// Nothing.
     Empty,
 }
 
+/// What became of the bytes of a log file when it was finished.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Finished {
+    /// Where they are now.
+    pub place: Place,
+    /// How many they were, in the log file.
+    pub data: u64,
+    /// Length of the file that they are in, with them; 0 when they were removed.
+    pub bytes: u64,
+}
+
+/// Where the bytes of a finished log file are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Place {
+    /// Where they were, in stream order.
+    LogFile,
+    /// In another file, perhaps compressed: its path.
+    File(String),
+    /// Nowhere: they were old.
+    Removed,
+}
+
+impl Finished {
+    /// Byte of the log file at which the next body stands.
+    pub fn next_at(&self) -> u64 {
+        if self.place == Place::LogFile { self.data } else { 0 }
+    }
+}
+
 /// Bytes of the length in front of an encoded header.
 const LENGTH_BYTES: usize = 4;
+/// What a line of [`Line::Finished`] begins with.
+const FINISHED: &str = "{\"Finished\":";
 
 /// Limits for lines: what was taken in may be read again, whatever the limits of the network are by now.
 const ON_DISK: Limits =
@@ -47,6 +85,13 @@ pub fn data_at_line(data_at: u64) -> Vec<u8> {
     format!("\n{{\"DataAt\":{data_at}}}\n").into_bytes()
 }
 
+/// The line that says where the bytes are now. Begins with a newline, in case the last line has none.
+pub fn finished_line(finished: &Finished) -> Vec<u8> {
+    // Plain data into memory: JSON has no way to fail here.
+    let json = serde_json::to_string(finished).unwrap_or_default();
+    format!("\n{FINISHED}{json}}}\n").into_bytes()
+}
+
 /// Reads a line, newline not included; `None` when it is none of the known.
 pub fn parse_line(line: &[u8]) -> Option<Line> {
     if line.is_empty() {
@@ -55,6 +100,9 @@ pub fn parse_line(line: &[u8]) -> Option<Line> {
     if let Some(rest) = line.strip_prefix(b"{\"DataAt\":") {
         let digits = std::str::from_utf8(rest.strip_suffix(b"}")?).ok()?;
         return digits.parse().ok().map(Line::DataAt);
+    }
+    if let Some(rest) = line.strip_prefix(FINISHED.as_bytes()) {
+        return serde_json::from_slice(rest.strip_suffix(b"}")?).ok().map(Line::Finished);
     }
     let mut encoded = Vec::with_capacity(LENGTH_BYTES + line.len());
     encoded.extend_from_slice(&padded_length(line.len())?);
@@ -94,9 +142,20 @@ mod tests {
         let mark = data_at_line(17);
         let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
         assert_eq!(lines, [Some(Line::Empty), Some(Line::DataAt(17)), Some(Line::Empty)]);
-        for bad in
-            [&b"{\"DataAt\":-1}"[..], b"{\"DataAt\":1", b"{\"DataAt\":}", b"{", b"\0\0", b"{\"Route\":[]}"]
-        {
+        let finished = Finished { place: Place::File("/done/a \"b\"\n.gz".into()), data: 17, bytes: 9 };
+        let mark = finished_line(&finished);
+        let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
+        assert_eq!(lines, [Some(Line::Empty), Some(Line::Finished(finished)), Some(Line::Empty)]);
+        for bad in [
+            &b"{\"DataAt\":-1}"[..],
+            b"{\"Finished\":{\"Place\":\"Removed\",\"Data\":1}}",
+            b"{\"Finished\":{}",
+            b"{\"DataAt\":1",
+            b"{\"DataAt\":}",
+            b"{",
+            b"\0\0",
+            b"{\"Route\":[]}",
+        ] {
             assert_eq!(parse_line(bad), None, "{bad:?}");
         }
     }

@@ -10,6 +10,7 @@ use super::store::{Folders, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
+use crate::finish::shell::FinishThread;
 use crate::hours::shell::Hours;
 use anyhow::Context;
 use crossbeam_channel::Sender;
@@ -17,6 +18,7 @@ use logferry_durable::{Disk, RealDisk};
 use logferry_footprint::WhenFull;
 use logferry_link::{Answer, Answerer, HopStamp, Incoming};
 use logferry_pack::{Limits, Pack};
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -38,6 +40,8 @@ pub struct FileOutput {
     template: Template,
     jobs: Sender<Job>,
     threads: Vec<JoinHandle<()>>,
+    /// Files are finished as long as it is there.
+    finisher: Option<crossbeam_channel::Sender<()>>,
     started: Instant,
 }
 
@@ -77,22 +81,28 @@ impl FileOutput {
             store: store_options(settings),
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
+            free_min: settings.min_free.0,
         };
         let committed = recovered.state.files.iter();
         let committed = committed.map(|(path, lengths)| (path.clone(), lengths.headers)).collect();
         let mut committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
-        let hours = hours.map(|hours| hours.start(&settings.dir, var_dir, committed, figures.clone()));
-        let keeper = match hours.transpose()? {
-            Some((teller, keeper)) => {
-                committer.tell_hours(teller);
-                Some(keeper)
-            }
-            None => None,
-        };
+        let keeping = hours.map(|hours| hours.start(&settings.dir, var_dir, committed, figures.clone()));
+        let (mut keeper, mut finisher) = (None, None);
+        if let Some((teller, thread)) = keeping.transpose()? {
+            let (requests, asked) = crossbeam_channel::unbounded();
+            let mailbox = teller.mailbox();
+            finisher = hours
+                .map(|hours| hours.finisher(&settings.dir, mailbox, requests, figures.clone(), stop.clone()));
+            committer.listen_to(asked);
+            committer.tell_hours(teller);
+            keeper = Some(thread);
+        }
+        let finisher = finisher.transpose().context("finish.dir cannot be used")?.flatten();
         figures.set_problem(None);
         let (jobs, mut threads) = start_threads(settings, limits, committer, stop.clone())?;
         threads.extend(keeper);
-        Ok(FileOutput { order, figures, template, jobs, threads, started: Instant::now() })
+        let finisher = finisher.map(|finisher| start_finisher(finisher, &mut threads)).transpose()?;
+        Ok(FileOutput { order, figures, template, jobs, threads, finisher, started: Instant::now() })
     }
 
     /// The core, for its figures.
@@ -168,7 +178,7 @@ impl FileOutput {
     }
 
     async fn finish(self) {
-        drop(self.jobs);
+        drop((self.jobs, self.finisher));
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
@@ -181,6 +191,16 @@ impl FileOutput {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn start_finisher(
+    finisher: FinishThread,
+    threads: &mut Vec<JoinHandle<()>>,
+) -> io::Result<crossbeam_channel::Sender<()>> {
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let finishing = std::thread::Builder::new().name("finish".into());
+    threads.push(finishing.spawn(move || finisher.run(&ended))?);
+    Ok(alive)
 }
 
 /// Recovers; waits while the disk has no room for the journal.

@@ -122,6 +122,35 @@ impl Store {
         self.unusable.remove(folder);
     }
 
+    /// Appends a line to the header file of a prepared file and makes it durable, though files are not synced else: what follows cannot
+    /// be undone. Closes the file.
+    pub fn append_last_line(&mut self, path: &str, line: &[u8]) -> io::Result<Lengths> {
+        let file = self.open.get_mut(path).ok_or_else(|| io::Error::other("file is not open"))?;
+        let headers = file.written.headers + line.len() as u64;
+        let appended = file.headers.append(&[line]).and_then(|()| file.headers.sync()).map_err(at(path));
+        self.open.close(path);
+        appended.map(|()| Lengths { headers, ..Lengths::default() })
+    }
+
+    /// A file has these lengths from now on; its log file is another one, or none.
+    pub fn retired(&mut self, path: &str, lengths: Lengths) {
+        self.identities.remove(path);
+        self.table.insert(path.to_owned(), lengths);
+    }
+
+    /// A file without a log file is removed, header file and all.
+    pub fn remove(&mut self, path: &str) -> io::Result<()> {
+        self.open.close(path);
+        let full_path = self.folders.headers.join(path);
+        match self.disk.unlink(&full_path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            unlinked => unlinked?,
+        }
+        self.table.remove(path);
+        self.identities.remove(path);
+        self.disk.sync_dir(full_path.parent().unwrap_or(Path::new("")))
+    }
+
     /// A file was recovered: it has these lengths, or is gone.
     pub fn recovered(&mut self, path: &str, lengths: Option<Lengths>) {
         self.unusable.remove(path);

@@ -78,6 +78,8 @@ impl Walk<'_> {
             Some(Line::Empty) => goes(data_at),
             Some(Line::DataAt(at)) if at <= self.found.data => goes(at),
             Some(Line::Pack(header)) => self.pack(&header, data_at, mode, chunk),
+            // Recovery begins behind the last of these.
+            Some(Line::Finished(finished)) => goes(finished.next_at()),
             Some(Line::DataAt(_)) | None => Ok(Step::Ends),
         }
     }

@@ -219,6 +219,49 @@ impl Books {
         self.hours.iter().filter(|(_, book)| is_due(book)).map(|(key, _)| key.clone()).collect()
     }
 
+    /// Log files all of whose hours are complete, with nothing left to do for them, and of which nothing came since `quiet_since_ms`; with
+    /// the counted bytes of their header files.
+    pub fn finishable(&self, quiet_since_ms: i64) -> BTreeMap<String, (u64, Vec<HourKey>)> {
+        let is_done = |book: &HourBook| {
+            book.marked.is_some()
+                && book.sum().last_ms <= quiet_since_ms
+                && book.is_complete()
+                && !book.has_work()
+        };
+        let (done, open): (Vec<_>, Vec<_>) = self.hours.iter().partition(|(_, book)| is_done(book));
+        let growing: BTreeSet<&String> = open.iter().flat_map(|(_, book)| book.parts.keys()).collect();
+        let mut files: BTreeMap<String, (u64, Vec<HourKey>)> = BTreeMap::new();
+        for (key, book) in done {
+            for path in book.parts.keys().filter(|path| !growing.contains(path)) {
+                let Some(counted) = self.files.get(path) else { continue };
+                files.entry(path.clone()).or_insert((*counted, Vec::new())).1.push(key.clone());
+            }
+        }
+        files
+    }
+
+    /// Whether an hour is known and is not complete, or something is left to do for it.
+    pub fn has_open(&self, key: &HourKey) -> bool {
+        let book = self.hours.get(key).filter(|book| !book.parts.is_empty());
+        book.is_some_and(|book| !book.is_complete() || book.has_work())
+    }
+
+    /// A file was removed, with all it had of these hours.
+    pub fn removed<'a>(&mut self, path: &str, keys: impl Iterator<Item = &'a HourKey>) {
+        self.files.remove(path);
+        let mut gone = Vec::new();
+        for key in keys {
+            let Some(book) = self.hours.get_mut(key) else { continue };
+            let before = memory_of(key, book);
+            book.parts.remove(path);
+            self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
+            if book.parts.is_empty() {
+                gone.push(key.clone());
+            }
+        }
+        self.forget(gone);
+    }
+
     /// Applies what no header file says. The hour may be counted later only.
     pub fn apply(&mut self, change: &Change) {
         match change {

@@ -177,6 +177,7 @@ impl Keeper {
         for ended in mail.ended {
             self.take_ended(ended, now_ms);
         }
+        self.take_removed(&mail.removed, now_ms);
         if now_ms >= self.retry_at_ms && !self.unread.is_empty() {
             self.retry_at_ms = now_ms + RETRY_MS;
             for (path, to) in std::mem::take(&mut self.unread) {
@@ -258,6 +259,22 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// The hours of removed files are forgotten, durably, before their marks go: else a restart would write these again.
+    fn take_removed(&mut self, removed: &[(String, BTreeSet<HourKey>)], now_ms: i64) {
+        if removed.is_empty() {
+            return;
+        }
+        let mut books = lock(&self.books);
+        removed.iter().for_each(|(path, keys)| books.removed(path, keys.iter()));
+        let gone: BTreeSet<&HourKey> = removed.iter().flat_map(|(_, keys)| keys).collect();
+        let gone: Vec<&HourKey> = gone.into_iter().filter(|key| books.hour(key).is_none()).collect();
+        self.hooks.forget(|key| books.hour(key).is_some());
+        drop(books);
+        self.save(now_ms);
+        let unmarked = self.places.marks.remove_all(&gone);
+        unmarked.unwrap_or_else(|error| tracing::warn!(%error, "marks of removed hours cannot be removed"));
     }
 
     fn record(&mut self, change: &Change) {

@@ -84,6 +84,17 @@ impl Marks {
         Ok(found)
     }
 
+    /// Removes the marks of these hours, and those of their days.
+    pub fn remove_all(&self, keys: &[&HourKey]) -> io::Result<()> {
+        for (key, lines) in self.find(keys.iter().copied())? {
+            for lines in lines {
+                self.remove(&folder_of(key).join(hour_name(key, lines)))?;
+            }
+            self.remove(&folder_of(key).join(day_name(key)))?;
+        }
+        Ok(())
+    }
+
     fn create(&self, path: &Path) -> io::Result<()> {
         self.check(path)?;
         let full_path = self.root.join(path);

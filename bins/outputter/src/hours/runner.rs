@@ -1,10 +1,12 @@
 //! Runs hooks and asks for repulls, each on a thread of its own, for as long as it may take.
 
 use super::books::Wanted;
+use super::fact::HourKey;
 use super::hooks::{DueHook, HookKind};
 use super::report::HourReport;
 use super::repull;
 use crate::config::{HoursSettings, RepullSettings};
+use crate::finish::Plan;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,8 @@ pub enum Ended {
 pub trait HourSink: Send + Sync {
     /// Takes an hour, whose files are below `data`; `Ok` when it is on the disk. The error is for people.
     fn take(&self, report: &HourReport, data: &Path) -> Result<(), String>;
+    /// Whether it has taken an hour and still needs its files.
+    fn holds(&self, key: &HourKey) -> bool;
 }
 
 /// How to do it.
@@ -50,13 +54,18 @@ pub struct Runner {
     pub dir: PathBuf,
     /// `[etl]`.
     pub etl: Option<Arc<dyn HourSink>>,
+    /// `[finish]`: where the lines of log files are.
+    pub plan: Option<Plan>,
 }
 
 impl Runner {
     /// Does it; blocks.
     pub fn run(&self, job: Job) -> Ended {
         match job {
-            Job::Hook(hook, report) => {
+            Job::Hook(hook, mut report) => {
+                if let Some(plan) = &self.plan {
+                    report.files = report.files.iter().flat_map(|path| plan.files_of(path)).collect();
+                }
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),
                     HookKind::Webhook => self.call_webhook(&report),
@@ -170,7 +179,7 @@ mod tests {
             hook_timeout: timeout,
             ..HoursSettings::default()
         };
-        Runner { hours, repull: RepullSettings::default(), dir: "/data".into(), etl: None }
+        Runner { hours, repull: RepullSettings::default(), dir: "/data".into(), etl: None, plan: None }
     }
 
     #[test]

@@ -10,6 +10,11 @@ use super::runner::{HourSink, Runner};
 use crate::config::{HoursSettings, RepullSettings};
 use crate::figures::Figures;
 use crate::file::guard::Guard;
+use crate::file::retire::Request;
+use crate::file::store::Folders;
+use crate::finish::shell::FinishThread;
+use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
+use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
 use std::collections::BTreeMap;
@@ -18,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Wait before the books are opened again, when that failed.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +38,18 @@ pub struct Hours {
     calendar: Calendar,
     books: Arc<OnceLock<SharedBooks>>,
     etl: Option<Arc<dyn HourSink>>,
+    finish: Option<Finish>,
+}
+
+/// What becomes of complete files.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// `[finish]`.
+    pub settings: FinishSettings,
+    /// `[retention]`.
+    pub retention: RetentionSettings,
+    /// What follows from the settings.
+    pub plan: Plan,
 }
 
 impl Hours {
@@ -41,13 +59,19 @@ impl Hours {
     /// A host's zone is not known.
     pub fn new(hours: HoursSettings, repull: RepullSettings, zone: TimeZone) -> Result<Hours, jiff::Error> {
         let calendar = Calendar::of(&hours, zone)?;
-        Ok(Hours { hours, repull, calendar, books: Arc::default(), etl: None })
+        Ok(Hours { hours, repull, calendar, books: Arc::default(), etl: None, finish: None })
     }
 
     /// Complete hours are put into `etl`, too.
     #[must_use]
     pub fn with_etl(self, etl: Option<Arc<dyn HourSink>>) -> Hours {
         Hours { etl, ..self }
+    }
+
+    /// Complete files are finished, and removed when they are old.
+    #[must_use]
+    pub fn with_finish(self, finish: Finish) -> Hours {
+        Hours { finish: Some(finish), ..self }
     }
 
     /// The answer of `/hours`; none as long as the books are not open.
@@ -67,7 +91,8 @@ impl Hours {
     ) -> io::Result<(Teller, JoinHandle<()>)> {
         let mailbox = Arc::new(Mailbox::default());
         let (hours, repull) = (self.hours.clone(), self.repull.clone());
-        let runner = Runner { hours, repull, dir: dir.to_owned(), etl: self.etl.clone() };
+        let plan = self.finish.as_ref().map(|finish| finish.plan.clone());
+        let runner = Runner { hours, repull, dir: dir.to_owned(), etl: self.etl.clone(), plan };
         let (hours, var_dir, taken) = (self.clone(), var_dir.to_owned(), mailbox.clone());
         let keep = move || {
             let Some(keeper) = hours.open(&runner.dir, &var_dir, &figures, &taken) else { return };
@@ -76,6 +101,35 @@ impl Hours {
         };
         let thread = std::thread::Builder::new().name("hours".into()).spawn(keep)?;
         Ok((Teller::new(mailbox), thread))
+    }
+
+    /// What the thread that finishes the files of the output in `dir` needs, if there is something to be done.
+    pub fn finisher(
+        &self,
+        dir: &Path,
+        mailbox: Arc<Mailbox>,
+        requests: Sender<Request>,
+        figures: Arc<Figures>,
+        stop: CancellationToken,
+    ) -> io::Result<Option<FinishThread>> {
+        let Some(Finish { settings, retention, plan }) = self.finish.clone() else { return Ok(None) };
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        disk.create_dir_all(plan.dir())?;
+        let guard = Some(Guard::new(plan.dir())?);
+        let finisher = Finisher { disk: disk.clone(), folders: Folders::new(dir), plan, guard };
+        Ok(Some(FinishThread {
+            finisher,
+            finish: settings,
+            retention,
+            books: self.books.clone(),
+            mailbox,
+            marks: Marks::new(disk, dir.join("received"), None),
+            calendar: self.calendar.clone(),
+            etl: self.etl.clone(),
+            requests,
+            figures,
+            stop,
+        }))
     }
 
     /// Tries until it succeeds: a full disk must not keep packs from being taken. None when the program stops before.

@@ -50,8 +50,13 @@ impl Outputter {
         let limits =
             OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
         let order = Arc::new(Mutex::new(Order::new(limits, footprint)));
-        let options =
-            CommitterOptions { answer, store: STORE, group_bytes_max: 1 << 20, footprint_keep_secs: 1_000 };
+        let options = CommitterOptions {
+            answer,
+            store: STORE,
+            group_bytes_max: 1 << 20,
+            footprint_keep_secs: 1_000,
+            free_min: 0,
+        };
         let committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
         let (_, jobs) = crossbeam_channel::unbounded();
         let (done, _) = crossbeam_channel::unbounded();
@@ -63,6 +68,13 @@ impl Outputter {
     pub fn offer(&mut self, parcel: Parcel, waiter: Waiter) {
         self.now_ms += 1;
         let actions = lock(&self.order).offered(self.now_ms, parcel, waiter);
+        self.act(actions);
+    }
+
+    /// Gaps are waited for no longer.
+    pub fn pass_over_gaps(&mut self) {
+        self.now_ms += 2_000_000;
+        let actions = lock(&self.order).tick(self.now_ms);
         self.act(actions);
     }
 

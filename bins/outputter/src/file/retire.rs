@@ -1,0 +1,98 @@
+//! The committer's part in finishing a log file: from one moment on its bytes are elsewhere.
+//!
+//! Whoever made the new file asks; nothing is done when packs came meanwhile. See `roll_forward` for the order and for what a crash leaves.
+
+use super::commit::{Committer, now_unix};
+use super::headers::{self, Finished};
+use super::journal::{Commit, Lengths};
+use super::walk;
+use crossbeam_channel::Sender;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// Asks the committing thread between two groups; the answer comes through the sender, or never when it ends before.
+#[derive(Debug)]
+pub enum Request {
+    /// The committed lengths of a file; none while it is not to be written to.
+    Lengths(String, Sender<Option<Lengths>>),
+    /// The committed lengths of all files.
+    Files(Sender<BTreeMap<String, Lengths>>),
+    /// [`Committer::retire`].
+    Retire(String, Lengths, Finished, Sender<io::Result<bool>>),
+    /// [`Committer::remove`].
+    Remove(String, Sender<io::Result<bool>>),
+}
+
+impl<W> Committer<W> {
+    /// Does what it is asked; an answer that nobody waits for is dropped.
+    pub fn answer(&mut self, request: Request) {
+        match request {
+            Request::Lengths(path, answer) => drop(answer.send(self.committed_lengths(&path))),
+            Request::Files(answer) => drop(answer.send(self.store.table().clone())),
+            Request::Retire(path, expected, finished, answer) => {
+                drop(answer.send(self.retire(&path, expected, &finished)));
+            }
+            Request::Remove(path, answer) => drop(answer.send(self.remove(&path))),
+        }
+    }
+
+    /// The committed lengths of a file; none while it is not to be written to.
+    pub fn committed_lengths(&self, path: &str) -> Option<Lengths> {
+        if walk::holds(self.store.unusable(), path) {
+            return None;
+        }
+        self.store.table().get(path).copied()
+    }
+
+    /// A log file with these committed lengths is finished. False: it is not as expected, and nothing was done.
+    ///
+    /// # Errors
+    /// Those of the disk. The file is then not written to until it is recovered, which also tells whether it is finished.
+    pub fn retire(&mut self, path: &str, expected: Lengths, finished: &Finished) -> io::Result<bool> {
+        if self.committed_lengths(path) != Some(expected) || expected.data != finished.data {
+            return Ok(false);
+        }
+        let retired = self.try_retire(path, expected, finished);
+        if let Err(error) = &retired {
+            self.give_up_for_a_while(path, error);
+        }
+        retired
+    }
+
+    fn try_retire(&mut self, path: &str, expected: Lengths, finished: &Finished) -> io::Result<bool> {
+        if let Some(unopenable) = self.store.prepare(&BTreeSet::from([path]))?.pop() {
+            return Err(unopenable.error);
+        }
+        self.journal_reconciled()?;
+        if self.committed_lengths(path) != Some(expected) {
+            return Ok(false);
+        }
+        let line = headers::finished_line(finished);
+        let ended = self.store.append_last_line(path, &line)?;
+        let begun = self.files.roll_forward(path, finished)?;
+        let lengths = Lengths { headers: ended.headers, ..begun };
+        self.store.retired(path, lengths);
+        if let Some(hours) = &self.hours {
+            hours.grew(path, expected.headers, lengths.headers, Vec::new());
+        }
+        // If it fails, a snapshot has it before the next group is written, and recovery finds it out after a crash.
+        let files = vec![(path.to_owned(), lengths)];
+        self.log.append(&Commit { now_unix: now_unix(), files, ..Commit::default() }.to_bytes());
+        if let Err(error) = self.log.commit() {
+            tracing::error!("the journal cannot be written, the next commit tries again: {error}");
+        }
+        Ok(true)
+    }
+
+    /// Removes a file whose bytes are gone (see [`Place::Removed`](headers::Place)), header file and all. False: it has bytes, and nothing was done.
+    ///
+    /// # Errors
+    /// Those of the disk: to be asked again.
+    pub fn remove(&mut self, path: &str) -> io::Result<bool> {
+        if self.committed_lengths(path).is_none_or(|lengths| lengths.data > 0) {
+            return Ok(false);
+        }
+        self.store.remove(path)?;
+        Ok(true)
+    }
+}

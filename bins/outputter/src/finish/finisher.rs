@@ -1,0 +1,193 @@
+//! Finishes one file, or removes one: everything but when.
+
+use super::product::Product;
+use super::settings::Plan;
+use crate::file::guard::Guard;
+use crate::file::headers::{Finished, Place};
+use crate::file::journal::Lengths;
+use crate::file::layout::{Layout, in_stream_order};
+use crate::file::roll_forward::aside;
+use crate::file::store::Folders;
+use logferry_durable::Disk;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The committer, as who finishes sees it.
+pub trait Committed {
+    /// The committed lengths of a file; none while it is not to be written to.
+    fn lengths(&mut self, path: &str) -> Option<Lengths>;
+    /// See `Committer::retire`.
+    ///
+    /// # Errors
+    /// As there.
+    fn retire(&mut self, path: &str, expected: Lengths, finished: Finished) -> io::Result<bool>;
+    /// See `Committer::remove`.
+    ///
+    /// # Errors
+    /// As there.
+    fn remove(&mut self, path: &str) -> io::Result<bool>;
+}
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is nothing to be done.
+    Nothing,
+    /// So many bytes of the log file are now where they stay.
+    Finished(u64),
+    /// Something came meanwhile, or the program is stopping: later.
+    Later,
+}
+
+/// Finishes and removes files.
+pub struct Finisher {
+    /// File system.
+    pub disk: Arc<dyn Disk>,
+    /// Folders of log files and header files.
+    pub folders: Folders,
+    /// What is to be done.
+    pub plan: Plan,
+    /// Keeps links below the plan's folder from leading elsewhere, on the real file system.
+    pub guard: Option<Guard>,
+}
+
+impl Finisher {
+    /// Finishes the log file at `path` below the folder.
+    ///
+    /// # Errors
+    /// Those of the disk; `InvalidData` when the file is damaged, and `AlreadyExists` when a file that is not ours has its name.
+    pub fn finish(
+        &self,
+        path: &str,
+        committed: &mut impl Committed,
+        is_stopping: impl Fn() -> bool,
+    ) -> io::Result<Outcome> {
+        let Some(lengths) = committed.lengths(path).filter(|lengths| lengths.data > 0) else {
+            return Ok(Outcome::Nothing);
+        };
+        let layout = self.layout(path, lengths)?;
+        let log_path = self.folders.data.join(path);
+        let ordered = in_stream_order(&layout.segments);
+        let (target, place, keep) = match self.plan.target(path) {
+            None if ordered.is_none() => {
+                self.set_attributes(&log_path)?;
+                return Ok(Outcome::Nothing);
+            }
+            None => (log_path.clone(), Place::LogFile, 0),
+            Some(target) => {
+                let name = target.display().to_string();
+                let keep = self.kept_bytes(&layout, &target, &name)?;
+                (target, Place::File(name), keep)
+            }
+        };
+        let log_file = self.disk.open(&log_path)?;
+        let segments = ordered.as_deref().unwrap_or(&layout.segments);
+        let product =
+            Product { target: &target, keep, log_file: &*log_file, segments, codec: self.plan.codec };
+        let Some(bytes) = product.make(&*self.disk, is_stopping)? else { return Ok(Outcome::Later) };
+        self.set_attributes(&aside(&target))?;
+        let finished = Finished { place, data: lengths.data, bytes };
+        // After an error it is not known whether the line is there, so the new file must stay: recovery tells.
+        if committed.retire(path, lengths, finished)? {
+            return Ok(Outcome::Finished(lengths.data));
+        }
+        self.disk.unlink(&aside(&target))?;
+        Ok(Outcome::Later)
+    }
+
+    /// Removes a file, its finished files and its header file. `told` is called when its lines are gone, before its header file goes.
+    /// False: packs came meanwhile.
+    ///
+    /// # Errors
+    /// Those of the disk: to be done again.
+    pub fn remove(
+        &self,
+        path: &str,
+        layout: &Layout,
+        committed: &mut impl Committed,
+        told: impl FnOnce(),
+    ) -> io::Result<bool> {
+        let Some(lengths) = committed.lengths(path) else { return Ok(false) };
+        if lengths.data != layout.len() {
+            return Ok(false);
+        }
+        for finished in &layout.finished {
+            if let Place::File(file) = &finished.place {
+                self.unlink(Path::new(file))?;
+            }
+        }
+        let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0 };
+        if lengths.data > 0 && !committed.retire(path, lengths, removed)? {
+            return Ok(false);
+        }
+        told();
+        committed.remove(path)
+    }
+
+    /// What the header file says of the log file at `path`.
+    ///
+    /// # Errors
+    /// Those of the disk; `InvalidData` when it does not describe the log file.
+    pub fn layout(&self, path: &str, lengths: Lengths) -> io::Result<Layout> {
+        let headers = self.disk.open(&self.folders.headers.join(path))?;
+        Layout::read(&*headers, lengths)
+    }
+
+    /// Bytes of a finished file that is added to.
+    fn kept_bytes(&self, layout: &Layout, target: &Path, name: &str) -> io::Result<u64> {
+        if let Some(guard) = &self.guard {
+            let below = target.strip_prefix(self.plan.dir()).unwrap_or(target);
+            guard.check(below)?;
+            guard.check(&aside(below))?;
+        }
+        let is_there = match self.disk.open(target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            opened => opened.map(|_| true)?,
+        };
+        let ours = layout.finished.iter().rfind(|finished| finished.place == Place::File(name.to_owned()));
+        match (ours, is_there) {
+            (Some(ours), true) => Ok(ours.bytes),
+            (None, false) => Ok(0),
+            (Some(_), false) => {
+                tracing::warn!(file = name, "the finished file was taken away: late lines begin another one");
+                Ok(0)
+            }
+            (None, true) => Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{name} is there and is not the finished log file: move it away"),
+            )),
+        }
+    }
+
+    fn set_attributes(&self, file: &Path) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let named = |error: io::Error| {
+            let what = "cannot set finish.mode or finish.owner of";
+            io::Error::new(error.kind(), format!("{what} {}: {error}", file.display()))
+        };
+        let (user, group) = self.plan.owner;
+        if user.is_some() || group.is_some() {
+            std::os::unix::fs::chown(file, user, group).map_err(named)?;
+        }
+        // Behind the owner: changing that one takes away some bits.
+        if let Some(mode) = self.plan.mode {
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(mode)).map_err(named)?;
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, file: &Path) -> io::Result<()> {
+        match self.disk.unlink(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.disk.sync_dir(file.parent().unwrap_or(Path::new(""))),
+        }
+    }
+
+    /// Bytes of the finished file of a log file.
+    pub fn finished_bytes(&self, path: &str) -> u64 {
+        let file: Option<PathBuf> = self.plan.target(path);
+        file.and_then(|file| self.disk.open(&file).ok()?.len().ok()).unwrap_or(0)
+    }
+}

@@ -1,0 +1,107 @@
+//! Which files are removed. Pure.
+
+/// A file that may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Path of the log file below the folder.
+    pub path: String,
+    /// When its last pack was received, in milliseconds since 1970.
+    pub last_ms: i64,
+    /// Bytes of the log file and of its finished file.
+    pub bytes: u64,
+}
+
+/// When files are removed; `None`: not for this reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Files of which nothing came since, in milliseconds since 1970.
+    pub old_before_ms: Option<i64>,
+    /// Bytes of all files.
+    pub bytes_max: Option<u64>,
+    /// Bytes that are to be free.
+    pub free_min: Option<u64>,
+}
+
+/// Goes through the files, oldest first, and says of each whether it has to go; what became of it is told.
+pub struct Round {
+    limits: Limits,
+    bytes: u64,
+    free: u64,
+    /// Files that had to go and could not.
+    pub kept: u64,
+}
+
+impl Round {
+    /// Over `candidates`, which are sorted by this, with so many bytes free.
+    pub fn new(limits: Limits, candidates: &mut [Candidate], free: u64) -> Round {
+        candidates.sort_unstable_by(|a, b| (a.last_ms, &a.path).cmp(&(b.last_ms, &b.path)));
+        Round { limits, bytes: candidates.iter().map(|file| file.bytes).sum(), free, kept: 0 }
+    }
+
+    /// Whether the file has to go.
+    pub fn has_to_go(&self, file: &Candidate) -> bool {
+        let Limits { old_before_ms, bytes_max, free_min } = self.limits;
+        // Removing what has no bytes makes no room.
+        let makes_room = file.bytes > 0;
+        old_before_ms.is_some_and(|before_ms| file.last_ms < before_ms)
+            || (makes_room && bytes_max.is_some_and(|max| self.bytes > max))
+            || (makes_room && free_min.is_some_and(|min| self.free < min))
+    }
+
+    /// It went.
+    pub fn went(&mut self, file: &Candidate) {
+        self.bytes = self.bytes.saturating_sub(file.bytes);
+        self.free = self.free.saturating_add(file.bytes);
+    }
+
+    /// It could not go, because it is not complete.
+    pub fn stayed(&mut self) {
+        self.kept += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, last_ms: i64, bytes: u64) -> Candidate {
+        Candidate { path: path.into(), last_ms, bytes }
+    }
+
+    fn gone(limits: Limits, free: u64, incomplete: &[&str]) -> (Vec<String>, u64) {
+        let mut files = [file("c", 30, 10), file("a", 10, 10), file("empty", 15, 0), file("b", 20, 10)];
+        let mut round = Round::new(limits, &mut files, free);
+        let mut gone = Vec::new();
+        for file in &files {
+            match round.has_to_go(file) {
+                true if incomplete.contains(&file.path.as_str()) => round.stayed(),
+                true => {
+                    round.went(file);
+                    gone.push(file.path.clone());
+                }
+                false => {}
+            }
+        }
+        (gone, round.kept)
+    }
+
+    #[test]
+    fn old_files_go_and_of_the_others_the_oldest_until_there_is_room() {
+        let none = Limits::default();
+        assert_eq!(gone(none, 0, &[]).0, Vec::<String>::new());
+        let age = Limits { old_before_ms: Some(20), ..none };
+        assert_eq!(gone(age, 0, &[]).0, ["a", "empty"]);
+        let bytes = Limits { bytes_max: Some(15), ..none };
+        assert_eq!(gone(bytes, 0, &[]).0, ["a", "b"]);
+        let free = Limits { free_min: Some(101), ..none };
+        assert_eq!(gone(free, 100, &[]).0, ["a"]);
+    }
+
+    #[test]
+    fn what_is_not_complete_stays_and_the_next_goes() {
+        let bytes = Limits { bytes_max: Some(20), ..Limits::default() };
+        assert_eq!(gone(bytes, 0, &["a"]), (vec!["b".to_owned()], 1));
+        let age = Limits { old_before_ms: Some(31), ..Limits::default() };
+        assert_eq!(gone(age, 0, &["a", "b"]).1, 2);
+    }
+}
