@@ -320,6 +320,29 @@ async fn a_copy_that_was_read_on_after_a_restart_is_not_new_when_other_files_com
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_cut_filled_and_renamed_before_its_first_pack_was_answered_is_read_on_in_its_copy() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log*");
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(0, 30));
+    let tailer = rig.start();
+    wait_until("its first pack is on its way", || figure(&tailer, "lines_total") == 30);
+    append(&rig.log(), lines(30, 200));
+    copy_and_truncate(&rig, "app.log.1");
+    append(&rig.log(), lines(1_000, 100));
+    std::fs::rename(rig.log(), rig.at("app.log.2")).expect("renamed");
+    append(&rig.log(), "another\n");
+    wait_until("all are met", || figure(&tailer, "files") == 3);
+    tier.behave(Manner::Store);
+    let expected = vec![lines(0, 230), lines(1_000, 100), b"another\n".to_vec()];
+    wait_until("all", || tier.contents().len() >= 3 && figure(&tailer, "caught_up") == 1);
+    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn copies_that_are_truncated_again_and_again_are_never_shipped_twice() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

@@ -287,17 +287,20 @@ impl Follower {
             return Ok(None);
         };
         let facts = files::facts_of(other.handle()?)?;
-        let may_be_cut = other.place == Place::Here || facts.links == 0 || file.packed;
-        if !may_be_cut || !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
+        if !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
             return Ok(None);
         }
         if facts.size < other.cutter.at()
             || !self.has_its_end(other_number)?
             || !self.has_its_tail(other_number, id)?
         {
-            // It was cut just now, and perhaps filled again; its stream decides what becomes of copies.
+            // It was cut just now, and perhaps filled again or moved; its stream decides what becomes of copies.
             self.queue(other_number);
             return Ok(Some(Origin::Unclear(now + LOOK_APART)));
+        }
+        // Files that were moved away are not cut any more.
+        if other.place != Place::Here && facts.links > 0 && !file.packed {
+            return Ok(None);
         }
         let common = file.size.min(facts.size);
         if !is_same(file.handle()?, other.handle()?, common)? {

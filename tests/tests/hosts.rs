@@ -1,0 +1,196 @@
+//! Promises 1 and 2 on hosts that are odd: a clock in another century, no watches left, another file system, a program that is killed
+//! between the halves of each line.
+
+use jiff::Timestamp;
+use logferry_tests::clock::SteppedClock;
+use logferry_tests::lives::content::{Arrived, Content};
+use logferry_tests::mounts::Mounted;
+use logferry_tests::{PATIENCE, Relay, RelayOptions, skipped, store, trial, wait_until};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Length of an hour of the calendar.
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn append(path: &Path, bytes: &[u8]) {
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).expect("append to the log file");
+}
+
+fn lines(content: usize, from: usize, count: usize) -> Vec<u8> {
+    let line = |number| format!("content {content} line {number} {}\n", "z".repeat(number * 7 % 61));
+    (from..from + count).flat_map(|number| line(number).into_bytes()).collect()
+}
+
+fn relay(test: &str, path: &str) -> Relay {
+    let source_sections = format!(
+        "[[source]]\nname = \"app-0\"\npath = \"{{dir}}/{path}\"\nrotate_wait = \"100ms\"\npoll_interval = \"100ms\"\n"
+    );
+    let relay = Relay::new(test, &RelayOptions { source_sections, ..RelayOptions::default() });
+    std::fs::create_dir(relay.dir.path().join("logs")).expect("a folder");
+    relay
+}
+
+/// Waits until all of these contents are stored, each once.
+#[track_caller]
+fn wait_contents(relay: &Relay, contents: &[Vec<u8>]) {
+    let content = |bytes: &Vec<u8>| Content { bytes: bytes.clone(), ..Content::default() };
+    let contents: Vec<Content> = contents.iter().map(content).collect();
+    let begin = Instant::now();
+    loop {
+        let arrived = Arrived::new(&contents, &store::packs(&relay.output, "app-0", "web-1"));
+        let wrong = arrived.map_or_else(Some, |arrived| arrived.doubled().or(arrived.missing(&contents)));
+        let Some(wrong) = wrong else { return };
+        assert!(begin.elapsed() < PATIENCE, "{wrong}\n{}", relay.tailer.log_text());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_clock_that_goes_to_the_year_2106_and_back_loses_nothing_and_stops_no_timer() {
+    let trial = trial!();
+    let mut relay = relay("year-2106", "logs/app.log");
+    let mut clock = SteppedClock::new(&relay.dir.path().join("clock"));
+    if !clock.can_step() {
+        return skipped(trial.name(), "libfaketime is not installed");
+    }
+    let log = relay.dir.path().join("logs/app.log");
+    relay.tailer.wrapper = clock.wrapper();
+    relay.start();
+    let mut written = Vec::new();
+    let mut write = |relay: &Relay, from| {
+        append(&log, &lines(0, from, 100));
+        written.extend(lines(0, from, 100));
+        wait_contents(relay, &[written.clone()]);
+    };
+    write(&relay, 0);
+    // Seconds since 1970 have 33 bits from then on.
+    let overflow: Timestamp = "2106-02-07T06:28:16Z".parse().expect("a time");
+    let before = overflow - Duration::from_secs(2);
+    let ahead = before.duration_since(clock.now());
+    clock.step(ahead);
+    write(&relay, 100);
+    wait_until("the seconds have 33 bits", || clock.now() > overflow);
+    write(&relay, 200);
+    clock.step(HOUR.try_into().expect("an hour"));
+    let is_complete = |relay: &Relay| {
+        let packs = store::packs(&relay.output, "app-0", "web-1");
+        store::books(&packs).get("2106020706").is_some_and(|book| book.is_complete())
+    };
+    wait_until("that hour is over", || is_complete(&relay));
+    clock.step(-ahead);
+    let back = Timestamp::now();
+    write(&relay, 300);
+    let packs = store::packs(&relay.output, "app-0", "web-1");
+    let in_2106 = packs.iter().filter(|pack| pack.hour == "2106020706").map(|pack| pack.lines).sum::<u64>();
+    assert_eq!(in_2106, 200);
+    let last = packs.iter().filter(|pack| pack.span > 0).max_by_key(|pack| pack.offset).expect("packs");
+    assert!(clock.showed(&last.hour, back, HOUR), "{}", last.place());
+    assert!(relay.tailer.stop().success());
+}
+
+#[test]
+fn without_watches_files_are_polled_until_there_are_some_again() {
+    let trial = trial!();
+    let limit = |number: u32| format!("echo {number} >/proc/sys/user/max_inotify_watches");
+    let own_limit =
+        ["unshare", "--user", "--map-root-user", "sh", "-c", &format!("{} && exec \"$@\"", limit(0)), "sh"];
+    let is_allowed = Command::new(own_limit[0]).args(&own_limit[1..]).arg("true").output();
+    if !is_allowed.is_ok_and(|output| output.status.success()) {
+        return skipped(trial.name(), "a user namespace with a limit of its own cannot be made here");
+    }
+    let mut relay = relay("no-watches", "logs/app.log*");
+    relay.tailer.wrapper = own_limit.map(str::to_owned).into();
+    relay.start();
+    let log = relay.dir.path().join("logs/app.log");
+    let mut contents = Vec::new();
+    for round in 0..3 {
+        append(&log, &lines(round, 0, 100));
+        contents.push(lines(round, 0, 100));
+        wait_contents(&relay, &contents);
+        append(&log, &lines(round, 100, 100));
+        contents[round].extend(lines(round, 100, 100));
+        std::fs::rename(&log, log.with_extension(format!("log.{round}"))).expect("renamed");
+    }
+    wait_contents(&relay, &contents);
+    assert_eq!(relay.tailer.figure("sources_polled"), 1);
+    assert!(relay.tailer.log_text().contains("fs.inotify.max_user_watches"));
+
+    let pid = relay.tailer.pid().expect("it runs").to_string();
+    let raised = Command::new("nsenter").args(["--user", "--target", &pid, "sh", "-c", &limit(100)]).status();
+    assert!(raised.is_ok_and(|status| status.success()), "the limit is raised");
+    wait_until("all folders are watched", || relay.tailer.figure("sources_polled") == 0);
+    append(&log, &lines(9, 0, 100));
+    contents.push(lines(9, 0, 100));
+    wait_contents(&relay, &contents);
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+}
+
+fn move_file(from: &Path, to: &Path) {
+    let moved = Command::new("mv").arg(from).arg(to).status();
+    assert!(moved.is_ok_and(|status| status.success()), "mv {}", from.display());
+}
+
+#[test]
+fn a_file_that_is_moved_to_a_real_other_file_system_is_read_on_there_and_shipped_once() {
+    let trial = trial!();
+    let mut relay = relay("other-disk", "*/app.log*");
+    let (log, archive) = (relay.dir.path().join("logs/app.log"), relay.dir.path().join("archive"));
+    let Some(_mounted) = Mounted::tmpfs(&archive, 16 << 20) else {
+        return skipped(trial.name(), "a tmpfs cannot be mounted here (root is needed)");
+    };
+    relay.start();
+    let mut contents: Vec<Vec<u8>> = Vec::new();
+    for round in 0..6 {
+        append(&log, &lines(round, 0, 500));
+        contents.push(lines(round, 0, 500));
+        wait_contents(&relay, &contents);
+        let is_down = round % 2 == 1;
+        if is_down {
+            relay.tailer.kill();
+        }
+        append(&log, &lines(round, 500, 500));
+        contents[round].extend(lines(round, 500, 500));
+        move_file(&log, &archive.join(format!("app.log.{round}")));
+        if is_down {
+            relay.tailer.start_and_wait();
+        }
+    }
+    relay.wait_acknowledged();
+    wait_contents(&relay, &contents);
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+}
+
+#[test]
+fn no_line_is_split_though_the_tailer_is_killed_between_its_halves() {
+    let mut relay = relay("halves", "logs/app.log*");
+    relay.start();
+    let log = relay.dir.path().join("logs/app.log");
+    let mut written = Vec::new();
+    for round in 0..20 {
+        let line = lines(0, round, 1);
+        let (first, second) = line.split_at(8 + round % 7);
+        append(&log, first);
+        if round % 2 == 0 {
+            wait_until("the half is held", || relay.tailer.figure("partial_bytes") == first.len() as u64);
+        }
+        relay.tailer.kill();
+        relay.tailer.start_and_wait();
+        wait_until("it is held again", || relay.tailer.figure("partial_bytes") == first.len() as u64);
+        append(&log, second);
+        written.extend(&line);
+        wait_contents(&relay, &[written.clone()]);
+    }
+    let packs = store::packs(&relay.output, "app-0", "web-1");
+    assert!(packs.iter().filter(|pack| pack.span > 0).all(|pack| pack.body.ends_with(b"\n")));
+    // At a rotation it is shipped once, and counted.
+    append(&log, b"no end");
+    written.extend(b"no end");
+    std::fs::rename(&log, log.with_extension("log.1")).expect("renamed");
+    append(&log, &lines(1, 0, 1));
+    wait_contents(&relay, &[written, lines(1, 0, 1)]);
+    assert_eq!(relay.tailer.counter("logferry_tailer_unfinished_lines_total", "") as u64, 1);
+}
