@@ -62,6 +62,8 @@ settings! {
         pub name: String = String::new() => rules::node_name,
         /// Files to follow: a plain path, a glob, or a path with a time pattern, "access.log.<%Y%m%d%H>".
         pub path: String = String::new(),
+        /// Folders below which its files must really lie, whatever symbolic links lead to them; none: anywhere.
+        pub roots: Vec<String> = Vec::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
         pub start: Start = Start::Beginning,
         /// Which files go first at a start with a backlog: "fair" (a pack of each in turn), "oldest" or "newest". Hourly files come

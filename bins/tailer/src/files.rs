@@ -7,6 +7,7 @@ use metrics::counter;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirEntryExt, FileExt};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,25 @@ fn facts(statx: &Statx) -> Facts {
         touched_ns: nanoseconds(statx.stx_ctime.tv_sec, statx.stx_ctime.tv_nsec),
         is_file: u32::from(statx.stx_mode) & 0o170_000 == 0o100_000,
     }
+}
+
+/// Opens a file that lies below one of these folders, whatever symbolic links lead to it; with no folders, anywhere.
+///
+/// # Errors
+/// It cannot be opened, lies elsewhere, or the system cannot tell (no `/proc`).
+pub fn open_below(path: &Path, roots: &[String]) -> io::Result<File> {
+    let file = File::open(path)?;
+    if roots.is_empty() {
+        return Ok(file);
+    }
+    // Asked of what was opened: a link may be swapped at any moment.
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let is_below = |root: &String| std::fs::canonicalize(root).is_ok_and(|root| real.starts_with(root));
+    if roots.iter().any(is_below) {
+        return Ok(file);
+    }
+    let what = format!("it leads to {}, which is below none of the source's roots", real.display());
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
 }
 
 /// Fills `buffer` from `offset` on, as far as the file has bytes; how many.

@@ -1,6 +1,7 @@
 //! Compressed copies of log files: known by name and first bytes, unpacked into a file without a name, then read as any other.
 
 use crate::event::Event;
+use crate::files;
 use crate::identity::FileKey;
 use bzip2::read::MultiBzDecoder;
 use crossbeam_channel::{Receiver, Sender};
@@ -43,6 +44,8 @@ pub struct UnpackJob {
     pub source: usize,
     /// Path.
     pub path: PathBuf,
+    /// Folders below which it must lie, if any.
+    pub roots: Vec<String>,
     /// Identity.
     pub key: FileKey,
     /// Length as it is.
@@ -63,7 +66,7 @@ pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) 
 
 /// The content of a file that is compressed, in a file without a name.
 pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
-    let packed = io::BufReader::with_capacity(CHUNK_BYTES, File::open(&job.path)?);
+    let packed = io::BufReader::with_capacity(CHUNK_BYTES, files::open_below(&job.path, &job.roots)?);
     let mut unpacked = tempfile::tempfile_in(folder)?;
     let reader: Box<dyn Read> = match job.packing {
         Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
@@ -113,6 +116,7 @@ mod tests {
         let job = |size| UnpackJob {
             source: 0,
             path: path.clone(),
+            roots: Vec::new(),
             key: FileKey { device: 0, inode: 0, born_ns: 0 },
             size,
             packing: Packing::Gzip,

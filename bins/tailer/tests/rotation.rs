@@ -120,6 +120,37 @@ async fn a_symbolic_link_that_is_swapped_leads_to_the_new_file_after_the_old_one
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_out_of_the_roots_is_refused_and_named_until_it_leads_elsewhere() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "*.log*");
+    rig.config.source[0].roots = vec![rig.at("").to_str().expect("plain").into()];
+    let secret = rig.folder.path().join("secret");
+    append(&secret, "nobody's business\n");
+    let packed = rig.folder.path().join("secret.gz");
+    append(&packed, compress(b"nobody's business\n", "gz"));
+    append(&rig.at("target"), "one\n");
+    symlink(&secret, rig.log()).expect("linked");
+    symlink(&packed, rig.at("app.log.1.gz")).expect("linked");
+    symlink(rig.at("target"), rig.at("good.log")).expect("linked");
+    let tailer = rig.start();
+    wait_until("what is inside is shipped", || tier.stored() == b"one\n");
+    wait_until("what is outside is counted", || figure(&tailer, "unreadable") == 2);
+    append(&rig.at("other"), "two\n");
+    symlink(rig.at("other"), rig.at("fresh")).expect("linked");
+    std::fs::rename(rig.at("fresh"), rig.log()).expect("swapped");
+    wait_until("the link leads inside", || figure(&tailer, "unreadable") == 1);
+    tier.wait_stored(b"one\ntwo\n");
+    // The file that a link leads to is let go only when the link does.
+    symlink(&secret, rig.at("fresh")).expect("linked");
+    std::fs::rename(rig.at("fresh"), rig.log()).expect("swapped");
+    append(&rig.at("other"), "three\n");
+    wait_until("it leads out again", || figure(&tailer, "unreadable") == 2);
+    tier.wait_stored(b"one\ntwo\nthree\n");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hard_link_is_the_same_file_and_is_shipped_once() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

@@ -124,7 +124,7 @@ impl Follower {
         let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
         let paths = entries.flatten().flatten().map(|entry| entry.path());
         let named = paths.filter(|path| is_named_after(path, &stream.met.path));
-        let found = named.filter_map(|path| self.candidate(path, stream.met.key, stream.met.head));
+        let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
         found.chain(self.held_candidates(id, source)).collect()
     }
 
@@ -146,13 +146,13 @@ impl Follower {
         })
     }
 
-    fn candidate(&self, path: PathBuf, not: FileKey, head: Head) -> Option<Candidate> {
+    fn candidate(&self, source: usize, path: PathBuf, not: FileKey, head: Head) -> Option<Candidate> {
         let facts = files::facts_at(&path).ok().filter(|facts| facts.is_file && facts.key != not)?;
         let is_stream = |number| self.files.get(&number).is_some_and(|file| file.stream.is_some());
         if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
             return None;
         }
-        let handle = File::open(&path).ok()?;
+        let handle = files::open_below(&path, &self.sources[source].settings.roots).ok()?;
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = files::read_head(&handle, &mut bytes).ok()?;
         head.agrees(&bytes[..filled]).then_some(Candidate { path, facts, handle })

@@ -63,7 +63,8 @@ impl Follower {
         if file.handle.is_some() {
             return Ok(true);
         }
-        let Some(handle) = open_known(&file.path, file.key)? else {
+        let roots = &self.sources[file.source].settings.roots;
+        let Some(handle) = open_known(&file.path, file.key, roots)? else {
             self.moved_while_closed(number);
             return Ok(false);
         };
@@ -180,8 +181,8 @@ impl Follower {
 }
 
 /// Opens the file at a path if it is still that file.
-fn open_known(path: &Path, key: FileKey) -> io::Result<Option<File>> {
-    let handle = match File::open(path) {
+fn open_known(path: &Path, key: FileKey, roots: &[String]) -> io::Result<Option<File>> {
+    let handle = match files::open_below(path, roots) {
         Ok(handle) => handle,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -45,7 +45,9 @@ impl Follower {
             _ => {}
         }
         let mut first_bytes = [0; 8];
-        let read = File::open(path).and_then(|file| files::read_at(&file, 0, &mut first_bytes));
+        let roots = self.sources[source].settings.roots.clone();
+        let read =
+            files::open_below(path, &roots).and_then(|file| files::read_at(&file, 0, &mut first_bytes));
         let Some(packing) = read.ok().and_then(|count| packing(path, &first_bytes[..count])) else {
             return false;
         };
@@ -55,7 +57,7 @@ impl Follower {
         } else {
             self.packed.insert(key, Packed::Unpacking);
             let path = path.to_owned();
-            let _ = self.unpack.send(UnpackJob { source, path, key, size, packing });
+            let _ = self.unpack.send(UnpackJob { source, path, roots, key, size, packing });
         }
         true
     }

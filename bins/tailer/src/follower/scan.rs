@@ -432,7 +432,7 @@ impl Follower {
     }
 
     pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
-        let handle = File::open(path)?;
+        let handle = files::open_below(path, &self.sources[source].settings.roots)?;
         let facts = files::facts_of(&handle)?;
         // One that the source's path leads to is found by the next look, however long that takes: it is not to be let go before, or it
         // would be new then.

@@ -216,14 +216,16 @@ impl<'a> Finder<'a> {
 
     /// Opens a file; a compressed one is unpacked.
     fn open(&self, path: &Path) -> io::Result<(File, Facts)> {
-        let file = File::open(path)?;
+        let roots = self.source.roots.clone();
+        let file = files::open_below(path, &roots)?;
         let facts = files::facts_of(&file)?;
         if !facts.is_file {
             return Err(io::Error::other("it is no regular file"));
         }
         let (head_bytes, filled) = head_of(&file)?;
         let Some(packing) = unpack::packing(path, &head_bytes[..filled]) else { return Ok((file, facts)) };
-        let job = UnpackJob { source: 0, path: path.to_owned(), key: facts.key, size: facts.size, packing };
+        let job =
+            UnpackJob { source: 0, path: path.to_owned(), roots, key: facts.key, size: facts.size, packing };
         let unpacked = unpack::unpack(&job, self.folder)?;
         let size = files::facts_of(&unpacked)?.size;
         Ok((unpacked, Facts { size, ..facts }))
