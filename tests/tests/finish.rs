@@ -169,3 +169,46 @@ fn nothing_is_taken_in_while_the_disk_has_less_room_than_others_need() {
         std::fs::read_dir(relay.output.join("log_data/app-0")).is_ok_and(|mut files| files.next().is_some())
     });
 }
+
+#[test]
+fn log_files_that_are_compressed_as_they_come_are_read_by_zcat_whatever_is_killed() {
+    let trial = trial!();
+    let options = RelayOptions {
+        file: "reorder_wait = \"600s\"\narchive = \"gzip\"\n".into(),
+        pack: String::from("max_bytes = \"4KiB\"\n"),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("archive", &options);
+    relay.start();
+    let stored = |relay: &Relay| -> Vec<u8> {
+        let entries = std::fs::read_dir(relay.output.join("log_data/app-0")).into_iter().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("listed").path()).collect();
+        files.sort();
+        assert!(files.iter().all(|file| file.extension().is_some_and(|suffix| suffix == "gz")), "{files:?}");
+        files.iter().flat_map(|file| zcat(file)).collect()
+    };
+    let mut written = Vec::new();
+    for round in 0..6 {
+        let lines = many_lines(round, 400);
+        write(&relay.log_files[0], &lines);
+        let before = written.len();
+        written.extend(lines);
+        wait_until("some of the lines are there", || stored(&relay).len() > before);
+        relay.outputter.kill();
+        trial.count("kills", 1);
+        relay.outputter.start();
+    }
+    wait_until("all lines are there, once and in order", || stored(&relay) == written);
+
+    relay.outputter.kill();
+    let config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
+    std::fs::write(&relay.outputter.config, config.replace("archive = \"gzip\"", "archive = \"zstd\""))
+        .expect("configuration");
+    relay.outputter.start();
+    wait_until("a folder of another form is refused", || relay.outputter.exited().is_some());
+    assert!(
+        relay.outputter.log_text().contains("file.archive is \"zstd\""),
+        "{}",
+        relay.outputter.log_text()
+    );
+}

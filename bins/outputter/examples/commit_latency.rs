@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use logferry_durable::RealDisk;
 use logferry_link::Answer;
+use logferry_outputter::file::archive::{Archiver, Form};
 use logferry_outputter::file::commit::{Committer, CommitterOptions, lock};
 use logferry_outputter::file::file_recovery::FileRecovery;
 use logferry_outputter::file::inflate::{Inflated, Inflaters, Job, RawPool};
@@ -60,7 +61,9 @@ fn run(dir: &Path, streams: u64, sync_threads: usize) -> Vec<Duration> {
     let mut committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
     let (_, jobs) = crossbeam_channel::unbounded();
     let (done, _) = crossbeam_channel::unbounded();
-    let inflaters = Inflaters { jobs, done, pool: RawPool::new(64 << 20), limits: Limits::default() };
+    let mut archiver = Archiver::new(Form::Lines);
+    let inflaters =
+        Inflaters { jobs, done, pool: RawPool::new(64 << 20), limits: Limits::default(), form: Form::Lines };
     let mut decompressor = Decompressor::new();
     let mut took = Vec::new();
     for round in 0..ROUNDS {
@@ -71,7 +74,7 @@ fn run(dir: &Path, streams: u64, sync_threads: usize) -> Vec<Duration> {
             .map(|action| {
                 let Action::Write(accepted, parcel) = action else { panic!("accepted") };
                 let buffer = inflaters.pool.acquire(PACK_BYTES);
-                inflaters.inflate(&mut decompressor, Job { accepted, parcel }, buffer)
+                inflaters.inflate((&mut decompressor, &mut archiver), Job { accepted, parcel }, buffer)
             })
             .collect();
         let mut group = committer.group(inflated);

@@ -1,5 +1,6 @@
 //! Configuration of the outputter: `outputter.toml`.
 
+use crate::file::archive::Form;
 use crate::file::template::Template;
 use crate::finish::{FinishSettings, Plan, RetentionSettings};
 use logferry_node::config::{
@@ -26,6 +27,8 @@ logferry_node::settings! {
         pub path: String = "{source}/{host}_{hour}".to_owned(),
         /// Acknowledge after fsync; false: after write(2), which a power loss can undo.
         pub sync: bool = true,
+        /// Compress log files as they come, each pack a member or frame: "none", "gzip" (NAME.gz) or "zstd" (NAME.zst). A folder keeps the form that it began with.
+        pub archive: String = "none".to_owned() => rules::one_of(&["none", "gzip", "zstd"]),
         /// How long a pack that leaves a gap waits for what is missing before it is written anyway.
         pub reorder_wait: Interval = Interval::secs(10),
         /// Compressed bytes of packs that may wait behind gaps; beyond, senders are told to send again later.
@@ -176,7 +179,7 @@ impl ProgramConfig for OutputterConfig {
             return Err("no output is configured: add a [file] table with dir = \"…\"".into());
         };
         self.hours.validate()?;
-        Plan::new(&self.finish, &file.dir.join("log_data"))?;
+        Plan::new(&self.finish, &file.dir.join("log_data"), Form::of(&file.archive))?;
         let age = self.retention.age.0;
         if !age.is_zero() && age < self.hours.keep.0 {
             return Err(format!(

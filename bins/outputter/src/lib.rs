@@ -32,6 +32,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use etl::EtlOutput;
+use file::archive::Form;
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
 use finish::Plan;
@@ -58,7 +59,8 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let settings = config.file.context("no output is configured")?;
     let etl = EtlOutput::start(config.etl, node.var_dir(), &node.settings.time_zone)?;
     let hours = Hours::new(config.hours, config.repull, node.settings.zone()?).context("hours.zones")?;
-    let plan = Plan::new(&config.finish, &settings.dir.join("log_data")).map_err(anyhow::Error::msg)?;
+    let form = Form::of(&settings.archive);
+    let plan = Plan::new(&config.finish, &settings.dir.join("log_data"), form).map_err(anyhow::Error::msg)?;
     let finish = Finish { settings: config.finish, retention: config.retention, plan };
     let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));

@@ -10,6 +10,7 @@ use common::{Bodies, Stream, folders, identity, parcel, stream};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::Answer;
+use logferry_outputter::file::archive::Form;
 use logferry_outputter::file::commit::Committer;
 use logferry_outputter::file::headers::{Finished, Place};
 use logferry_outputter::file::journal::Lengths;
@@ -54,7 +55,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, compress: &str, dir: &str) -> World {
+    fn new(seed: u64, form: Form, compress: &str, dir: &str) -> World {
         let mut random = Random::new(seed);
         let streams: Vec<Stream> =
             (0..2).map(|number| stream(number, 9, Bodies::Verbatim, &mut random)).collect();
@@ -62,8 +63,8 @@ impl World {
             FinishSettings { compress: compress.into(), dir: dir.into(), ..FinishSettings::default() };
         World {
             disk: FaultyDisk::new(seed),
-            folders: folders(),
-            plan: Plan::new(&settings, &folders().data).unwrap(),
+            folders: folders().with_form(form),
+            plan: Plan::new(&settings, &folders().data, form).unwrap(),
             acked: vec![BTreeSet::new(); streams.len()],
             streams,
             answers: Answers::default(),
@@ -145,20 +146,21 @@ impl World {
 
     /// The lines of a log file, finished ones first.
     fn lines(&self, path: &str) -> Vec<u8> {
+        let finished = self.plan.target(path).map_or_else(Vec::new, |target| self.read_lines(&target));
+        [finished, self.read_lines(&self.folders.log_file(path))].concat()
+    }
+
+    fn read_lines(&self, file: &Path) -> Vec<u8> {
+        let bytes = self.disk.read(file).unwrap_or_default();
         let mut lines = Vec::new();
-        if let Some(target) = self.plan.target(path) {
-            let bytes = self.disk.read(&target).unwrap_or_default();
-            if bytes.is_empty() {
-                // there is none yet
-            } else if target.extension().is_some_and(|suffix| suffix == "gz") {
+        match file.extension().and_then(|suffix| suffix.to_str()) {
+            _ if bytes.is_empty() => {}
+            Some("gz") => {
                 flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut lines).unwrap();
-            } else if target.extension().is_some_and(|suffix| suffix == "zst") {
-                lines = zstd::decode_all(&bytes[..]).unwrap();
-            } else {
-                lines = bytes;
             }
+            Some("zst") => lines = zstd::decode_all(&bytes[..]).unwrap(),
+            _ => lines = bytes,
         }
-        lines.extend(self.disk.read(&self.folders.data.join(path)).unwrap_or_default());
         lines
     }
 
@@ -237,7 +239,7 @@ impl World {
     fn assert_describes(&self, path: &str, lengths: Lengths) {
         let headers = self.disk.open(&self.folders.headers.join(path)).unwrap();
         let layout = Layout::read(&*headers, lengths).unwrap();
-        let data = self.disk.read(&self.folders.data.join(path)).unwrap_or_default();
+        let data = self.disk.read(&self.folders.log_file(path)).unwrap_or_default();
         assert_eq!(layout.len(), data.len() as u64, "{path}");
         for segment in layout.segments {
             let bytes = &data[segment.at as usize..(segment.at + segment.len) as usize];
@@ -247,11 +249,13 @@ impl World {
 }
 
 fn world_of(seed: u64) -> World {
-    match seed % 4 {
-        0 => World::new(seed, "none", ""),
-        1 => World::new(seed, "gzip", ""),
-        2 => World::new(seed, "zstd", "/done"),
-        _ => World::new(seed, "none", "/done"),
+    match seed % 6 {
+        0 => World::new(seed, Form::Lines, "none", ""),
+        1 => World::new(seed, Form::Lines, "gzip", ""),
+        2 => World::new(seed, Form::Lines, "zstd", "/done"),
+        3 => World::new(seed, Form::Lines, "none", "/done"),
+        4 => World::new(seed, Form::Gzip, "none", ""),
+        _ => World::new(seed, Form::Zstd, "none", "/done"),
     }
 }
 
@@ -302,11 +306,11 @@ fn a_power_cut_at_each_operation_of_finishing_leaves_the_log_file_or_the_finishe
         (0..8).for_each(|_| world.finish_one(&mut outputter));
         world.disk.counts().changes - before
     };
-    let whole = (0..4).map(operations).max().unwrap();
+    let whole = (0..6).map(operations).max().unwrap();
     assert!(whole > 10);
-    trial.seeds("lives of an outputter that finishes files", 0..whole * 8).for_each(|case| {
+    trial.seeds("lives of an outputter that finishes files", 0..whole * 12).for_each(|case| {
         let (mut world, mut outputter) = ready(case);
-        world.disk.set_faults(Faults { die_after: Some(1 + case / 8), ..Faults::default() });
+        world.disk.set_faults(Faults { die_after: Some(1 + case / 12), ..Faults::default() });
         (0..8).for_each(|_| world.finish_one(&mut outputter));
         world.crash_or_kill();
         world.end();
@@ -337,7 +341,7 @@ fn a_lost_journal_loses_and_doubles_no_line_of_finished_files() {
 
 #[test]
 fn a_damaged_log_file_is_not_finished_and_stays() {
-    let mut world = World::new(1, "gzip", "");
+    let mut world = World::new(1, Form::Lines, "gzip", "");
     world.live().unwrap();
     let path = parcel(&world.streams[0].packs[0]).path;
     let mut outputter = world.start().unwrap();
@@ -355,7 +359,7 @@ fn a_damaged_log_file_is_not_finished_and_stays() {
 
 #[test]
 fn a_file_of_somebody_else_is_not_overwritten() {
-    let mut world = World::new(4, "none", "/done");
+    let mut world = World::new(4, Form::Lines, "none", "/done");
     world.random = Random::new(1_000_003);
     let mut outputter = world.start().unwrap();
     while !world.is_done() {
@@ -375,7 +379,7 @@ fn a_file_of_somebody_else_is_not_overwritten() {
 
 #[test]
 fn a_removed_file_leaves_nothing_but_what_is_known_of_its_packs() {
-    for seed in 0..4 {
+    for seed in 0..6 {
         let mut world = world_of(seed);
         world.live().unwrap();
         let mut outputter = world.start().unwrap();

@@ -53,7 +53,7 @@ impl FileRecovery {
             guards.check(path)?;
         }
         let headers = open_if_there(&*self.disk, &self.folders.headers.join(path))?;
-        let data = open_if_there(&*self.disk, &self.folders.data.join(path))?;
+        let data = open_if_there(&*self.disk, &self.folders.log_file(path))?;
         if headers.is_none() && data.is_none() {
             return Ok(FileTruth::default());
         }
@@ -94,7 +94,7 @@ impl FileRecovery {
             self.roll_forward(path, &last.finished)?;
         }
         // From here on it is a file like any other, whose first bytes are known.
-        let data = open_if_there(&*self.disk, &self.folders.data.join(path))?;
+        let data = open_if_there(&*self.disk, &self.folders.log_file(path))?;
         let found = Lengths { data: len(&data)?, ..found };
         let begin = Lengths { data: last.finished.next_at(), headers: last.end, mark_due: false };
         let floor = if floor.headers > begin.headers { floor } else { begin };
@@ -154,10 +154,11 @@ impl FileRecovery {
     /// Cuts both files to `to` and makes what stays durable: it may be in the page cache only.
     fn cut(&self, file: &File<'_>, to: Lengths, truth: FileTruth) -> io::Result<FileTruth> {
         let File { path, found, floor, .. } = *file;
-        let sides =
-            [(&self.folders.headers, floor.headers, to.headers), (&self.folders.data, floor.data, to.data)];
-        for (folder, floor, to) in sides {
-            let full_path = folder.join(path);
+        let sides = [
+            (self.folders.headers.join(path), floor.headers, to.headers),
+            (self.folders.log_file(path), floor.data, to.data),
+        ];
+        for (full_path, floor, to) in sides {
             let Some(file) = open_if_there(&*self.disk, &full_path)? else { continue };
             if file.len()? > to {
                 file.set_len(to)?;
@@ -187,8 +188,8 @@ impl FileRecovery {
 
     /// Names of files that were created just before a crash may not be durable yet.
     fn sync_names(&self, path: &str) -> io::Result<()> {
-        for folder in [&self.folders.headers, &self.folders.data] {
-            match self.disk.sync_dir(folder.join(path).parent().unwrap_or(folder)) {
+        for file in [self.folders.headers.join(path), self.folders.log_file(path)] {
+            match self.disk.sync_dir(file.parent().unwrap_or(&file)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }

@@ -16,6 +16,8 @@ use std::path::{Component, Path, PathBuf};
 pub struct Guards {
     data: Guard,
     headers: Guard,
+    /// What names of log files end with.
+    suffix: &'static str,
 }
 
 /// Device and inode of a log file and of its header file.
@@ -28,19 +30,24 @@ pub struct FileIdentity {
 impl Guards {
     /// For folders that exist.
     pub fn new(folders: &Folders) -> io::Result<Guards> {
-        Ok(Guards { data: Guard::new(&folders.data)?, headers: Guard::new(&folders.headers)? })
+        let (data, headers) = (Guard::new(&folders.data)?, Guard::new(&folders.headers)?);
+        Ok(Guards { data, headers, suffix: folders.form.suffix() })
     }
 
     /// Fails when the walk to a file (its path relative to both folders) meets a symbolic link or leaves the folder.
     pub fn check(&self, path: &str) -> io::Result<()> {
         self.headers.check(Path::new(path))?;
-        self.data.check(Path::new(path))
+        self.data.check(Path::new(&self.log_file(path)))
     }
 
     /// Which files the path means now; `None` when one of them is not there.
     pub fn identity(&self, path: &str) -> Option<FileIdentity> {
-        let (data, headers) = (self.data.identity(path)?, self.headers.identity(path)?);
+        let (data, headers) = (self.data.identity(&self.log_file(path))?, self.headers.identity(path)?);
         Some(FileIdentity { data, headers })
+    }
+
+    fn log_file(&self, path: &str) -> String {
+        format!("{path}{}", self.suffix)
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{"Route":[…],"PackLen":N}` | the pack's header as it came, hops included; its decompressed body is the next `raw` bytes of the log file |
 //! | … of a back-filled pack, parts of which were there | one such line for each part that was missing, as if it were a pack of its own, codec `none` |
+//! | `{"Stored":{"Bytes":N,"Crc":C}}` | the body of the pack in the next line is stored as the next N bytes of the log file, compressed; C is their crc32c |
 //! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
 //! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B}}` | the N bytes of the log file are in the file F, which has B bytes now; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"Removed",…}}` | they were removed, because they were old; the next body stands at byte 0 of a new log file |
@@ -20,12 +21,31 @@ use serde::{Deserialize, Serialize};
 pub enum Line {
     /// A pack.
     Pack(Box<Header>),
+    /// How the body of the pack in the next line is stored.
+    Stored(Stored),
     /// The next body stands at this byte.
     DataAt(u64),
     /// What came before was put where it stays.
     Finished(Finished),
     /// Nothing.
     Empty,
+}
+
+/// A body in a log file that is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct Stored {
+    /// Bytes in the log file.
+    pub bytes: u64,
+    /// Their crc32c.
+    pub crc: u32,
+}
+
+impl Stored {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Stored {
+        Stored { bytes: bytes.len() as u64, crc: logferry_pack::crc32c(bytes) }
+    }
 }
 
 /// What became of the bytes of a log file when it was finished.
@@ -60,6 +80,8 @@ impl Finished {
 
 /// Bytes of the length in front of an encoded header.
 const LENGTH_BYTES: usize = 4;
+/// What a line of [`Line::Stored`] begins with.
+const STORED: &str = "{\"Stored\":";
 /// What a line of [`Line::Finished`] begins with.
 const FINISHED: &str = "{\"Finished\":";
 
@@ -78,6 +100,12 @@ pub fn pack_line(pack: &Pack) -> Vec<u8> {
     line.extend_from_slice(json);
     line.push(b'\n');
     line
+}
+
+/// The line before that of a pack whose body is stored in another form.
+pub fn stored_line(stored: Stored) -> Vec<u8> {
+    let Stored { bytes, crc } = stored;
+    format!("{STORED}{{\"Bytes\":{bytes},\"Crc\":{crc}}}}}\n").into_bytes()
 }
 
 /// The line that says where the next body stands. Begins with a newline, in case the last line has none.
@@ -100,6 +128,9 @@ pub fn parse_line(line: &[u8]) -> Option<Line> {
     if let Some(rest) = line.strip_prefix(b"{\"DataAt\":") {
         let digits = std::str::from_utf8(rest.strip_suffix(b"}")?).ok()?;
         return digits.parse().ok().map(Line::DataAt);
+    }
+    if let Some(rest) = line.strip_prefix(STORED.as_bytes()) {
+        return serde_json::from_slice(rest.strip_suffix(b"}")?).ok().map(Line::Stored);
     }
     if let Some(rest) = line.strip_prefix(FINISHED.as_bytes()) {
         return serde_json::from_slice(rest.strip_suffix(b"}")?).ok().map(Line::Finished);
@@ -142,6 +173,10 @@ mod tests {
         let mark = data_at_line(17);
         let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
         assert_eq!(lines, [Some(Line::Empty), Some(Line::DataAt(17)), Some(Line::Empty)]);
+        let stored = Stored::of(b"123456789");
+        let line = stored_line(stored);
+        assert_eq!(line, b"{\"Stored\":{\"Bytes\":9,\"Crc\":3808858755}}\n");
+        assert_eq!(parse_line(line.trim_ascii_end()), Some(Line::Stored(stored)));
         let finished = Finished { place: Place::File("/done/a \"b\"\n.gz".into()), data: 17, bytes: 9 };
         let mark = finished_line(&finished);
         let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();

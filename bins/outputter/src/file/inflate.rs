@@ -1,6 +1,7 @@
 //! Inflates packs on several threads, in a bounded amount of memory, reusing buffers.
 
-use super::headers;
+use super::archive::{Archiver, Form};
+use super::headers::{self, Stored};
 use super::order::{Accepted, Parcel};
 use super::trim;
 use crate::hours::fact::Fact;
@@ -175,6 +176,8 @@ pub struct Inflaters {
     pub pool: Arc<RawPool>,
     /// Limits.
     pub limits: Limits,
+    /// What log files hold.
+    pub form: Form,
 }
 
 /// Starts `threads` threads. They end when the jobs end, or nobody takes what they did.
@@ -191,9 +194,9 @@ pub fn start(shared: Inflaters, threads: usize) -> std::io::Result<Vec<thread::J
 
 impl Inflaters {
     fn run(&self, turn: &Mutex<()>) {
-        let mut decompressor = Decompressor::new();
+        let (mut decompressor, mut archiver) = (Decompressor::new(), Archiver::new(self.form));
         while let Some((job, buffer)) = self.next_job(turn) {
-            if self.done.send(self.inflate(&mut decompressor, job, buffer)).is_err() {
+            if self.done.send(self.inflate((&mut decompressor, &mut archiver), job, buffer)).is_err() {
                 return;
             }
         }
@@ -210,21 +213,41 @@ impl Inflaters {
     }
 
     /// Inflates one pack into `buffer`.
-    pub fn inflate(&self, decompressor: &mut Decompressor, job: Job, mut buffer: RawBuffer) -> Inflated {
+    pub fn inflate(
+        &self,
+        (decompressor, archiver): (&mut Decompressor, &mut Archiver),
+        job: Job,
+        mut buffer: RawBuffer,
+    ) -> Inflated {
         let Job { accepted, parcel } = job;
         let (mut lines, mut header_lines) = (parcel.pack.header.lines, Vec::new());
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let mut facts = Vec::new();
         let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
             Ok(()) if parcel.trimmed_to.is_empty() => {
-                header_lines = headers::pack_line(&parcel.pack);
+                if let Some(stored) = archiver.stored(&parcel.pack, &buffer.bytes) {
+                    header_lines = headers::stored_line(Stored::of(&stored));
+                    buffer.bytes = stored;
+                }
+                header_lines.extend(headers::pack_line(&parcel.pack));
                 facts.push(Fact::new(&parcel.pack.header, now_ms));
                 let parts = std::iter::once(0..buffer.bytes.len()).collect();
                 Ok(Body { buffer, parts })
             }
             Ok(()) => {
-                let parts = trim::parts(&parcel, &buffer.bytes);
-                header_lines = parts.iter().flat_map(|part| headers::pack_line(&part.pack)).collect();
+                let mut parts = trim::parts(&parcel, &buffer.bytes);
+                let mut all = Vec::new();
+                for part in &mut parts {
+                    if let Some(stored) = archiver.stored(&part.pack, &part.pack.body) {
+                        header_lines.extend(headers::stored_line(Stored::of(&stored)));
+                        part.range = all.len()..all.len() + stored.len();
+                        all.extend(stored);
+                    }
+                    header_lines.extend(headers::pack_line(&part.pack));
+                }
+                if archiver.is_on() {
+                    buffer.bytes = all;
+                }
                 facts.extend(parts.iter().map(|part| Fact::new(&part.pack.header, now_ms)));
                 lines = parts.iter().map(|part| part.pack.header.lines).sum();
                 Ok(Body { buffer, parts: parts.into_iter().map(|part| part.range).collect() })

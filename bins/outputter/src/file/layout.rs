@@ -3,7 +3,7 @@
 //! A log file that is put into stream order keeps its header file: [`in_stream_order`] says the same of the same lines each
 //! time, so the lines before tell where the bodies are after.
 
-use super::headers::{self, Finished, Line};
+use super::headers::{self, Finished, Line, Stored};
 use super::journal::Lengths;
 use super::walk::Lines;
 use crate::hours::fact::HourKey;
@@ -52,11 +52,13 @@ impl Layout {
     /// Those of the disk; `InvalidData` for a line that is none, because nothing is known of what follows.
     pub fn read(headers: &dyn DiskFile, committed: Lengths) -> io::Result<Layout> {
         let mut layout = Layout::default();
+        let mut stored = None;
         let mut lines = Lines::new(headers, 0, committed.headers);
         while let Some(line) = lines.next()? {
             match headers::parse_line(line) {
                 Some(Line::Empty) => {}
-                Some(Line::Pack(header)) => layout.push(&header),
+                Some(Line::Pack(header)) => layout.push(&header, stored.take()),
+                Some(Line::Stored(next)) => stored = Some(next),
                 Some(Line::DataAt(at)) => layout.go_on_at(at),
                 Some(Line::Finished(finished)) => layout.finish(finished),
                 None => {
@@ -81,16 +83,14 @@ impl Layout {
         self.len() == 0
     }
 
-    fn push(&mut self, header: &Header) {
+    fn push(&mut self, header: &Header, stored: Option<Stored>) {
         self.hours.insert(HourKey::of(header));
         let Some(ours) = &header.ours else { return };
-        let body = SegmentBody {
-            stream: ours.identity.stream.0,
-            offset: ours.identity.offset,
-            sum: ours.body_sum(),
-        };
-        if ours.raw > 0 {
-            self.segments.push(Segment { at: self.len(), len: ours.raw, body: Some(body) });
+        let (len, sum) =
+            stored.map_or((ours.raw, ours.body_sum()), |stored| (stored.bytes, Some(stored.crc)));
+        let body = SegmentBody { stream: ours.identity.stream.0, offset: ours.identity.offset, sum };
+        if len > 0 {
+            self.segments.push(Segment { at: self.len(), len, body: Some(body) });
         }
     }
 

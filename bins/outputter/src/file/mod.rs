@@ -4,6 +4,7 @@
 //! packs ─▶ order (judge) ─▶ inflate (threads) ─▶ commit (one thread) ─▶ log_data/ headers/ journal ─▶ answers
 //! ```
 
+pub mod archive;
 pub mod commit;
 pub mod file_recovery;
 pub mod group;

@@ -1,5 +1,6 @@
 //! The file output put together: recovery, then judge, inflating threads and committer.
 
+use super::archive::Form;
 use super::commit::{self, Committer, CommitterOptions, SharedOrder};
 use super::file_recovery::FileRecovery;
 use super::guard::Guards;
@@ -58,7 +59,11 @@ impl FileOutput {
         figures.set_problem(Some("starting: files and journal are being recovered".into()));
         let template = Template::parse(&settings.path)?;
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let folders = Folders::new(&settings.dir);
+        let form = Form::of(&settings.archive);
+        let folders = Folders::new(&settings.dir).with_form(form);
+        disk.create_dir_all(&settings.dir)
+            .and_then(|()| form.settle(&settings.dir))
+            .with_context(|| format!("file.dir {}", settings.dir.display()))?;
         for dir in [&folders.data, &folders.headers] {
             disk.create_dir_all(dir).with_context(|| format!("file.dir: cannot create {}", dir.display()))?;
         }
@@ -262,7 +267,8 @@ fn start_threads(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => usize::try_from(given).unwrap_or(1),
     };
-    let mut threads = inflate::start(Inflaters { jobs: jobs_taken, done, pool, limits }, threads)?;
+    let form = Form::of(&settings.archive);
+    let mut threads = inflate::start(Inflaters { jobs: jobs_taken, done, pool, limits, form }, threads)?;
     let committing = std::thread::Builder::new().name("commit".into());
     threads.push(committing.spawn(move || committer.run(&done_taken, &stop))?);
     Ok((jobs, threads))

@@ -46,7 +46,7 @@ pub fn last_finished(headers: &dyn DiskFile, from: u64, to: u64) -> io::Result<O
                 is_over = false;
                 last = Some((finished, lines.at, before.len()));
             }
-            Some(Line::DataAt(_) | Line::Empty) | None => {}
+            Some(Line::DataAt(_) | Line::Stored(_) | Line::Empty) | None => {}
         }
     }
     Ok(last.map(|(finished, end, count)| {
@@ -58,7 +58,7 @@ pub fn last_finished(headers: &dyn DiskFile, from: u64, to: u64) -> io::Result<O
 impl FileRecovery {
     /// Does what is left of it. The line is durable when it begins.
     pub fn roll_forward(&self, path: &str, finished: &Finished) -> io::Result<Lengths> {
-        let log_file = self.folders.data.join(path);
+        let log_file = self.folders.log_file(path);
         match &finished.place {
             Place::LogFile => put_in_place(&*self.disk, &log_file)?,
             Place::File(file) => {

@@ -4,6 +4,7 @@
 //! Order that recovery builds on: the name of a new header file is durable before its log file is created, so a
 //! log file of ours is never without the header file that describes it.
 
+use super::archive::Form;
 use super::file_recovery::FileRecovery;
 use super::guard::{FileIdentity, Guards};
 use super::headers;
@@ -25,12 +26,25 @@ pub struct Folders {
     pub data: PathBuf,
     /// `DIR/headers`.
     pub headers: PathBuf,
+    /// What log files hold.
+    pub form: Form,
 }
 
 impl Folders {
     /// Below `dir`.
     pub fn new(dir: &Path) -> Folders {
-        Folders { data: dir.join("log_data"), headers: dir.join("headers") }
+        Folders { data: dir.join("log_data"), headers: dir.join("headers"), form: Form::Lines }
+    }
+
+    /// For log files of this form.
+    #[must_use]
+    pub fn with_form(self, form: Form) -> Folders {
+        Folders { form, ..self }
+    }
+
+    /// The log file of a path.
+    pub fn log_file(&self, path: &str) -> PathBuf {
+        self.data.join(format!("{path}{}", self.form.suffix()))
     }
 }
 
@@ -168,7 +182,7 @@ impl Store {
             if self.table.contains_key(path) || self.check(path).is_err() {
                 continue;
             }
-            let data = match self.disk.open(&self.folders.data.join(path)) {
+            let data = match self.disk.open(&self.folders.log_file(path)) {
                 Ok(file) => file.len()?,
                 Err(error) if is_own_fault(&error) || error.kind() == io::ErrorKind::NotFound => 0,
                 Err(error) => return Err(error),
@@ -207,7 +221,7 @@ impl Store {
         }
         self.sync_dirs()?;
         for (path, headers) in opening {
-            let full_path = self.folders.data.join(path);
+            let full_path = self.folders.log_file(path);
             match self.open_or_create(&full_path) {
                 Ok(data) => self.admit(path, data, headers).map_err(at(path))?,
                 Err(error) => unopenable.push(own_fault(path, error).map_err(at(path))?),
@@ -274,10 +288,13 @@ impl Store {
         for &path in paths {
             self.open.close(path);
             let committed = self.table.get(path).copied().unwrap_or_default();
-            let sides = [(&self.folders.headers, committed.headers), (&self.folders.data, committed.data)];
+            let sides = [
+                (self.folders.headers.join(path), committed.headers),
+                (self.folders.log_file(path), committed.data),
+            ];
             let cut = self
                 .check(path)
-                .and_then(|()| sides.iter().try_for_each(|(folder, len)| self.cut(&folder.join(path), *len)));
+                .and_then(|()| sides.iter().try_for_each(|(full_path, len)| self.cut(full_path, *len)));
             match cut {
                 Err(error) if is_own_fault(&error) => self.give_up(path),
                 cut => cut.map_err(at(path))?,

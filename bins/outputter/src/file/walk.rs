@@ -1,6 +1,6 @@
 //! Walks a header file along its log file and tells how far the two agree.
 
-use super::headers::{self, LINE_BYTES_MAX, Line};
+use super::headers::{self, LINE_BYTES_MAX, Line, Stored};
 use super::journal::{CommittedPack, Lengths};
 use logferry_durable::{Disk, DiskFile};
 use logferry_pack::Header;
@@ -58,12 +58,16 @@ impl Walk<'_> {
         let mut walked = WalkEnd { end: start, ..WalkEnd::default() };
         let mut lines = Lines::new(self.headers, start.headers, self.found.headers);
         let mut chunk = Vec::new();
+        let mut stored = None;
         while let Some(line) = lines.next()? {
             let is_empty = line.is_empty();
-            let Step::Goes { data, pack, damaged } = self.step(line, walked.end.data, mode, &mut chunk)?
-            else {
-                break;
-            };
+            if let Some(Line::Stored(next)) = headers::parse_line(line) {
+                // It counts with the pack's own line, or not at all.
+                stored = Some(next);
+                continue;
+            }
+            let step = self.step(line, stored.take(), walked.end.data, mode, &mut chunk)?;
+            let Step::Goes { data, pack, damaged } = step else { break };
             let mark_due = walked.end.mark_due && is_empty;
             walked.end = Lengths { data, headers: lines.at, mark_due };
             walked.packs.extend(pack);
@@ -72,29 +76,45 @@ impl Walk<'_> {
         Ok(walked)
     }
 
-    fn step(&self, line: &[u8], data_at: u64, mode: Mode, chunk: &mut Vec<u8>) -> io::Result<Step> {
+    fn step(
+        &self,
+        line: &[u8],
+        stored: Option<Stored>,
+        data_at: u64,
+        mode: Mode,
+        chunk: &mut Vec<u8>,
+    ) -> io::Result<Step> {
         let goes = |data| Ok(Step::Goes { data, pack: None, damaged: false });
         match headers::parse_line(line) {
             Some(Line::Empty) => goes(data_at),
             Some(Line::DataAt(at)) if at <= self.found.data => goes(at),
-            Some(Line::Pack(header)) => self.pack(&header, data_at, mode, chunk),
+            Some(Line::Pack(header)) => self.pack(&header, stored, data_at, mode, chunk),
             // Recovery begins behind the last of these.
             Some(Line::Finished(finished)) => goes(finished.next_at()),
-            Some(Line::DataAt(_)) | None => Ok(Step::Ends),
+            Some(Line::DataAt(_) | Line::Stored(_)) | None => Ok(Step::Ends),
         }
     }
 
-    fn pack(&self, header: &Header, data_at: u64, mode: Mode, chunk: &mut Vec<u8>) -> io::Result<Step> {
+    fn pack(
+        &self,
+        header: &Header,
+        stored: Option<Stored>,
+        data_at: u64,
+        mode: Mode,
+        chunk: &mut Vec<u8>,
+    ) -> io::Result<Step> {
         let Some(ours) = &header.ours else { return Ok(Step::Ends) };
-        let Some(end) = data_at.checked_add(ours.raw).filter(|end| *end <= self.found.data) else {
+        let (len, sum) =
+            stored.map_or((ours.raw, ours.body_sum()), |stored| (stored.bytes, Some(stored.crc)));
+        let Some(end) = data_at.checked_add(len).filter(|end| *end <= self.found.data) else {
             return Ok(Step::Ends);
         };
         let is_far_from_end = match mode {
             Mode::Tail => false,
             Mode::Everything { group_bytes_max } => self.found.data - data_at > group_bytes_max,
         };
-        let is_whole = match ours.body_sum() {
-            Some(sum) => self.crc(data_at, ours.raw, chunk)? == sum,
+        let is_whole = match sum {
+            Some(sum) => self.crc(data_at, len, chunk)? == sum,
             None => mode != Mode::Tail,
         };
         if !is_whole && !is_far_from_end {

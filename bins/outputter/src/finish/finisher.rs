@@ -67,7 +67,7 @@ impl Finisher {
             return Ok(Outcome::Nothing);
         };
         let layout = self.layout(path, lengths)?;
-        let log_path = self.folders.data.join(path);
+        let log_path = self.folders.log_file(path);
         let ordered = in_stream_order(&layout.segments);
         let (target, place, keep) = match self.plan.target(path) {
             None if ordered.is_none() => {

@@ -1,5 +1,6 @@
 //! `[finish]` and `[retention]`.
 
+use crate::file::archive::Form;
 use logferry_node::config::{ByteSize, Interval, rules};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,8 @@ pub struct Plan {
     pub owner: (Option<u32>, Option<u32>),
     /// Folder of log files.
     log_data: PathBuf,
+    /// What they hold.
+    pub form: Form,
     /// Folder of finished ones.
     dir: PathBuf,
 }
@@ -85,7 +88,14 @@ impl Plan {
     ///
     /// # Errors
     /// The owner is not known, or the settings contradict each other; the text names the key.
-    pub fn new(settings: &FinishSettings, log_data: &Path) -> Result<Plan, String> {
+    pub fn new(settings: &FinishSettings, log_data: &Path, form: Form) -> Result<Plan, String> {
+        if form != Form::Lines && settings.compress != "none" {
+            return Err(format!(
+                "finish.compress is {:?}, but file.archive = {:?} compresses log files already: leave one of them out",
+                settings.compress,
+                form.name()
+            ));
+        }
         let level = |default: u64| if settings.level == 0 { default } else { settings.level };
         let codec = match settings.compress.as_str() {
             "gzip" if settings.level > 9 => {
@@ -99,7 +109,7 @@ impl Plan {
         let owner = owner(&settings.owner).map_err(|error| format!("finish.owner: {error}"))?;
         let dir =
             if settings.dir.as_os_str().is_empty() { log_data.to_owned() } else { settings.dir.clone() };
-        let plan = Plan { codec, mode, owner, log_data: log_data.to_owned(), dir };
+        let plan = Plan { codec, mode, owner, log_data: log_data.to_owned(), form, dir };
         if plan.stays_in_place()
             && mode.is_some_and(|mode| mode & OWNER_READS_AND_WRITES != OWNER_READS_AND_WRITES)
         {
@@ -121,15 +131,17 @@ impl Plan {
 
     /// The finished file of the log file at `path` below the folder; `None`: it is the log file.
     pub fn target(&self, path: &str) -> Option<PathBuf> {
-        (!self.stays_in_place()).then(|| self.dir.join(format!("{path}{}", self.codec.suffix())))
+        (!self.stays_in_place())
+            .then(|| self.dir.join(format!("{path}{}{}", self.form.suffix(), self.codec.suffix())))
     }
 
     /// Files that have the lines of a log file now, oldest lines first, below the folder of log files where they are there.
     pub fn files_of(&self, path: &str) -> Vec<String> {
         let finished = self.target(path).filter(|file| file.exists());
-        let is_there = finished.is_none() || self.log_data.join(path).exists();
+        let log_file = format!("{path}{}", self.form.suffix());
+        let is_there = finished.is_none() || self.log_data.join(&log_file).exists();
         let name = |file: PathBuf| file.strip_prefix(&self.log_data).unwrap_or(&file).display().to_string();
-        finished.map(name).into_iter().chain(is_there.then(|| path.to_owned())).collect()
+        finished.map(name).into_iter().chain(is_there.then_some(log_file)).collect()
     }
 }
 
@@ -162,7 +174,7 @@ mod tests {
     fn plan(change: impl FnOnce(&mut FinishSettings)) -> Result<Plan, String> {
         let mut settings = FinishSettings::default();
         change(&mut settings);
-        Plan::new(&settings, Path::new("/data/log_data"))
+        Plan::new(&settings, Path::new("/data/log_data"), Form::Lines)
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl Hours {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         disk.create_dir_all(plan.dir())?;
         let guard = Some(Guard::new(plan.dir())?);
-        let finisher = Finisher { disk: disk.clone(), folders: Folders::new(dir), plan, guard };
+        let finisher =
+            Finisher { disk: disk.clone(), folders: Folders::new(dir).with_form(plan.form), plan, guard };
         Ok(Some(FinishThread {
             finisher,
             finish: settings,

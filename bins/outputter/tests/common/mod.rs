@@ -145,7 +145,7 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
             match headers::parse_line(line) {
                 Some(Line::Empty) => {}
                 Some(Line::DataAt(data_at)) => at = data_at as usize,
-                Some(Line::Finished(_)) => panic!("{path}: nobody finished it"),
+                Some(other @ (Line::Finished(_) | Line::Stored(_))) => panic!("{path}: {other:?}"),
                 Some(Line::Pack(header)) => {
                     let ours = header.ours.unwrap();
                     let body = data.get(at..at + ours.raw as usize).expect("the log file has the whole body");

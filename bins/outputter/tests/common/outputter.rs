@@ -2,6 +2,7 @@
 
 use logferry_durable::Disk;
 use logferry_link::Answer;
+use logferry_outputter::file::archive::Archiver;
 use logferry_outputter::file::commit::{Committer, CommitterOptions, SharedOrder, lock};
 use logferry_outputter::file::file_recovery::FileRecovery;
 use logferry_outputter::file::group::Group;
@@ -39,6 +40,7 @@ pub struct Outputter {
     pub queue: VecDeque<Job>,
     pub inflaters: Inflaters,
     pub decompressor: Decompressor,
+    pub archiver: Archiver,
     pub now_ms: u64,
 }
 
@@ -60,9 +62,23 @@ impl Outputter {
         let committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
         let (_, jobs) = crossbeam_channel::unbounded();
         let (done, _) = crossbeam_channel::unbounded();
-        let inflaters = Inflaters { jobs, done, pool: RawPool::new(1 << 20), limits: Limits::default() };
+        let inflaters = Inflaters {
+            jobs,
+            done,
+            pool: RawPool::new(1 << 20),
+            limits: Limits::default(),
+            form: folders.form,
+        };
         let decompressor = Decompressor::new();
-        Ok(Outputter { committer, order, queue: VecDeque::new(), inflaters, decompressor, now_ms: 0 })
+        Ok(Outputter {
+            committer,
+            order,
+            queue: VecDeque::new(),
+            inflaters,
+            decompressor,
+            archiver: Archiver::new(folders.form),
+            now_ms: 0,
+        })
     }
 
     pub fn offer(&mut self, parcel: Parcel, waiter: Waiter) {
@@ -91,7 +107,7 @@ impl Outputter {
         let jobs: Vec<Job> = self.queue.drain(..count.min(self.queue.len())).collect();
         let inflated = jobs.into_iter().map(|job| {
             let buffer = self.inflaters.pool.acquire(64 << 10);
-            self.inflaters.inflate(&mut self.decompressor, job, buffer)
+            self.inflaters.inflate((&mut self.decompressor, &mut self.archiver), job, buffer)
         });
         let inflated = inflated.collect();
         self.committer.group(inflated)
