@@ -52,18 +52,19 @@ pub(crate) struct Served<S> {
     pub(crate) token: Option<String>,
 }
 
-/// Binds `addr` and serves in the background until the process ends.
+/// Binds `addr`, which the setting `key` gives, and serves in the background until the process ends.
 pub(crate) async fn serve(
+    key: &str,
     addr: &str,
     process: &'static Process,
-    served: Served<impl Fn() -> Status + Send + Sync + 'static>,
+    served: Served<Arc<dyn Fn() -> Status + Send + Sync>>,
 ) -> anyhow::Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(addr).await.with_context(|| {
-        format!("admin address {addr} cannot be bound: set admin in [node] to a free one")
-    })?;
+    let listener = tokio::net::TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("{key} address {addr} cannot be bound: set {key} to a free one"))?;
     let bound = listener.local_addr()?;
     let access = Access::new(served.token, bound.ip());
-    let router = router(process, Arc::new(served.status)).merge(served.pages);
+    let router = router(process, served.status).merge(served.pages);
     let router = router.merge(access.guard(served.guarded));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(BoundedListener::new(listener), router).await {
@@ -75,10 +76,14 @@ pub(crate) async fn serve(
 
 fn router(process: &'static Process, status: Arc<dyn Fn() -> Status + Send + Sync>) -> Router {
     Router::new()
-        .route("/", get(|| async { "logferry: /metrics /healthz /readyz\n" }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(move || async move { metrics_text(process) }))
         .route("/readyz", get(move || async move { readiness(status()) }))
+}
+
+/// What programs without a page of their own show at `/`.
+pub(crate) fn front_page() -> Router {
+    Router::new().route("/", get(|| async { "logferry: /metrics /healthz /readyz\n" }))
 }
 
 fn metrics_text(process: &Process) -> Response {

@@ -101,7 +101,11 @@ where
     let outcome = runtime.block_on(async {
         let node = Node::start(&settings, role)?;
         troubles.iter().for_each(|trouble| tracing::warn!("{trouble}"));
-        run(node).await
+        let monitor = node.monitor();
+        let outcome = run(node).await;
+        let error = outcome.as_ref().err().map(|error| format!("the program ends: {error:#}"));
+        monitor.say_goodbye(error.as_deref()).await;
+        outcome
     });
     runtime.shutdown_timeout(RUNTIME_STOP_MAX);
     if outcome.is_ok() {

@@ -1,4 +1,5 @@
-//! What every program shares: configuration, logging, graceful stop, the admin endpoint, the quarantine folder.
+//! What every program shares: configuration, logging, graceful stop, the admin endpoint, the way to
+//! the monitor, the quarantine folder.
 //! Knows nothing of packs, links or files that are followed.
 //!
 //! The nouns are a program's [configuration](config::ProgramConfig), the running [`Node`](runtime::Node), its
@@ -25,6 +26,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 mod logging;
+pub mod monitor;
 mod priority;
 mod process;
 pub mod quarantine;

@@ -1,6 +1,7 @@
 //! Logging to stderr as text or JSON, and a memory of the last warning for `/readyz`.
 
 use crate::config::NodeSettings;
+use crate::monitor::queue::ReportQueue;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::field::{Field, Visit};
@@ -32,10 +33,10 @@ impl LastProblem {
 }
 
 /// Installs the process's subscriber. A process that has one (tests) keeps it.
-pub(crate) fn init(settings: &NodeSettings, last: LastProblem) {
+pub(crate) fn init(settings: &NodeSettings, last: LastProblem, reports: Arc<ReportQueue>) {
     // the filter was checked when the configuration was read; a hand-made setting falls back to "info"
     let filter = EnvFilter::try_new(&settings.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let watch = Watch { last };
+    let watch = Watch { last, reports };
     let registry = tracing_subscriber::registry().with(filter).with(watch);
     let outcome = if settings.log_format == "json" {
         registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
@@ -48,10 +49,14 @@ pub(crate) fn init(settings: &NodeSettings, last: LastProblem) {
     }
 }
 
-/// Counts events by level and remembers the last problem.
+/// Counts events by level, remembers the last problem, and hands problems over for the monitor.
 struct Watch {
     last: LastProblem,
+    reports: Arc<ReportQueue>,
 }
+
+/// What is said about the way to the monitor is not sent to it: it would come when it is no longer true.
+const NOT_REPORTED: &str = "logferry_node::monitor";
 
 impl<S: Subscriber> Layer<S> for Watch {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
@@ -60,7 +65,11 @@ impl<S: Subscriber> Layer<S> for Watch {
         if level <= Level::WARN {
             let mut line = Line::default();
             event.record(&mut line);
-            self.last.set(format!("{level} {}{}", line.message, line.fields));
+            let text = format!("{}{}", line.message, line.fields);
+            if !event.metadata().target().starts_with(NOT_REPORTED) {
+                self.reports.push(if level == Level::ERROR { "ERROR" } else { "WARNING" }, &text);
+            }
+            self.last.set(format!("{level} {text}"));
         }
     }
 }
@@ -105,7 +114,8 @@ mod tests {
     #[test]
     fn the_last_warning_is_remembered_with_its_fields_and_infos_are_not() {
         let last = LastProblem::default();
-        let subscriber = tracing_subscriber::registry().with(Watch { last: last.clone() });
+        let subscriber =
+            tracing_subscriber::registry().with(Watch { last: last.clone(), reports: Arc::default() });
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("fine");
             assert_eq!(last.get(), None);

@@ -2,6 +2,7 @@
 
 use crate::config::NodeSettings;
 use crate::logging::{self, LastProblem};
+use crate::monitor::queue::ReportQueue;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fmt::Write;
@@ -26,6 +27,8 @@ const BYTES_BUCKETS: [f64; 9] =
 /// The process's own parts.
 pub(crate) struct Process {
     pub(crate) last_problem: LastProblem,
+    /// Warnings and errors for the monitor.
+    pub(crate) reports: Arc<ReportQueue>,
     pub(crate) metrics: PrometheusHandle,
     /// Cancelled by the first SIGTERM or SIGINT.
     pub(crate) stop: CancellationToken,
@@ -44,12 +47,14 @@ impl Process {
         }
         let metrics = install_metrics();
         let last_problem = LastProblem::default();
-        logging::init(settings, last_problem.clone());
+        let reports = Arc::<ReportQueue>::default();
+        logging::init(settings, last_problem.clone(), reports.clone());
         install_panic_hook();
         let stop = CancellationToken::new();
         watch_signals(stop.clone())?;
         sweep_metrics(metrics.clone())?;
-        Ok(PROCESS.get_or_init(|| Process { last_problem, metrics, stop, started: SystemTime::now() }))
+        let started = SystemTime::now();
+        Ok(PROCESS.get_or_init(|| Process { last_problem, reports, metrics, stop, started }))
     }
 
     /// All metrics as Prometheus text.

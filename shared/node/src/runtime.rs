@@ -2,6 +2,7 @@
 
 use crate::admin::{self, Status};
 use crate::config::NodeSettings;
+use crate::monitor::MonitorLink;
 use crate::process::Process;
 use anyhow::Context;
 use logferry_durable::{DirLock, Disk, RealDisk, lock_dir};
@@ -9,6 +10,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +26,7 @@ pub struct Node {
     started: Instant,
     process: &'static Process,
     token: Option<String>,
+    monitor: MonitorLink,
     /// Held for as long as the node lives.
     _lock: DirLock,
 }
@@ -46,15 +49,9 @@ impl Node {
         let version = env!("CARGO_PKG_VERSION");
         let var_dir = settings.var_dir.display();
         tracing::info!(role, name = %settings.name, version, %var_dir, pid = std::process::id(), "started");
-        for (key, value) in [("monitor", &settings.monitor), ("heartbeat", &settings.heartbeat)] {
-            if !value.is_empty() {
-                tracing::warn!(
-                    "node.{key} = \"{value}\" has no effect yet: this version speaks to no monitor"
-                );
-            }
-        }
+        let monitor = MonitorLink::start(&settings, role, process.reports.clone())?;
         let stop = process.stop.child_token();
-        Ok(Node { settings, stop, role, started: Instant::now(), process, token, _lock: lock })
+        Ok(Node { settings, stop, role, started: Instant::now(), process, token, monitor, _lock: lock })
     }
 
     /// `var_dir`.
@@ -74,6 +71,11 @@ impl Node {
         status: impl Fn() -> Status + Send + Sync + 'static,
     ) -> anyhow::Result<Option<SocketAddr>> {
         self.serve_admin_with(status, axum::Router::new()).await
+    }
+
+    /// The way to the monitor, for whoever ends the program.
+    pub(crate) fn monitor(&self) -> MonitorLink {
+        self.monitor.clone()
     }
 
     /// The same with pages of the program's own, for everybody.
@@ -101,20 +103,54 @@ impl Node {
         pages: axum::Router,
         guarded: axum::Router,
     ) -> anyhow::Result<Option<SocketAddr>> {
-        let addr_file = self.var_dir().join(admin::ADDR_FILE);
+        let fill = self.status_filler();
+        let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(move || fill(status()));
+        let told = status.clone();
+        let _ = self.monitor.status.set(Box::new(move || told()));
+        let pages = admin::front_page().merge(pages);
+        let served = admin::Served { status, pages, guarded, token: self.token.clone() };
+        self.serve("admin", &self.settings.admin, served).await
+    }
+
+    /// Serves `pages` beside /metrics, /healthz and /readyz at an address of the program's own, which the setting `key` gives; the bound
+    /// address is written to `VAR_DIR/KEY.addr`.
+    pub async fn serve_own(
+        &self,
+        key: &str,
+        addr: &str,
+        status: impl Fn() -> Status + Send + Sync + 'static,
+        pages: axum::Router,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let fill = self.status_filler();
+        let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(move || fill(status()));
+        let served = admin::Served { status, pages, guarded: axum::Router::new(), token: None };
+        self.serve(key, addr, served).await
+    }
+
+    /// Writes a bound address to `VAR_DIR/KEY.addr`, for tools: the configured port may be 0.
+    pub fn publish_addr(&self, key: &str, addr: SocketAddr) {
+        if let Err(error) = admin::write_addr(&self.var_dir().join(format!("{key}.addr")), addr) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    async fn serve(
+        &self,
+        key: &str,
+        addr: &str,
+        served: admin::Served<Arc<dyn Fn() -> Status + Send + Sync>>,
+    ) -> anyhow::Result<Option<SocketAddr>> {
+        let addr_file = self.var_dir().join(format!("{key}.addr"));
         admin::forget_addr(&addr_file)?;
-        if self.settings.admin.is_empty() {
+        if addr.is_empty() {
             return Ok(None);
         }
-        let fill = self.status_filler();
-        let status = move || fill(status());
-        let served = admin::Served { status, pages, guarded, token: self.token.clone() };
-        let addr = admin::serve(&self.settings.admin, self.process, served).await?;
+        let addr = admin::serve(key, addr, self.process, served).await?;
         // A full disk is just what the endpoint is there to tell of.
         if let Err(error) = admin::write_addr(&addr_file, addr) {
             tracing::warn!("{error:#}");
         }
-        tracing::info!(%addr, "admin endpoint: /metrics /healthz /readyz");
+        tracing::info!(%addr, "{key} endpoint: /metrics /healthz /readyz");
         Ok(Some(addr))
     }
 
@@ -155,7 +191,7 @@ pub(crate) fn error_text(error: &anyhow::Error) -> String {
     text
 }
 
-fn host_name() -> anyhow::Result<String> {
+pub(crate) fn host_name() -> anyhow::Result<String> {
     let uname = rustix::system::uname();
     let name = uname.nodename().to_str().ok().filter(|name| !name.is_empty());
     let name = name.context("this machine has no usable host name: set name in [node]")?;

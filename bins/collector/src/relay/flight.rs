@@ -86,6 +86,7 @@ impl Relay {
             return out.push(Action::Quarantine { ticket, reason: reason.clone() });
         }
         if refusal.is_none() {
+            self.forwarded_bytes_total += pack.bytes;
             self.remember(now, &pack, out);
         }
         if waited_for {

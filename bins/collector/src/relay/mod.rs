@@ -287,6 +287,8 @@ pub struct RelayFigures {
     pub streams_active: u64,
     /// Packs answered as duplicates here.
     pub duplicates_total: u64,
+    /// Bytes of packs that the next tier has taken, as they were sent.
+    pub forwarded_bytes_total: u64,
     /// Targets with a live session.
     pub targets_up: u64,
     /// Nothing was acknowledged for `spool_after` although a target is up.

@@ -134,6 +134,7 @@ pub struct Relay {
     pub(super) next_sweep: Mono,
     expire_at: Mono,
     pub(super) duplicates_total: u64,
+    pub(super) forwarded_bytes_total: u64,
 }
 
 impl Relay {
@@ -182,6 +183,7 @@ impl Relay {
             next_sweep: Mono::ZERO,
             expire_at: EXPIRE_INTERVAL,
             duplicates_total: 0,
+            forwarded_bytes_total: 0,
         }
     }
 
@@ -247,6 +249,7 @@ impl Relay {
             streams_forgotten: self.footprint.forgotten().streams,
             streams_active: self.streams.len() as u64,
             duplicates_total: self.duplicates_total,
+            forwarded_bytes_total: self.forwarded_bytes_total,
             targets_up: self.targets_up as u64,
             stalled: self.is_stalled(now),
             trouble: self.append_trouble.clone().or_else(|| self.read_trouble.clone()),

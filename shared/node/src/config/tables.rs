@@ -19,10 +19,12 @@ settings! {
         /// File whose first line is the token that requests to do something (repull, audit) must bring; empty: such requests are
         /// taken only at an admin address of this machine (127.0.0.1, ::1).
         pub token_file: String = String::new(),
-        /// Address of the monitor; "" is none. Has no effect yet.
+        /// Address of the monitor; "" is none. It may be away at any time: nothing waits for it.
         pub monitor: String = String::new() => rules::address_or_empty,
-        /// Address that answers the monitor's probes; "" is none. Has no effect yet.
+        /// Address that answers the monitor's probes; "" is none.
         pub heartbeat: String = String::new() => rules::address_or_empty,
+        /// Time between two heartbeats to the monitor.
+        pub heartbeat_interval: Interval = Interval::secs(10) => rules::between(Interval::ms(100), Interval::secs(3600)),
         /// Priority for the processor, -20 to 19 (19 leaves it to all others); 0: as it was started.
         pub nice: i32 = 0 => rules::between(-20, 19),
         /// Priority for the disk: "idle", "best-effort:0" to "best-effort:7"; empty: as it was started.

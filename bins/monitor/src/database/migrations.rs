@@ -1,0 +1,55 @@
+//! The numbered files of `deploy/sql`, applied in order at each start, as far as they were not. Each may run twice: databases that
+//! cannot take back a `CREATE TABLE` may have half of one.
+
+use super::statements::{Dialect, Statement, Value};
+use super::{Database, DatabaseError};
+
+/// Number, name, text for SQLite, text for MySQL.
+type Migration = (i64, &'static str, &'static str, &'static str);
+
+macro_rules! migration {
+    ($number:literal, $name:literal) => {
+        (
+            $number,
+            $name,
+            include_str!(concat!("../../../../deploy/sql/sqlite/", $name, ".sql")),
+            include_str!(concat!("../../../../deploy/sql/mysql/", $name, ".sql")),
+        )
+    };
+}
+
+const MIGRATIONS: [Migration; 2] =
+    [migration!(1, "0001_legacy_tables"), migration!(2, "0002_nodes_and_errors")];
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logferry_schema \
+    (version INT NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL)";
+
+pub(super) async fn bring_up_to_date(database: &mut Database) -> Result<(), DatabaseError> {
+    database.run(vec![Statement::new(SCHEMA, Vec::new())]).await?;
+    let version = Statement::new("SELECT COALESCE(MAX(version), 0) FROM logferry_schema", Vec::new());
+    let rows = database.query(version).await?;
+    let version = rows.first().and_then(|row| row.first()).map_or(0, Value::as_i64);
+    let newest = MIGRATIONS.last().map_or(0, |migration| migration.0);
+    if version > newest {
+        let text = format!(
+            "the tables are of version {version}, and this monitor knows {newest}: start a newer one"
+        );
+        return Err(DatabaseError::Refused(text));
+    }
+    for (number, name, sqlite, mysql) in MIGRATIONS.into_iter().filter(|migration| migration.0 > version) {
+        let text = if database.dialect == Dialect::Sqlite { sqlite } else { mysql };
+        let mut all: Vec<Statement> = statements(text).map(|sql| Statement::new(sql, Vec::new())).collect();
+        let done = "REPLACE INTO logferry_schema (version, name) VALUES (?, ?)";
+        all.push(Statement::new(done, vec![Value::Integer(number), Value::Text(name.to_owned())]));
+        database.run(all).await?;
+        tracing::info!(number, name, "the database has new tables");
+    }
+    Ok(())
+}
+
+/// The statements of a file; no text in it has a semicolon.
+fn statements(file: &str) -> impl Iterator<Item = &str> {
+    file.split(';')
+        .map(str::trim)
+        .filter(|sql| sql.lines().any(|line| !line.is_empty() && !line.starts_with("--")))
+}

@@ -1,0 +1,231 @@
+//! Where the registry and the error log are kept: SQLite or MySQL (MariaDB too), behind one front.
+//!
+//! What is to be written is made into [statements] that both databases understand; each database only opens, runs statements in
+//! one transaction, and reads rows.
+
+mod migrations;
+mod mysql;
+mod sqlite;
+mod statements;
+mod url;
+
+pub use url::Url;
+
+use crate::registry::{Change, ErrorEntry, NodeRow, State};
+use statements::{Dialect, Statement, Value};
+use std::time::Duration;
+
+/// What a database operation came to.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// It does not answer, takes no writes, or has lost the connection: later it may.
+    #[error("{0}")]
+    Away(String),
+    /// It answers, and will never take these values.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What must be true, within a transaction, for its statements to run: the query locks and gives this value.
+pub(crate) struct Guard {
+    query: Statement,
+    expected: Value,
+}
+
+impl Guard {
+    fn moved() -> DatabaseError {
+        DatabaseError::Away("an earlier try has come through meanwhile".to_owned())
+    }
+}
+
+/// One row of an answer, by position.
+pub(crate) type Row = Vec<Value>;
+
+/// An open database, whose tables are as this version wants them.
+pub struct Database {
+    engine: Engine,
+    dialect: Dialect,
+}
+
+enum Engine {
+    Sqlite(sqlite::Sqlite),
+    Mysql(mysql::Mysql),
+}
+
+const NODES: &str =
+    "SELECT id, ip, port, role, name, host, version, state, since_ms, registered_ms FROM logferry_node";
+const LEGACY_NODES: &str = "SELECT ip, port, role, hostname FROM registered_node";
+const ERRORS: &str =
+    "SELECT unix_ms, ip, port, role, name, kind, text FROM logferry_error ORDER BY id DESC LIMIT ?";
+const APPLIED: &str = "SELECT applied FROM logferry_journal WHERE journal = ?";
+
+impl Database {
+    /// Connects and brings the tables up to date. No call waits longer than `timeout`.
+    ///
+    /// # Errors
+    /// It is away, or its tables cannot be made.
+    pub async fn open(url: &Url, timeout: Duration) -> Result<Database, DatabaseError> {
+        let (engine, dialect) = match url {
+            Url::Sqlite(path) => {
+                (Engine::Sqlite(sqlite::Sqlite::open(path, timeout).await?), Dialect::Sqlite)
+            }
+            Url::Mysql(url) => (Engine::Mysql(mysql::Mysql::open(url, timeout).await?), Dialect::Mysql),
+        };
+        let mut database = Database { engine, dialect };
+        migrations::bring_up_to_date(&mut database).await?;
+        Ok(database)
+    }
+
+    /// How far the changes of a journal are written.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn applied(&mut self, journal: u64) -> Result<u64, DatabaseError> {
+        let rows = self.query(Statement::new(APPLIED, vec![statements::integer(journal)])).await?;
+        match rows.first().and_then(|row| row.first()) {
+            Some(value) => Ok(value.as_i64().cast_unsigned()),
+            None => {
+                // a row to be locked by whoever writes
+                self.run(vec![statements::applied(journal, 0)]).await?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// Writes changes that bring the journal from `from` to `upto`, all or nothing, and only if it is at `from`: an earlier try that was
+    /// given up may have come through.
+    ///
+    /// # Errors
+    /// Nothing was written, or, when the connection broke at the very end, all of it: [`applied`](Self::applied) tells.
+    pub async fn apply(
+        &mut self,
+        journal: u64,
+        (from, upto): (u64, u64),
+        changes: &[&Change],
+    ) -> Result<(), DatabaseError> {
+        let mut all: Vec<Statement> =
+            changes.iter().flat_map(|change| statements::of_change(change, self.dialect)).collect();
+        all.push(statements::applied(journal, upto));
+        let guard =
+            Guard { query: statements::locked(journal, self.dialect), expected: statements::integer(from) };
+        self.run_guarded(Some(guard), all).await
+    }
+
+    /// Writes the latest status of nodes; a node that is not there any more is passed over.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn save_statuses(
+        &mut self,
+        news: &[(NodeRow, Option<i64>, String)],
+    ) -> Result<(), DatabaseError> {
+        self.run(news.iter().map(|(row, seen, status)| statements::status(row, *seen, status)).collect())
+            .await
+    }
+
+    /// Deletes errors from before `unix_ms`.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn prune(&mut self, unix_ms: i64) -> Result<(), DatabaseError> {
+        self.run(statements::prune(unix_ms)).await
+    }
+
+    /// The nodes, those of the legacy table that ours does not have included.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
+        let rows = self.query(Statement::new(NODES, Vec::new())).await?;
+        Ok(rows.iter().filter_map(|row| node_row(row)).collect())
+    }
+
+    /// The rows of the legacy table.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn legacy_nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
+        let rows = self.query(Statement::new(LEGACY_NODES, Vec::new())).await?;
+        Ok(rows.iter().filter_map(|row| legacy_row(row)).collect())
+    }
+
+    /// The latest errors, oldest first.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn errors(&mut self, count: u64) -> Result<Vec<ErrorEntry>, DatabaseError> {
+        let rows = self.query(Statement::new(ERRORS, vec![statements::integer(count)])).await?;
+        Ok(rows.iter().rev().filter_map(|row| error_entry(row)).collect())
+    }
+
+    pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<(), DatabaseError> {
+        self.run_guarded(None, statements).await
+    }
+
+    async fn run_guarded(
+        &mut self,
+        guard: Option<Guard>,
+        statements: Vec<Statement>,
+    ) -> Result<(), DatabaseError> {
+        match &mut self.engine {
+            Engine::Sqlite(engine) => engine.run(guard, statements).await,
+            Engine::Mysql(engine) => engine.run(guard, statements).await,
+        }
+    }
+
+    pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        match &mut self.engine {
+            Engine::Sqlite(engine) => engine.query(statement).await,
+            Engine::Mysql(engine) => engine.query(statement).await,
+        }
+    }
+}
+
+fn node_row(row: &Row) -> Option<NodeRow> {
+    let [id, ip, port, role, name, host, version, state, since, registered] = row.as_slice() else {
+        return None;
+    };
+    Some(NodeRow {
+        id: id.text(),
+        ip: ip.text(),
+        port: u16::try_from(port.as_i64()).ok()?,
+        role: role.text(),
+        name: name.text(),
+        host: host.text(),
+        version: version.text(),
+        state: State::of_word(&state.text()),
+        since_ms: since.as_i64(),
+        registered_ms: registered.as_i64(),
+    })
+}
+
+/// A row that was written by hand, or by a legacy monitor: its id is its address, and it never registered with us.
+fn legacy_row(row: &Row) -> Option<NodeRow> {
+    let [ip, port, role, host] = row.as_slice() else { return None };
+    let (ip, port) = (ip.text(), u16::try_from(port.as_i64()).ok().filter(|port| *port > 0)?);
+    Some(NodeRow {
+        id: crate::registry::address(&ip, port),
+        ip,
+        port,
+        role: role.text(),
+        name: host.text(),
+        host: host.text(),
+        version: String::new(),
+        state: State::Up,
+        since_ms: 0,
+        registered_ms: 0,
+    })
+}
+
+fn error_entry(row: &Row) -> Option<ErrorEntry> {
+    let [unix_ms, ip, port, role, name, kind, text] = row.as_slice() else { return None };
+    Some(ErrorEntry {
+        unix_ms: unix_ms.as_i64(),
+        ip: ip.text(),
+        port: u16::try_from(port.as_i64()).unwrap_or(0),
+        role: role.text(),
+        name: name.text(),
+        kind: kind.text(),
+        text: text.text(),
+    })
+}

@@ -1,0 +1,107 @@
+//! MySQL and MariaDB: one connection, made anew by whoever opens the database again.
+
+use super::statements::{Statement, Value};
+use super::{DatabaseError, Guard, Row};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Params, TxOpts, Value as MysqlValue};
+use std::time::Duration;
+
+/// An open connection.
+pub(crate) struct Mysql {
+    connection: Conn,
+    timeout: Duration,
+}
+
+/// Server errors that say that the values are wrong and not the moment: too long, not of the column's characters, out of range, missing.
+const DATA_ERRORS: [u16; 10] = [1048, 1062, 1264, 1265, 1292, 1364, 1366, 1367, 1406, 3988];
+
+impl Mysql {
+    pub(crate) async fn open(url: &str, timeout: Duration) -> Result<Mysql, DatabaseError> {
+        let options = Opts::from_url(url).map_err(|error| DatabaseError::Refused(error.to_string()))?;
+        let options = OptsBuilder::from_opts(options).prefer_socket(false);
+        let connection = within(timeout, Conn::new(options)).await?;
+        Ok(Mysql { connection, timeout })
+    }
+
+    pub(crate) async fn run(
+        &mut self,
+        guard: Option<Guard>,
+        statements: Vec<Statement>,
+    ) -> Result<(), DatabaseError> {
+        let work = async {
+            let mut transaction = self.connection.start_transaction(TxOpts::default()).await?;
+            if let Some(Guard { query, expected }) = guard {
+                let found: Option<MysqlValue> =
+                    transaction.exec_first(query.sql, params(query.values)).await?;
+                if found.map(of_mysql) != Some(expected) {
+                    transaction.rollback().await?;
+                    return Ok(false);
+                }
+            }
+            for statement in statements {
+                if statement.values.is_empty() {
+                    // not every statement can be prepared
+                    transaction.query_drop(statement.sql).await?;
+                } else {
+                    transaction.exec_drop(statement.sql, params(statement.values)).await?;
+                }
+            }
+            transaction.commit().await.map(|()| true)
+        };
+        if within(self.timeout, work).await? { Ok(()) } else { Err(Guard::moved()) }
+    }
+
+    pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        let work = async {
+            let rows: Vec<mysql_async::Row> =
+                self.connection.exec(statement.sql, params(statement.values)).await?;
+            Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(of_mysql).collect()).collect())
+        };
+        within(self.timeout, work).await
+    }
+}
+
+fn params(values: Vec<Value>) -> Params {
+    if values.is_empty() {
+        return Params::Empty;
+    }
+    Params::Positional(values.into_iter().map(to_mysql).collect())
+}
+
+fn to_mysql(value: Value) -> MysqlValue {
+    match value {
+        Value::Null => MysqlValue::NULL,
+        Value::Integer(number) => MysqlValue::Int(number),
+        Value::Text(text) => MysqlValue::Bytes(text.into_bytes()),
+    }
+}
+
+fn of_mysql(value: MysqlValue) -> Value {
+    match value {
+        MysqlValue::NULL => Value::Null,
+        MysqlValue::Int(number) => Value::Integer(number),
+        MysqlValue::UInt(number) => Value::Integer(number.cast_signed()),
+        MysqlValue::Bytes(bytes) => Value::Text(String::from_utf8_lossy(&bytes).into_owned()),
+        other => Value::Text(other.as_sql(true)),
+    }
+}
+
+/// After `timeout` the server counts as away; the connection must not be used again then, and is not.
+async fn within<T>(
+    timeout: Duration,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, DatabaseError> {
+    match tokio::time::timeout(timeout, work).await {
+        Ok(outcome) => outcome.map_err(classified),
+        Err(_) => Err(DatabaseError::Away(format!("no answer for {timeout:?}"))),
+    }
+}
+
+fn classified(error: Error) -> DatabaseError {
+    match &error {
+        Error::Server(server) if DATA_ERRORS.contains(&server.code) => {
+            DatabaseError::Refused(error.to_string())
+        }
+        _ => DatabaseError::Away(error.to_string()),
+    }
+}

@@ -1,0 +1,120 @@
+//! SQLite: an embedded file, used from threads that may block.
+
+use super::statements::{Statement, Value};
+use super::{DatabaseError, Guard, Row};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, ToSql, TransactionBehavior, params_from_iter};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Prepared statements that are kept.
+const PREPARED_MAX: usize = 32;
+
+/// An open file.
+pub(crate) struct Sqlite {
+    connection: Arc<Mutex<Connection>>,
+    timeout: Duration,
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+            Value::Integer(number) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
+            Value::Text(text) => ToSqlOutput::Borrowed(ValueRef::Text(text.as_bytes())),
+        })
+    }
+}
+
+impl Sqlite {
+    pub(crate) async fn open(path: &Path, timeout: Duration) -> Result<Sqlite, DatabaseError> {
+        let path = path.to_owned();
+        let opened = blocking(timeout, move || open(&path, timeout)).await?;
+        Ok(Sqlite { connection: Arc::new(Mutex::new(opened)), timeout })
+    }
+
+    pub(crate) async fn run(
+        &mut self,
+        guard: Option<Guard>,
+        statements: Vec<Statement>,
+    ) -> Result<(), DatabaseError> {
+        let connection = self.connection.clone();
+        let stands = blocking(self.timeout, move || {
+            let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Some(Guard { query, expected }) = guard {
+                let found = transaction.query_row(&query.sql, params_from_iter(&query.values), |row| {
+                    Ok(of_sqlite(row.get_ref(0)?))
+                });
+                if found? != expected {
+                    return Ok(false);
+                }
+            }
+            for statement in &statements {
+                let mut prepared = transaction.prepare_cached(&statement.sql)?;
+                prepared.execute(params_from_iter(&statement.values))?;
+            }
+            transaction.commit().map(|()| true)
+        })
+        .await?;
+        if stands { Ok(()) } else { Err(Guard::moved()) }
+    }
+
+    pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        let connection = self.connection.clone();
+        blocking(self.timeout, move || {
+            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut prepared = connection.prepare(&statement.sql)?;
+            let columns = prepared.column_count();
+            let rows = prepared.query_map(params_from_iter(&statement.values), |row| {
+                (0..columns).map(|at| Ok(of_sqlite(row.get_ref(at)?))).collect()
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+}
+
+/// Full synchronous: what is committed is on the disk.
+fn open(path: &PathBuf, timeout: Duration) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(timeout)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_MAX);
+    Ok(connection)
+}
+
+fn of_sqlite(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Text(number.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            Value::Text(String::from_utf8_lossy(bytes).into_owned())
+        }
+    }
+}
+
+/// Runs `work` where it may block. After `timeout` it counts as away, though the thread may go on: the journal's mark, which is written with
+/// the changes, tells then what became of them.
+async fn blocking<T: Send + 'static>(
+    timeout: Duration,
+    work: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, DatabaseError> {
+    match tokio::time::timeout(timeout * 2, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(outcome)) => outcome.map_err(classified),
+        Ok(Err(error)) => Err(DatabaseError::Away(error.to_string())),
+        Err(_) => Err(DatabaseError::Away(format!("no answer for {timeout:?}"))),
+    }
+}
+
+fn classified(error: rusqlite::Error) -> DatabaseError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+            DatabaseError::Refused(error.to_string())
+        }
+        _ => DatabaseError::Away(error.to_string()),
+    }
+}

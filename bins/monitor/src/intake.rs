@@ -1,0 +1,140 @@
+//! The port of the nodes: reads their messages, legacy and ours, and answers.
+
+use crate::monitor::{Monitor, NotTaken};
+use crate::registry::Identity;
+use logferry_node::monitor::message::{self, Fields, Outcome};
+use logferry_node::monitor::status::NodeStatus;
+use metrics::{counter, gauge};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// Wait after an accept that failed: descriptors may come back.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+/// Longest that an answer may take to be written.
+const WRITE_MAX: Duration = Duration::from_secs(10);
+/// How far a report's own time may be off before that of its arrival counts, in milliseconds.
+const CLOCK_OFF_MAX_MS: i64 = 7 * 24 * 3600 * 1000;
+
+/// Takes connections until `stop`.
+pub(crate) async fn listen(listener: TcpListener, monitor: Arc<Monitor>, stop: CancellationToken) {
+    let connections =
+        usize::try_from(monitor.config.listen.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Ok((stream, peer)) = accepted else {
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            continue;
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            counter!("logferry_monitor_connections_refused_total").increment(1);
+            continue;
+        };
+        let (monitor, stop) = (monitor.clone(), stop.clone());
+        tokio::spawn(async move {
+            let ip = peer.ip().to_string();
+            gauge!("logferry_monitor_connections").increment(1.0);
+            tokio::select! {
+                () = serve(stream, &ip, &monitor) => {}
+                () = stop.cancelled() => {}
+            }
+            gauge!("logferry_monitor_connections").decrement(1.0);
+            drop(slot);
+        });
+    }
+}
+
+/// One connection: any number of messages.
+async fn serve(mut stream: TcpStream, peer: &str, monitor: &Monitor) {
+    let idle = monitor.config.listen.idle_timeout.0;
+    let _ = stream.set_nodelay(true);
+    loop {
+        let message = match timeout(idle, message::read(&mut stream)).await {
+            Ok(Ok(Some(message))) => message,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                counter!("logferry_monitor_messages_refused_total").increment(1);
+                tracing::debug!(%error, peer, "a message cannot be read");
+                return;
+            }
+        };
+        let Some(answer) = handle(&message, peer, monitor).await else { continue };
+        if !matches!(timeout(WRITE_MAX, message::write(&mut stream, &answer)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// The answer, if the message is one that gets one.
+pub(crate) async fn handle(message: &Fields, peer: &str, monitor: &Monitor) -> Option<Fields> {
+    let who = Identity::of(message, peer);
+    let request = message.get("req").map(String::as_str);
+    counter!("logferry_monitor_messages_total", "request" => label(request)).increment(1);
+    let Some(request) = request else {
+        log(message, peer, monitor).await;
+        return None;
+    };
+    let who = match who {
+        Ok(who) => who,
+        Err(refusal) => return Some(message::answer(Outcome::Failed, &refusal.to_string())),
+    };
+    let taken = match request {
+        "register" => monitor.register(&who).await,
+        "unregister" => monitor.unregister(&who).await,
+        "heartbeat" => monitor.heartbeat(&who, status_of(message)).await,
+        "report" => report(message, &who, monitor).await,
+        _ => return Some(message::answer(Outcome::Unknown, "unknown request")),
+    };
+    Some(match taken {
+        Ok(()) => message::answer(Outcome::Done, "success"),
+        Err(why) => message::answer(Outcome::Failed, &why.to_string()),
+    })
+}
+
+/// A legacy node's log: there is no answer that could tell it to try again.
+async fn log(message: &Fields, peer: &str, monitor: &Monitor) {
+    let mut with_port = message.clone();
+    // a log need not say who speaks as exactly as a node that registers
+    with_port.entry("port".to_owned()).or_default();
+    let who = Identity::of(&with_port, peer)
+        .unwrap_or_else(|_| Identity { ip: peer.to_owned(), ..Identity::default() });
+    if let Err(error) = report(message, &who, monitor).await {
+        counter!("logferry_monitor_logs_lost_total").increment(1);
+        tracing::error!(%error, peer, "the log message of a legacy node is lost");
+    }
+}
+
+async fn report(message: &Fields, who: &Identity, monitor: &Monitor) -> Result<(), NotTaken> {
+    let text = |key: &str| message.get(key).map(String::as_str).unwrap_or_default();
+    let now = monitor.now().unix_ms;
+    let said: Option<i64> = text("unix_ms").parse().ok();
+    let said = said.filter(|said| said.abs_diff(now) <= CLOCK_OFF_MAX_MS.unsigned_abs());
+    let kind = if text("type").is_empty() { "ERROR" } else { text("type") };
+    monitor.report(who, kind, text("msg"), said).await
+}
+
+/// What cannot be read of a status is as if it were not there.
+fn status_of(message: &Fields) -> NodeStatus {
+    message.get("status").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| {
+        counter!("logferry_monitor_statuses_unread_total").increment(1);
+        NodeStatus::default()
+    })
+}
+
+fn label(request: Option<&str>) -> &'static str {
+    match request {
+        None => "log",
+        Some("register") => "register",
+        Some("unregister") => "unregister",
+        Some("heartbeat") => "heartbeat",
+        Some("report") => "report",
+        Some(_) => "unknown",
+    }
+}

@@ -1,0 +1,253 @@
+//! The running monitor: the registry, the queue to the database, and the tasks around them.
+
+use crate::config::MonitorConfig;
+use crate::database::Url;
+use crate::intake;
+use crate::journal::{Journal, JournalError};
+use crate::prober;
+use crate::registry::{
+    Change, ErrorEntry, Identity, Node, NodeRow, Now, Options, Refusal, Registry, Reported,
+};
+use crate::writer::{DatabaseWriter, Health};
+use anyhow::Context;
+use logferry_durable::Disk;
+use logferry_node::admin::Status;
+use logferry_node::monitor::status::NodeStatus;
+use metrics::counter;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the SQLite file in `var_dir` when no database is configured.
+pub const DATABASE_FILE: &str = "monitor.db";
+/// Time between two looks at who is silent.
+const TICK_EVERY: Duration = Duration::from_millis(500);
+/// Time that what waits for the database has to be written when the monitor stops; what is left then is in the queue.
+const STOP_WRITE_MAX: Duration = Duration::from_secs(3);
+
+/// What all tasks and the page share.
+pub struct Monitor {
+    registry: Mutex<Registry>,
+    pub(crate) journal: Journal,
+    pub(crate) health: Arc<Health>,
+    pub(crate) config: MonitorConfig,
+    started: Instant,
+}
+
+/// Why a message was not taken; the node is told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTaken {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    NotStored(#[from] JournalError),
+}
+
+/// A running monitor and its tasks.
+pub struct Running {
+    /// The shared part.
+    pub monitor: Arc<Monitor>,
+    /// Where nodes come in.
+    pub addr: SocketAddr,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+}
+
+impl Running {
+    /// Starts all tasks; call inside a tokio runtime. `var_dir` must exist. A database that is away is no error.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the queue in `var_dir` cannot be used.
+    pub async fn start(config: &MonitorConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Running> {
+        let url = match config.database.url.as_str() {
+            "" => Url::Sqlite(std::path::absolute(config.node.var_dir.join(DATABASE_FILE))?),
+            text => Url::parse(text).map_err(anyhow::Error::msg)?,
+        };
+        let journal = Journal::open(disk, &config.node.var_dir, config.database.queue_max.0)?;
+        let health = Arc::new(Health::new(url.to_string()));
+        let monitor = Arc::new(Monitor::new(config.clone(), journal, health));
+        monitor.restore_waiting();
+        let listener = tokio::net::TcpListener::bind(&config.listen.addr)
+            .await
+            .with_context(|| format!("listen.addr {} cannot be bound", config.listen.addr))?;
+        let addr = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let writer = DatabaseWriter::new(url, monitor.clone());
+        let writer = tokio::spawn(writer.run(stop.clone()));
+        let tasks = vec![
+            tokio::spawn(intake::listen(listener, monitor.clone(), stop.clone())),
+            tokio::spawn(prober::probe_all(monitor.clone(), stop.clone())),
+            tokio::spawn(watch(monitor.clone(), stop.clone())),
+        ];
+        tracing::info!(%addr, database = monitor.health.url, "nodes may register");
+        Ok(Running { monitor, addr, stop, tasks, writer })
+    }
+
+    /// Takes no more messages, writes what can be written in a short time; the rest stays in the queue.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        if tokio::time::timeout(STOP_WRITE_MAX, self.writer).await.is_err() {
+            let (changes, _) = self.monitor.journal.waiting();
+            tracing::warn!(changes, "the database did not take all; the next start writes the rest");
+        }
+    }
+}
+
+/// Lets time pass in the registry.
+async fn watch(monitor: Arc<Monitor>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let now = monitor.now();
+        let changes = monitor.registry().tick(now);
+        monitor.store_or_owe(changes).await;
+    }
+}
+
+impl Monitor {
+    fn new(config: MonitorConfig, journal: Journal, health: Arc<Health>) -> Monitor {
+        let check = &config.check;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let options = Options {
+            nodes_max: count(check.nodes_max),
+            errors_per_minute: u32::try_from(check.errors_per_minute).unwrap_or(u32::MAX),
+            errors_shown: count(check.errors_shown),
+            forget_after: check.forget_after.0,
+            grace: check.interval.0.max(Duration::from_secs(30)),
+        };
+        let registry = Mutex::new(Registry::new(options));
+        Monitor { registry, journal, health, config, started: Instant::now() }
+    }
+
+    /// What waits in the queue is known before the database answers.
+    fn restore_waiting(&self) {
+        let (mut nodes, mut errors) = (BTreeMap::new(), Vec::new());
+        for (_, change) in self.journal.oldest(usize::MAX) {
+            match change {
+                Change::Node(row) => drop(nodes.insert(row.id.clone(), row)),
+                Change::Forgotten(row) => drop(nodes.remove(&row.id)),
+                Change::Error(entry) => errors.push(entry),
+            }
+        }
+        self.registry().restore(nodes.into_values().collect(), errors, self.now());
+    }
+
+    /// The registry; held for moments only.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        Now { unix_ms: jiff::Timestamp::now().as_millisecond(), tick: self.started.elapsed() }
+    }
+
+    /// All nodes as they are.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.registry().nodes().cloned().collect()
+    }
+
+    /// The latest errors that `wanted` says yes to, newest first, at most `count`.
+    pub fn errors(&self, count: usize, wanted: impl Fn(&ErrorEntry) -> bool) -> Vec<ErrorEntry> {
+        self.registry().errors().rev().filter(|entry| wanted(entry)).take(count).cloned().collect()
+    }
+
+    pub(crate) async fn register(&self, who: &Identity) -> Result<(), NotTaken> {
+        let changes = self.registry().register(who, self.now())?;
+        self.store(changes).await
+    }
+
+    pub(crate) async fn heartbeat(&self, who: &Identity, status: NodeStatus) -> Result<(), NotTaken> {
+        let changes = self.registry().heartbeat(who, status, self.now())?;
+        self.store(changes).await
+    }
+
+    pub(crate) async fn unregister(&self, who: &Identity) -> Result<(), NotTaken> {
+        let changes = self.registry().unregister(who, self.now());
+        self.store(changes).await
+    }
+
+    /// Stored when this returns; what is too much of one node is counted and left out.
+    pub(crate) async fn report(
+        &self,
+        who: &Identity,
+        kind: &str,
+        text: &str,
+        unix_ms: Option<i64>,
+    ) -> Result<(), NotTaken> {
+        let now = self.now();
+        let unix_ms = unix_ms.unwrap_or(now.unix_ms);
+        let reported = self.registry().report(who, kind, text, unix_ms, now);
+        match reported {
+            Reported::LeftOut => counter!("logferry_monitor_reports_left_out_total").increment(1),
+            Reported::Store(entry) => {
+                counter!("logferry_monitor_reports_total").increment(1);
+                self.journal.append(vec![Change::Error(entry.clone())]).await?;
+                self.registry().keep(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// For what nobody waits for: what cannot be stored now is tried again, as far as it is about nodes.
+    pub(crate) async fn store_or_owe(&self, changes: Vec<Change>) {
+        if let Err(error) = self.store(changes).await {
+            tracing::debug!(%error, "changes of nodes are stored later");
+        }
+    }
+
+    async fn store(&self, changes: Vec<Change>) -> Result<(), NotTaken> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let stored = self.journal.append(changes.clone()).await;
+        if stored.is_err() {
+            self.registry().not_stored(&changes);
+        }
+        Ok(stored?)
+    }
+
+    /// Changes that wait for the database.
+    pub fn journal_waiting(&self) -> u64 {
+        self.journal.waiting().0
+    }
+
+    /// Takes over what the database knows.
+    pub(crate) fn restore(&self, nodes: Vec<NodeRow>, errors: Vec<ErrorEntry>) {
+        self.registry().restore(nodes, errors, self.now());
+    }
+
+    /// For `/readyz`. Without a database the monitor does its work, so it is ready, and says what is wrong.
+    pub fn status(&self) -> Status {
+        let (changes, bytes) = self.journal.waiting();
+        let nodes = self.registry().nodes().map(|node| node.row.state).collect::<Vec<_>>();
+        let in_state = |state| nodes.iter().filter(|other| **other == state).count() as u64;
+        let away = self.health.away();
+        let problems =
+            away.map(|why| format!("degraded: the database is away, {changes} changes wait: {why}"));
+        let figures = [
+            ("nodes_up", in_state(crate::registry::State::Up)),
+            ("nodes_silent", in_state(crate::registry::State::Silent)),
+            ("nodes_left", in_state(crate::registry::State::Left)),
+            ("queue_changes", changes),
+            ("queue_bytes", bytes),
+            ("changes_refused_total", self.health.refused()),
+        ];
+        Status {
+            ready: true,
+            problems: problems.into_iter().collect(),
+            figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            ..Status::default()
+        }
+    }
+}

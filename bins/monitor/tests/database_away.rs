@@ -1,0 +1,111 @@
+//! The database is away: nothing that was acknowledged is lost, and nobody waits.
+
+mod support;
+use logferry_durable::RealDisk;
+use logferry_monitor::journal::{Journal, JournalError};
+use logferry_monitor::registry::{Change, ErrorEntry};
+use std::sync::Arc;
+use support::{Peer, config, database, ours, sqlite, start, wait_until, with};
+
+fn entry(number: u32) -> ErrorEntry {
+    ErrorEntry {
+        unix_ms: 1_700_000_000_000 + i64::from(number),
+        ip: "10.0.0.7".into(),
+        port: 4000,
+        role: "tailer".into(),
+        name: "web-1".into(),
+        kind: "ERROR".into(),
+        text: format!("number {number}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_while_the_database_was_away_is_written_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // a folder in the place of the file: SQLite cannot open it
+    let url = sqlite(dir.path());
+    std::fs::create_dir(dir.path().join("monitor.db")).expect("in the way");
+    let away = start(&config(dir.path(), &url)).await;
+    let mut peer = Peer::connect(away.addr).await;
+    assert_eq!(peer.ask(&ours("register", "web-1", "a1")).await.0, "0");
+    for number in 0..20 {
+        let text = format!("number {number}");
+        let report = with(ours("report", "web-1", "a1"), &[("type", "ERROR"), ("msg", &text)]);
+        assert_eq!(peer.ask(&report).await.0, "0");
+    }
+    assert!(away.monitor.status().problems[0].contains("degraded"), "{:?}", away.monitor.status());
+    assert!(away.monitor.status().ready);
+    away.stop().await;
+    std::fs::remove_dir(dir.path().join("monitor.db")).expect("out of the way");
+    let back = start(&config(dir.path(), &url)).await;
+    assert_eq!((back.monitor.nodes().len(), back.monitor.errors(100, |_| true).len()), (1, 20));
+    wait_until("the queue is written", async || back.monitor.journal_waiting() == 0).await;
+    back.stop().await;
+    let mut database = database(&url).await;
+    let texts: Vec<String> =
+        database.errors(100).await.expect("errors").into_iter().map(|error| error.text).collect();
+    assert_eq!(texts, (0..20).map(|number| format!("number {number}")).collect::<Vec<_>>());
+    assert_eq!(database.nodes().await.expect("nodes")[0].name, "web-1");
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_gets_everything_without_a_restart() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let url = sqlite(dir.path());
+    std::fs::create_dir(dir.path().join("monitor.db")).expect("in the way");
+    let monitor = start(&config(dir.path(), &url)).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    assert_eq!(peer.ask(&ours("register", "web-1", "a1")).await.0, "0");
+    std::fs::remove_dir(dir.path().join("monitor.db")).expect("out of the way");
+    wait_until("written", async || monitor.monitor.journal_waiting() == 0).await;
+    wait_until("healthy", async || monitor.monitor.status().problems.is_empty()).await;
+    monitor.stop().await;
+    assert_eq!(database(&url).await.nodes().await.expect("nodes").len(), 1);
+}
+
+#[tokio::test]
+async fn changes_are_written_once_although_a_try_that_was_given_up_came_through() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut database = database(&sqlite(dir.path())).await;
+    assert_eq!(database.applied(7).await.expect("asked"), 0);
+    let changes: Vec<Change> = (0..5).map(|number| Change::Error(entry(number))).collect();
+    let changes: Vec<&Change> = changes.iter().collect();
+    database.apply(7, (0, 5), &changes).await.expect("written");
+    database.apply(7, (0, 5), &changes).await.expect_err("it has come through already");
+    assert_eq!(database.applied(7).await.expect("asked"), 5);
+    assert_eq!(database.errors(100).await.expect("errors").len(), 5);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_keeps_what_it_has_over_restarts() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let bytes_max = 4 << 10;
+    let journal = Journal::open(Arc::new(RealDisk), dir.path(), bytes_max).expect("opened");
+    let mut taken = 0;
+    let refused = loop {
+        match journal.append(vec![Change::Error(entry(taken))]).await {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, JournalError::Full(bytes_max));
+    assert!(taken > 10, "{taken}");
+    journal.written(3).await;
+    let id = journal.id();
+    drop(journal);
+    let mut reopened = None;
+    wait_until("the thread has ended", async || {
+        let journal = Journal::open(Arc::new(RealDisk), dir.path(), bytes_max).expect("opened");
+        let is_through = journal.waiting().0 == u64::from(taken - 3);
+        reopened = Some(journal);
+        is_through
+    })
+    .await;
+    let journal = reopened.expect("opened");
+    assert_eq!(journal.id(), id);
+    let oldest = journal.oldest(usize::MAX);
+    assert_eq!(oldest.first().map(|(number, _)| *number), Some(4));
+    assert_eq!(oldest.last(), Some(&(u64::from(taken), Change::Error(entry(taken - 1)))));
+    journal.append(vec![Change::Error(entry(taken))]).await.expect("there is room again");
+    assert_eq!(journal.oldest(usize::MAX).last().map(|(number, _)| *number), Some(u64::from(taken) + 1));
+}
