@@ -2,6 +2,7 @@
 
 use crate::{Output, Verdict};
 use logferry_collector::config::CollectorConfig;
+use logferry_monitor::MonitorConfig;
 use logferry_node::config::{self, ProgramConfig};
 use logferry_outputter::config::OutputterConfig;
 use logferry_tailer::config::TailerConfig;
@@ -28,6 +29,7 @@ pub(crate) enum Role {
     Tailer,
     Collector,
     Outputter,
+    Monitor,
 }
 
 #[derive(Serialize)]
@@ -77,26 +79,27 @@ fn load(role: Role, file: &Path) -> Result<(), config::ConfigError> {
         Role::Tailer => load_as::<TailerConfig>(file),
         Role::Collector => load_as::<CollectorConfig>(file),
         Role::Outputter => load_as::<OutputterConfig>(file),
+        Role::Monitor => load_as::<MonitorConfig>(file),
     }
 }
 
 fn unknown_role(file: &Path) -> String {
     match std::fs::metadata(file) {
         Ok(_) => format!(
-            "{}: neither its name nor its tables tell which program it is for: add --role tailer, collector or outputter",
+            "{}: neither its name nor its tables tell which program it is for: add --role tailer, collector, outputter or monitor",
             file.display()
         ),
         Err(error) => format!("{}: {error}", file.display()),
     }
 }
 
-/// `tailer.toml`, `web-1.tailer.toml`, `logferry-tailer.toml`, `tailer/config.toml`: the one role that the path's end names.
+/// `tailer.toml`, `web-1.tailer.toml`, `logferry-monitor.toml`, `tailer/config.toml`: the one role that the path's end names.
 fn role_by_name(file: &Path) -> Option<Role> {
     let named = |text: &str| {
         let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-        let mut found = [Role::Tailer, Role::Collector, Role::Outputter]
+        let mut found = [Role::Tailer, Role::Collector, Role::Outputter, Role::Monitor]
             .into_iter()
-            .zip(["tailer", "collector", "outputter"])
+            .zip(["tailer", "collector", "outputter", "monitor"])
             .filter(|(_, name)| words.contains(name))
             .map(|(role, _)| role);
         found.next().filter(|_| found.next().is_none())
@@ -111,6 +114,7 @@ fn role_by_tables(file: &Path) -> Option<Role> {
     let has = |names: &[&str]| names.iter().any(|name| tables.contains_key(*name));
     match () {
         () if has(&["source", "pack"]) => Some(Role::Tailer),
+        () if has(&["database", "check"]) => Some(Role::Monitor),
         () if has(&["file", "mongodb", "etl"]) => Some(Role::Outputter),
         () if has(&["relay"]) || (has(&["listen"]) && has(&["send"])) => Some(Role::Collector),
         () => None,
@@ -126,6 +130,7 @@ mod tests {
         for (path, role) in [
             ("/etc/logferry/tailer.toml", Some(Role::Tailer)),
             ("web-1.collector.toml", Some(Role::Collector)),
+            ("monitor.toml", Some(Role::Monitor)),
             ("logferry-outputter.toml", Some(Role::Outputter)),
             ("/etc/tailer/config.toml", Some(Role::Tailer)),
             ("/etc/logferry/config.toml", None),

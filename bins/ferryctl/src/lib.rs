@@ -11,6 +11,7 @@ mod hours;
 mod human;
 mod pack_inspect;
 mod quarantine;
+mod registry;
 mod repull;
 mod spool;
 mod status;
@@ -81,6 +82,10 @@ enum Command {
     Repull(repull::Args),
     /// Ask running nodes how they are.
     Status(status::Args),
+    /// List the nodes that the monitor knows.
+    Nodes(registry::NodesArgs),
+    /// List the warnings and errors that the monitor was told of.
+    Errors(registry::ErrorsArgs),
 }
 
 #[derive(Subcommand)]
@@ -156,6 +161,8 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Audit(args) => audit::run(args, output),
         Command::Repull(args) => repull::run(args, output),
         Command::Status(args) => status::run(args, output),
+        Command::Nodes(args) => registry::nodes(args, output),
+        Command::Errors(args) => registry::errors(args, output),
     }
 }
 

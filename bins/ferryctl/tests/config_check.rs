@@ -7,7 +7,7 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/config
 
 #[test]
 fn the_examples_of_the_project_are_good() {
-    for role in ["tailer", "collector", "outputter"] {
+    for role in ["tailer", "collector", "outputter", "monitor"] {
         let path = format!("{EXAMPLES}/{role}.toml");
         let ran = ferryctl(&["config", "check", &path]);
         assert_eq!((ran.status, ran.out), (0, format!("{path}: ok\n")), "{}", ran.err);

@@ -94,8 +94,7 @@ mod tests {
     #[test]
     fn a_wrong_database_is_told_with_its_line() {
         let text = "[listen]\naddr = \"127.0.0.1:4040\"\n[database]\nurl = \"postgres://x\"\n";
-        let error =
-            config::parse::<MonitorConfig>("monitor.toml", text).err().expect("a mistake").to_string();
+        let error = config::parse::<MonitorConfig>("monitor.toml", text).expect_err("a mistake").to_string();
         assert!(error.starts_with("monitor.toml:4") && error.contains("mysql://"), "{error}");
     }
 

@@ -24,8 +24,14 @@ async fn run(node: Node, mut config: MonitorConfig) -> anyhow::Result<()> {
     node.publish_addr("listen", running.addr);
     let (monitor, shown) = (running.monitor.clone(), running.monitor.clone());
     node.serve_admin(move || monitor.status()).await?;
-    node.serve_own("http", &config.listen.http, move || shown.status(), web::router(running.monitor.clone()))
-        .await?;
+    let pages = web::router(running.monitor.clone());
+    let http = node.serve_own("http", &config.listen.http, move || shown.status(), pages).await?;
+    if http.is_some_and(|addr| !addr.ip().is_loopback()) {
+        tracing::warn!(
+            http = config.listen.http,
+            "the page has no login, and others than this machine may reach it"
+        );
+    }
     node.stop.cancelled().await;
     running.stop().await;
     Ok(())

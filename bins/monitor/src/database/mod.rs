@@ -137,7 +137,7 @@ impl Database {
     /// It is away.
     pub async fn nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
         let rows = self.query(Statement::new(NODES, Vec::new())).await?;
-        Ok(rows.iter().filter_map(|row| node_row(row)).collect())
+        Ok(rows.iter().filter_map(node_row).collect())
     }
 
     /// The rows of the legacy table.
@@ -146,7 +146,7 @@ impl Database {
     /// It is away.
     pub async fn legacy_nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
         let rows = self.query(Statement::new(LEGACY_NODES, Vec::new())).await?;
-        Ok(rows.iter().filter_map(|row| legacy_row(row)).collect())
+        Ok(rows.iter().filter_map(legacy_row).collect())
     }
 
     /// The latest errors, oldest first.
@@ -155,7 +155,7 @@ impl Database {
     /// It is away.
     pub async fn errors(&mut self, count: u64) -> Result<Vec<ErrorEntry>, DatabaseError> {
         let rows = self.query(Statement::new(ERRORS, vec![statements::integer(count)])).await?;
-        Ok(rows.iter().rev().filter_map(|row| error_entry(row)).collect())
+        Ok(rows.iter().rev().filter_map(error_entry).collect())
     }
 
     pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<(), DatabaseError> {

@@ -1,12 +1,17 @@
 //! One node: what is known of it, and when it counts as silent.
 
 use super::limiter::Limiter;
-use super::said::{Identity, address};
+use super::said::{Identity, address, clip};
 use super::{Change, Now};
 use logferry_node::monitor::status::NodeStatus;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// Problems that are kept of a status, and their lengths.
+const PROBLEMS_MAX: usize = 16;
+const PROBLEM_CHARS_MAX: usize = 1_000;
+/// Figures that are kept of a status.
+const FIGURES_MAX: usize = 200;
 /// Heartbeats that may be missing.
 const BEATS_MISSED_MAX: f64 = 2.5;
 /// What a heartbeat may take on its way.
@@ -233,7 +238,14 @@ impl Node {
         changed.then(|| self.row.clone())
     }
 
-    pub(super) fn take_status(&mut self, status: NodeStatus) {
+    pub(super) fn take_status(&mut self, mut status: NodeStatus) {
+        status.problems.truncate(PROBLEMS_MAX);
+        for problem in status.problems.iter_mut().chain(&mut status.last_error) {
+            *problem = clip(problem, PROBLEM_CHARS_MAX);
+        }
+        while status.figures.len() > FIGURES_MAX {
+            status.figures.pop_last();
+        }
         self.status = Some(status);
         self.has_news = true;
     }

@@ -47,10 +47,12 @@ fn state(registry: &Registry, id: &str) -> State {
 }
 
 fn kinds(changes: &[Change]) -> Vec<&str> {
-    let kind = |change| match change {
-        &Change::Error(ref entry) => Some(entry.kind.as_str()),
-        _ => None,
-    };
+    fn kind(change: &Change) -> Option<&str> {
+        match change {
+            Change::Error(entry) => Some(entry.kind.as_str()),
+            _ => None,
+        }
+    }
     changes.iter().filter_map(kind).collect()
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod mariadb;
+
 use logferry_durable::RealDisk;
 use logferry_monitor::MonitorConfig;
 use logferry_monitor::database::{Database, Url};

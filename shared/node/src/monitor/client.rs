@@ -70,7 +70,7 @@ impl Client {
             };
             metrics::gauge!("logferry_node_monitor_up").set(0.0);
             if let Err(error) = served
-                && std::mem::replace(&mut told, true) == false
+                && !std::mem::replace(&mut told, true)
             {
                 tracing::warn!(monitor = self.identity.monitor, %error, "the monitor is away: trying again");
             }

@@ -1,0 +1,206 @@
+//! `nodes` and `errors`: what the monitor knows.
+
+use crate::{Output, Verdict, human, status};
+use anyhow::Context;
+use logferry_node::config::Interval;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// File in the monitor's `var_dir` with the address of its page.
+const HTTP_ADDR_FILE: &str = "http.addr";
+/// Largest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Characters of a text from a node that a table shows.
+const TEXT_CHARS_MAX: usize = 200;
+
+#[derive(clap::Args)]
+struct From {
+    /// HTTP address of the monitor, "host:port", or its var_dir on this machine.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    monitor: String,
+    /// Longest wait for the answer.
+    #[arg(long, default_value = "5s")]
+    timeout: Interval,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct NodesArgs {
+    #[command(flatten)]
+    from: From,
+    /// Only this role.
+    #[arg(long)]
+    role: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ErrorsArgs {
+    #[command(flatten)]
+    from: From,
+    /// Only of this node.
+    #[arg(long)]
+    node: Option<String>,
+    /// Only of this role.
+    #[arg(long)]
+    role: Option<String>,
+    /// Only of this kind: WARNING, ERROR, "no heart-beat", ….
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only those that contain this text, in any case.
+    #[arg(long)]
+    text: Option<String>,
+    /// Only those not older than this: "10m", "24h".
+    #[arg(long, value_name = "TIME")]
+    since: Option<Interval>,
+    /// At most so many, the newest.
+    #[arg(long, default_value_t = 50)]
+    limit: u64,
+}
+
+/// A node, as /api/nodes lists it.
+#[derive(Serialize, Deserialize)]
+struct Node {
+    name: String,
+    role: String,
+    addr: String,
+    state: String,
+    version: String,
+    lag_bytes: Option<u64>,
+    rate_bytes: Option<u64>,
+    spool_bytes: Option<u64>,
+    uptime_s: Option<u64>,
+    seen_ms: Option<i64>,
+    ready: Option<bool>,
+    problems: Vec<String>,
+}
+
+/// An error, as /api/errors lists it.
+#[derive(Serialize, Deserialize)]
+struct Error {
+    unix_ms: i64,
+    name: String,
+    role: String,
+    addr: String,
+    kind: String,
+    text: String,
+}
+
+/// All nodes; a problem is one that is silent or not ready.
+pub(crate) fn nodes(args: &NodesArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    let mut nodes: Vec<Node> = ask(&args.from, "/api/nodes", &[])?;
+    nodes.retain(|node| args.role.as_ref().is_none_or(|role| *role == node.role));
+    if args.from.json {
+        writeln!(output.out, "{}", serde_json::to_string_pretty(&nodes)?)?;
+    } else {
+        let header = [
+            "STATE", "ROLE", "NAME", "ADDR", "WAITING", "RATE", "SPOOL", "UPTIME", "SEEN", "VERSION",
+            "PROBLEMS",
+        ];
+        writeln!(output.out, "{}", table(&header, nodes.iter().map(node_row)))?;
+    }
+    let is_well = |node: &Node| node.state == "left" || (node.state == "up" && node.ready != Some(false));
+    Ok(if nodes.iter().all(is_well) { Verdict::Fine } else { Verdict::Problem })
+}
+
+/// The error log, oldest first.
+pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    let mut query = vec![("limit", args.limit.to_string())];
+    for (key, value) in
+        [("node", &args.node), ("role", &args.role), ("kind", &args.kind), ("text", &args.text)]
+    {
+        query.extend(value.clone().map(|value| (key, value)));
+    }
+    if let Some(since) = args.since {
+        let age_ms = i64::try_from(since.0.as_millis()).unwrap_or(i64::MAX);
+        query.push(("since_ms", now_ms().saturating_sub(age_ms).to_string()));
+    }
+    let mut errors: Vec<Error> = ask(&args.from, "/api/errors", &query)?;
+    errors.reverse();
+    if args.from.json {
+        writeln!(output.out, "{}", serde_json::to_string_pretty(&errors)?)?;
+    } else {
+        writeln!(
+            output.out,
+            "{}",
+            table(&["TIME", "KIND", "ROLE", "NAME", "TEXT"], errors.iter().map(error_row))
+        )?;
+    }
+    Ok(Verdict::Fine)
+}
+
+fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<T>> {
+    let addr = resolve(&from.monitor)?;
+    let mut request = status::agent(from.timeout).get(format!("http://{addr}{path}"));
+    for (key, value) in query {
+        request = request.query(*key, value);
+    }
+    let mut response = request
+        .call()
+        .with_context(|| format!("no monitor answers at {addr}: name its http address with --monitor"))?;
+    let code = response.status();
+    let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
+    serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
+}
+
+fn resolve(addr: &str) -> anyhow::Result<String> {
+    let file = Path::new(addr).join(HTTP_ADDR_FILE);
+    if !Path::new(addr).is_dir() {
+        return status::resolve(addr);
+    }
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        format!("no {}: the monitor is not running or has no http address", file.display())
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(header.iter().copied());
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+fn node_row(node: &Node) -> Vec<String> {
+    let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let state = if node.state == "up" { "up".to_owned() } else { node.state.to_uppercase() };
+    let age_s = |seen: i64| u64::try_from((now_ms() - seen) / 1000).unwrap_or(0);
+    vec![
+        one_line(&state),
+        one_line(&node.role),
+        one_line(&node.name),
+        one_line(&node.addr),
+        known(node.lag_bytes.map(human::bytes)),
+        known(node.rate_bytes.map(|rate| format!("{}/s", human::bytes(rate)))),
+        known(node.spool_bytes.map(human::bytes)),
+        known(node.uptime_s.map(human::seconds)),
+        known(node.seen_ms.map(|seen| format!("{} ago", human::seconds(age_s(seen))))),
+        one_line(&node.version),
+        one_line(&node.problems.join("; ")),
+    ]
+}
+
+fn error_row(error: &Error) -> Vec<String> {
+    let stamp = jiff::Timestamp::from_millisecond(error.unix_ms).unwrap_or_default();
+    let time = stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    vec![time, one_line(&error.kind), one_line(&error.role), one_line(&error.name), one_line(&error.text)]
+}
+
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// Control characters and marks of direction would break the table, or do worse to a terminal.
+fn one_line(text: &str) -> String {
+    let harmless = |c: char| {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns { ' ' } else { c }
+    };
+    text.chars().take(TEXT_CHARS_MAX).map(harmless).collect()
+}

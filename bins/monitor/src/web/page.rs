@@ -1,0 +1,317 @@
+//! The page: complete without JavaScript; with it, what is in `#live` is renewed every two seconds.
+
+use super::filter::Filter;
+use super::flow::{self, Tier};
+use super::view::{self, NodeView, bytes, seconds};
+use crate::monitor::Monitor;
+use crate::registry::{ErrorEntry, State as NodeState, address, clip};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Characters of a name in a table; all of it is on the node's own page.
+const NAME_CHARS: usize = 60;
+/// Characters of an error in a table; more of it is on hover, all of it in /api.
+const TEXT_CHARS: usize = 600;
+/// Characters of a text that a table has cut, on hover.
+const TITLE_CHARS: usize = 1_500;
+/// Errors on the overview.
+const ERRORS_LATEST: usize = 10;
+/// Nodes of a tier that the flow shows by name.
+const FLOW_NODES: usize = 12;
+
+/// A page's address parameters.
+#[derive(Deserialize)]
+pub(super) struct Which {
+    id: String,
+}
+
+pub(super) async fn overview(State(monitor): State<Arc<Monitor>>) -> Html<String> {
+    let nodes = view::all(&monitor);
+    let errors = monitor.errors(ERRORS_LATEST, |_| true);
+    let now = monitor.now().unix_ms;
+    let live = html! {
+        (database_note(&monitor))
+        (flow_section(&nodes))
+        section {
+            h2 { "Nodes" }
+            (nodes_table(&nodes, now))
+        }
+        section {
+            h2 { "Latest errors" }
+            (errors_table(&errors))
+            p { a href="/errors" { "All errors, with filters" } }
+        }
+    };
+    frame("Overview", "/", &html! {}, &live)
+}
+
+pub(super) async fn nodes(State(monitor): State<Arc<Monitor>>) -> Html<String> {
+    let nodes = view::all(&monitor);
+    let now = monitor.now().unix_ms;
+    let roles: BTreeSet<&str> = nodes.iter().map(|node| node.role.as_str()).collect();
+    let live = html! {
+        h1 { "Nodes" }
+        @if nodes.is_empty() { (nodes_table(&[], now)) }
+        @for role in roles {
+            @let of_role: Vec<NodeView> = nodes.iter().filter(|node| node.role == role).cloned().collect();
+            section {
+                h2 { (text(role, NAME_CHARS)) " (" (of_role.len()) ")" }
+                (nodes_table(&of_role, now))
+            }
+        }
+    };
+    frame("Nodes", "/nodes", &html! {}, &live)
+}
+
+pub(super) async fn node(State(monitor): State<Arc<Monitor>>, Query(which): Query<Which>) -> Response {
+    let Some(node) = view::all(&monitor).into_iter().find(|node| node.id == which.id) else {
+        let gone = html! { h1 { "No such node" } p { "It may have been forgotten. " a href="/nodes" { "All nodes" } } };
+        return (StatusCode::NOT_FOUND, frame("No such node", "/nodes", &html! {}, &gone)).into_response();
+    };
+    let errors = monitor.errors(100, |entry| entry.name == node.name && entry.role == node.role);
+    let live = html! {
+        h1 { (text(&node.name, usize::MAX)) " " (state(&node)) }
+        dl {
+            @for (term, value) in details(&node, monitor.now().unix_ms) {
+                dt { (term) } dd { (text(&value, usize::MAX)) }
+            }
+        }
+        section { h2 { "Its errors" } (errors_table(&errors)) }
+    };
+    frame("Node", "/nodes", &html! {}, &live).into_response()
+}
+
+pub(super) async fn errors(
+    State(monitor): State<Arc<Monitor>>,
+    Query(filter): Query<Filter>,
+) -> Html<String> {
+    let form = html! {
+        h1 { "Errors" }
+        form method="get" action="/errors" {
+            @for (name, label, value) in [
+                ("node", "Node", &filter.node),
+                ("role", "Role", &filter.role),
+                ("kind", "Kind", &filter.kind),
+                ("text", "Text", &filter.text),
+            ] {
+                label { (label) " " input type="search" name=(name) value=(value) dir="auto" maxlength="300"; }
+            }
+            button type="submit" { "Filter" }
+            a href="/errors" { "all" }
+        }
+    };
+    frame("Errors", "/errors", &form, &errors_table(&filter.find(&monitor)))
+}
+
+fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String> {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " – Logferry" }
+                link rel="stylesheet" href="/style.css";
+                link rel="icon" href="/icon.svg";
+                script src="/live.js" defer {}
+            }
+            body {
+                a.skip href="#main" { "To the content" }
+                header {
+                    strong { "Logferry" }
+                    nav aria-label="Pages" {
+                        @for (path, name) in [("/", "Overview"), ("/nodes", "Nodes"), ("/errors", "Errors")] {
+                            a href=(path) aria-current=[(path == here).then_some("page")] { (name) }
+                        }
+                    }
+                    span #stale role="status" {}
+                }
+                main #main { (fixed) div #live { (live) } }
+                footer { "logferry-monitor " (env!("CARGO_PKG_VERSION")) " · " a href="/api/nodes" { "/api/nodes" } " · "
+                    a href="/api/errors" { "/api/errors" } " · " a href="/metrics" { "/metrics" } }
+            }
+        }
+    };
+    Html(page.into_string())
+}
+
+/// A text of somebody else.
+fn text(value: &str, chars_max: usize) -> Markup {
+    let shown = if chars_max == usize::MAX { value.to_owned() } else { clip(value, chars_max) };
+    let is_cut = shown.len() != value.len();
+    html! { bdi title=[is_cut.then(|| clip(value, TITLE_CHARS))] { (shown) } }
+}
+
+fn database_note(monitor: &Monitor) -> Markup {
+    let problems = monitor.status().problems;
+    html! { @for problem in problems { p.note.bad role="alert" { (text(&problem, TEXT_CHARS)) } } }
+}
+
+fn flow_section(nodes: &[NodeView]) -> Markup {
+    let tiers = flow::tiers(nodes);
+    html! {
+        section aria-labelledby="flow" {
+            h1 #flow { "The relay" }
+            @match flow::blocking(nodes) {
+                Some((node, why)) => p.note.bad {
+                    "Look here first: " (node.tier) " " a href=(link(node)) { (text(&node.name, NAME_CHARS)) } " – " (text(&why, TEXT_CHARS))
+                },
+                None if nodes.is_empty() => p.note { "No node has registered yet. Set monitor in [node] of their configurations to this monitor's address." },
+                None => p.note.good { "Nothing blocks." },
+            }
+            ol.flow { @for tier in &tiers { (tier_card(tier)) } }
+        }
+    }
+}
+
+fn tier_card(tier: &Tier<'_>) -> Markup {
+    html! {
+        li {
+            h2 { (tier.name) "s" }
+            p.sum {
+                strong { (bytes(tier.rate_bytes)) "/s" }
+                span { "waiting " (bytes(tier.lag_bytes)) }
+                span { "spool " (bytes(tier.spool_bytes)) }
+            }
+            ul {
+                @for node in tier.nodes.iter().take(FLOW_NODES) {
+                    li class=[node.is_troubled().then_some("bad")] {
+                        (state(node)) " " a href=(link(node)) { (text(&node.name, NAME_CHARS)) }
+                        span.rate { (rate(node)) }
+                    }
+                }
+                @if tier.nodes.len() > FLOW_NODES { li { a href="/nodes" { "and " (tier.nodes.len() - FLOW_NODES) " more" } } }
+                @if tier.nodes.is_empty() { li.none { "none" } }
+            }
+        }
+    }
+}
+
+fn nodes_table(nodes: &[NodeView], now_ms: i64) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Table of nodes" {
+            table {
+                thead { tr {
+                    @for column in ["State", "Role", "Name", "Waiting", "Rate", "Spool", "Version", "Last seen", "Problems"] {
+                        th scope="col" { (column) }
+                    }
+                } }
+                tbody {
+                    @for node in nodes { (node_row(node, now_ms)) }
+                    @if nodes.is_empty() { tr { td colspan="9" { "no nodes" } } }
+                }
+            }
+        }
+    }
+}
+
+fn node_row(node: &NodeView, now_ms: i64) -> Markup {
+    html! {
+        tr class=[node.is_troubled().then_some("bad")] {
+            td { (state(node)) }
+            td { (text(&node.role, NAME_CHARS)) }
+            th scope="row" { a href=(link(node)) { (text(&node.name, NAME_CHARS)) } " " small { (text(&node.addr, NAME_CHARS)) } }
+            td { (lag(node)) }
+            td { (rate(node)) }
+            td { (node.spool_bytes.map_or_else(|| "–".to_owned(), bytes)) }
+            td { (text(&node.version, NAME_CHARS)) }
+            td { (node.seen_ms.map_or_else(|| "–".to_owned(), |seen| ago(seen, now_ms))) }
+            td { @for problem in &node.problems { p { (text(problem, TEXT_CHARS)) } } }
+        }
+    }
+}
+
+fn errors_table(errors: &[ErrorEntry]) -> Markup {
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Table of errors" {
+            table.errors {
+                thead { tr { @for column in ["Time", "Kind", "Role", "Node", "Text"] { th scope="col" { (column) } } } }
+                tbody {
+                    @for error in errors {
+                        tr {
+                            td { (time(error.unix_ms)) }
+                            td { (text(&error.kind, NAME_CHARS)) }
+                            td { (text(&error.role, NAME_CHARS)) }
+                            td { (text(&error.name, NAME_CHARS)) " " small { (text(&address(&error.ip, error.port), NAME_CHARS)) } }
+                            td.text { (text(&error.text, TEXT_CHARS)) }
+                        }
+                    }
+                    @if errors.is_empty() { tr { td colspan="5" { "none" } } }
+                }
+            }
+        }
+    }
+}
+
+fn state(node: &NodeView) -> Markup {
+    let word = node.state.word();
+    let (class, word) = match node.state {
+        NodeState::Up if node.is_troubled() => ("troubled", "up, with problems"),
+        _ => (word, word),
+    };
+    html! { span class={ "state " (class) } { (word) } }
+}
+
+fn link(node: &NodeView) -> String {
+    let mut query = String::from("/node?id=");
+    for byte in node.id.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => query.push(char::from(byte)),
+            other => query.push_str(&format!("%{other:02X}")),
+        }
+    }
+    query
+}
+
+fn lag(node: &NodeView) -> String {
+    match (node.lag_bytes, node.lag_s) {
+        (Some(count), Some(age)) if age > 0 => format!("{} for {}", bytes(count), seconds(age)),
+        (Some(count), _) => bytes(count),
+        _ => "–".to_owned(),
+    }
+}
+
+fn rate(node: &NodeView) -> String {
+    match (node.rate_bytes, node.rate_lines) {
+        (Some(count), Some(lines)) => format!("{}/s, {lines} lines/s", bytes(count)),
+        (Some(count), None) => format!("{}/s", bytes(count)),
+        _ => "–".to_owned(),
+    }
+}
+
+fn ago(unix_ms: i64, now_ms: i64) -> String {
+    format!("{} ago", seconds(u64::try_from((now_ms - unix_ms) / 1000).unwrap_or(0)))
+}
+
+fn time(unix_ms: i64) -> Markup {
+    let stamp = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
+    let local = stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    html! { time datetime=(stamp) { (local) } }
+}
+
+fn details(node: &NodeView, now_ms: i64) -> Vec<(&'static str, String)> {
+    let known = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+    let since = seconds(u64::try_from((now_ms - node.since_ms) / 1000).unwrap_or(0));
+    let mut details = vec![
+        ("Role", node.role.clone()),
+        ("Address", node.addr.clone()),
+        ("Host", node.host.clone()),
+        ("Version", node.version.clone()),
+        ("In this state for", since),
+        ("Last seen", known(node.seen_ms.map(|seen| ago(seen, now_ms)))),
+        ("Up for", known(node.uptime_s.map(seconds))),
+        ("Waiting", lag(node)),
+        ("Rate", rate(node)),
+        ("Spool", known(node.spool_bytes.map(bytes))),
+        ("Last warning", known(node.last_error.clone())),
+        ("Id", node.id.clone()),
+    ];
+    details.extend(node.problems.iter().map(|problem| ("Problem", problem.clone())));
+    details
+}

@@ -1,0 +1,176 @@
+//! The same suite against SQLite and a real MariaDB, and MariaDB frozen, read-only and killed.
+
+mod support;
+use logferry_monitor::registry::{Change, ErrorEntry, NodeRow, State};
+use std::time::{Duration, Instant};
+use support::mariadb::MariaDb;
+use support::{Peer, config, database, ours, sqlite, start, wait_until, with};
+
+fn row(id: &str, port: u16, state: State) -> NodeRow {
+    NodeRow {
+        id: id.into(),
+        ip: "10.0.0.7".into(),
+        port,
+        role: "tailer".into(),
+        name: "wéb-1 🚢 <b>".into(),
+        host: "host-1".into(),
+        version: "0.1.0".into(),
+        state,
+        since_ms: 1_700_000_000_000,
+        registered_ms: 1_700_000_000_000,
+    }
+}
+
+fn entry(text: &str) -> ErrorEntry {
+    ErrorEntry {
+        unix_ms: 1_700_000_000_123,
+        ip: "10.0.0.7".into(),
+        port: 4000,
+        role: "tailer".into(),
+        name: "web-1".into(),
+        kind: "ERROR".into(),
+        text: text.into(),
+    }
+}
+
+/// What is written is read back; a node that moves or leaves has no row in the legacy table; nothing is written twice.
+async fn keeps_what_it_is_given(url: &str) {
+    let mut database = database(url).await;
+    let changes = [
+        Change::Node(row("a1", 4000, State::Up)),
+        Change::Node(row("b2", 0, State::Up)),
+        Change::Error(entry("quotes ' \" \\ and 🚢\u{202e}")),
+    ];
+    assert_eq!(database.applied(u64::MAX).await.expect("asked"), 0);
+    database.apply(u64::MAX, (0, 3), &changes.iter().collect::<Vec<_>>()).await.expect("written");
+    database.apply(u64::MAX, (0, 3), &changes.iter().collect::<Vec<_>>()).await.expect_err("written already");
+    assert_eq!(database.applied(u64::MAX).await.expect("asked"), 3);
+    let mut nodes = database.nodes().await.expect("nodes");
+    nodes.sort_by(|one, other| one.id.cmp(&other.id));
+    assert_eq!(nodes, [row("a1", 4000, State::Up), row("b2", 0, State::Up)]);
+    assert_eq!(database.errors(10).await.expect("errors"), [entry("quotes ' \" \\ and 🚢\u{202e}")]);
+    let ports = async |database: &mut logferry_monitor::database::Database| {
+        let rows = database.legacy_nodes().await.expect("rows");
+        rows.into_iter().map(|row| row.port).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(&mut database).await, [4000]);
+    database.apply(u64::MAX, (3, 4), &[&Change::Node(row("a1", 4001, State::Up))]).await.expect("moved");
+    assert_eq!(ports(&mut database).await, [4001]);
+    database.apply(u64::MAX, (4, 5), &[&Change::Node(row("a1", 4001, State::Left))]).await.expect("left");
+    assert!(ports(&mut database).await.is_empty());
+    database
+        .apply(u64::MAX, (5, 6), &[&Change::Forgotten(row("b2", 0, State::Left))])
+        .await
+        .expect("forgotten");
+    assert_eq!(database.nodes().await.expect("nodes").len(), 1);
+    database.prune(1_700_000_000_123).await.expect("pruned");
+    assert_eq!(database.errors(10).await.expect("errors").len(), 1);
+    database.prune(1_700_000_000_124).await.expect("pruned");
+    assert!(database.errors(10).await.expect("errors").is_empty());
+}
+
+/// A monitor that is started again knows its nodes and errors, and the tables are made once.
+async fn remembers_over_a_restart(url: &str) {
+    for round in 0..2 {
+        let dir = tempfile::tempdir().expect("a folder, another each time");
+        let monitor = start(&config(dir.path(), url)).await;
+        if round == 0 {
+            let mut peer = Peer::connect(monitor.addr).await;
+            assert_eq!(peer.ask(&ours("register", "web-9", "c3")).await.0, "0");
+            let report = with(ours("report", "web-9", "c3"), &[("type", "ERROR"), ("msg", "kept")]);
+            assert_eq!(peer.ask(&report).await.0, "0");
+        } else {
+            wait_until("restored", async || {
+                let knows = monitor.monitor.nodes().iter().any(|node| node.row.name == "web-9");
+                knows && !monitor.monitor.errors(10, |entry| entry.text == "kept").is_empty()
+            })
+            .await;
+        }
+        monitor.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn sqlite_keeps_what_it_is_given() {
+    let dir = tempfile::tempdir().expect("a folder");
+    keeps_what_it_is_given(&sqlite(dir.path())).await;
+    remembers_over_a_restart(&sqlite(dir.path())).await;
+}
+
+#[tokio::test]
+async fn mariadb_keeps_what_it_is_given() {
+    let Some(server) = MariaDb::start("mariadb_keeps_what_it_is_given") else { return };
+    keeps_what_it_is_given(&server.url()).await;
+    remembers_over_a_restart(&server.url()).await;
+}
+
+#[tokio::test]
+async fn short_columns_of_a_legacy_table_cost_the_end_of_a_text_and_nothing_else() {
+    let Some(server) = MariaDb::start("short_columns_of_a_legacy_table") else { return };
+    server
+        .sql(
+            "CREATE TABLE service_error_log (ctime DATETIME, ip VARCHAR(30), role VARCHAR(20), \
+              error_type VARCHAR(20), error_msg VARCHAR(200)) CHARACTER SET latin1",
+        )
+        .await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let monitor = start(&config(dir.path(), &server.url())).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    let long = "🚢 ".repeat(500);
+    for text in ["before", &long, "after"] {
+        let report = with(ours("report", "web-1", "a1"), &[("type", "ERROR"), ("msg", text)]);
+        assert_eq!(peer.ask(&report).await.0, "0");
+    }
+    wait_until("written", async || monitor.monitor.journal_waiting() == 0).await;
+    monitor.stop().await;
+    let errors = database(&server.url()).await.errors(10).await.expect("errors");
+    let lengths: Vec<usize> = errors.iter().map(|error| error.text.chars().count()).collect();
+    assert_eq!(lengths, [6, 200, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_answered_at_once_while_mariadb_is_frozen_read_only_or_dead_and_nothing_is_lost() {
+    let Some(mut server) = MariaDb::start("nodes_are_answered_at_once_while_mariadb_is_away") else { return };
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut config = config(dir.path(), &server.url());
+    config.database.timeout = logferry_node::config::Interval::ms(500);
+    config.check.errors_per_minute = 10_000;
+    let monitor = start(&config).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    assert_eq!(peer.ask(&ours("register", "web-1", "a1")).await.0, "0");
+    let written = async || monitor.monitor.journal_waiting() == 0;
+    let is_well = async || monitor.monitor.status().problems.is_empty();
+    wait_until("the first node is written", written).await;
+    let mut number = 0;
+    for trouble in ["frozen", "read-only", "dead"] {
+        match trouble {
+            "frozen" => server.signal("STOP"),
+            "read-only" => server.sql("SET GLOBAL read_only = 1").await,
+            _ => server.kill(),
+        }
+        let mut noticed = false;
+        while !noticed {
+            let text = format!("number {number}");
+            let report = with(ours("report", "web-1", "a1"), &[("type", "ERROR"), ("msg", &text)]);
+            let began = Instant::now();
+            assert_eq!(peer.ask(&report).await.0, "0");
+            assert!(began.elapsed() < Duration::from_secs(5), "{trouble}: {:?}", began.elapsed());
+            number += 1;
+            noticed = !is_well().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        match trouble {
+            "frozen" => server.signal("CONT"),
+            "read-only" => server.sql("SET GLOBAL read_only = 0").await,
+            _ => server.resume(),
+        }
+        wait_until("written afterwards", written).await;
+        wait_until("well again", is_well).await;
+    }
+    monitor.stop().await;
+    let errors = database(&server.url()).await.errors(100_000).await.expect("errors");
+    let mut texts: Vec<String> =
+        errors.into_iter().filter(|error| error.kind == "ERROR").map(|error| error.text).collect();
+    texts.retain(|text| text.starts_with("number "));
+    assert_eq!(texts, (0..number).map(|number| format!("number {number}")).collect::<Vec<_>>());
+}
