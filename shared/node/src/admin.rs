@@ -43,8 +43,8 @@ pub struct Status {
 pub const ADDR_FILE: &str = "admin.addr";
 
 /// What a node serves.
-pub(crate) struct Served<S> {
-    pub(crate) status: S,
+pub(crate) struct Served {
+    pub(crate) status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// Pages for everybody.
     pub(crate) pages: Router,
     /// Routes for those who have the token.
@@ -57,7 +57,7 @@ pub(crate) async fn serve(
     key: &str,
     addr: &str,
     process: &'static Process,
-    served: Served<Arc<dyn Fn() -> Status + Send + Sync>>,
+    served: Served,
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(addr)
         .await

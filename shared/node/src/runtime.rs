@@ -138,7 +138,7 @@ impl Node {
         &self,
         key: &str,
         addr: &str,
-        served: admin::Served<Arc<dyn Fn() -> Status + Send + Sync>>,
+        served: admin::Served,
     ) -> anyhow::Result<Option<SocketAddr>> {
         let addr_file = self.var_dir().join(format!("{key}.addr"));
         admin::forget_addr(&addr_file)?;
