@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Lives in the normal run.
-const LIVES: u64 = 400;
+const LIVES: u64 = 2_000;
 /// The same in the long run.
 const LIVES_LONG: u64 = 40_000;
 /// Lives that share a collector and an outputter, at the same time: most of a life is waiting.

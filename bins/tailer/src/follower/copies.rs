@@ -291,6 +291,7 @@ impl Follower {
             return Ok(None);
         }
         if facts.size < other.cutter.at()
+            || !self.has_its_head(other_number, id)?
             || !self.has_its_end(other_number)?
             || !self.has_its_tail(other_number, id)?
         {

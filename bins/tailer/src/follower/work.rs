@@ -95,6 +95,7 @@ impl Follower {
 
     /// Asks the file for its length; false when it is shorter than what was read of it.
     fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
+        let length_min = self.length_min(number);
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
         let mut facts = files::facts_of(file.handle()?)?;
         file.unlinked = facts.links == 0 && !file.packed;
@@ -106,7 +107,7 @@ impl Follower {
         if let Some(id) = file.stream.filter(|_| !file.packed && self.sources[file.source].shelf.is_none()) {
             self.ledger.saw(id, facts.size, facts.touched_ns);
         }
-        if facts.size < file.read_to() {
+        if facts.size < length_min {
             return Ok(false);
         }
         facts.size = facts.size.min(self.sources[file.source].readable(&file.path));
@@ -122,7 +123,15 @@ impl Follower {
 
     fn is_truncated(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
-        file.handle().and_then(files::facts_of).is_ok_and(|facts| facts.size < file.read_to())
+        let length_min = self.length_min(number);
+        file.handle().and_then(files::facts_of).is_ok_and(|facts| facts.size < length_min)
+    }
+
+    /// A file that is shorter than that was cut: so much was read of it, or its first line was when it was met.
+    fn length_min(&self, number: FileNumber) -> u64 {
+        let Some(file) = self.files.get(&number) else { return 0 };
+        let stream = file.stream.and_then(|id| self.ledger.stream(id));
+        stream.map_or(0, |stream| file.cutter.seen_to().max(u64::from(stream.met.head.length)))
     }
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
@@ -154,7 +163,7 @@ impl Follower {
     }
 
     /// Whether the file still begins as its stream does: it may have been cut and have grown again since the last look.
-    fn has_its_head(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+    pub(super) fn has_its_head(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
         let (bytes, filled) = self.head_bytes(number)?;
         Ok(self.ledger.stream(id).is_some_and(|stream| stream.met.head.agrees(&bytes[..filled])))
     }
@@ -415,10 +424,5 @@ impl Followed {
         if self.recent.len() > RECENT_PACKS {
             self.recent.pop_front();
         }
-    }
-
-    /// Offset up to which bytes of the file were read.
-    fn read_to(&self) -> u64 {
-        if self.stream.is_some() { self.cutter.seen_to() } else { 0 }
     }
 }
