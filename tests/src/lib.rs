@@ -11,6 +11,8 @@ pub mod clock;
 pub mod compare;
 pub mod lines;
 pub mod lives;
+#[cfg(feature = "mongodb")]
+pub mod mongo;
 pub mod mounts;
 pub mod ports;
 pub mod program;

@@ -21,6 +21,10 @@ pub mod figures;
 pub mod file;
 pub mod finish;
 pub mod hours;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
+pub mod outputs;
+mod second;
 
 pub use config::{EtlSettings, FileSettings, HoursSettings, OutputterConfig, RepullSettings};
 
@@ -38,9 +42,11 @@ use file::output::FileOutput;
 use finish::Plan;
 use hours::report::Filter;
 use hours::shell::{Finish, Hours};
-use logferry_link::{Answerer, Budget, HopStamp, Receiver, ReceiverOptions};
+use logferry_link::{Budget, HopStamp, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
+use outputs::route::Reply;
+use second::Second;
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
@@ -53,28 +59,36 @@ const FOOTPRINT_FULL: &str = "the memory of footprints is full, packs of new str
 /// Runs the outputter until it is told to stop and what it accepted is committed.
 pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     raise_open_files_limit();
+    if config.file.is_none() {
+        return second::run_alone(node, config).await;
+    }
+    let second = Second::default();
     let budget = Budget::new(config.listen.memory.0);
     let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
     let limits = options.limits;
-    let settings = config.file.context("no output is configured")?;
-    let etl = EtlOutput::start(config.etl, node.var_dir(), &node.settings.time_zone)?;
-    let hours = Hours::new(config.hours, config.repull, node.settings.zone()?).context("hours.zones")?;
+    let settings = config.file.clone().context("no output is configured")?;
+    let etl = EtlOutput::start(config.etl.clone(), node.var_dir(), &node.settings.time_zone)?;
+    let (hours, repull) = (config.hours.clone(), config.repull.clone());
+    let hours = Hours::new(hours, repull, node.settings.zone()?).context("hours.zones")?;
     let form = Form::of(&settings.archive);
     let plan = Plan::new(&config.finish, &settings.dir.join("log_data"), form).map_err(anyhow::Error::msg)?;
-    let finish = Finish { settings: config.finish, retention: config.retention, plan };
+    let (of_finish, retention) = (config.finish.clone(), config.retention.clone());
+    let finish = Finish { settings: of_finish, retention, plan };
     let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
-    serve_status(&node, figures.clone(), order.clone(), hours.clone(), etl.clone()).await?;
+    serve_status(&node, figures.clone(), order.clone(), second.clone(), hours.clone(), etl.clone()).await?;
+    second.start(&node, &config, limits).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
     let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours));
-    let output = match tokio::task::spawn_blocking(starting).await? {
+    let mut output = match tokio::task::spawn_blocking(starting).await? {
         Err(error) if node.stop.is_cancelled() => {
             tracing::info!("stopped before it was ready: {error:#}");
             return Ok(());
         }
         started => started?,
     };
+    output.set_route(second.route());
     order.get_or_init(|| output.order());
     let receiver = Receiver::bind(options)
         .await
@@ -84,6 +98,7 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let (packs, packs_taken) = mpsc::channel(INCOMING_PACKS_MAX);
     let receiving = tokio::spawn(receiver.run(packs, node.stop.clone()));
     output.run(packs_taken, hops, node.stop.clone()).await;
+    second.finish().await;
     tokio::task::spawn_blocking(move || etl.finish()).await?;
     receiving.await.context("the receiver failed")
 }
@@ -92,7 +107,8 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
 async fn serve_status(
     node: &Node,
     figures: Arc<Figures>,
-    order: Arc<OnceLock<SharedOrder<Answerer>>>,
+    order: Arc<OnceLock<SharedOrder<Reply>>>,
+    second: Second,
     hours: Hours,
     etl: EtlOutput,
 ) -> anyhow::Result<()> {
@@ -103,7 +119,10 @@ async fn serve_status(
         problems.extend(etl.problems());
         let mut by_name = figures.by_name(&order_figures);
         by_name.extend(etl.figures());
-        Status { ready: problems.is_empty(), problems, figures: by_name, ..Status::default() }
+        let mut status =
+            Status { ready: problems.is_empty(), problems, figures: by_name, ..Status::default() };
+        second.add_to(&mut status);
+        status
     };
     node.serve_admin_with(status, hours_page(hours)).await.map(drop)
 }

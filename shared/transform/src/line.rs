@@ -27,7 +27,7 @@ impl Origin {
     }
 
     /// Adds `host` and `source`, unless the line has such keys itself.
-    pub(crate) fn add_to(&self, document: &mut ObjectMap) {
+    pub fn add_to(&self, document: &mut ObjectMap) {
         for key in ["host", "source"] {
             if !document.contains_key(key)
                 && let Some(value) = self.metadata.get(key)

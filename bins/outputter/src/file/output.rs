@@ -13,11 +13,12 @@ use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
 use crate::finish::shell::FinishThread;
 use crate::hours::shell::Hours;
+use crate::outputs::route::{Reply, Route};
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use logferry_durable::{Disk, RealDisk};
 use logferry_footprint::WhenFull;
-use logferry_link::{Answer, Answerer, HopStamp, Incoming};
+use logferry_link::{Answer, HopStamp, Incoming};
 use logferry_pack::{Limits, Pack};
 use std::io;
 use std::path::Path;
@@ -36,10 +37,12 @@ const DESCRIPTORS_PER_FILE: usize = 2;
 
 /// The file output, recovered and ready to take packs in.
 pub struct FileOutput {
-    order: SharedOrder<Answerer>,
+    order: SharedOrder<Reply>,
     figures: Arc<Figures>,
     template: Template,
     jobs: Sender<Job>,
+    /// Where packs go on to that it has.
+    route: Option<Route>,
     threads: Vec<JoinHandle<()>>,
     /// Files are finished as long as it is there.
     finisher: Option<crossbeam_channel::Sender<()>>,
@@ -82,7 +85,7 @@ impl FileOutput {
         let footprint = footprint.limited(footprint_bytes_max, WhenFull::RefuseNew);
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), footprint)));
         let options = CommitterOptions {
-            answer: Answerer::send,
+            answer: Reply::send,
             store: store_options(settings),
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
@@ -107,11 +110,25 @@ impl FileOutput {
         let (jobs, mut threads) = start_threads(settings, limits, committer, stop.clone())?;
         threads.extend(keeper);
         let finisher = finisher.map(|finisher| start_finisher(finisher, &mut threads)).transpose()?;
-        Ok(FileOutput { order, figures, template, jobs, threads, finisher, started: Instant::now() })
+        Ok(FileOutput {
+            order,
+            figures,
+            template,
+            jobs,
+            route: None,
+            threads,
+            finisher,
+            started: Instant::now(),
+        })
+    }
+
+    /// Packs that it has go on to another output, and are answered by that.
+    pub fn set_route(&mut self, route: Option<Route>) {
+        self.route = route;
     }
 
     /// The core, for its figures.
-    pub fn order(&self) -> SharedOrder<Answerer> {
+    pub fn order(&self) -> SharedOrder<Reply> {
         self.order.clone()
     }
 
@@ -143,6 +160,7 @@ impl FileOutput {
         let mut parcels = Vec::new();
         while let Some(Incoming { mut pack, peer, elapsed, answer }) = incoming {
             pack.push_hop(&hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));
+            let answer = Reply::new(answer, &pack, self.route.as_ref());
             match parcel(pack, &self.template) {
                 Ok(parcel) => parcels.push((parcel, answer)),
                 Err(reason) => {
@@ -169,7 +187,7 @@ impl FileOutput {
     }
 
     /// Only the judging task comes here, so packs go to the inflating threads in the order of acceptance.
-    fn act(&self, actions: Vec<Action<Answerer>>) {
+    fn act(&self, actions: Vec<Action<Reply>>) {
         for action in actions {
             match action {
                 // The threads end after this task only; should they have ended, nobody is told that the pack is safe.
@@ -257,7 +275,7 @@ fn order_limits(settings: &FileSettings) -> OrderLimits {
 fn start_threads(
     settings: &FileSettings,
     limits: Limits,
-    committer: Committer<Answerer>,
+    committer: Committer<Reply>,
     stop: CancellationToken,
 ) -> anyhow::Result<(Sender<Job>, Vec<JoinHandle<()>>)> {
     let (jobs, jobs_taken) = crossbeam_channel::unbounded();

@@ -1,0 +1,238 @@
+//! The server behind the driver: databases, indexes, and one bulk write at a time, its end told in our words.
+
+use super::MongodbOptions;
+use super::bson::{Document, RawArrayBuf, RawDocumentBuf, doc};
+use super::document::ID_BYTES;
+use super::outcome::{BulkEnd, WriteFault};
+use super::parse::Doc;
+use futures_util::TryStreamExt;
+use mongodb::bson::raw::cstr;
+use mongodb::error::{Error, ErrorKind};
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::{Client, Collection};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// When indexes that could not be created are tried again.
+const INDEX_RETRY: Duration = Duration::from_secs(60);
+/// "There is such an index, with other options" and "… under another name": for an operator to settle.
+const INDEX_CONFLICTS: [i32; 2] = [85, 86];
+
+/// A client and what it knows. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Server {
+    client: Client,
+    options: Arc<MongodbOptions>,
+    indexed: Arc<Mutex<HashMap<String, Option<Instant>>>>,
+}
+
+impl Server {
+    /// Reads the connection string; connects when there is something to write.
+    pub(super) async fn new(options: Arc<MongodbOptions>) -> anyhow::Result<Server> {
+        let mut client = ClientOptions::parse(&options.uri).await?;
+        client.app_name.get_or_insert_with(|| "logferry".to_owned());
+        client.connect_timeout = Some(options.connect_timeout);
+        client.server_selection_timeout = Some(options.connect_timeout);
+        client.max_pool_size = Some(options.pool_max);
+        Ok(Server { client: Client::with_options(client)?, options, indexed: Arc::default() })
+    }
+
+    fn write_concern(&self) -> WriteConcern {
+        let w = match self.options.write_concern {
+            Some(nodes) => Acknowledgment::Nodes(nodes),
+            None => Acknowledgment::Majority,
+        };
+        WriteConcern::builder()
+            .w(w)
+            .w_timeout(self.options.write_timeout)
+            .journal(self.options.journal)
+            .build()
+    }
+
+    fn collection(&self, database: &str) -> Collection<RawDocumentBuf> {
+        self.client.database(database).collection(&self.options.collection)
+    }
+
+    /// Writes documents of one database.
+    pub(super) async fn write(&self, database: &str, docs: &[Doc]) -> BulkEnd {
+        if let Err(error) = self.create_indexes(database).await {
+            return error;
+        }
+        // The server has the same time to reach the write concern, and the answer must still arrive.
+        let limit = self.options.write_timeout + self.options.connect_timeout;
+        let writing = async {
+            match self.options.key {
+                None => self.insert(database, docs).await,
+                Some(_) => self.upsert(database, docs).await,
+            }
+        };
+        tokio::time::timeout(limit, writing)
+            .await
+            .unwrap_or_else(|_| BulkEnd::NoAnswer(format!("no answer within {limit:?}")))
+    }
+
+    async fn insert(&self, database: &str, docs: &[Doc]) -> BulkEnd {
+        let documents = docs.iter().map(|doc| &doc.bson);
+        let collection = self.collection(database);
+        let inserting = collection.insert_many(documents).ordered(false).write_concern(self.write_concern());
+        match inserting.await {
+            Ok(_) => BulkEnd::Answered { faults: Vec::new(), write_concern: None },
+            Err(error) => end_of(&error),
+        }
+    }
+
+    async fn upsert(&self, database: &str, docs: &[Doc]) -> BulkEnd {
+        let mut updates = RawArrayBuf::new();
+        for doc in docs {
+            let Some(filter) = &doc.filter else { continue };
+            let mut set = RawDocumentBuf::new();
+            set.append(cstr!("$set"), &*doc.bson);
+            let mut update = RawDocumentBuf::new();
+            update.append(cstr!("q"), &**filter);
+            update.append(cstr!("u"), &*set);
+            update.append(cstr!("upsert"), true);
+            updates.push(&*update);
+        }
+        let mut command = RawDocumentBuf::new();
+        command.append(cstr!("update"), self.options.collection.as_str());
+        command.append(cstr!("ordered"), true);
+        // So that no write goes on after it was given up here and sent again: newer ones would be overwritten.
+        let millis = self.options.write_timeout.as_millis();
+        command.append(cstr!("maxTimeMS"), i64::try_from(millis).unwrap_or(i64::MAX));
+        let concern = mongodb::bson::serialize_to_raw_document_buf(&self.write_concern());
+        match concern {
+            Ok(concern) => command.append(cstr!("writeConcern"), &*concern),
+            Err(error) => return BulkEnd::Unsendable(error.to_string()),
+        }
+        command.append(cstr!("updates"), &*updates);
+        match self.client.database(database).run_raw_command(command).await {
+            Ok(reply) => end_of_reply(&reply),
+            Err(error) => end_of(&error),
+        }
+    }
+
+    /// Which of these documents are there.
+    pub(super) async fn present(
+        &self,
+        database: &str,
+        ids: &[[u8; ID_BYTES]],
+    ) -> Result<HashSet<Vec<u8>>, String> {
+        let ids: Vec<_> = ids.iter().map(|id| binary(id)).collect();
+        let collection: Collection<Document> =
+            self.client.database(database).collection(&self.options.collection);
+        let asking = async {
+            let found = collection.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 }).await?;
+            found.try_collect::<Vec<Document>>().await
+        };
+        let found = match tokio::time::timeout(self.options.write_timeout, asking).await {
+            Ok(found) => found.map_err(|error| error.to_string())?,
+            Err(_) => return Err("no answer in time".to_owned()),
+        };
+        Ok(found.iter().filter_map(|found| found.get_binary_generic("_id").ok().cloned()).collect())
+    }
+
+    /// Creates the indexes of a database that is written to for the first time. What the server refuses is said and tried again later;
+    /// writing goes on without.
+    async fn create_indexes(&self, database: &str) -> Result<(), BulkEnd> {
+        if self.options.indexes.is_empty() || !self.is_due(database) {
+            return Ok(());
+        }
+        let command =
+            doc! { "createIndexes": &self.options.collection, "indexes": self.options.indexes.clone() };
+        let target = self.client.database(database);
+        let creating = target.run_command(command);
+        let created = tokio::time::timeout(self.options.write_timeout, creating).await;
+        let error = match created {
+            Ok(Ok(_)) => {
+                self.remember(database, None);
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => {
+                return Err(BulkEnd::NoAnswer("no answer in time when indexes were created".to_owned()));
+            }
+        };
+        match *error.kind {
+            ErrorKind::Command(ref refused) if !is_role_change(refused.code) => {
+                let settle =
+                    if INDEX_CONFLICTS.contains(&refused.code) { "; drop the other one" } else { "" };
+                tracing::error!(
+                    database,
+                    "the indexes cannot be created, documents are stored without: {error}{settle}"
+                );
+                metrics::counter!("logferry_mongodb_index_failures_total").increment(1);
+                self.remember(database, Some(Instant::now() + INDEX_RETRY));
+                Ok(())
+            }
+            _ => Err(end_of(&error)),
+        }
+    }
+
+    fn is_due(&self, database: &str) -> bool {
+        let indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
+        match indexed.get(database) {
+            None => true,
+            Some(again) => again.is_some_and(|at| Instant::now() >= at),
+        }
+    }
+
+    fn remember(&self, database: &str, again: Option<Instant>) {
+        let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
+        indexed.insert(database.to_owned(), again);
+    }
+}
+
+fn is_role_change(code: i32) -> bool {
+    [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436].contains(&code)
+}
+
+fn binary(bytes: &[u8]) -> super::bson::Binary {
+    super::bson::Binary { subtype: super::bson::spec::BinarySubtype::Generic, bytes: bytes.to_vec() }
+}
+
+/// The driver's error in our words.
+fn end_of(error: &Error) -> BulkEnd {
+    match &*error.kind {
+        ErrorKind::InsertMany(failed) => BulkEnd::Answered {
+            faults: failed
+                .write_errors
+                .iter()
+                .flatten()
+                .map(|fault| WriteFault {
+                    index: fault.index,
+                    code: fault.code,
+                    message: fault.message.clone(),
+                })
+                .collect(),
+            write_concern: failed.write_concern_error.as_ref().map(|failed| failed.message.clone()),
+        },
+        ErrorKind::Command(refused) => {
+            BulkEnd::Refused { code: refused.code, message: refused.message.clone() }
+        }
+        ErrorKind::InvalidArgument { message, .. } => BulkEnd::Unsendable(message.clone()),
+        ErrorKind::BsonSerialization(error) => BulkEnd::Unsendable(error.to_string()),
+        ErrorKind::Bson(error) => BulkEnd::Unsendable(error.to_string()),
+        _ => BulkEnd::NoAnswer(error.to_string()),
+    }
+}
+
+/// The answer to an `update` command.
+fn end_of_reply(reply: &Document) -> BulkEnd {
+    let faults = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let number = |fault: &Document, key: &str| match fault.get(key) {
+        Some(value) => value.as_i32().or_else(|| value.as_i64().and_then(|long| i32::try_from(long).ok())),
+        None => None,
+    };
+    let faults = faults.iter().filter_map(|fault| fault.as_document()).map(|fault| WriteFault {
+        index: number(fault, "index").and_then(|index| usize::try_from(index).ok()).unwrap_or(0),
+        code: number(fault, "code").unwrap_or(0),
+        message: fault.get_str("errmsg").unwrap_or_default().to_owned(),
+    });
+    let write_concern = reply.get_document("writeConcernError").ok();
+    BulkEnd::Answered {
+        faults: faults.collect(),
+        write_concern: write_concern
+            .map(|failed| failed.get_str("errmsg").unwrap_or("no reason given").to_owned()),
+    }
+}
