@@ -649,3 +649,22 @@ async fn the_rest_of_a_file_that_was_compressed_while_the_tailer_was_down_is_rea
         tailer.stop().await.expect("a clean stop");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_with_the_lines_of_one_that_is_gone_is_no_copy_of_it() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "*.log");
+    rig.config.source[0].rotate_wait = Interval::ms(50);
+    let written = b"begin\nend\n";
+    std::fs::write(rig.at("job.log"), written).expect("written");
+    let tailer = rig.start();
+    tier.wait_stored(written);
+    std::fs::remove_file(rig.at("job.log")).expect("removed");
+    wait_until("the first file is done with", || figure(&tailer, "files") == 0);
+    // The same job again, under a name that begins like the first one's.
+    std::fs::write(rig.at("job-2.log"), written).expect("written");
+    wait_until("the second file is shipped, too", || tier.contents() == [written.to_vec(), written.to_vec()]);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}

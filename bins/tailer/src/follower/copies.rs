@@ -262,7 +262,7 @@ impl Follower {
             }
             let has_key = past.keys.first() == Some(&file.key);
             let is_this = has_key && (past.tail.is_none() || file.packed);
-            let is_other = !has_key && is_named_after(&file.path, &past.path);
+            let is_other = !has_key && file.packed && is_named_after(&file.path, &past.path);
             // The first line alone says nothing: many files have the same.
             let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
             let agrees = match tail {
