@@ -1,4 +1,4 @@
-# Starts, watches and stops a relay of three real processes. Sourced after common.sh; needs $work (the folder of the
+# Starts, watches and stops a relay of three real processes, and a monitor. Sourced after common.sh; needs $work (the folder of the
 # run) and $bin (the folder of the programs).
 
 host=demo-host
@@ -20,6 +20,16 @@ write_configs() {
     outputter_port=$(free_port "$outputter_port")
     [ "$outputter_port" != "$collector_port" ] || outputter_port=$(free_port $((collector_port + 1)))
     mkdir -p "$work/etc"
+    # Without nodes' port: they speak to the monitor, which need not probe them.
+    cat >"$work/etc/monitor.toml" <<TOML
+[node]
+name = "demo-monitor"
+var_dir = "$work/monitor"
+admin = "127.0.0.1:0"
+[listen]
+addr = "127.0.0.1:0"
+http = "127.0.0.1:${LOGFERRY_DEMO_HTTP:-$(free_port 8080)}"
+TOML
     cat >"$work/etc/outputter.toml" <<TOML
 [node]
 name = "demo-outputter"
@@ -71,15 +81,20 @@ start_program() {
     die "$role did not start; its log is above"
 }
 
+# With $with_monitor the monitor first: its port, which the system chooses, goes into the other configurations.
 start_relay() {
     local role
-    for role in outputter collector tailer; do start_program "$role"; done
+    [ -z "${with_monitor:-}" ] || start_program monitor
+    for role in outputter collector tailer; do
+        [ -z "${with_monitor:-}" ] || sed -i "s/^admin = .*/&\nmonitor = \"$(cat "$work/monitor/listen.addr")\"\nheartbeat_interval = \"2s\"/" "$work/etc/$role.toml"
+        start_program "$role"
+    done
 }
 
 # Stops the programs that run, in the direction of the data, and waits for each.
 stop_relay() {
     local role
-    for role in tailer collector outputter; do
+    for role in tailer collector outputter monitor; do
         [ -n "${pid_of[$role]:-}" ] || continue
         kill -TERM "${pid_of[$role]}" 2>/dev/null || true
         wait "${pid_of[$role]}" || echo "$role ended with status $?; see $work/$role.log"

@@ -19,6 +19,7 @@ fn quickstart(folder: &Path) -> Command {
     command.env("LOGFERRY_BIN", binary("logferry-tailer").parent().expect("folder of the programs"));
     command.env("LOGFERRY_DEMO_DIR", folder.join("demo"));
     command.env("LOGFERRY_DEMO_PORTS", format!("{} {}", free_port(), free_port()));
+    command.env("LOGFERRY_DEMO_HTTP", "0");
     command
 }
 
@@ -99,12 +100,27 @@ fn demonstration(folder: &Path) -> Demonstration {
     )
 }
 
+/// Names of the nodes that the monitor lists as up, in the order of the data.
+fn nodes_up(http: &str) -> Vec<String> {
+    let body = ureq::get(format!("http://{http}/api/nodes")).call();
+    let body = body.and_then(|mut answer| answer.body_mut().read_to_string()).unwrap_or_default();
+    let nodes: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap_or_default();
+    let up = nodes.iter().filter(|node| node["state"] == "up");
+    up.filter_map(|node| node["name"].as_str().map(str::to_owned)).collect()
+}
+
 #[test]
-fn the_demonstration_shows_lines_and_ends_cleanly_on_an_interrupt() {
+fn the_demonstration_shows_lines_and_nodes_and_ends_cleanly_on_an_interrupt() {
     let folder = tempfile::tempdir().expect("folder of the test");
     let mut child = demonstration(folder.path());
     let shown = || std::fs::read_to_string(folder.path().join("shown")).unwrap_or_default();
     wait_until("lines are shown", || shown().matches("\"Mozilla/5.0\"").count() >= 3);
+    let http =
+        std::fs::read_to_string(folder.path().join("demo/monitor/http.addr")).expect("the page's address");
+    assert!(shown().contains(&format!("http://{}/", http.trim())), "{}", shown());
+    wait_until("the page knows the three nodes", || {
+        nodes_up(http.trim()) == ["demo-host", "demo-collector", "demo-outputter"]
+    });
     child.interrupt();
     let mut ended = None;
     wait_until("the script ends", || {
@@ -114,7 +130,7 @@ fn the_demonstration_shows_lines_and_ends_cleanly_on_an_interrupt() {
     let status = ended.expect("the script ended");
     assert!(status.success(), "{status}: {}", shown());
     assert_eq!(still_running(folder.path()), Vec::<String>::new(), "programs are left running");
-    for role in ["tailer", "collector", "outputter"] {
+    for role in ["tailer", "collector", "outputter", "monitor"] {
         let log = std::fs::read_to_string(folder.path().join(format!("demo/{role}.log")))
             .expect("log of a program");
         assert!(log.contains("stopped role"), "{role} was not stopped gracefully: {log}");

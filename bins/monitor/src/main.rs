@@ -23,7 +23,6 @@ async fn run(node: Node, mut config: MonitorConfig) -> anyhow::Result<()> {
     let running = Running::start(&config, Arc::new(RealDisk)).await?;
     node.publish_addr("listen", running.addr);
     let (monitor, shown) = (running.monitor.clone(), running.monitor.clone());
-    node.serve_admin(move || monitor.status()).await?;
     let pages = web::router(running.monitor.clone());
     let http = node.serve_own("http", &config.listen.http, move || shown.status(), pages).await?;
     if http.is_some_and(|addr| !addr.ip().is_loopback()) {
@@ -32,6 +31,8 @@ async fn run(node: Node, mut config: MonitorConfig) -> anyhow::Result<()> {
             "the page has no login, and others than this machine may reach it"
         );
     }
+    // last, because whoever waits for its address finds the others then
+    node.serve_admin(move || monitor.status()).await?;
     node.stop.cancelled().await;
     running.stop().await;
     Ok(())
