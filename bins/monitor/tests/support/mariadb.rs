@@ -4,10 +4,14 @@ use mysql_async::prelude::Queryable;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Longest that the server may take to start.
 const START_MAX: Duration = Duration::from_secs(90);
+
+/// Held by who makes the tables of a new server.
+static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// A running server, stopped when it is dropped.
 pub(crate) struct MariaDb {
@@ -33,13 +37,18 @@ impl MariaDb {
             return None;
         };
         let dir = tempfile::tempdir().expect("a folder");
+        let one_at_a_time = INSTALLING.lock();
         let made = Command::new(install)
             .arg("--no-defaults")
             .arg(format!("--datadir={}", dir.path().join("data").display()))
             .args(["--skip-test-db", "--auth-root-authentication-method=normal", "--user=root"])
+            // Two that share the folder of temporary files can fail each other.
+            .env("TMPDIR", dir.path())
             .output()
             .expect("mariadb-install-db runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        drop(one_at_a_time);
+        let said = [made.stdout, made.stderr].concat();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&said));
         let users = "CREATE DATABASE IF NOT EXISTS logferry CHARACTER SET utf8mb4;\n\
             CREATE USER IF NOT EXISTS 'logferry'@'%' IDENTIFIED BY 'secret';\n\
             GRANT ALL ON logferry.* TO 'logferry'@'%';\n\
