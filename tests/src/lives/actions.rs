@@ -5,6 +5,7 @@ use crate::chaos::Faults;
 use crate::wait_until;
 use jiff::SignedDuration;
 use rand::Rng;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -189,6 +190,10 @@ impl Life<'_> {
                 None => return,
             },
         };
+        // A file with another name is not gone: there its last line waits for its end, which nobody would write any more.
+        if std::fs::metadata(&path).is_ok_and(|metadata| metadata.nlink() > 1) {
+            self.finish_line(&path, content);
+        }
         if self.is_held(&path) {
             self.held.push(content);
         } else {
