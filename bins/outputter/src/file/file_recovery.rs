@@ -1,13 +1,13 @@
 //! Brings one log file and its header file back to one truth with what the journal says of them.
 
 use super::guard::Guards;
+use super::if_there;
 use super::journal::{CommittedPack, Lengths};
 use super::roll_forward::last_finished;
 use super::store::Folders;
 use super::walk::{Mode, Walk, WalkEnd};
 use logferry_durable::{Disk, DiskFile};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Recovers files one at a time, at the start and later those that could not be read then.
@@ -52,8 +52,8 @@ impl FileRecovery {
         if let Some(guards) = &self.guards {
             guards.check(path)?;
         }
-        let headers = open_if_there(&*self.disk, &self.folders.headers.join(path))?;
-        let data = open_if_there(&*self.disk, &self.folders.log_file(path))?;
+        let headers = if_there::open(&*self.disk, &self.folders.headers.join(path))?;
+        let data = if_there::open(&*self.disk, &self.folders.log_file(path))?;
         if headers.is_none() && data.is_none() {
             return Ok(FileTruth::default());
         }
@@ -94,11 +94,11 @@ impl FileRecovery {
             self.roll_forward(path, &last.finished)?;
         }
         // From here on it is a file like any other, whose first bytes are known.
-        let data = open_if_there(&*self.disk, &self.folders.log_file(path))?;
+        let data = if_there::open(&*self.disk, &self.folders.log_file(path))?;
         let found = Lengths { data: len(&data)?, ..found };
         let begin = Lengths { data: last.finished.next_at(), headers: last.end, mark_due: false };
         let floor = if floor.headers > begin.headers { floor } else { begin };
-        let headers = open_if_there(&*self.disk, &full_path)?;
+        let headers = if_there::open(&*self.disk, &full_path)?;
         let mut truth = self.recover_growing(&File { path, found, floor, begin }, headers, data, is_sound)?;
         truth.packs.splice(0..0, last.before);
         Ok(Some(truth))
@@ -159,7 +159,7 @@ impl FileRecovery {
             (self.folders.log_file(path), floor.data, to.data),
         ];
         for (full_path, floor, to) in sides {
-            let Some(file) = open_if_there(&*self.disk, &full_path)? else { continue };
+            let Some(file) = if_there::open(&*self.disk, &full_path)? else { continue };
             if file.len()? > to {
                 file.set_len(to)?;
             }
@@ -214,14 +214,6 @@ impl FileTruth {
         self.packs.extend(walked.packs);
         self.packs_damaged += walked.packs_damaged;
         walked.end
-    }
-}
-
-fn open_if_there(disk: &dyn Disk, path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
-    match disk.open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod file_recovery;
 pub mod group;
 pub mod guard;
 pub mod headers;
+pub mod if_there;
 pub mod inflate;
 pub mod journal;
 pub mod layout;

@@ -6,6 +6,7 @@
 
 use super::file_recovery::FileRecovery;
 use super::headers::{self, Finished, Line, Place};
+use super::if_there;
 use super::journal::{CommittedPack, Lengths};
 use super::walk::Lines;
 use logferry_durable::{Disk, DiskFile};
@@ -72,10 +73,7 @@ impl FileRecovery {
 
     /// A log file that is longer than what was finished has bytes from elsewhere, too: it stays, and recovery finds them.
     fn remove(&self, log_file: &Path, data: u64) -> io::Result<()> {
-        let len = match self.disk.open(log_file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            opened => opened?.len()?,
-        };
+        let len = if_there::open(&*self.disk, log_file)?.map_or(Ok(0), |file| file.len())?;
         if len > data {
             tracing::error!(
                 file = %log_file.display(),
@@ -83,10 +81,7 @@ impl FileRecovery {
             );
             return Ok(());
         }
-        match self.disk.unlink(log_file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            unlinked => unlinked?,
-        }
+        if_there::unlink(&*self.disk, log_file)?;
         sync_folder(&*self.disk, log_file)
     }
 }

@@ -8,6 +8,7 @@ use super::archive::Form;
 use super::file_recovery::FileRecovery;
 use super::guard::{FileIdentity, Guards};
 use super::headers;
+use super::if_there;
 use super::journal::Lengths;
 use super::open_files::{OpenFile, OpenFiles};
 use super::own_fault::{Unopenable, at, is_own_fault, own_fault};
@@ -156,10 +157,7 @@ impl Store {
     pub fn remove(&mut self, path: &str) -> io::Result<()> {
         self.open.close(path);
         let full_path = self.folders.headers.join(path);
-        match self.disk.unlink(&full_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            unlinked => unlinked?,
-        }
+        if_there::unlink(&*self.disk, &full_path)?;
         self.table.remove(path);
         self.identities.remove(path);
         self.disk.sync_dir(full_path.parent().unwrap_or(Path::new("")))
@@ -304,10 +302,7 @@ impl Store {
     }
 
     fn cut(&self, full_path: &Path, len: u64) -> io::Result<()> {
-        let file = match self.disk.open(full_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            opened => opened?,
-        };
+        let Some(file) = if_there::open(&*self.disk, full_path)? else { return Ok(()) };
         // Not synced: the next commit of the file does that, and after a crash recovery cuts again.
         if file.len()? > len { file.set_len(len) } else { Ok(()) }
     }

@@ -4,6 +4,7 @@ use super::product::Product;
 use super::settings::Plan;
 use crate::file::guard::Guard;
 use crate::file::headers::{Finished, Place};
+use crate::file::if_there;
 use crate::file::journal::Lengths;
 use crate::file::layout::{Layout, in_stream_order};
 use crate::file::roll_forward::aside;
@@ -141,10 +142,7 @@ impl Finisher {
             guard.check(below)?;
             guard.check(&aside(below))?;
         }
-        let is_there = match self.disk.open(target) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            opened => opened.map(|_| true)?,
-        };
+        let is_there = if_there::open(&*self.disk, target)?.is_some();
         let ours = layout.finished.iter().rfind(|finished| finished.place == Place::File(name.to_owned()));
         match (ours, is_there) {
             (Some(ours), true) => Ok(ours.bytes),
@@ -178,10 +176,9 @@ impl Finisher {
     }
 
     fn unlink(&self, file: &Path) -> io::Result<()> {
-        match self.disk.unlink(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.disk.sync_dir(file.parent().unwrap_or(Path::new(""))),
+        match if_there::unlink(&*self.disk, file)? {
+            true => self.disk.sync_dir(file.parent().unwrap_or(Path::new(""))),
+            false => Ok(()),
         }
     }
 

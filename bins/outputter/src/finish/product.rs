@@ -1,6 +1,7 @@
 //! Makes the file that a log file becomes.
 
 use super::settings::Codec;
+use crate::file::if_there;
 use crate::file::layout::Segment;
 use crate::file::roll_forward::aside;
 use logferry_durable::{Disk, DiskFile};
@@ -33,10 +34,7 @@ impl Product<'_> {
         let aside = aside(self.target);
         disk.create_dir_all(aside.parent().unwrap_or(Path::new("")))?;
         // Of an earlier attempt.
-        match disk.unlink(&aside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            unlinked => unlinked?,
-        }
+        if_there::unlink(disk, &aside)?;
         let file = disk.create(&aside)?;
         let made = self.write(disk, &*file, &is_stopping).and_then(|len| {
             if len.is_some() {

@@ -11,6 +11,7 @@
 use super::books::MarkWork;
 use super::fact::HourKey;
 use crate::file::guard::Guard;
+use crate::file::if_there;
 use logferry_durable::Disk;
 use std::collections::BTreeMap;
 use std::io;
@@ -117,10 +118,9 @@ impl Marks {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let full_path = self.root.join(path);
-        match self.disk.unlink(&full_path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.disk.sync_dir(full_path.parent().unwrap_or(&self.root)),
+        match if_there::unlink(&*self.disk, &full_path)? {
+            true => self.disk.sync_dir(full_path.parent().unwrap_or(&self.root)),
+            false => Ok(()),
         }
     }
 
