@@ -113,14 +113,14 @@ impl Finisher {
         if lengths.data != layout.len() {
             return Ok(false);
         }
+        let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0 };
+        if lengths.data > 0 && !committed.retire(path, lengths, removed)? {
+            return Ok(false);
+        }
         for finished in &layout.finished {
             if let Place::File(file) = &finished.place {
                 self.unlink(Path::new(file))?;
             }
-        }
-        let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0 };
-        if lengths.data > 0 && !committed.retire(path, lengths, removed)? {
-            return Ok(false);
         }
         told();
         committed.remove(path)
