@@ -7,6 +7,7 @@
 mod audit;
 mod config_check;
 mod etl;
+mod hash_password;
 mod hours;
 mod human;
 mod pack_inspect;
@@ -82,6 +83,8 @@ enum Command {
     Repull(repull::Args),
     /// Ask running nodes how they are.
     Status(status::Args),
+    /// Make the hash of a password, for [access] of the monitor; the password is the first line of standard input.
+    HashPassword,
     /// List the nodes that the monitor knows.
     Nodes(registry::NodesArgs),
     /// List the warnings and errors that the monitor was told of.
@@ -161,6 +164,7 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Audit(args) => audit::run(args, output),
         Command::Repull(args) => repull::run(args, output),
         Command::Status(args) => status::run(args, output),
+        Command::HashPassword => hash_password::run(output),
         Command::Nodes(args) => registry::nodes(args, output),
         Command::Errors(args) => registry::errors(args, output),
     }

@@ -2,10 +2,12 @@
 
 use crate::{Output, Verdict, human, status};
 use anyhow::Context;
+use logferry_monitor::registry::State;
+use logferry_monitor::web::{ErrorView, NodeView};
+use logferry_node::admin::read_token;
 use logferry_node::config::Interval;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// File in the monitor's `var_dir` with the address of its page.
 const HTTP_ADDR_FILE: &str = "http.addr";
@@ -22,6 +24,9 @@ struct From {
     /// Longest wait for the answer.
     #[arg(long, default_value = "5s")]
     timeout: Interval,
+    /// File with the monitor's token in its first line ([access] token_file there).
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -60,37 +65,9 @@ pub(crate) struct ErrorsArgs {
     limit: u64,
 }
 
-/// A node, as /api/nodes lists it.
-#[derive(Serialize, Deserialize)]
-struct Node {
-    name: String,
-    role: String,
-    addr: String,
-    state: String,
-    version: String,
-    lag_bytes: Option<u64>,
-    rate_bytes: Option<u64>,
-    spool_bytes: Option<u64>,
-    uptime_s: Option<u64>,
-    seen_ms: Option<i64>,
-    ready: Option<bool>,
-    problems: Vec<String>,
-}
-
-/// An error, as /api/errors lists it.
-#[derive(Serialize, Deserialize)]
-struct Error {
-    unix_ms: i64,
-    name: String,
-    role: String,
-    addr: String,
-    kind: String,
-    text: String,
-}
-
 /// All nodes; a problem is one that is silent or not ready.
 pub(crate) fn nodes(args: &NodesArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
-    let mut nodes: Vec<Node> = ask(&args.from, "/api/nodes", &[])?;
+    let mut nodes: Vec<NodeView> = ask(&args.from, "/api/nodes", &[])?;
     nodes.retain(|node| args.role.as_ref().is_none_or(|role| *role == node.role));
     if args.from.json {
         writeln!(output.out, "{}", serde_json::to_string_pretty(&nodes)?)?;
@@ -101,7 +78,11 @@ pub(crate) fn nodes(args: &NodesArgs, output: &mut Output<'_>) -> anyhow::Result
         ];
         writeln!(output.out, "{}", table(&header, nodes.iter().map(node_row)))?;
     }
-    let is_well = |node: &Node| node.state == "left" || (node.state == "up" && node.ready != Some(false));
+    let is_well = |node: &NodeView| match node.state {
+        State::Up => node.ready != Some(false),
+        State::Silent => false,
+        State::Left => true,
+    };
     Ok(if nodes.iter().all(is_well) { Verdict::Fine } else { Verdict::Problem })
 }
 
@@ -117,7 +98,7 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
         let age_ms = i64::try_from(since.0.as_millis()).unwrap_or(i64::MAX);
         query.push(("since_ms", now_ms().saturating_sub(age_ms).to_string()));
     }
-    let mut errors: Vec<Error> = ask(&args.from, "/api/errors", &query)?;
+    let mut errors: Vec<ErrorView> = ask(&args.from, "/api/errors", &query)?;
     errors.reverse();
     if args.from.json {
         writeln!(output.out, "{}", serde_json::to_string_pretty(&errors)?)?;
@@ -134,6 +115,9 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
 fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<T>> {
     let addr = resolve(&from.monitor)?;
     let mut request = status::agent(from.timeout).get(format!("http://{addr}{path}"));
+    if let Some(file) = &from.token_file {
+        request = request.header("Authorization", format!("Bearer {}", read_token(file)?));
+    }
     for (key, value) in query {
         request = request.query(*key, value);
     }
@@ -141,6 +125,10 @@ fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -
         .call()
         .with_context(|| format!("no monitor answers at {addr}: name its http address with --monitor"))?;
     let code = response.status();
+    anyhow::ensure!(
+        code.as_u16() != 401,
+        "{addr} wants a login: name a file with its token with --token-file"
+    );
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
     serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
 }
@@ -167,9 +155,12 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> comfy_tabl
     table
 }
 
-fn node_row(node: &Node) -> Vec<String> {
+fn node_row(node: &NodeView) -> Vec<String> {
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let state = if node.state == "up" { "up".to_owned() } else { node.state.to_uppercase() };
+    let state = match node.state {
+        State::Up => "up".to_owned(),
+        other => other.word().to_uppercase(),
+    };
     let age_s = |seen: i64| u64::try_from((now_ms() - seen) / 1000).unwrap_or(0);
     vec![
         one_line(&state),
@@ -186,7 +177,7 @@ fn node_row(node: &Node) -> Vec<String> {
     ]
 }
 
-fn error_row(error: &Error) -> Vec<String> {
+fn error_row(error: &ErrorView) -> Vec<String> {
     let stamp = jiff::Timestamp::from_millisecond(error.unix_ms).unwrap_or_default();
     let time = stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
     vec![time, one_line(&error.kind), one_line(&error.role), one_line(&error.name), one_line(&error.text)]

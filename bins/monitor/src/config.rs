@@ -1,19 +1,36 @@
 //! Configuration of the monitor.
 
+use crate::access;
 use crate::database::Url;
 use logferry_node::config::{ByteSize, Interval, NodeSettings, ProgramConfig, Setting, Settings as _, rules};
+use std::net::IpAddr;
 
 logferry_node::settings! {
     /// `[listen]`: where nodes and people come in.
     pub struct ListenSettings {
         /// Address for the messages of nodes, "host:port".
         pub addr: String = String::new() => rules::address_or_empty,
-        /// Address of the page, /api and /metrics; "" is off. Whoever reaches it may read all of it.
+        /// Address of the page, /api and /metrics; "" is off. One that other machines reach needs a login ([access]).
         pub http: String = "127.0.0.1:8080".to_owned() => rules::address_or_empty,
         /// Most connections of nodes at a time.
         pub connections_max: u64 = 4096 => rules::at_least(1),
         /// Silence after which a node's connection is closed.
         pub idle_timeout: Interval = Interval::secs(4000) => rules::at_least(Interval::ms(1)),
+    }
+}
+logferry_node::settings! {
+    /// `[access]`: who may read the page, /api and /metrics, and which nodes are listened to. Tokens and logins travel as they are: put
+    /// TLS before `listen.http`, by a reverse proxy, where the way is not yours.
+    pub struct AccessSettings {
+        /// Name of the login of people.
+        pub user: String = String::new() => user_name,
+        /// Its password as `ferryctl hash-password` makes it: "$argon2id$…".
+        pub password_hash: String = String::new() => password_hash,
+        /// File whose first line is the token of tools ("Authorization: Bearer TOKEN"); empty: none.
+        pub token_file: String = String::new(),
+        /// File whose first line is the token that each message of a node must bring ([node] monitor_token_file there). Legacy nodes
+        /// cannot bring one. Empty: whoever reaches `listen.addr` is listened to.
+        pub nodes_token_file: String = String::new(),
     }
 }
 logferry_node::settings! {
@@ -55,10 +72,26 @@ pub struct MonitorConfig {
     pub node: NodeSettings,
     /// `[listen]`
     pub listen: ListenSettings,
+    /// `[access]`
+    pub access: AccessSettings,
     /// `[database]`
     pub database: DatabaseSettings,
     /// `[check]`
     pub check: CheckSettings,
+}
+
+#[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
+fn user_name(value: &String) -> Result<(), String> {
+    // what is before the colon of a basic login
+    match value.contains(|c: char| c == ':' || c.is_control()) || value.len() > 255 {
+        true => Err("a name of up to 255 bytes without \":\" is expected".into()),
+        false => Ok(()),
+    }
+}
+
+#[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
+fn password_hash(value: &String) -> Result<(), String> {
+    if value.is_empty() { Ok(()) } else { access::check_hash(value) }
 }
 
 #[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
@@ -71,6 +104,7 @@ impl ProgramConfig for MonitorConfig {
         vec![
             ("node", NodeSettings::SETTINGS),
             ("listen", ListenSettings::SETTINGS),
+            ("access", AccessSettings::SETTINGS),
             ("database", DatabaseSettings::SETTINGS),
             ("check", CheckSettings::SETTINGS),
         ]
@@ -82,8 +116,39 @@ impl ProgramConfig for MonitorConfig {
                 "listen.addr is missing: set the address to take messages of nodes on, such as \"0.0.0.0:4040\"".into(),
             );
         }
+        self.access.validate()?;
+        if !self.access.has_login() && !is_of_this_machine(&self.listen.http) {
+            return Err("listen.http can be reached by other machines, so it needs a login: set access.user and \
+                access.password_hash (`ferryctl hash-password` makes one), or access.token_file, or listen on 127.0.0.1"
+                .into());
+        }
         Ok(())
     }
+}
+
+impl AccessSettings {
+    /// Whether the page asks who reads it.
+    pub fn has_login(&self) -> bool {
+        !self.password_hash.is_empty() || !self.token_file.is_empty()
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        match (self.user.is_empty(), self.password_hash.is_empty()) {
+            (false, true) => {
+                Err("access.password_hash is missing: `ferryctl hash-password` makes one".into())
+            }
+            (true, false) => Err("access.user is missing: the login has a password, but no name".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether only this machine reaches the address. Of a name it is not known, but for `localhost`.
+fn is_of_this_machine(addr: &str) -> bool {
+    let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |ip: IpAddr| ip.is_loopback();
+    addr.is_empty() || host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 #[cfg(test)]
@@ -96,6 +161,34 @@ mod tests {
         let text = "[listen]\naddr = \"127.0.0.1:4040\"\n[database]\nurl = \"postgres://x\"\n";
         let error = config::parse::<MonitorConfig>("monitor.toml", text).expect_err("a mistake").to_string();
         assert!(error.starts_with("monitor.toml:4") && error.contains("mysql://"), "{error}");
+    }
+
+    #[test]
+    fn a_page_that_other_machines_reach_needs_a_login() {
+        let hash = access::hash_password("secret").expect("hashed");
+        let checked = |http: &str, access: &str| {
+            let text = format!("[listen]\naddr = \"0.0.0.0:4040\"\nhttp = \"{http}\"\n[access]\n{access}\n");
+            config::parse::<MonitorConfig>("monitor.toml", &text).map(drop).map_err(|error| error.to_string())
+        };
+        let login = format!("user = \"ops\"\npassword_hash = \"{hash}\"");
+        for http in
+            ["0.0.0.0:8080", "[::]:8080", "10.0.0.7:8080", "monitor-1:8080", "localhost.evil.example:80"]
+        {
+            let error = checked(http, "").expect_err(http);
+            assert!(
+                error.starts_with("monitor.toml:3") && error.contains("ferryctl hash-password"),
+                "{error}"
+            );
+            assert_eq!(checked(http, &login), Ok(()), "{http}");
+            assert_eq!(checked(http, "token_file = \"/etc/logferry/token\""), Ok(()), "{http}");
+        }
+        for http in ["", "127.0.0.1:8080", "127.8.8.8:1", "[::1]:8080", "localhost:8080"] {
+            assert_eq!(checked(http, ""), Ok(()), "{http}");
+        }
+        assert!(checked("", "user = \"ops\"").expect_err("no password").contains("access.password_hash"));
+        assert!(
+            checked("", "password_hash = \"secret\"").expect_err("no hash").starts_with("monitor.toml:5")
+        );
     }
 
     #[test]

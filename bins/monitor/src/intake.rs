@@ -2,6 +2,7 @@
 
 use crate::monitor::{Monitor, NotTaken};
 use crate::registry::Identity;
+use constant_time_eq::constant_time_eq;
 use logferry_node::monitor::message::{self, Fields, Outcome};
 use logferry_node::monitor::status::NodeStatus;
 use metrics::{counter, gauge};
@@ -60,7 +61,7 @@ async fn serve(mut stream: TcpStream, peer: &str, monitor: &Monitor) {
             Ok(Ok(Some(message))) => message,
             Ok(Ok(None)) | Err(_) => return,
             Ok(Err(error)) => {
-                counter!("logferry_monitor_messages_refused_total").increment(1);
+                counter!("logferry_monitor_messages_refused_total", "reason" => "unreadable").increment(1);
                 tracing::debug!(%error, peer, "a message cannot be read");
                 return;
             }
@@ -74,6 +75,13 @@ async fn serve(mut stream: TcpStream, peer: &str, monitor: &Monitor) {
 
 /// The answer, if the message is one that gets one.
 pub(crate) async fn handle(message: &Fields, peer: &str, monitor: &Monitor) -> Option<Fields> {
+    if let Some(right) = &monitor.nodes_token
+        && !message.get("token").is_some_and(|given| constant_time_eq(given.as_bytes(), right.as_bytes()))
+    {
+        refuse_stranger(message, peer, monitor).await;
+        let why = "this monitor wants the token of its nodes: set monitor_token_file in [node]";
+        return message.contains_key("req").then(|| message::answer(Outcome::Failed, why));
+    }
     let who = Identity::of(message, peer);
     let request = message.get("req").map(String::as_str);
     counter!("logferry_monitor_messages_total", "request" => label(request)).increment(1);
@@ -96,6 +104,23 @@ pub(crate) async fn handle(message: &Fields, peer: &str, monitor: &Monitor) -> O
         Ok(()) => message::answer(Outcome::Done, "success"),
         Err(why) => message::answer(Outcome::Failed, &why.to_string()),
     })
+}
+
+/// Counts it, and names it in the error log, once in a while for each address.
+async fn refuse_stranger(message: &Fields, peer: &str, monitor: &Monitor) {
+    counter!("logferry_monitor_messages_refused_total", "reason" => "token").increment(1);
+    if !monitor.is_new_stranger(peer) {
+        return;
+    }
+    let said = |key: &str| message.get(key).map_or("?", String::as_str);
+    let what = if message.contains_key("token") { "a wrong token" } else { "no token" };
+    let text = format!("messages are refused: {what} (it calls itself {} {})", said("role"), said("name"));
+    tracing::warn!(peer, "{text}");
+    // without an instance and a port it is nobody's entry but its own
+    let stranger = Identity { ip: peer.to_owned(), ..Identity::default() };
+    if let Err(error) = monitor.report(&stranger, "refused", &text, None).await {
+        tracing::debug!(%error, "a refusal is not in the error log");
+    }
 }
 
 /// A legacy node's log: there is no answer that could tell it to try again.

@@ -16,6 +16,7 @@
 //! assert_eq!(config.validate(), Ok(()));
 //! ```
 
+pub mod access;
 pub mod config;
 pub mod database;
 pub mod journal;

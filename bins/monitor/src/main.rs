@@ -2,6 +2,7 @@
 
 use logferry_durable::RealDisk;
 use logferry_monitor::MonitorConfig;
+use logferry_monitor::access::Gate;
 use logferry_monitor::monitor::Running;
 use logferry_monitor::web;
 use logferry_node::cli;
@@ -20,17 +21,13 @@ fn main() -> ExitCode {
 
 async fn run(node: Node, mut config: MonitorConfig) -> anyhow::Result<()> {
     config.node = node.settings.clone();
+    let gate = Arc::new(Gate::new(&config.access)?);
+    let guarded = move |all| web::guarded(all, gate);
     let running = Running::start(&config, Arc::new(RealDisk)).await?;
     node.publish_addr("listen", running.addr);
     let (monitor, shown) = (running.monitor.clone(), running.monitor.clone());
     let pages = web::router(running.monitor.clone());
-    let http = node.serve_own("http", &config.listen.http, move || shown.status(), pages).await?;
-    if http.is_some_and(|addr| !addr.ip().is_loopback()) {
-        tracing::warn!(
-            http = config.listen.http,
-            "the page has no login, and others than this machine may reach it"
-        );
-    }
+    node.serve_own("http", &config.listen.http, move || shown.status(), pages, Box::new(guarded)).await?;
     // last, because whoever waits for its address finds the others then
     node.serve_admin(move || monitor.status()).await?;
     node.stop.cancelled().await;

@@ -1,5 +1,6 @@
 //! The running monitor: the registry, the queue to the database, and the tasks around them.
 
+use crate::access;
 use crate::config::MonitorConfig;
 use crate::database::Url;
 use crate::intake;
@@ -14,7 +15,7 @@ use logferry_durable::Disk;
 use logferry_node::admin::Status;
 use logferry_node::monitor::status::NodeStatus;
 use metrics::counter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +26,10 @@ use tokio_util::sync::CancellationToken;
 pub const DATABASE_FILE: &str = "monitor.db";
 /// Time between two looks at who is silent.
 const TICK_EVERY: Duration = Duration::from_millis(500);
+/// Time after which an address whose messages are refused is named again.
+const STRANGER_NAMED_EVERY: Duration = Duration::from_secs(3_600);
+/// Such addresses that are named in that time.
+const STRANGERS_MAX: usize = 1_024;
 /// Time that what waits for the database has to be written when the monitor stops; what is left then is in the queue.
 const STOP_WRITE_MAX: Duration = Duration::from_secs(3);
 
@@ -34,6 +39,10 @@ pub struct Monitor {
     pub(crate) journal: Journal,
     pub(crate) health: Arc<Health>,
     pub(crate) config: MonitorConfig,
+    /// What each message of a node must bring.
+    pub(crate) nodes_token: Option<String>,
+    /// Addresses whose messages were refused, and when it was said last.
+    strangers: Mutex<HashMap<String, Instant>>,
     started: Instant,
 }
 
@@ -69,7 +78,9 @@ impl Running {
         };
         let journal = Journal::open(disk, &config.node.var_dir, config.database.queue_max.0)?;
         let health = Arc::new(Health::new(url.to_string()));
-        let monitor = Arc::new(Monitor::new(config.clone(), journal, health));
+        let nodes_token =
+            access::token_of(&config.access.nodes_token_file).context("access.nodes_token_file")?;
+        let monitor = Arc::new(Monitor { nodes_token, ..Monitor::new(config.clone(), journal, health) });
         monitor.restore_waiting();
         let listener = tokio::net::TcpListener::bind(&config.listen.addr)
             .await
@@ -126,7 +137,19 @@ impl Monitor {
             grace: check.interval.0.max(Duration::from_secs(30)),
         };
         let registry = Mutex::new(Registry::new(options));
-        Monitor { registry, journal, health, config, started: Instant::now() }
+        let started = Instant::now();
+        Monitor { registry, journal, health, config, nodes_token: None, strangers: Mutex::default(), started }
+    }
+
+    /// Whether an address whose messages are refused was not named lately.
+    pub(crate) fn is_new_stranger(&self, peer: &str) -> bool {
+        let mut named = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        named.retain(|_, when| when.elapsed() < STRANGER_NAMED_EVERY);
+        let is_new = named.len() < STRANGERS_MAX && !named.contains_key(peer);
+        if is_new {
+            named.insert(peer.to_owned(), Instant::now());
+        }
+        is_new
     }
 
     /// What waits in the queue is known before the database answers.

@@ -1,15 +1,19 @@
 //! The page and /api, over HTTP.
 
 mod support;
+use logferry_monitor::access::Gate;
+use logferry_monitor::config::AccessSettings;
 use logferry_monitor::monitor::Running;
 use logferry_monitor::web;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use support::{Peer, config, ours, start, with};
 
 async fn served(running: &Running) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let addr = listener.local_addr().expect("an address");
-    let router = web::router(running.monitor.clone());
+    let gate = Arc::new(Gate::new(&AccessSettings::default()).expect("no file to be read"));
+    let router = web::guarded(web::router(running.monitor.clone()), gate);
     tokio::spawn(async move { axum::serve(listener, router).await });
     addr
 }

@@ -76,6 +76,9 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let finish = Finish { settings: of_finish, retention, plan };
     let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
+    let told = hours.clone();
+    node.tell_hours(move || told.news());
+    node.watch_disk(&settings.dir);
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
     serve_status(&node, figures.clone(), order.clone(), second.clone(), hours.clone(), etl.clone()).await?;
     second.start(&node, &config, limits).await?;

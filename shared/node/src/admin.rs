@@ -4,6 +4,7 @@ mod access;
 mod bounded;
 
 pub use access::{Access, TokenError, read_token};
+pub use bounded::Caller;
 
 use crate::process::Process;
 use anyhow::Context;
@@ -50,7 +51,12 @@ pub(crate) struct Served {
     /// Routes for those who have the token.
     pub(crate) guarded: Router,
     pub(crate) token: Option<String>,
+    /// What goes around all of it.
+    pub(crate) around: Around,
 }
+
+/// A rule that a program puts around all that one of its endpoints serves: who may read it, headers of answers.
+pub type Around = Box<dyn FnOnce(Router) -> Router + Send>;
 
 /// Binds `addr`, which the setting `key` gives, and serves in the background until the process ends.
 pub(crate) async fn serve(
@@ -65,9 +71,10 @@ pub(crate) async fn serve(
     let bound = listener.local_addr()?;
     let access = Access::new(served.token, bound.ip());
     let router = router(process, served.status).merge(served.pages);
-    let router = router.merge(access.guard(served.guarded));
+    let router = (served.around)(router.merge(access.guard(served.guarded)));
+    let service = router.into_make_service_with_connect_info::<Caller>();
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(BoundedListener::new(listener), router).await {
+        if let Err(error) = axum::serve(BoundedListener::new(listener), service).await {
             tracing::error!(%error, "admin endpoint ended");
         }
     });

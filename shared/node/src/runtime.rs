@@ -1,8 +1,9 @@
 //! Start and stop of a program.
 
-use crate::admin::{self, Status};
+use crate::admin::{self, Around, Status};
 use crate::config::NodeSettings;
 use crate::monitor::MonitorLink;
+use crate::monitor::hours::HourNews;
 use crate::process::Process;
 use anyhow::Context;
 use logferry_durable::{DirLock, Disk, RealDisk, lock_dir};
@@ -108,22 +109,34 @@ impl Node {
         let told = status.clone();
         let _ = self.monitor.status.set(Box::new(move || told()));
         let pages = admin::front_page().merge(pages);
-        let served = admin::Served { status, pages, guarded, token: self.token.clone() };
+        let served =
+            admin::Served { status, pages, guarded, token: self.token.clone(), around: Box::new(|all| all) };
         self.serve("admin", &self.settings.admin, served).await
     }
 
+    /// Where the monitor is told of hours from; `None` while they are not known. Only the first call counts.
+    pub fn tell_hours(&self, source: impl Fn() -> Option<Vec<HourNews>> + Send + Sync + 'static) {
+        let _ = self.monitor.hours.set(Box::new(source));
+    }
+
+    /// The monitor is told of the room on the disk of this folder, beside that of `var_dir`.
+    pub fn watch_disk(&self, folder: &Path) {
+        self.monitor.folders.watch(folder);
+    }
+
     /// Serves `pages` beside /metrics, /healthz and /readyz at an address of the program's own, which the setting `key` gives; the bound
-    /// address is written to `VAR_DIR/KEY.addr`.
+    /// address is written to `VAR_DIR/KEY.addr`. `around` is put around all of it.
     pub async fn serve_own(
         &self,
         key: &str,
         addr: &str,
         status: impl Fn() -> Status + Send + Sync + 'static,
         pages: axum::Router,
+        around: Around,
     ) -> anyhow::Result<Option<SocketAddr>> {
         let fill = self.status_filler();
         let status: Arc<dyn Fn() -> Status + Send + Sync> = Arc::new(move || fill(status()));
-        let served = admin::Served { status, pages, guarded: axum::Router::new(), token: None };
+        let served = admin::Served { status, pages, guarded: axum::Router::new(), token: None, around };
         self.serve(key, addr, served).await
     }
 

@@ -2,10 +2,10 @@
 
 use crate::monitor::Monitor;
 use crate::registry::{ErrorEntry, Node, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A node, as `/api/nodes` lists it. What is not known is `null`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeView {
     /// What it is known by.
     pub id: String,
@@ -118,17 +118,20 @@ pub(super) fn all(monitor: &Monitor) -> Vec<NodeView> {
 }
 
 /// An entry of the error log, as `/api/errors` lists it.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct ErrorView {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorView {
     /// When, in milliseconds since 1970.
-    unix_ms: i64,
-    name: String,
-    role: String,
+    pub unix_ms: i64,
+    /// The node's name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
     /// `ip:port`
-    addr: String,
+    pub addr: String,
     /// `WARNING`, `ERROR`, `no heart-beat`, ….
-    kind: String,
-    text: String,
+    pub kind: String,
+    /// What is wrong.
+    pub text: String,
 }
 
 impl From<&ErrorEntry> for ErrorView {

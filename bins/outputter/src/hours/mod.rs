@@ -22,6 +22,7 @@ pub mod hooks;
 pub mod keeper;
 pub mod mailbox;
 pub mod marks;
+pub mod news;
 pub mod report;
 pub mod repull;
 pub mod runner;

@@ -5,6 +5,7 @@ use super::hooks::HookKind;
 use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
 use super::marks::Marks;
+use super::news;
 use super::report::{self, Filter, Report};
 use super::runner::{HourSink, Runner};
 use crate::config::{HoursSettings, RepullSettings};
@@ -17,6 +18,7 @@ use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
+use logferry_node::monitor::hours::HourNews;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,6 +80,12 @@ impl Hours {
     pub fn report(&self, filter: &Filter) -> Option<Report> {
         let now_ms = jiff::Timestamp::now().as_millisecond();
         self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))
+    }
+
+    /// What the monitor is told; none as long as the books are not open.
+    pub fn news(&self) -> Option<Vec<HourNews>> {
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        self.books.get().map(|books| news::latest(&lock(books), &self.calendar, now_ms))
     }
 
     /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths. It ends when

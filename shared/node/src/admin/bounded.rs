@@ -1,6 +1,7 @@
 //! A listener that callers cannot exhaust: connections are few, and a silent one is closed.
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,6 +17,16 @@ use tokio::time::{Instant, Sleep};
 const CONNECTIONS_MAX: usize = 64;
 /// Silence after which a connection is closed. Longer than the usual 15 s between two scrapes.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// Who asks: the other end of the connection, as an extension of each request ([`ConnectInfo`](axum::extract::ConnectInfo)).
+#[derive(Clone, Copy, Debug)]
+pub struct Caller(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, BoundedListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Caller {
+        Caller(*stream.remote_addr())
+    }
+}
 
 /// See the module.
 pub(super) struct BoundedListener {

@@ -21,6 +21,8 @@ settings! {
         pub token_file: String = String::new(),
         /// Address of the monitor; "" is none. It may be away at any time: nothing waits for it.
         pub monitor: String = String::new() => rules::address_or_empty,
+        /// File whose first line is the token that the monitor wants of its nodes ([access] nodes_token_file there); empty: none.
+        pub monitor_token_file: String = String::new(),
         /// Address that answers the monitor's probes; "" is none.
         pub heartbeat: String = String::new() => rules::address_or_empty,
         /// Time between two heartbeats to the monitor.

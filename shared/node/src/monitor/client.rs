@@ -1,12 +1,15 @@
 //! The task that speaks to the monitor: registers, sends heartbeats and reports, unregisters. The monitor may be away at any time
 //! and for any time; then this task tries again, and nobody waits for it.
 
+use super::folders::Folders;
+use super::hours::{self, HourNews, Told};
 use super::message::{self, Fields, Outcome, fields};
 use super::queue::{Report, ReportQueue};
 use super::status::Meter;
 use crate::admin::Status;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -24,11 +27,17 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Time between two looks at the lag.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
+/// Pause after a look at the hours, as a multiple of how long it took.
+const LOOK_PAUSE: u32 = 100;
+
 /// Where the program's status comes from, once it has one.
 pub(crate) type StatusSource = Arc<OnceLock<Box<dyn Fn() -> Status + Send + Sync>>>;
 
+/// Where an outputter's hours come from; `None` while they are not known.
+pub(crate) type HoursSource = Arc<OnceLock<Box<dyn Fn() -> Option<Vec<HourNews>> + Send + Sync>>>;
+
 /// Who this node is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) monitor: String,
     pub(crate) name: String,
@@ -38,6 +47,8 @@ pub(crate) struct Identity {
     /// Port that answers probes; 0 is none.
     pub(crate) port: u16,
     pub(crate) every: Duration,
+    /// What the monitor wants of its nodes.
+    pub(crate) token: Option<String>,
 }
 
 /// The task's ends of what it shares with the node.
@@ -45,6 +56,9 @@ pub(crate) struct Client {
     pub(crate) identity: Identity,
     pub(crate) reports: Arc<ReportQueue>,
     pub(crate) status: StatusSource,
+    pub(crate) hours: HoursSource,
+    pub(crate) folders: Arc<Folders>,
+    pub(crate) var_dir: PathBuf,
     /// Cancelled when the node has stopped gracefully, or failed.
     pub(crate) goodbye: CancellationToken,
     /// Whether to unregister then.
@@ -57,6 +71,11 @@ struct Link {
     ip: IpAddr,
     /// It knows no heartbeats: a legacy monitor.
     legacy: bool,
+    /// It knows nothing of hours: an older monitor.
+    ignores_hours: bool,
+    told: Told,
+    /// When the hours are looked at next.
+    look_at: Instant,
 }
 
 impl Client {
@@ -99,7 +118,10 @@ impl Client {
         loop {
             self.send_reports(&mut link).await?;
             tokio::select! {
-                _ = beat.tick() => self.beat(&mut link, meter).await?,
+                _ = beat.tick() => {
+                    self.beat(&mut link, meter).await?;
+                    self.tell_hours(&mut link).await?;
+                }
                 _ = sample.tick() => {
                     if let Some(status) = self.status.get() {
                         meter.sample(&status(), Instant::now());
@@ -114,7 +136,14 @@ impl Client {
         let stream = timeout(CONNECT_MAX, TcpStream::connect(&self.identity.monitor)).await??;
         stream.set_nodelay(true)?;
         let ip = stream.local_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |addr| addr.ip());
-        Ok(Link { stream, ip, legacy: false })
+        Ok(Link {
+            stream,
+            ip,
+            legacy: false,
+            ignores_hours: false,
+            told: Told::default(),
+            look_at: Instant::now(),
+        })
     }
 
     /// A legacy monitor knows registering as the only sign of life, and may close after each message.
@@ -127,8 +156,36 @@ impl Client {
         let mut status = meter.heartbeat(source(), Instant::now(), self.identity.every);
         status.reports_dropped = self.reports.dropped();
         shorten(&mut status.problems);
+        let (folders, var_dir) = (self.folders.clone(), self.var_dir.clone());
+        let told = tokio::task::spawn_blocking(move || folders.figures(&var_dir)).await?;
+        status.figures.extend(told.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let status = serde_json::to_string(&status)?;
         self.request(link, "heartbeat", &[("status", &status)]).await
+    }
+
+    /// What is news of the hours. Looking takes at most a hundredth of the time, however many there are.
+    async fn tell_hours(&self, link: &mut Link) -> io::Result<()> {
+        if link.legacy || link.ignores_hours || self.hours.get().is_none() || Instant::now() < link.look_at {
+            return Ok(());
+        }
+        let (source, began) = (self.hours.clone(), Instant::now());
+        let look = move || source.get().and_then(|hours| hours());
+        let Some(all) = tokio::task::spawn_blocking(look).await? else { return Ok(()) };
+        let news = link.told.news(all);
+        link.look_at = Instant::now() + began.elapsed() * LOOK_PAUSE;
+        for (portion, text) in hours::portions(&news) {
+            let mut message = self.identity_fields(link.ip);
+            message.extend(fields([("req", "hours"), ("hours", &text)]));
+            match self.exchange(link, &message).await? {
+                (Outcome::Done, _) => link.told.arrived(portion),
+                (Outcome::Unknown, _) => {
+                    link.ignores_hours = true;
+                    return Ok(());
+                }
+                (Outcome::Failed, why) => return Err(io::Error::other(refused("hours", &why))),
+            }
+        }
+        Ok(())
     }
 
     /// All that wait. One that the monitor did not store stays the first, and is sent again.
@@ -164,7 +221,7 @@ impl Client {
 
     fn identity_fields(&self, ip: IpAddr) -> Fields {
         let identity = &self.identity;
-        fields([
+        let mut said = fields([
             ("ip", &ip.to_string()),
             ("port", &identity.port.to_string()),
             ("hostname", &identity.host),
@@ -172,7 +229,9 @@ impl Client {
             ("name", &identity.name),
             ("version", env!("CARGO_PKG_VERSION")),
             ("instance", &identity.instance),
-        ])
+        ]);
+        said.extend(identity.token.clone().map(|token| ("token".to_owned(), token)));
+        said
     }
 
     async fn request(&self, link: &mut Link, request: &str, more: &[(&str, &str)]) -> io::Result<()> {

@@ -6,7 +6,10 @@
 //! | register, unregister | `req ip port hostname role`; ours also `name version instance` | yes |
 //! | heartbeat (ours) | the same, and `status`: a [`NodeStatus`](super::status::NodeStatus) as JSON | yes |
 //! | report (ours) | `req` = `report`, `time unix_ms type msg ip port instance name role` | yes: it is stored |
-//! | log | the same without `req` | no |
+//! | hours (ours, outputters) | `hours`: a list of [`HourNews`](super::hours::HourNews) as JSON | yes: they are stored |
+//! | log | a report without `req` | no |
+//!
+//! Each has a `token` where the monitor wants one.
 //!
 //! An answer is `{"err":"0","msg":"success"}`, with `err` `1` (failed) or `-1` (unknown request).
 

@@ -4,18 +4,22 @@
 //! Nothing in here can hold up a node's work: warnings go through a [bounded queue](queue::ReportQueue) that drops what does not
 //! fit, and counts it; everything else is done by tasks of their own.
 
+pub mod hours;
 pub mod message;
 pub mod status;
 
 pub(crate) mod client;
+pub(crate) mod folders;
 pub(crate) mod instance;
 pub(crate) mod probes;
 pub(crate) mod queue;
 
 use crate::config::NodeSettings;
 use anyhow::Context;
-use client::{Client, Identity, StatusSource};
+use client::{Client, HoursSource, Identity, StatusSource};
+use folders::Folders;
 use queue::ReportQueue;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +33,8 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub(crate) struct MonitorLink {
     pub(crate) status: StatusSource,
+    pub(crate) hours: HoursSource,
+    pub(crate) folders: Arc<Folders>,
     reports: Arc<ReportQueue>,
     goodbye: CancellationToken,
     graceful: Arc<AtomicBool>,
@@ -56,8 +62,11 @@ impl MonitorLink {
         if settings.monitor.is_empty() {
             return Ok(link);
         }
+        let token_file = Some(&settings.monitor_token_file).filter(|file| !file.is_empty());
+        let token = token_file.map(|file| crate::admin::read_token(Path::new(file))).transpose();
         reports.switch_on();
         let identity = Identity {
+            token: token.context("monitor_token_file in [node]")?,
             monitor: settings.monitor.clone(),
             name: settings.name.clone(),
             role,
@@ -70,6 +79,9 @@ impl MonitorLink {
             identity,
             reports,
             status: link.status.clone(),
+            hours: link.hours.clone(),
+            folders: link.folders.clone(),
+            var_dir: settings.var_dir.clone(),
             goodbye: link.goodbye.clone(),
             graceful: link.graceful.clone(),
         };

@@ -1,0 +1,93 @@
+//! Who may read the page, and which nodes are listened to.
+
+mod support;
+use logferry_monitor::access::{Gate, hash_password};
+use logferry_monitor::web;
+use std::sync::Arc;
+use support::{Peer, config, ours, start, with};
+
+/// Status and body for one request.
+async fn get(addr: std::net::SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let (answer, body) = ask(addr, path, headers).await;
+    (answer.status.as_u16(), body)
+}
+
+async fn ask(
+    addr: std::net::SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (ureq::http::response::Parts, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let mut request = agent.get(format!("http://{addr}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut response = request.call().expect("an answer");
+        let body = response.body_mut().read_to_string().expect("a body");
+        (response.into_parts().0, body)
+    });
+    asked.await.expect("asked")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_with_a_login_is_read_by_those_who_know_it_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let token_file = dir.path().join("token");
+    std::fs::write(&token_file, "tools-token-1\n").expect("written");
+    let mut config = config(dir.path(), "");
+    config.access.user = "ops".into();
+    config.access.password_hash = hash_password("secret").expect("hashed");
+    config.access.token_file = token_file.display().to_string();
+    let monitor = start(&config).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("an address");
+    let gate = Arc::new(Gate::new(&config.access).expect("good"));
+    let router = web::guarded(web::router(monitor.monitor.clone()), gate);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    for path in ["/", "/nodes", "/errors", "/api/nodes", "/api/errors", "/style.css", "/no-such-page"] {
+        let (parts, body) = ask(addr, path, &[]).await;
+        assert_eq!(parts.status.as_u16(), 401, "{path}");
+        assert!(parts.headers["www-authenticate"].to_str().expect("text").starts_with("Basic "));
+        assert!(parts.headers.contains_key("content-security-policy") && !body.contains("Nodes"), "{body}");
+    }
+    // "ops:secret", and "ops:wrong"
+    let (right, wrong) =
+        (("Authorization", "Basic b3BzOnNlY3JldA=="), ("Authorization", "Basic b3BzOndyb25n"));
+    assert_eq!(get(addr, "/nodes", &[right]).await.0, 200);
+    assert_eq!(get(addr, "/api/nodes", &[("Authorization", "Bearer tools-token-1")]).await.0, 200);
+    assert_eq!(get(addr, "/nodes", &[wrong]).await.0, 401);
+    let mut last = 401;
+    for _ in 0..30 {
+        last = get(addr, "/nodes", &[wrong]).await.0;
+    }
+    assert_eq!(last, 429, "guesses are slowed down");
+    monitor.stop().await;
+}
+
+#[tokio::test]
+async fn nodes_without_the_token_are_refused_counted_and_named_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let token_file = dir.path().join("token");
+    std::fs::write(&token_file, "nodes-token-1\n").expect("written");
+    let mut config = config(dir.path(), "");
+    config.access.nodes_token_file = token_file.display().to_string();
+    let monitor = start(&config).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    for token in [None, Some("nodes-token-2"), Some("nodes-token-")] {
+        let mut message = ours("register", "<b>stranger</b>", "a1");
+        message.extend(token.map(|token| ("token", token)));
+        let (code, why) = peer.ask(&message).await;
+        assert_eq!(code, "1");
+        assert!(why.contains("monitor_token_file"), "{why}");
+    }
+    assert!(monitor.monitor.nodes().is_empty());
+    let named = monitor.monitor.errors(10, |entry| entry.kind == "refused");
+    assert_eq!(named.len(), 1, "{named:?}");
+    assert!(named[0].ip == "127.0.0.1" && named[0].text.contains("<b>stranger</b>"), "{named:?}");
+    let message = with(ours("register", "web-1", "a1"), &[("token", "nodes-token-1")]);
+    assert_eq!(peer.ask(&message).await.0, "0");
+    assert_eq!(monitor.monitor.nodes().len(), 1);
+    monitor.stop().await;
+}
