@@ -9,7 +9,9 @@ use crate::store::{Report, Store, StoreFigures, StoreHandle, pending};
 use anyhow::Context;
 use logferry_durable::Disk;
 use logferry_footprint::{Footprint, WhenFull};
-use logferry_link::{Budget, HopStamp, Incoming, Receiver, ReceiverOptions, Sender, SenderOptions};
+use logferry_link::{
+    Budget, HopStamp, Incoming, LegacyFootprint, Receiver, ReceiverOptions, Sender, SenderOptions,
+};
 use logferry_node::admin::Status;
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Limits, StreamId};
@@ -49,9 +51,12 @@ impl Collector {
     /// The address cannot be bound, or the folders cannot be used. Damage in them is no error: it is set aside.
     pub async fn start(config: &CollectorConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Collector> {
         let (reports, reports_in) = mpsc::unbounded_channel();
+        let legacy_footprint = LegacyFootprint::take_over(&*disk, &config.listen, &config.node.var_dir)?;
         let opened = open_store(config, disk, reports)?;
         let budget = Budget::new(config.listen.memory.0);
-        let options = ReceiverOptions::new(&config.listen, &config.node, "collector", budget.clone());
+        let mut options = ReceiverOptions::new(&config.listen, &config.node, "collector", budget.clone());
+        options.quarantine = Some(opened.store.quarantine.clone());
+        options.legacy_footprint = legacy_footprint;
         let receiver = Receiver::bind(options)
             .await
             .with_context(|| format!("listen.addr {} cannot be bound", config.listen.addr))?;

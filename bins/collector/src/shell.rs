@@ -208,9 +208,10 @@ impl Shell {
         self.counters.packs.increment(1);
         self.counters.bytes.increment(pack.body.len() as u64);
         let Some(ours) = &pack.header.ours else {
-            tracing::warn!(peer = %peer.addr, "a pack of a legacy node was refused");
-            counter!("logferry_collector_legacy_refused_total").increment(1);
-            return self.answer(answer, Answer::Rejected { reason: "legacy_not_enabled".into() });
+            // A listener adopts the packs of legacy nodes; over protocol v2 nobody sends them.
+            tracing::warn!(peer = %peer.addr, "a pack without a stream was refused");
+            counter!("logferry_collector_no_stream_total").increment(1);
+            return self.answer(answer, Answer::Rejected { reason: "no_stream".into() });
         };
         let (identity, first, repull) = (ours.identity, ours.first, pack.header.repull);
         pack.push_hop(&self.hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));

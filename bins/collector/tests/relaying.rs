@@ -211,13 +211,13 @@ async fn a_segment_removed_by_hand_is_reported_with_its_packs_and_the_others_go_
 }
 
 #[tokio::test]
-async fn packs_of_legacy_nodes_are_refused_by_name() {
+async fn packs_without_a_stream_are_refused_by_name() {
     let test = Test::new();
     let _outputter = Outputter::start(&test.target, Next::Answer(Answer::Ok)).await;
     let collector = test.start().await;
     let mut tailer = Tailer::connect(collector.local_addr());
-    tailer.send_legacy().await;
-    tailer.expect(1, &Outcome::Rejected { reason: "legacy_not_enabled".into() }).await;
+    tailer.send_without_stream().await;
+    tailer.expect(1, &Outcome::Rejected { reason: "no_stream".into() }).await;
     collector.stop().await.expect("a clean stop");
 }
 

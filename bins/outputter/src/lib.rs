@@ -42,8 +42,10 @@ use file::output::FileOutput;
 use finish::Plan;
 use hours::report::Filter;
 use hours::shell::{Finish, Hours};
-use logferry_link::{Budget, HopStamp, Receiver, ReceiverOptions};
+use logferry_durable::RealDisk;
+use logferry_link::{Budget, HopStamp, LegacyFootprint, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
+use logferry_node::quarantine::Quarantine;
 use logferry_node::runtime::Node;
 use outputs::route::Reply;
 use second::Second;
@@ -64,7 +66,8 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     }
     let second = Second::default();
     let budget = Budget::new(config.listen.memory.0);
-    let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
+    let mut options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
+    prepare_for_legacy(&mut options, &node)?;
     let limits = options.limits;
     let settings = config.file.clone().context("no output is configured")?;
     let etl = EtlOutput::start(config.etl.clone(), node.var_dir(), &node.settings.time_zone)?;
@@ -104,6 +107,18 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     second.finish().await;
     tokio::task::spawn_blocking(move || etl.finish()).await?;
     receiving.await.context("the receiver failed")
+}
+
+/// What taking packs of legacy nodes needs beside the listener.
+pub(crate) fn prepare_for_legacy(options: &mut ReceiverOptions, node: &Node) -> anyhow::Result<()> {
+    if options.settings.v1 {
+        let disk = Arc::new(RealDisk);
+        options.legacy_footprint = LegacyFootprint::take_over(&*disk, &options.settings, node.var_dir())?;
+        let quarantine = Quarantine::open(disk, node.var_dir(), node.settings.quarantine_max.0)
+            .context("the quarantine cannot be opened")?;
+        options.quarantine = Some(Arc::new(quarantine));
+    }
+    Ok(())
 }
 
 /// `order` is filled in once recovery is through.

@@ -117,7 +117,8 @@ impl Second {
 /// Runs the outputter without `[file]`.
 pub(crate) async fn run_alone(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let budget = Budget::new(config.listen.memory.0);
-    let options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
+    let mut options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
+    crate::prepare_for_legacy(&mut options, &node)?;
     let second = Second::default();
     let shown = second.clone();
     let status = move || {

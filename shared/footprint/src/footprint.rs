@@ -3,7 +3,7 @@
 use crate::memory::Memory;
 use crate::slot::Slot;
 use crate::{PackSeen, Remembered, SeenPack, ranges::Ranges, recent::RecentPacks};
-use logferry_pack::{PackIdentity, StreamId};
+use logferry_pack::{LEGACY_KEEP_SECS, PackIdentity, StreamId};
 use std::collections::BTreeMap;
 
 /// Judgement of a pack.
@@ -116,11 +116,13 @@ impl Footprint {
         self.streams.get(&stream).map(Slot::stream).map(|stream| stream.remembered(stream.first))
     }
 
-    /// Forgets streams whose last pack is older than `keep_secs` (30 days by default). Returns how many.
+    /// Forgets streams whose last pack is older than `keep_secs` (30 days by default), those of adopted legacy packs after a day.
+    /// Returns how many.
     pub fn expire(&mut self, now_unix: u64, keep_secs: u64) -> usize {
         let before = self.streams.len();
         let bytes = &mut self.memory.bytes;
-        self.streams.retain(|_, slot| {
+        self.streams.retain(|id, slot| {
+            let keep_secs = if id.is_legacy() { keep_secs.min(LEGACY_KEEP_SECS) } else { keep_secs };
             let is_kept = now_unix.saturating_sub(slot.last_unix()) <= keep_secs;
             *bytes -= if is_kept { 0 } else { slot.bytes() };
             is_kept
@@ -246,5 +248,18 @@ mod tests {
         assert_eq!(footprint.expire(1_101, 100), 1);
         assert_eq!(footprint.remembered(STREAM), None);
         assert_eq!(footprint.streams(), 1);
+    }
+
+    #[test]
+    fn each_legacy_pack_is_a_stream_that_is_forgotten_after_a_day() {
+        let mut footprint = with(&[pack(0, 10, 1)]);
+        let legacy =
+            PackIdentity { stream: StreamId::of_legacy("10.0.0.7_2026112101_1", [7; 16]), ..pack(0, 10, 1) };
+        footprint.insert(&legacy, 0, 1_000);
+        assert_eq!(footprint.judge(&legacy, 0), Verdict::Duplicate);
+        assert_eq!(footprint.expire(1_000 + LEGACY_KEEP_SECS, 30 * LEGACY_KEEP_SECS), 0);
+        assert_eq!(footprint.expire(1_001 + LEGACY_KEEP_SECS, 30 * LEGACY_KEEP_SECS), 1);
+        assert_eq!(footprint.judge(&legacy, 0), Verdict::Next);
+        assert!(footprint.has_seen(STREAM, 0, 10));
     }
 }

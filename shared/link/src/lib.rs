@@ -61,6 +61,7 @@ mod tests;
 pub use answer::{Answer, Answerer, Incoming, Outcome, Outgoing, Peer, Settled};
 pub use budget::{Budget, Permit};
 pub use hop::HopStamp;
+pub use legacy::LegacyFootprint;
 pub use receiver::{Receiver, ReceiverOptions};
 pub use sender::{Health, Sender, SenderOptions};
 

@@ -5,6 +5,7 @@ use crate::budget::Budget;
 use crate::connection::{Connection, say_last_words};
 use crate::figures::{LogGate, ReceiverFigures, refused};
 use crate::frame::{self, Frame, Hello};
+use crate::legacy::LegacyFootprint;
 use crate::session::{ReceiverTimes, Refusal};
 use crate::{clock, codec_names};
 use logferry_node::config::{ByteSize, ListenSettings, NodeSettings};
@@ -31,7 +32,6 @@ const TURNED_AWAY_MAX: usize = 64;
 const TROUBLES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything a receiver needs.
-#[derive(Clone)]
 pub struct ReceiverOptions {
     /// From the configuration.
     pub settings: ListenSettings,
@@ -45,6 +45,8 @@ pub struct ReceiverOptions {
     pub budget: Budget,
     /// For packs of legacy peers that are refused: there is no way to tell such a peer to keep them.
     pub quarantine: Option<Arc<Quarantine>>,
+    /// Packs that a legacy node had taken before this one took its place.
+    pub legacy_footprint: LegacyFootprint,
 }
 
 impl ReceiverOptions {
@@ -67,6 +69,7 @@ impl ReceiverOptions {
             },
             budget,
             quarantine: None,
+            legacy_footprint: LegacyFootprint::default(),
         }
     }
 

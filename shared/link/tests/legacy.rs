@@ -6,11 +6,12 @@ use bytes::Bytes;
 use logferry_durable::RealDisk;
 use logferry_footprint::Remembered;
 use logferry_link::{
-    Answer, Budget, Incoming, Outcome, Outgoing, Receiver, ReceiverOptions, Sender, SenderOptions, Settled,
+    Answer, Budget, Incoming, LegacyFootprint, Outcome, Outgoing, Receiver, ReceiverOptions, Sender,
+    SenderOptions, Settled,
 };
 use logferry_node::config::{Interval, ListenSettings, NodeSettings, Protocol, SendSettings};
 use logferry_node::quarantine::Quarantine;
-use logferry_pack::{Decoded, Limits, StreamId, decode_header};
+use logferry_pack::{Decoded, Limits, Ours, StreamId, decode_header};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,12 +48,22 @@ struct Server {
 }
 
 async fn server(quarantine: Option<Arc<Quarantine>>, change: impl FnOnce(&mut ListenSettings)) -> Server {
+    server_after(LegacyFootprint::default(), quarantine, change).await
+}
+
+/// In the place of a legacy node that had seen packs.
+async fn server_after(
+    footprint: LegacyFootprint,
+    quarantine: Option<Arc<Quarantine>>,
+    change: impl FnOnce(&mut ListenSettings),
+) -> Server {
     let mut settings =
         ListenSettings { addr: "127.0.0.1:0".to_owned(), v1: true, ..ListenSettings::default() };
     change(&mut settings);
     let node = NodeSettings { name: "server".to_owned(), ..NodeSettings::default() };
     let mut options = ReceiverOptions::new(&settings, &node, "collector", Budget::new(1 << 20));
     options.quarantine = quarantine;
+    options.legacy_footprint = footprint;
     let receiver = Receiver::bind(options).await.unwrap();
     let (addr, stop) = (receiver.local_addr(), CancellationToken::new());
     let (sender, packs) = mpsc::channel(16);
@@ -81,7 +92,7 @@ async fn recorded_packs_are_taken_one_by_one_and_answered_when_their_owner_says_
         tail.write_all(&pack).await.unwrap();
         let incoming = server.next().await;
         assert_eq!(incoming.peer.role, "legacy");
-        assert!(incoming.pack.header.ours.is_none());
+        assert!(incoming.pack.header.ours.as_ref().is_some_and(Ours::is_legacy), "it was adopted");
         assert!(tail.try_read(&mut [0]).is_err(), "there is no answer before it is durable");
         incoming.answer.send(if number % 2 == 0 { Answer::Ok } else { Answer::Duplicate });
         assert_eq!(read_up_to(&mut tail, 2).await, b"ok");
@@ -142,6 +153,62 @@ async fn what_will_never_be_taken_is_quarantined_and_then_answered() {
     }
     let bytes: usize = packs[..2].iter().map(Bytes::len).sum();
     assert_eq!(quarantine.totals(), (2, bytes as u64));
+}
+
+/// A pack of a legacy node with this body.
+fn pack_of(body: &[u8]) -> Vec<u8> {
+    let json = format!(
+        r#"{{"Route":[{{"ip":"10.0.0.7","hour":"2026112101","id":"1","lines":"2"}}],"PackLen":{}}}"#,
+        body.len()
+    );
+    [&[json.len() as u8, 0, 0, 0], json.as_bytes(), body].concat()
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_inflate_are_quarantined_before_their_owner_sees_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let quarantine = Arc::new(Quarantine::open(Arc::new(RealDisk), dir.path(), 1 << 20).unwrap());
+    let mut server = server(Some(quarantine.clone()), |_| ()).await;
+    let mut tail = TcpStream::connect(server.addr).await.unwrap();
+    tail.write_all(&pack_of(b"no zlib stream")).await.unwrap();
+    assert_eq!(read_up_to(&mut tail, 2).await, b"ok");
+    assert_eq!(quarantine.totals().0, 1);
+    assert!(server.packs.try_recv().is_err());
+    // A pack without a body gets no answer of a legacy node, and is none of a tailer's.
+    tail.write_all(&pack_of(b"")).await.unwrap();
+    assert_eq!(read_up_to(&mut tail, 100).await, b"wrong header");
+}
+
+#[tokio::test]
+async fn packs_that_the_legacy_node_before_had_seen_are_answered_and_not_passed_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let footprint = include_str!("data/footprint.json").replace("1795223913", &now.to_string());
+    std::fs::write(dir.path().join("footprint.json"), footprint).unwrap();
+    let listen = ListenSettings { v1: true, ..ListenSettings::default() };
+    let footprint = LegacyFootprint::take_over(&RealDisk, &listen, dir.path()).unwrap();
+    assert_eq!(footprint.packs(), 7);
+    let mut server = server_after(footprint, None, |_| ()).await;
+    let mut tail = TcpStream::connect(server.addr).await.unwrap();
+    let mut all = recorded();
+    all.push(pack_of(b"\x78\x9c\x03\0\0\0\0\x01").into());
+    let mut passed = Vec::new();
+    for pack in all {
+        tail.write_all(&pack).await.unwrap();
+        let mut answer = [0; 2];
+        tokio::select! {
+            read = tail.read_exact(&mut answer) => drop(read.unwrap()),
+            incoming = server.packs.recv() => {
+                let incoming = incoming.unwrap();
+                passed.push((incoming.pack.header.hour.to_string(), incoming.pack.header.id));
+                incoming.answer.send(Answer::Ok);
+                tail.read_exact(&mut answer).await.unwrap();
+            }
+        }
+        assert_eq!(&answer, b"ok");
+    }
+    // The empty done pack is not to be dropped as seen, and the last one is new.
+    assert_eq!(passed, [("2026112023".to_owned(), 3), ("2026112101".to_owned(), 1)]);
 }
 
 #[tokio::test]

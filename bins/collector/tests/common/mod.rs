@@ -182,7 +182,7 @@ impl Tailer {
         self.submit(&pack(stream, number, b"123456789\n".to_vec(), true)).await;
     }
 
-    pub(crate) async fn send_legacy(&mut self) {
+    pub(crate) async fn send_without_stream(&mut self) {
         let mut pack = pack(1, 0, b"123456789\n".to_vec(), false);
         pack.header.ours = None;
         self.submit(&pack).await;

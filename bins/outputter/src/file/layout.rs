@@ -12,6 +12,9 @@ use logferry_pack::Header;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// Stands for the packs of legacy nodes in a log file, each of which is a stream of its own. No stream of a file has this id.
+const LEGACY_STREAM: u128 = u128::MAX;
+
 /// A run of bytes of a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -28,7 +31,7 @@ pub struct Segment {
 pub struct SegmentBody {
     /// Stream.
     pub stream: u128,
-    /// Where in the stream.
+    /// Where in the stream; of a pack of a legacy node its number.
     pub offset: u64,
     /// crc32c of the bytes, where the pack has it.
     pub sum: Option<u32>,
@@ -88,7 +91,12 @@ impl Layout {
         let Some(ours) = &header.ours else { return };
         let (len, sum) =
             stored.map_or((ours.raw, ours.body_sum()), |stored| (stored.bytes, Some(stored.crc)));
-        let body = SegmentBody { stream: ours.identity.stream.0, offset: ours.identity.offset, sum };
+        // Packs of a legacy node come in any order, and only their numbers tell it.
+        let (stream, offset) = match ours.is_legacy() {
+            true => (LEGACY_STREAM, header.id),
+            false => (ours.identity.stream.0, ours.identity.offset),
+        };
+        let body = SegmentBody { stream, offset, sum };
         if len > 0 {
             self.segments.push(Segment { at: self.len(), len, body: Some(body) });
         }
@@ -173,6 +181,30 @@ mod tests {
         let moved = moved_up(ordered);
         assert_eq!(moved.iter().map(|segment| segment.at).collect::<Vec<_>>(), [0, 4, 24, 29, 45]);
         assert_eq!(in_stream_order(&moved), None);
+    }
+
+    #[test]
+    fn packs_of_a_legacy_node_are_put_into_the_order_of_their_numbers() {
+        let mut layout = Layout::default();
+        let json = |id: u64| {
+            format!(
+                r#"{{"Route":[{{"ip":"10.0.0.7","hour":"2026112101","id":"{id}","lines":"1"}}],"PackLen":1}}"#
+            )
+        };
+        for id in [3, 1, 2] {
+            let Some(Line::Pack(mut header)) = headers::parse_line(json(id).as_bytes()) else {
+                panic!("a header")
+            };
+            let body =
+                logferry_pack::Compressor::new(logferry_pack::Codec::Zlib, 1).unwrap().compress(b"line\n");
+            let mut pack = logferry_pack::Pack { header: (*header).clone(), body };
+            pack.adopt(&logferry_pack::Limits::default()).unwrap();
+            *header = pack.header;
+            layout.push(&header, None);
+        }
+        let ordered = in_stream_order(&layout.segments).unwrap();
+        assert_eq!(ordered.iter().map(|segment| segment.at).collect::<Vec<_>>(), [5, 10, 0]);
+        assert_eq!(layout.hours.iter().map(HourKey::to_string).collect::<Vec<_>>(), ["10.0.0.7_2026112101"]);
     }
 
     #[test]

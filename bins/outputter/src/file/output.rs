@@ -295,14 +295,15 @@ fn start_threads(
 /// What is needed to judge and write a pack; or the label of what is wrong with it.
 fn parcel(pack: Pack, template: &Template) -> Result<Parcel, &'static str> {
     let header = &pack.header;
-    // Packs of legacy nodes are known by other marks; the link does not speak to such nodes yet.
+    // Those of legacy nodes were adopted by who took them from there.
     let ours = header.ours.as_ref().ok_or("no_stream")?;
+    let names = (!ours.is_legacy()).then_some(ours);
     let fields = Fields {
-        source: Some(ours.source.as_str()),
-        host: Some(ours.host.as_str()),
+        source: names.map(|ours| ours.source.as_str()),
+        host: names.map(|ours| ours.host.as_str()),
         ip: &header.ip,
         hour: u32::from(header.hour),
-        stream: Some(ours.identity.stream),
+        stream: names.map(|ours| ours.identity.stream),
     };
     let path = template.expand(&fields).map_err(|bad| {
         tracing::warn!("pack refused: {bad}");

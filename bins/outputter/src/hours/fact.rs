@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use logferry_pack::{Header, Hour, PackIdentity};
+use logferry_pack::{Header, Hour, Ours, PackIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Names an hour of a source of a host.
@@ -19,7 +19,7 @@ pub struct HourKey {
 impl HourKey {
     /// Of a pack.
     pub fn of(header: &Header) -> HourKey {
-        let (source, host) = match &header.ours {
+        let (source, host) = match named(header) {
             Some(ours) => (ours.source.as_str(), ours.host.as_str()),
             None => ("", header.ip.as_str()),
         };
@@ -52,9 +52,10 @@ pub struct Fact {
     pub done: bool,
     /// Lines.
     pub lines: u64,
-    /// Bytes in the log file; 0 for packs of legacy nodes, whose header does not say.
+    /// Bytes in the log file.
     pub bytes: u64,
-    /// Stream bytes that it stands for, and where shipping of the stream began.
+    /// Stream bytes that it stands for, and where shipping of the stream began; `None` for packs of legacy nodes, which are
+    /// streams of their own.
     pub range: Option<(PackIdentity, u64)>,
     /// When it was received, in milliseconds since 1970.
     pub at_ms: i64,
@@ -63,8 +64,8 @@ pub struct Fact {
 impl Fact {
     /// Of a pack that was received at `at_ms`.
     pub fn new(header: &Header, at_ms: i64) -> Fact {
-        let ours = header.ours.as_ref();
-        // Packs without lines are marked as repulled, too, so that nobody drops them.
+        let ours = named(header);
+        // Packs without lines are marked as repulled, too, so that nobody drops them. A legacy node cuts them as it did before.
         let is_cut_anew = header.repull && ours.is_some_and(|ours| ours.identity.span > 0);
         Fact {
             is_numbered: !is_cut_anew,
@@ -72,7 +73,7 @@ impl Fact {
             id: header.id,
             done: header.done,
             lines: header.lines,
-            bytes: ours.map_or(0, |ours| ours.raw),
+            bytes: header.ours.as_ref().map_or(0, |ours| ours.raw),
             range: ours.map(|ours| (ours.identity, ours.first)),
             at_ms,
         }
@@ -84,4 +85,9 @@ impl Fact {
         let at = text.and_then(|text| text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok());
         Fact::new(header, at.map_or(now_ms, |at| at.timestamp().as_millisecond()))
     }
+}
+
+/// The keys of a pack that has a source and a host; packs of legacy nodes have an address.
+fn named(header: &Header) -> Option<&Ours> {
+    header.ours.as_ref().filter(|ours| !ours.is_legacy())
 }

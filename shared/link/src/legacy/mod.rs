@@ -1,10 +1,12 @@
 //! Protocol v1, the legacy one (wire.md, "Session v1"): a pack, then its answer, then the next pack. No frames, no greeting, no
 //! sequence numbers, so both ends are plain loops over one connection at a time.
 
+mod footprint;
 mod receiving;
 mod sending;
 mod transcode;
 
+pub use footprint::LegacyFootprint;
 pub(crate) use receiving::serve;
 pub(crate) use sending::run;
 

@@ -1,6 +1,8 @@
 //! The receiving end of a v1 connection. `ok` is written when the owner says that the pack is durable; a legacy receiver
 //! does so when it has the bytes in memory.
 //!
+//! A pack of a legacy node is adopted here (`Pack::adopt`), so its owner never sees one without keys of ours.
+//!
 //! There is no word for "not now": the connection is closed without an answer, and the peer keeps the pack. Nor is there
 //! one for "not this one, but go on": a pack that is refused, or has other bytes than the store, is quarantined here, and
 //! then answered `ok`, because a legacy peer would send it again for ever, or drop it.
@@ -13,7 +15,8 @@ use crate::connection::say_last_words;
 use crate::receiver::Shared;
 use crate::session::Refusal;
 use bytes::{Bytes, BytesMut};
-use logferry_pack::{Decoded, Pack, decode_header};
+use logferry_pack::{BadPack, Decoded, Pack, decode_header};
+use metrics::counter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,7 +146,11 @@ where
         let (replies, mut answers) = mpsc::unbounded_channel();
         let answer = Answerer::new(0, replies, permit);
         self.shared.figures.received(bytes.len() as u64);
-        let answer = match Pack::parse(bytes.clone(), &self.shared.options.limits) {
+        let answer = match self.adopted(bytes.clone()).await {
+            Ok(pack) if self.shared.options.legacy_footprint.knows(&pack) => {
+                counter!("logferry_link_v1_taken_over_total").increment(1);
+                Answer::Duplicate
+            }
             Ok(pack) => {
                 let elapsed = clock::now().saturating_duration_since(began);
                 let incoming = Incoming { pack, peer: self.peer.clone(), elapsed, answer };
@@ -166,6 +173,18 @@ where
             Answer::Rejected { reason } => self.set_aside(reason, bytes).await,
             Answer::Conflict(_) => self.set_aside("conflict".to_owned(), bytes).await,
         }
+    }
+
+    /// The pack with keys of ours: those that it came with, or those of its adoption.
+    async fn adopted(&self, bytes: Bytes) -> Result<Pack, BadPack> {
+        let limits = self.shared.options.limits;
+        let mut pack = Pack::parse(bytes, &limits)?;
+        if pack.header.ours.is_some() {
+            return Ok(pack);
+        }
+        let adopting = tokio::task::spawn_blocking(move || pack.adopt(&limits).map(|()| pack));
+        // It fails by a panic only, and that ends the process.
+        adopting.await.unwrap_or(Err(BadPack::BodyCorrupt))
     }
 
     /// The end of the time that owners have for their last answers when we stop.

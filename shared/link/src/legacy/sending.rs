@@ -18,9 +18,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// What legacy senders allow for one write, and for one answer.
-const WRITE_TIMEOUT_MIN: Duration = Duration::from_secs(5 * 60);
-const ANSWER_TIMEOUT_MIN: Duration = Duration::from_secs(8 * 60);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64;
 
@@ -125,8 +122,8 @@ async fn exchange(
         Some(connection) => connection,
         None => connect(shared, target).await?,
     };
-    write(&mut connection, header.chain(body), shared.settings.write_timeout.0).await?;
-    let limit = shared.settings.ack_timeout.0.max(ANSWER_TIMEOUT_MIN);
+    write(&mut connection, header.chain(body), shared.settings.v1_write_timeout.0).await?;
+    let limit = shared.settings.v1_answer_timeout.0;
     let answer = match timeout(limit, read_answer(&mut connection)).await {
         Ok(answer) => answer?,
         Err(_) => return Err(crate::session::Broken::AckTimeout(limit).into()),
@@ -153,9 +150,8 @@ async fn connect(shared: &Shared, target: usize) -> Result<TcpStream, End> {
 async fn write(
     connection: &mut TcpStream,
     mut bytes: bytes::buf::Chain<Bytes, Bytes>,
-    write_timeout: Duration,
+    limit: Duration,
 ) -> Result<(), End> {
-    let limit = write_timeout.max(WRITE_TIMEOUT_MIN);
     while bytes.has_remaining() {
         match timeout(limit, connection.write_buf(&mut bytes)).await {
             Ok(Ok(1..)) => {}

@@ -1,7 +1,10 @@
-//! Packs as a legacy receiver reads them: it knows zlib alone, and gives no answer to a pack without a body.
+//! Packs as a legacy receiver takes them: it knows zlib alone, gives no answer to a pack without a body, and drops a pack whose body it
+//! has seen.
 
 use bytes::Bytes;
-use logferry_pack::{BadPack, Codec, Compressor, Decoded, Decompressor, Limits, Pack, crc32c, decode_header};
+use logferry_pack::{
+    BadPack, Codec, Compressor, Decoded, Decompressor, Limits, Ours, Pack, crc32c, decode_header,
+};
 
 /// Level of bodies that are compressed anew.
 const LEVEL: i32 = 1;
@@ -14,19 +17,31 @@ pub(super) fn for_legacy(header: &Bytes, body: &Bytes, limits: &Limits) -> Resul
     let Decoded::Header { header: parsed, .. } = decode_header(header, limits)? else {
         return Ok((header.clone(), body.clone()));
     };
-    if parsed.codec() == Codec::Zlib && !body.is_empty() {
+    // What a legacy node has made it is to know again.
+    let is_theirs = parsed.ours.as_ref().is_none_or(Ours::is_legacy);
+    if is_theirs && !body.is_empty() {
         return Ok((header.clone(), body.clone()));
     }
     let mut pack = Pack { header: parsed, body: body.clone() };
-    let mut raw = Vec::new();
-    if !body.is_empty() {
-        Decompressor::new().decompress(&pack, limits, &mut raw)?;
+    if pack.header.codec() != Codec::Zlib || body.is_empty() {
+        pack.body = to_zlib(&pack, limits)?;
     }
-    pack.body = Compressor::new(Codec::Zlib, LEVEL)?.compress(&raw);
     if let Some(ours) = &mut pack.header.ours {
+        // Packs without lines are marked as not to be dropped.
+        if ours.raw > 0 {
+            pack.body = ours.identity.marked_zlib(&pack.body).into();
+        }
         (ours.codec, ours.crc) = (Codec::Zlib, crc32c(&pack.body));
     }
     Ok((pack.encode_header(), pack.body))
+}
+
+fn to_zlib(pack: &Pack, limits: &Limits) -> Result<Bytes, BadPack> {
+    let mut raw = Vec::new();
+    if !pack.body.is_empty() {
+        Decompressor::new().decompress(pack, limits, &mut raw)?;
+    }
+    Ok(Compressor::new(Codec::Zlib, LEVEL)?.compress(&raw))
 }
 
 #[cfg(test)]
@@ -79,8 +94,23 @@ mod tests {
                 let mut raw = Vec::new();
                 Decompressor::new().decompress(&after, &limits, &mut raw).expect("a good body");
                 assert_eq!(raw, lines);
-                assert_eq!(codec == Codec::Zlib, after.body == before.body, "zlib bodies are not touched");
             }
         }
+    }
+
+    #[test]
+    fn equal_lines_at_two_places_have_two_bodies_and_a_pack_of_a_legacy_node_keeps_its_own() {
+        let limits = Limits::default();
+        let body_of =
+            |pack: &Pack| for_legacy(&pack.encode_header(), &pack.body, &limits).expect("readable").1;
+        let first = pack(Codec::Zlib, b"one\ntwo\n");
+        let mut second = first.clone();
+        second.header.ours.as_mut().expect("of ours").identity.offset = 8;
+        assert_ne!(body_of(&first), body_of(&second));
+        assert_eq!(body_of(&first), body_of(&first));
+        let mut theirs = first.clone();
+        theirs.header.ours = None;
+        theirs.adopt(&limits).expect("a good body");
+        assert_eq!(body_of(&theirs), theirs.body);
     }
 }

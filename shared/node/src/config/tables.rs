@@ -50,6 +50,10 @@ settings! {
         pub protocol: Protocol = Protocol::V2,
         /// Connections to a target with protocol "v1": each has one pack on its way.
         pub v1_connections: u64 = 4 => rules::between(1, 64),
+        /// Time a write may stand still with protocol "v1"; legacy senders allow as much.
+        pub v1_write_timeout: Interval = Interval::secs(300) => rules::at_least(Interval::ms(1)),
+        /// Time to wait for the answer to a pack with protocol "v1"; legacy senders wait as long.
+        pub v1_answer_timeout: Interval = Interval::secs(480) => rules::at_least(Interval::ms(1)),
         /// Bytes in flight, not acknowledged yet.
         pub window: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize(1)),
         /// Time to connect and to exchange HELLO.
@@ -118,6 +122,9 @@ settings! {
         pub idle_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
         /// Take packs of legacy nodes (protocol v1) on the same port.
         pub v1: bool = false,
+        /// "footprint.json" of a legacy node whose place this one takes: packs that it had seen are not stored again. Read at the first start
+        /// only; empty: the one in node.var_dir, if there is one.
+        pub v1_footprint: String = String::new(),
         /// Silence after which a connection of a legacy node is closed: it gives no sign of life between packs.
         pub v1_idle_timeout: Interval = Interval::secs(3600) => rules::at_least(Interval::ms(1)),
         /// Slowest a frame may arrive, once begun: time for a whole frame, or a whole pack of a legacy node.
