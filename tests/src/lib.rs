@@ -9,6 +9,7 @@
 pub mod chaos;
 pub mod clock;
 pub mod compare;
+pub mod legacy;
 pub mod lines;
 pub mod lives;
 #[cfg(feature = "mongodb")]

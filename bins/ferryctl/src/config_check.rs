@@ -32,6 +32,18 @@ pub(crate) enum Role {
     Monitor,
 }
 
+impl Role {
+    /// Its word in file names.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Tailer => "tailer",
+            Role::Collector => "collector",
+            Role::Outputter => "outputter",
+            Role::Monitor => "monitor",
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     file: &'a Path,
@@ -81,6 +93,20 @@ fn load(role: Role, file: &Path) -> Result<(), config::ConfigError> {
         Role::Outputter => load_as::<OutputterConfig>(file),
         Role::Monitor => load_as::<MonitorConfig>(file),
     }
+}
+
+/// All that is wrong with the text of a configuration.
+pub(crate) fn problems_of(role: Role, text: &str) -> anyhow::Result<Vec<String>> {
+    fn problems<C: ProgramConfig>(text: &str) -> Vec<String> {
+        let parsed = config::parse::<C>("it", text);
+        parsed.err().map(|error| error.to_string().lines().map(str::to_owned).collect()).unwrap_or_default()
+    }
+    Ok(match role {
+        Role::Tailer => problems::<TailerConfig>(text),
+        Role::Collector => problems::<CollectorConfig>(text),
+        Role::Outputter => problems::<OutputterConfig>(text),
+        Role::Monitor => problems::<MonitorConfig>(text),
+    })
 }
 
 fn unknown_role(file: &Path) -> String {

@@ -10,6 +10,7 @@ mod etl;
 mod hash_password;
 mod hours;
 mod human;
+mod migrate;
 mod pack_inspect;
 mod quarantine;
 mod registry;
@@ -62,6 +63,8 @@ enum Command {
     /// Configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Make configurations of ours from an INI file of the legacy system, with remarks on what changes.
+    MigrateConfig(migrate::Args),
     /// Packs: files of them, quarantine files, spool exports.
     #[command(subcommand)]
     Pack(PackCommand),
@@ -153,6 +156,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
     match command {
         Command::Config(ConfigCommand::Check(args)) => config_check::run(args, output),
+        Command::MigrateConfig(args) => migrate::run(args, output),
         Command::Pack(PackCommand::Inspect(args)) => pack_inspect::run(args, output),
         Command::Quarantine(QuarantineCommand::List(args)) => quarantine::list(args, output),
         Command::Quarantine(QuarantineCommand::Send(args)) => quarantine::send(args, output),

@@ -44,6 +44,8 @@ pub struct FileTruth {
     pub cut_bytes: Option<u64>,
     /// It lost committed bytes, or has a rest that cannot be explained.
     pub is_alarming: bool,
+    /// A legacy outputter wrote to it before.
+    pub is_foreign: bool,
 }
 
 impl FileRecovery {
@@ -125,7 +127,7 @@ impl FileRecovery {
         let walk = Walk { headers: &*headers, data: &*data, found };
         let mut truth = FileTruth::default();
         let end = self.walk(&walk, (begin, floor), is_sound, &mut truth)?;
-        if found.data - end.data > self.group_bytes_max {
+        if truth.is_foreign || found.data - end.data > self.group_bytes_max {
             return self.go_on_at(file, found, truth);
         }
         self.cut(file, end, truth)
@@ -177,13 +179,18 @@ impl FileRecovery {
 
     /// Keeps bytes of a log file that its header file does not explain; a header line is to say so.
     fn go_on_at(&self, file: &File<'_>, at: Lengths, truth: FileTruth) -> io::Result<FileTruth> {
+        let at = Lengths { mark_due: true, ..at };
+        if truth.is_foreign {
+            tracing::info!(path = file.path, "a legacy outputter wrote to the file: going on at its end");
+            return self.cut(file, at, truth);
+        }
         tracing::error!(
             path = file.path,
             found = ?file.found,
             committed = ?file.floor,
             "the file was changed by somebody else or is damaged: keeping it, going on at its end"
         );
-        self.cut(file, Lengths { mark_due: true, ..at }, FileTruth { is_alarming: true, ..truth })
+        self.cut(file, at, FileTruth { is_alarming: true, ..truth })
     }
 
     /// Names of files that were created just before a crash may not be durable yet.
@@ -213,6 +220,7 @@ impl FileTruth {
     fn adopt(&mut self, walked: WalkEnd) -> Lengths {
         self.packs.extend(walked.packs);
         self.packs_damaged += walked.packs_damaged;
+        self.is_foreign = walked.is_foreign;
         walked.end
     }
 }

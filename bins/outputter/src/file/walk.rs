@@ -45,10 +45,18 @@ pub struct WalkEnd {
     pub packs: Vec<CommittedPack>,
     /// Packs among them whose bytes do not match their checksum.
     pub packs_damaged: u64,
+    /// It ended at lines that a legacy outputter wrote, which do not say how long their bodies are: nothing behind `end` is ours to cut.
+    pub is_foreign: bool,
 }
 
 enum Step {
-    Goes { data: u64, pack: Option<CommittedPack>, damaged: bool },
+    Goes {
+        data: u64,
+        pack: Option<CommittedPack>,
+        damaged: bool,
+    },
+    /// The line of a pack that somebody else wrote.
+    Foreign,
     Ends,
 }
 
@@ -66,8 +74,20 @@ impl Walk<'_> {
                 stored = Some(next);
                 continue;
             }
-            let step = self.step(line, stored.take(), walked.end.data, mode, &mut chunk)?;
-            let Step::Goes { data, pack, damaged } = step else { break };
+            let begins_anew = matches!(headers::parse_line(line), Some(Line::DataAt(_)));
+            if walked.is_foreign && !begins_anew {
+                continue;
+            }
+            let (data, pack, damaged) =
+                match self.step(line, stored.take(), walked.end.data, mode, &mut chunk)? {
+                    Step::Goes { data, pack, damaged } => (data, pack, damaged),
+                    Step::Foreign => {
+                        walked.is_foreign = true;
+                        continue;
+                    }
+                    Step::Ends => break,
+                };
+            walked.is_foreign = false;
             let mark_due = walked.end.mark_due && is_empty;
             walked.end = Lengths { data, headers: lines.at, mark_due };
             walked.packs.extend(pack);
@@ -103,7 +123,7 @@ impl Walk<'_> {
         mode: Mode,
         chunk: &mut Vec<u8>,
     ) -> io::Result<Step> {
-        let Some(ours) = &header.ours else { return Ok(Step::Ends) };
+        let Some(ours) = &header.ours else { return Ok(Step::Foreign) };
         let (len, sum) =
             stored.map_or((ours.raw, ours.body_sum()), |stored| (stored.bytes, Some(stored.crc)));
         let Some(end) = data_at.checked_add(len).filter(|end| *end <= self.found.data) else {
