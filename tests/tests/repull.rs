@@ -48,6 +48,24 @@ fn repull(relay: &Relay, more: &[&str]) -> (Output, Value) {
     (output, answer)
 }
 
+/// Compares the hour at the host with the store; exit status and what is said of the source.
+fn audit(relay: &Relay) -> (Option<i32>, Value) {
+    let output = Command::new(binary("ferryctl"))
+        .args(["audit", "--host", "web-1", "--source", "access", "--hour", HOUR, "--json", "--admin"])
+        .arg(&relay.tailer.var_dir)
+        .arg("--store")
+        .arg(&relay.output)
+        .output()
+        .expect("ferryctl runs");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    (output.status.code(), answer[0].clone())
+}
+
+/// The mark of an hour with so many lines.
+fn mark(relay: &Relay, lines: usize) -> PathBuf {
+    relay.output.join("received/access").join(format!("web-1_{HOUR}_{lines}"))
+}
+
 /// Forgets all that the store knows and has.
 fn lose_the_store(relay: &mut Relay) {
     relay.outputter.stop();
@@ -261,4 +279,134 @@ fn a_repull_survives_kills_of_the_tiers_behind_it_and_says_when_its_own_tailer_w
     let path = stored_path(&relay, "access", HOUR);
     wait_until("the hour is stored", || stored(&path).len() >= lines.len());
     assert_eq!(stored(&path), lines);
+}
+
+#[test]
+fn each_damage_of_the_store_is_named_by_an_audit_and_mended_by_a_replacement() {
+    let mut relay = relay("repull-replace");
+    let lines = many_lines(1, 3000);
+    let host_file = logs(&relay).join(format!("access.{HOUR}.log"));
+    std::fs::write(&host_file, &lines).expect("written");
+    std::fs::write(logs(&relay).join("access.2026112014.log"), many_lines(2, 500)).expect("written");
+    relay.start();
+    wait_until("the hour is complete", || mark(&relay, 3000).exists());
+    assert_eq!(audit(&relay).0, Some(0));
+    let path = stored_path(&relay, "access", HOUR);
+    let whole: Vec<&[u8]> = lines.split_inclusive(|byte| *byte == b'\n').collect();
+    let start: usize = whole[..2000].iter().map(|line| line.len()).sum();
+    let line = (start as u64, (start + whole[2000].len()) as u64);
+    let place = |value: &Value| (value["from"].as_u64().unwrap_or(0), value["to"].as_u64().unwrap_or(0));
+
+    for damage in ["flip", "cut", "remove"] {
+        let mut bytes = lines.clone();
+        bytes[start] ^= 1;
+        match damage {
+            "flip" => std::fs::write(&path, &bytes).expect("written"),
+            "cut" => std::fs::write(&path, &lines[..start]).expect("written"),
+            _ => std::fs::remove_file(&path).expect("removed"),
+        }
+        let (code, answer) = audit(&relay);
+        assert_eq!(code, Some(1), "{damage}: {answer}");
+        let names = (answer["node"].as_str(), answer["source"].as_str(), answer["hour"].to_string());
+        assert_eq!(names, (Some("web-1"), Some("access"), HOUR.to_owned()), "{damage}");
+        let found = &answer["differences"][0];
+        let (kind, host, range) = match damage {
+            "flip" => ("different", &found["host"], line),
+            "cut" => ("missing", &found["host"], (line.0, lines.len() as u64)),
+            _ => ("absent_at_store", &found["host"][0], (0, lines.len() as u64)),
+        };
+        assert_eq!((found["kind"].as_str(), place(host)), (Some(kind), range), "{damage}: {answer}");
+        assert_eq!(host["file"].as_str(), host_file.to_str(), "{damage}");
+
+        // The store's books say that it has everything.
+        let (output, answer) = repull(&relay, &["--hour", HOUR, "--source", "access"]);
+        assert!(output.status.success() && answer["packs_taken"] == 0, "{damage}: {output:?}");
+        assert_eq!(audit(&relay).0, Some(1), "{damage}");
+        let (output, _) = repull(&relay, &["--hour", HOUR, "--source", "access", "--replace"]);
+        assert!(output.status.success(), "{damage}: {output:?}");
+        assert_eq!(stored(&path), lines, "{damage}");
+        let (code, answer) = audit(&relay);
+        assert_eq!(code, Some(0), "{damage}: {answer}");
+    }
+    let marks = || std::fs::read_dir(relay.output.join("received/access")).expect("a folder").count();
+    assert_eq!((mark(&relay, 3000).exists(), marks()), (true, 2), "the books say what they said");
+
+    // A store that has nothing of the hour is no case for a replacement; a repull brings it, and it is complete again.
+    lose_the_store(&mut relay);
+    let (output, answer) = repull(&relay, &["--hour", HOUR, "--source", "access", "--replace"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let what = answer["problems"][0]["what"].as_str().unwrap_or_default();
+    assert!(what.contains("without --replace"), "{answer}");
+    let (output, _) = repull(&relay, &["--hour", HOUR, "--source", "access"]);
+    assert!(output.status.success(), "{output:?}");
+    wait_until("the hour is complete again", || mark(&relay, 3000).exists());
+    assert_eq!((stored(&path), audit(&relay).0), (lines, Some(0)));
+
+    // What the host does not have any more stays as the store has it.
+    std::fs::remove_file(&host_file).expect("removed");
+    let (output, answer) = repull(&relay, &["--hour", HOUR, "--source", "access", "--replace"]);
+    assert_eq!(output.status.code(), Some(1), "{answer}");
+    assert!(path.exists());
+}
+
+#[test]
+fn an_hour_that_is_not_over_is_not_replaced() {
+    let mut relay = relay("repull-replace-open");
+    std::fs::write(logs(&relay).join("app.log"), many_lines(1, 100)).expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    let folder = std::fs::read_dir(relay.output.join("log_data/app")).expect("a folder");
+    let file = folder.map(|entry| entry.expect("an entry").path()).next().expect("a file");
+    let hour = file.file_name().expect("a name").to_string_lossy().replace("web-1_", "");
+    let (output, answer) = repull(&relay, &["--hour", &hour, "--source", "app", "--replace"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let what = answer["problems"][0]["what"].as_str().unwrap_or_default();
+    assert!(what.contains("is not over"), "{answer}");
+    let (output, _) = repull(&relay, &["--file", "/nowhere", "--replace"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn an_hour_is_damaged_or_whole_and_nothing_else_while_it_is_replaced_and_the_store_is_killed() {
+    let mut relay = relay("repull-replace-kills");
+    let lines = many_lines(1, 60_000);
+    std::fs::write(logs(&relay).join(format!("access.{HOUR}.log")), &lines).expect("written");
+    relay.start();
+    wait_until("the hour is complete", || mark(&relay, 60_000).exists());
+    let path = stored_path(&relay, "access", HOUR);
+    let mut damaged = lines.clone();
+    damaged[lines.len() / 2] ^= 1;
+    std::fs::write(&path, &damaged).expect("written");
+    let is_staged = |relay: &Relay| {
+        let folder = std::fs::read_dir(relay.output.join("log_data/access")).into_iter().flatten().flatten();
+        folder.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".replacing-"))
+    };
+    let mut asked = Command::new(binary("ferryctl"))
+        .args(["repull", "--host", "web-1", "--hour", HOUR, "--replace", "--admin"])
+        .arg(&relay.tailer.var_dir)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("ferryctl runs");
+    let mut kills = 0;
+    let mut status = None;
+    wait_until("the replacement is over", || {
+        status = asked.try_wait().expect("asked");
+        let now = stored(&path);
+        assert!(now == damaged || now == lines, "neither the old file nor the new one");
+        if kills < 4 && (kills > 0 || is_staged(&relay)) && status.is_none() {
+            relay.outputter.kill();
+            let now = stored(&path);
+            assert!(now == damaged || now == lines, "neither the old file nor the new one");
+            relay.outputter.start_and_wait();
+            kills += 1;
+        }
+        status.is_some()
+    });
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    assert!(kills > 0, "nothing was killed in the middle");
+    assert_eq!(stored(&path), lines);
+    wait_until("the mark is there", || mark(&relay, 60_000).exists());
+    assert!(!is_staged(&relay));
+    assert_eq!(audit(&relay).0, Some(0));
 }

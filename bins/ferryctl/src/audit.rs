@@ -47,6 +47,14 @@ pub(crate) struct Place {
     lines: u64,
 }
 
+impl Place {
+    /// Lines of a file from the first to the last; `None` when there are none.
+    fn of(file: &Path, lines: &[host::Told]) -> Option<Place> {
+        let (first, last) = (lines.first()?, lines.last()?);
+        Some(Place { file: file.to_owned(), from: first.0, to: last.0 + last.1, lines: lines.len() as u64 })
+    }
+}
+
 /// One difference.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -59,8 +67,8 @@ pub(crate) enum Difference {
     Different { host: Place, store: Place },
     /// The store has lines that the host has not.
     Foreign { store: Place },
-    /// The store has no file of the hour.
-    AbsentAtStore { file: PathBuf },
+    /// The store has no file of the hour; the host has it here.
+    AbsentAtStore { file: PathBuf, host: Vec<Place> },
     /// The host knows nothing of the hour.
     AbsentAtHost,
     /// There are too many lines to compare one by one.
@@ -70,7 +78,9 @@ pub(crate) enum Difference {
 /// One source, compared.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Compared {
+    node: String,
     source: String,
+    hour: Hour,
     equal: bool,
     host: Totals,
     store: Totals,
@@ -82,6 +92,20 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
+    fn new(node: &str, source: &str, hour: Hour) -> Compared {
+        Compared {
+            node: node.to_owned(),
+            source: source.to_owned(),
+            hour,
+            equal: false,
+            host: Totals::default(),
+            store: Totals::default(),
+            differences: Vec::new(),
+            differences_more: 0,
+            problems: Vec::new(),
+        }
+    }
+
     fn verdict(&self) -> Verdict {
         match (self.problems.is_empty(), self.equal) {
             (false, _) => Verdict::Usage,
@@ -123,7 +147,8 @@ fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
         let fields =
             Fields { source: Some(&source), host: Some(&args.host), ip: "", hour: hour.into(), stream: None };
         let path = template.expand(&fields).map_err(|bad| anyhow::anyhow!("--path: {bad}"))?;
-        let compared = compare_source(&node, &source, hour, &args.store.join("log_data").join(path));
+        let compared = Compared::new(&args.host, &source, hour);
+        let compared = compare_source(&node, compared, &args.store.join("log_data").join(path));
         // Of many sources those without such an hour are no news.
         if args.source.is_some() || compared.problems != [nothing] {
             all.push(compared);
@@ -133,17 +158,9 @@ fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
     Ok(all)
 }
 
-fn compare_source(node: &RunningNode, source: &str, hour: Hour, path: &Path) -> Compared {
-    let mut compared = Compared {
-        source: source.to_owned(),
-        equal: false,
-        host: Totals::default(),
-        store: Totals::default(),
-        differences: Vec::new(),
-        differences_more: 0,
-        problems: Vec::new(),
-    };
-    if let Err(error) = fill_in(node, source, hour, path, &mut compared) {
+fn compare_source(node: &RunningNode, mut compared: Compared, path: &Path) -> Compared {
+    let (source, hour) = (compared.source.clone(), compared.hour);
+    if let Err(error) = fill_in(node, &source, hour, path, &mut compared) {
         compared.problems.push(format!("{error:#}"));
     }
     compared
@@ -165,7 +182,11 @@ fn fill_in(
                 compared.problems = vec!["neither the host nor the store has anything of the hour".to_owned()]
             }
             false if host.totals.lines == 0 => compared.equal = true,
-            false => compared.differences.push(Difference::AbsentAtStore { file: path.to_owned() }),
+            false => {
+                let lines = host::read(node, source, hour, true)?;
+                let host = lines.files.iter().filter_map(|(file, lines)| Place::of(file, lines)).collect();
+                compared.differences.push(Difference::AbsentAtStore { file: path.to_owned(), host });
+            }
         }
         return Ok(());
     };

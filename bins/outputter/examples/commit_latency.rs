@@ -118,5 +118,6 @@ fn parcel(stream: u64, offset: u64) -> Parcel {
         path: format!("access/host-{stream}_2026112100"),
         pack: Pack { header, body },
         trimmed_to: Vec::new(),
+        replaces: None,
     }
 }

@@ -20,7 +20,7 @@ use logferry_outputter::hours::mailbox::{Mail, News};
 use logferry_outputter::hours::marks::Marks;
 use logferry_outputter::hours::report::{self, Filter, HourState};
 use logferry_outputter::hours::runner::{Ended, Job};
-use logferry_pack::{Codec, Compressor, Pack, StreamId};
+use logferry_pack::{Codec, Compressor, HourRange, Pack, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
@@ -462,4 +462,137 @@ fn hours_expire_and_are_known_again_when_something_comes() {
     assert!(world.keep());
     world.assert_marks();
     assert_eq!(known(&world), 1);
+}
+
+/// Lines of two bytes.
+fn bytes_of(stream: u64, from: u64, to: u64, id: u64) -> Pack {
+    let body = "x\n".repeat(((to - from) / 2) as usize);
+    let mut pack = pack(StreamId(stream.into()), "host-0", 2026112100, from, body.as_bytes(), Codec::None);
+    pack.header.id = id;
+    pack
+}
+
+/// Even numbers from `from` to `to`, both of them among them.
+fn cuts(from: u64, to: u64, random: &mut Random) -> Vec<(u64, u64)> {
+    let mut at = vec![from, to];
+    (0..random.below(3)).for_each(|_| at.push(from + 2 * random.below((to - from) / 2 + 1)));
+    at.sort_unstable();
+    at.windows(2).map(|pair| (pair[0], pair[1])).filter(|(from, to)| from < to).collect()
+}
+
+/// Puts another header file into the place of the hour's: what the output does when the hour is replaced.
+fn replace_hour(world: &mut World, packs: &[Pack]) {
+    let path = parcel(&packs[0]).path;
+    let full_path = Path::new(HEADERS).join(&path);
+    let mut bytes = vec![b'\n'; world.committed.get(&path).copied().unwrap_or(0) as usize];
+    bytes.extend(headers::replaced_line(StreamId(9)));
+    packs.iter().for_each(|pack| bytes.extend(headers::pack_line(pack)));
+    drop(world.disk.unlink(&full_path));
+    let file = world.disk.create(&full_path).unwrap();
+    file.append(&[&bytes]).unwrap();
+    file.sync().unwrap();
+    world.disk.sync_dir(full_path.parent().unwrap()).unwrap();
+    let to = bytes.len() as u64;
+    world.committed.insert(path.clone(), to);
+    world.mail.news.push(News { path, from: 0, to, facts: None, is_replaced: true });
+}
+
+#[test]
+fn an_hour_of_several_streams_that_was_lost_is_whole_when_repulls_have_brought_all_of_it_and_not_before() {
+    let trial = logferry_trial::trial!();
+    let (mut whole, mut open) = (0, 0);
+    trial.seeds("hours of several streams that were lost and shipped again", 0..1_000).for_each(|seed| {
+        let mut world = World::new(seed);
+        world.has_hook = false;
+        let mut random = Random::new(seed);
+        let ranges: Vec<(u64, u64, u64)> = (1..=1 + random.below(4))
+            .map(|stream| {
+                let from = 2 * random.below(50);
+                (stream, from, from + 2 + 2 * random.below(50))
+            })
+            .collect();
+        let mut first: Vec<Pack> = Vec::new();
+        for (stream, from, to) in &ranges {
+            for (from, to) in cuts(*from, *to, &mut random) {
+                first.push(bytes_of(*stream, from, to, first.len() as u64 + 1));
+            }
+        }
+        let total = first.len() as u64 + 1;
+        let (stream, _, end) = *ranges.last().unwrap();
+        let mut done = bytes_of(stream, end, end, total);
+        (done.header.done, done.header.repull) = (true, true);
+        let told = ranges.iter().map(|(stream, from, to)| HourRange {
+            stream: StreamId((*stream).into()),
+            from: *from,
+            to: *to,
+        });
+        done.header.set_hour_ranges(&told.collect::<Vec<_>>());
+        let all_lines = ranges.iter().map(|(_, from, to)| (to - from) / 2).sum::<u64>();
+
+        // What arrived at first: a part, or nothing at all.
+        let mut missing = Vec::new();
+        let nothing = random.one_in(3);
+        for pack in &first {
+            if nothing || random.one_in(2) {
+                missing.push(common::identity(pack));
+            } else {
+                world.commit(pack);
+            }
+        }
+        if random.one_in(2) {
+            world.commit(&done);
+        }
+        if random.one_in(2) {
+            assert!(world.keep());
+        }
+        // What repulls bring, cut and numbered otherwise; sometimes a part of it is gone for good.
+        let gone = random.one_in(3).then(|| random.below(missing.len() as u64 + 1) as usize);
+        let mut is_whole = true;
+        for (index, lost) in missing.iter().enumerate() {
+            if Some(index) == gone {
+                is_whole = false;
+                continue;
+            }
+            for (from, to) in cuts(lost.offset, lost.end(), &mut random) {
+                let mut pack = bytes_of(lost.stream.0 as u64, from, to, 1 + random.below(9));
+                pack.header.repull = true;
+                world.commit(&pack);
+            }
+            if random.one_in(4) {
+                assert!(world.keep());
+            }
+            if random.one_in(6) {
+                world.stop();
+            }
+        }
+        world.commit(&done);
+        if is_whole && random.one_in(3) {
+            let mut packs: Vec<Pack> = Vec::new();
+            for (stream, from, to) in &ranges {
+                for (from, to) in cuts(*from, *to, &mut random) {
+                    let mut pack = bytes_of(*stream, from, to, 1 + random.below(9));
+                    pack.header.repull = true;
+                    packs.push(pack);
+                }
+            }
+            packs.push(done.clone());
+            if random.one_in(2) {
+                assert!(world.keep());
+            }
+            replace_hour(&mut world, &packs);
+            if random.one_in(2) {
+                world.stop();
+            }
+        }
+        assert!(world.keep());
+        world.now_ms += 1_000;
+        assert!(world.keep());
+        let expected: BTreeSet<String> =
+            is_whole.then(|| format!("access/host-0_2026112100_{all_lines}")).into_iter().collect();
+        assert_eq!(world.marks(), expected, "{ranges:?}");
+        *(if is_whole { &mut whole } else { &mut open }) += 1;
+    });
+    trial.count("hours that became whole", whole);
+    trial.count("hours that did not", open);
+    assert!(whole > 300 && open > 100, "{whole} {open}");
 }

@@ -97,7 +97,7 @@ pub(crate) fn build_pack(
         codec,
         crc: crc32c::crc32c(&body),
     };
-    let header = Header {
+    let mut header = Header {
         ip: labels.ip.clone(),
         hour: job.cut.hour,
         id: job.cut.id,
@@ -109,6 +109,7 @@ pub(crate) fn build_pack(
         origin_rest: stage(labels, began, clock),
         hops: Vec::new(),
     };
+    header.set_hour_ranges(&job.hour_ranges);
     (Pack { header, body }, job.buffer)
 }
 

@@ -9,7 +9,7 @@ use crate::repull::known::Question;
 use crate::unpack::UnpackJob;
 use bytes::Bytes;
 use logferry_link::{Outgoing, Settled};
-use logferry_pack::{Name, StreamId};
+use logferry_pack::{HourRange, Name, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
@@ -134,6 +134,8 @@ pub struct Job {
     pub first: u64,
     /// Source.
     pub source: Name,
+    /// Of a done pack: all bytes of its hour, if they are known.
+    pub hour_ranges: Vec<HourRange>,
 }
 
 /// Counters that all threads see.

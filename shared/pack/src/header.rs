@@ -91,9 +91,28 @@ pub const RAW_PER_SPAN_MAX: u64 = 3;
 const VERSION: &str = "2";
 
 /// The keys that decide where a pack goes and what becomes of it, sorted. Their checksum stands under [`CHECK_KEY`].
-const CHECKED_KEYS: [&str; 18] = [
-    "codec", "crc", "done", "first", "host", "hour", "id", "ip", "lines", "offset", "raw", "rawsum",
-    "repull", "source", "span", "stream", "sum", "v",
+const CHECKED_KEYS: [&str; 21] = [
+    "codec",
+    "crc",
+    "done",
+    "first",
+    "host",
+    "hour",
+    "id",
+    "ip",
+    "lines",
+    "of_first",
+    "of_offset",
+    "of_stream",
+    "offset",
+    "raw",
+    "rawsum",
+    "repull",
+    "source",
+    "span",
+    "stream",
+    "sum",
+    "v",
 ];
 /// Key of [`Ours::raw_sum`].
 const RAW_SUM_KEY: &str = "rawsum";
@@ -298,7 +317,7 @@ fn checksum<'a>(value: impl Fn(&str) -> Option<&'a str>) -> u32 {
 }
 
 /// Reads a decimal number in its one shortest form.
-fn decimal(key: &'static str, text: &str) -> Result<u64, BadPack> {
+pub(crate) fn decimal(key: &'static str, text: &str) -> Result<u64, BadPack> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let canonical = !digits.is_empty()
         && digits.bytes().all(|byte| byte.is_ascii_digit())

@@ -6,14 +6,15 @@ use std::io::{self, Write};
 pub(super) fn print(compared: &[Compared], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", table(compared))?;
     for source in compared {
+        let name = format!("{} {} {}", source.node, source.source, source.hour);
         for difference in &source.differences {
-            writeln!(out, "{}: {}", source.source, sentence(difference))?;
+            writeln!(out, "{name}: {}", sentence(difference))?;
         }
         if source.differences_more > 0 {
-            writeln!(out, "{}: … and {} more", source.source, source.differences_more)?;
+            writeln!(out, "{name}: … and {} more", source.differences_more)?;
         }
         for problem in &source.problems {
-            writeln!(out, "{}: NOT COMPARED: {problem}", source.source)?;
+            writeln!(out, "{name}: NOT COMPARED: {problem}")?;
         }
     }
     Ok(())
@@ -49,7 +50,10 @@ fn sentence(difference: &Difference) -> String {
             format!("DIFFERENT: the host has {}, the store has others there: {}", at(host), at(store))
         }
         Difference::Foreign { store } => format!("FOREIGN: the host does not have {}", at(store)),
-        Difference::AbsentAtStore { file } => format!("ABSENT at the store: there is no {}", file.display()),
+        Difference::AbsentAtStore { file, host } => {
+            let places: Vec<String> = host.iter().map(at).collect();
+            format!("ABSENT at the store: there is no {}; the host has {}", file.display(), places.join(", "))
+        }
         Difference::AbsentAtHost => "ABSENT at the host: it knows nothing of the hour".to_owned(),
         Difference::Totals => "DIFFERENT: there are too many lines to compare one by one".to_owned(),
     }

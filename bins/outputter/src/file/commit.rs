@@ -65,6 +65,8 @@ pub struct Committer<W> {
     pub(super) hours: Option<Teller>,
     /// Asks for files to be finished.
     requests: Receiver<Request>,
+    /// Files of replacements that are under way: their length, and since when it is that.
+    pub(super) staged: BTreeMap<String, (u64, Instant)>,
     options: CommitterOptions<W>,
 }
 
@@ -106,6 +108,7 @@ impl<W> Committer<W> {
             figures,
             hours: None,
             requests: crossbeam_channel::never(),
+            staged: BTreeMap::new(),
             options,
         };
         // Whoever asks before the first pack comes is to be told.
@@ -135,6 +138,7 @@ impl<W> Committer<W> {
             let now = Instant::now();
             if now >= expire_at {
                 self.expire(started);
+                self.drop_abandoned(now);
                 expire_at = now + EXPIRE_INTERVAL;
             }
             if now >= mend_at {

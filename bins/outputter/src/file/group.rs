@@ -5,6 +5,7 @@ use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
 use super::own_fault::{self, Unopenable};
+use super::replace::{self, End, Outcome};
 use crate::hours::fact::Fact;
 use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +29,8 @@ struct Entry {
 /// Packs that are committed together.
 pub struct Group {
     entries: Vec<Entry>,
+    /// Replacements whose last pack has come, to be acted on when the rest of the group is committed.
+    ends: Vec<End>,
     phase: Phase,
     /// Where the last failures were, and how many in a row at that file.
     failures: Option<(String, u32)>,
@@ -45,10 +48,12 @@ impl<W> Committer<W> {
     /// Sorts out what is not to be written: bodies that are no good, and packs that were refused meanwhile.
     pub fn group(&mut self, packs: Vec<Inflated>) -> Group {
         let mut entries = Vec::with_capacity(packs.len());
+        let mut ends = Vec::new();
         let mut actions = Vec::new();
         let mut order = lock(&self.order);
-        for Inflated { accepted, path, lines, header_lines, facts, body } in packs {
+        for Inflated { accepted, path, lines, header_lines, facts, body, end } in packs {
             match body {
+                Ok(_) if end.is_some() => ends.extend(end),
                 Ok(body) if order.is_pending(&accepted) => {
                     entries.push(Entry { accepted, path, lines, header_lines, facts, body });
                 }
@@ -63,14 +68,14 @@ impl<W> Committer<W> {
         }
         drop(order);
         self.act(actions);
-        Group { entries, phase: Phase::Write, failures: None }
+        Group { entries, ends, phase: Phase::Write, failures: None }
     }
 
     /// Brings a group further towards its commit; after an error, to be called again with the same group.
     pub fn try_commit(&mut self, group: &mut Group) -> io::Result<()> {
         loop {
             match &mut group.phase {
-                _ if group.entries.is_empty() => return Ok(()),
+                _ if group.entries.is_empty() => return self.end_replacements(group),
                 Phase::CutBack => {
                     self.store.cut_back(&paths(&group.entries))?;
                     group.phase = Phase::Write;
@@ -85,10 +90,29 @@ impl<W> Committer<W> {
                     self.journal(commit)?;
                     let commit = std::mem::take(commit);
                     self.finish(group, commit);
-                    return Ok(());
+                    group.phase = Phase::Write;
                 }
             }
         }
+    }
+
+    fn end_replacements(&mut self, group: &mut Group) -> io::Result<()> {
+        while let Some(end) = group.ends.first_mut() {
+            let accepted = end.accepted;
+            if lock(&self.order).is_pending(&accepted) {
+                let actions = match self.replace(end)? {
+                    Outcome::Replaced => lock(&self.order).committed(&[accepted], now_unix()),
+                    Outcome::Refused(reason) => {
+                        tracing::warn!("an hour is not replaced: {reason}");
+                        metrics::counter!("logferry_outputter_replacements_refused_total").increment(1);
+                        lock(&self.order).rejected(&accepted, &reason)
+                    }
+                };
+                self.act(actions);
+            }
+            group.ends.remove(0);
+        }
+        Ok(())
     }
 
     fn open_files(&mut self, group: &mut Group) -> io::Result<()> {
@@ -182,6 +206,7 @@ impl<W> Committer<W> {
             files: self.store.table().clone(),
             holes: self.holes.clone(),
             unread: self.unread.clone(),
+            replaced: Vec::new(),
         };
         state.apply(commit.clone());
         self.log.snapshot(&state.snapshot_bytes())
@@ -226,7 +251,7 @@ impl<W> Committer<W> {
         for entry in &mut group.entries {
             facts.entry(&entry.path).or_default().append(&mut entry.facts);
         }
-        for (path, lengths) in &commit.files {
+        for (path, lengths) in commit.files.iter().filter(|(path, _)| !replace::is_aside(path)) {
             let before = self.store.table().get(path).map_or(0, |before| before.headers);
             hours.grew(path, before, lengths.headers, facts.remove(path.as_str()).unwrap_or_default());
         }

@@ -9,11 +9,13 @@
 //! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B}}` | the N bytes of the log file are in the file F, which has B bytes now; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"Removed",…}}` | they were removed, because they were old; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"LogFile",…}}` | they were put into stream order where they are (see `layout`); the next body stands at byte N |
+//! | `{"Replaced":"STREAM"}` | the log file was replaced by another: what is told before this line counts no more. STREAM, 32 hex digits, names the replacement |
 //! | empty | nothing |
 //!
 //! So a header file describes its log file on its own, and recovery can tell from the two what was written whole.
 
-use logferry_pack::{Decoded, Header, Limits, Pack};
+use bytes::Bytes;
+use logferry_pack::{Decoded, Header, Limits, Pack, StreamId};
 use serde::{Deserialize, Serialize};
 
 /// A line of a header file.
@@ -27,6 +29,8 @@ pub enum Line {
     DataAt(u64),
     /// What came before was put where it stays.
     Finished(Finished),
+    /// The log file was put in the place of another by this replacement.
+    Replaced(StreamId),
     /// Nothing.
     Empty,
 }
@@ -120,6 +124,21 @@ pub fn finished_line(finished: &Finished) -> Vec<u8> {
     format!("\n{FINISHED}{json}}}\n").into_bytes()
 }
 
+/// The line that says that the log file is another one.
+pub fn replaced_line(replacement: StreamId) -> Vec<u8> {
+    format!("{{\"Replaced\":\"{replacement}\"}}\n").into_bytes()
+}
+
+/// The line of a pack of a replacement as that of a pack of its true stream; `None` when it is no line of such a pack.
+pub fn in_place(line: &[u8]) -> Option<(Header, logferry_pack::Place, Vec<u8>)> {
+    let (header, body_len) = parse_pack(line)?;
+    let place = header.place().ok().flatten()?;
+    // Only its length is written.
+    let body = Bytes::from(vec![0; body_len]);
+    let line = pack_line(&Pack { header: header.in_place(place), body });
+    Some((header, place, line))
+}
+
 /// Reads a line, newline not included; `None` when it is none of the known.
 pub fn parse_line(line: &[u8]) -> Option<Line> {
     if line.is_empty() {
@@ -135,11 +154,20 @@ pub fn parse_line(line: &[u8]) -> Option<Line> {
     if let Some(rest) = line.strip_prefix(FINISHED.as_bytes()) {
         return serde_json::from_slice(rest.strip_suffix(b"}")?).ok().map(Line::Finished);
     }
+    if let Some(rest) = line.strip_prefix(b"{\"Replaced\":\"") {
+        let digits = std::str::from_utf8(rest.strip_suffix(b"\"}")?).ok()?;
+        return digits.parse().ok().map(Line::Replaced);
+    }
+    parse_pack(line).map(|(header, _)| Line::Pack(Box::new(header)))
+}
+
+/// The header of a pack, and the length of its body as it was sent.
+fn parse_pack(line: &[u8]) -> Option<(Header, usize)> {
     let mut encoded = Vec::with_capacity(LENGTH_BYTES + line.len());
     encoded.extend_from_slice(&padded_length(line.len())?);
     encoded.extend_from_slice(line);
     match logferry_pack::decode_header(&encoded, &ON_DISK) {
-        Ok(Decoded::Header { header, .. }) => Some(Line::Pack(Box::new(header))),
+        Ok(Decoded::Header { header, body_at, pack_len }) => Some((header, pack_len - body_at)),
         _ => None,
     }
 }
@@ -181,10 +209,13 @@ mod tests {
         let mark = finished_line(&finished);
         let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
         assert_eq!(lines, [Some(Line::Empty), Some(Line::Finished(finished)), Some(Line::Empty)]);
+        let replaced = replaced_line(StreamId(7));
+        assert_eq!(parse_line(&replaced[..replaced.len() - 1]), Some(Line::Replaced(StreamId(7))));
         for bad in [
             &b"{\"DataAt\":-1}"[..],
             b"{\"Finished\":{\"Place\":\"Removed\",\"Data\":1}}",
             b"{\"Finished\":{}",
+            b"{\"Replaced\":\"7\"}",
             b"{\"DataAt\":1",
             b"{\"DataAt\":}",
             b"{",

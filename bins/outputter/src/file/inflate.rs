@@ -3,6 +3,7 @@
 use super::archive::{Archiver, Form};
 use super::headers::{self, Stored};
 use super::order::{Accepted, Parcel};
+use super::replace::End;
 use super::trim;
 use crate::hours::fact::Fact;
 use crossbeam_channel::{Receiver, Sender};
@@ -40,6 +41,8 @@ pub struct Inflated {
     pub facts: Vec<Fact>,
     /// What is to be written, or the label of what is wrong with it.
     pub body: Result<Body, &'static str>,
+    /// It is the last pack of a replacement.
+    pub end: Option<End>,
 }
 
 /// The bytes of a pack that are to be written.
@@ -257,7 +260,10 @@ impl Inflaters {
                 Err(bad.reason())
             }
         };
-        Inflated { accepted, lines, header_lines, facts, path: parcel.path, body }
+        // What is aside is not in the output yet.
+        facts.retain(|_| parcel.replaces.is_none());
+        let end = End::of(accepted, &parcel);
+        Inflated { accepted, lines, header_lines, facts, path: parcel.path, body, end }
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | u8 | version, 2 |
-//! | rest | postcard of [`Snapshot`] (in a snapshot) or [`Commit`] (in a record) |
+//! | u8 | version, 2; 3 for a [`Replaced`] |
+//! | rest | postcard of [`Snapshot`] (in a snapshot), [`Commit`] or [`Replaced`] (in a record) |
 //!
 //! Checksums are the log's own (`logferry_durable::Log`).
 
@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the bytes.
 pub const JOURNAL_VERSION: u8 = 2;
+/// First byte of the records of replacements.
+const REPLACED_VERSION: u8 = 3;
 
 /// Holes that are remembered; older ones are forgotten (they stay in the counters and in the log).
 pub const HOLES_MAX: usize = 4_096;
@@ -99,6 +101,28 @@ pub struct Commit {
     pub holes: Vec<Hole>,
 }
 
+/// A file was replaced by another one: decided, and done at the latest at the next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Path of the log file below the folder.
+    pub path: String,
+    /// Path under which the new log file is aside.
+    pub staged: String,
+    /// Path under which the new header file is aside.
+    pub headers: String,
+    /// Lengths of the new files.
+    pub lengths: Lengths,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A group commit.
+    Commit(Commit),
+    /// A replacement.
+    Replaced(Replaced),
+}
+
 /// Everything committed.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Snapshot {
@@ -120,6 +144,8 @@ pub struct State {
     /// Files (and folders, with a `/` at the end) whose packs are not in the footprint: an earlier journal that had them was lost, and they
     /// could not be read since.
     pub unread: BTreeSet<String>,
+    /// Replacements since the last snapshot, which has none.
+    pub replaced: Vec<Replaced>,
 }
 
 impl State {
@@ -128,7 +154,7 @@ impl State {
         let snapshot: Snapshot = from_bytes(bytes)?;
         let footprint = Footprint::from_bytes(&snapshot.footprint)?;
         let Snapshot { files, holes, unread, .. } = snapshot;
-        Some(State { footprint, files, holes, unread })
+        Some(State { footprint, files, holes, unread, replaced: Vec::new() })
     }
 
     /// Bytes of a snapshot.
@@ -143,6 +169,34 @@ impl State {
             self.footprint.insert(&pack.identity(), pack.first, commit.now_unix);
         }
         remember_holes(&mut self.holes, commit.holes);
+    }
+}
+
+impl State {
+    /// Applies a record of a replacement.
+    pub fn apply_replaced(&mut self, replaced: Replaced) {
+        self.files.remove(&replaced.staged);
+        self.files.insert(replaced.path.clone(), replaced.lengths);
+        self.holes.retain(|hole| hole.path != replaced.path && hole.path != replaced.staged);
+        self.unread.remove(&replaced.path);
+        self.replaced.push(replaced);
+    }
+}
+
+impl Replaced {
+    /// Bytes of a record.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![REPLACED_VERSION]).unwrap_or_default()
+    }
+}
+
+impl Record {
+    /// Back from its bytes; `None` when they are not of a version we read.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Record> {
+        match bytes.split_first()? {
+            (&REPLACED_VERSION, rest) => postcard::from_bytes(rest).ok().map(Record::Replaced),
+            _ => Commit::from_bytes(bytes).map(Record::Commit),
+        }
     }
 }
 
@@ -202,6 +256,18 @@ mod tests {
             b"\x02\x01\x01\x03a/b\xac\x02\x02\x01\x01\x05\x06\x07\x08\x00\x01\x03a/b\x05\x03\x06\x04"
         );
         assert_eq!(Commit::from_bytes(&bytes), Some(commit));
+    }
+
+    #[test]
+    fn the_bytes_of_a_replacement_are_pinned() {
+        let replaced = Replaced {
+            path: "a".into(),
+            staged: "b".into(),
+            headers: "c".into(),
+            lengths: Lengths { data: 300, headers: 2, mark_due: false },
+        };
+        assert_eq!(replaced.to_bytes(), b"\x03\x01a\x01b\x01c\xac\x02\x02\x00");
+        assert_eq!(Record::from_bytes(&replaced.to_bytes()), Some(Record::Replaced(replaced)));
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Layout {
                 Some(Line::Stored(next)) => stored = Some(next),
                 Some(Line::DataAt(at)) => layout.go_on_at(at),
                 Some(Line::Finished(finished)) => layout.finish(finished),
+                Some(Line::Replaced(_)) => layout = Layout::default(),
                 None => {
                     return Err(bad(format!("a line before byte {} of the header file is none", lines.at)));
                 }

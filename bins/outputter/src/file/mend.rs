@@ -2,6 +2,7 @@
 
 use super::commit::{Committer, lock, now_unix};
 use super::file_recovery::Journaled;
+use super::replace::is_aside;
 use super::walk;
 use std::io;
 use std::ops::Bound;
@@ -89,7 +90,8 @@ impl<W> Committer<W> {
         drop(order);
         self.act(actions);
         self.store.recovered(path, truth.lengths);
-        if let (Some(hours), Some(lengths)) = (&self.hours, truth.lengths) {
+        if let (Some(hours), Some(lengths)) = (self.hours.as_ref().filter(|_| !is_aside(path)), truth.lengths)
+        {
             hours.found(path, lengths.headers);
         }
         self.unread.remove(path);

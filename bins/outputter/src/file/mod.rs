@@ -20,6 +20,7 @@ pub mod order;
 pub mod output;
 pub mod own_fault;
 pub mod recovery;
+pub mod replace;
 pub mod retire;
 pub mod roll_forward;
 pub mod store;

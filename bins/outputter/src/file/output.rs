@@ -7,6 +7,7 @@ use super::guard::Guards;
 use super::inflate::{self, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
 use super::recovery::{Recovered, Recovery};
+use super::replace;
 use super::store::{Folders, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
@@ -92,6 +93,7 @@ impl FileOutput {
             free_min: settings.min_free.0,
         };
         let committed = recovered.state.files.iter();
+        let committed = committed.filter(|(path, _)| !replace::is_aside(path));
         let committed = committed.map(|(path, lengths)| (path.clone(), lengths.headers)).collect();
         let mut committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
         let keeping = hours.map(|hours| hours.start(&settings.dir, var_dir, committed, figures.clone()));
@@ -166,7 +168,7 @@ impl FileOutput {
                 Err(reason) => {
                     metrics::counter!("logferry_outputter_rejected_packs_total", "reason" => reason)
                         .increment(1);
-                    answer.send(Answer::Rejected { reason: reason.to_owned() });
+                    answer.send(Answer::Rejected { reason: text_of(reason).to_owned() });
                 }
             }
             let room = parcels.len() < JUDGED_AT_ONCE_MAX;
@@ -309,5 +311,25 @@ fn parcel(pack: Pack, template: &Template) -> Result<Parcel, &'static str> {
         tracing::warn!("pack refused: {bad}");
         bad.reason
     })?;
-    Ok(Parcel { identity: ours.identity, first: ours.first, path, pack, trimmed_to: Vec::new() })
+    let (identity, first) = (ours.identity, ours.first);
+    let (path, replaces) = match header.place() {
+        Ok(None) => (path, None),
+        Ok(Some(_)) if !template.keeps_hours_apart() => return Err(SHARED_FILE),
+        Ok(Some(_)) => (replace::staged_path(&path, identity.stream), Some(path)),
+        Err(bad) => return Err(bad.reason()),
+    };
+    Ok(Parcel { identity, first, path, pack, trimmed_to: Vec::new(), replaces })
+}
+
+/// Label of a replacement that cannot be, because a file holds more than one hour of one source, or less.
+const SHARED_FILE: &str = "shared_file";
+
+/// What is told of a label to whoever sent the pack.
+fn text_of(label: &'static str) -> &'static str {
+    match label {
+        SHARED_FILE => {
+            "the store does not keep each hour of each source in one file of its own ([file] path), so an hour cannot be replaced"
+        }
+        label => label,
+    }
 }

@@ -6,7 +6,8 @@
 //! journal the same walk starts at the beginning of every file, so that a lost journal loses nothing and doubles nothing.
 
 use super::file_recovery::{FileRecovery, FileTruth, Journaled};
-use super::journal::{Commit, State};
+use super::journal::{Record, State};
+use super::replace;
 use super::walk;
 use logferry_durable::Log;
 use logferry_footprint::Verdict;
@@ -66,7 +67,11 @@ impl Recovery<'_> {
         let disk = &self.files.disk;
         let (log, found) = Log::open(disk.clone(), self.var_dir, JOURNAL)?;
         let (state, sound) = read_state(&found);
-        let on_disk = walk::files_below(&**disk, &self.files.folders.headers, "")?;
+        for replaced in &state.replaced {
+            replace::finish(&**disk, &self.files.folders, replaced)?;
+        }
+        let mut on_disk = walk::files_below(&**disk, &self.files.folders.headers, "")?;
+        replace::remove_undecided(&**disk, &self.files.folders, &mut on_disk.files)?;
         let is_first_start = found.is_new() && on_disk.files.is_empty();
         let journal_was_unsound = !sound && !is_first_start;
         let report = RecoveryReport { journal_was_unsound, ..RecoveryReport::default() };
@@ -145,8 +150,9 @@ fn read_state(found: &logferry_durable::Recovered) -> (State, bool) {
     let mut sound = snapshot.is_some() && !found.report.is_suspect();
     let mut state = snapshot.unwrap_or_default();
     for record in &found.records {
-        match Commit::from_bytes(record) {
-            Some(commit) => state.apply(commit),
+        match Record::from_bytes(record) {
+            Some(Record::Commit(commit)) => state.apply(commit),
+            Some(Record::Replaced(replaced)) => state.apply_replaced(replaced),
             None => sound = false,
         }
     }

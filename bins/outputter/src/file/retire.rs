@@ -5,6 +5,7 @@
 use super::commit::{Committer, now_unix};
 use super::headers::{self, Finished};
 use super::journal::{Commit, Lengths};
+use super::replace::is_aside;
 use super::walk;
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +29,11 @@ impl<W> Committer<W> {
     pub fn answer(&mut self, request: Request) {
         match request {
             Request::Lengths(path, answer) => drop(answer.send(self.committed_lengths(&path))),
-            Request::Files(answer) => drop(answer.send(self.store.table().clone())),
+            Request::Files(answer) => {
+                let mut files = self.store.table().clone();
+                files.retain(|path, _| !is_aside(path));
+                drop(answer.send(files));
+            }
             Request::Retire(path, expected, finished, answer) => {
                 drop(answer.send(self.retire(&path, expected, &finished)));
             }

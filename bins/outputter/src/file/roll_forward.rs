@@ -47,7 +47,8 @@ pub fn last_finished(headers: &dyn DiskFile, from: u64, to: u64) -> io::Result<O
                 is_over = false;
                 last = Some((finished, lines.at, before.len()));
             }
-            Some(Line::DataAt(_) | Line::Stored(_) | Line::Empty) | None => {}
+            // A header file that was replaced was written anew, and has none of these lines before that.
+            Some(Line::DataAt(_) | Line::Stored(_) | Line::Replaced(_) | Line::Empty) | None => {}
         }
     }
     Ok(last.map(|(finished, end, count)| {

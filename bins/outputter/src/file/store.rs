@@ -131,6 +131,22 @@ impl Store {
         self.unusable.insert(path.to_owned());
     }
 
+    /// Forgets the descriptors of a file.
+    pub fn close(&mut self, path: &str) {
+        self.open.close(path);
+    }
+
+    /// The files that were staged elsewhere are those of `path` now, with these lengths.
+    pub fn replaced(&mut self, staged: &str, path: &str, lengths: Lengths) {
+        for path in [staged, path] {
+            self.open.close(path);
+            self.identities.remove(path);
+            self.unusable.remove(path);
+        }
+        self.table.remove(staged);
+        self.table.insert(path.to_owned(), lengths);
+    }
+
     /// A folder can be listed: it has these files, to be recovered one by one.
     pub fn listed(&mut self, folder: &str, files: &[String]) {
         self.unusable.extend(files.iter().cloned());

@@ -96,6 +96,12 @@ impl Template {
         Ok(Template { components })
     }
 
+    /// Whether each hour of each source of a host has exactly one file of its own.
+    pub fn keeps_hours_apart(&self) -> bool {
+        let has = |piece: Piece| self.components.iter().flatten().any(|other| *other == piece);
+        has(Piece::Source) && has(Piece::Host) && has(Piece::Hour) && !has(Piece::Stream)
+    }
+
     /// Path below the folder, `/` between components. A component longer than [`COMPONENT_BYTES_MAX`] is shortened: its beginning,
     /// `~`, and 32 hex digits of its XXH3-128, so that two long names never share a file; neither does a name that looks like
     /// a shortened one, because it is shortened too. Fails when a component could leave the folder.

@@ -106,7 +106,7 @@ impl Walk<'_> {
     ) -> io::Result<Step> {
         let goes = |data| Ok(Step::Goes { data, pack: None, damaged: false });
         match headers::parse_line(line) {
-            Some(Line::Empty) => goes(data_at),
+            Some(Line::Empty | Line::Replaced(_)) => goes(data_at),
             Some(Line::DataAt(at)) if at <= self.found.data => goes(at),
             Some(Line::Pack(header)) => self.pack(&header, stored, data_at, mode, chunk),
             // Recovery begins behind the last of these.

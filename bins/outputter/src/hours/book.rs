@@ -3,6 +3,7 @@
 use super::fact::Fact;
 use super::hooks::HookKind;
 use logferry_footprint::Ranges;
+use logferry_pack::HourRange;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -26,6 +27,17 @@ pub struct HourBook {
     pub asked: u32,
     /// When last, in milliseconds since 1970.
     pub asked_ms: i64,
+    /// What the newest done pack says that the hour has.
+    pub told: Option<Told>,
+}
+
+/// The bytes of an hour, as its tailer knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Number of packs that the same done pack told.
+    pub total: u64,
+    /// Stream, first byte, byte after the last.
+    pub ranges: Vec<(u128, u64, u64)>,
 }
 
 /// What one file has of an hour.
@@ -144,6 +156,32 @@ impl Part {
 }
 
 impl HourBook {
+    /// A pack is in the file with this path.
+    pub fn add(&mut self, path: &str, fact: &Fact) {
+        self.parts.entry(path.to_owned()).or_default().add(fact);
+        let is_newer = |told: &Told| told.total <= fact.id;
+        if let Some(ranges) = fact.hour_ranges.as_ref().filter(|_| self.told.as_ref().is_none_or(is_newer)) {
+            let ranges = ranges.iter().map(|HourRange { stream, from, to }| (stream.0, *from, *to));
+            self.told = Some(Told { total: fact.id, ranges: ranges.collect() });
+        }
+    }
+
+    /// What is missing of the bytes that the hour has, as stream, first byte and byte after the last; `None` when no done pack with the
+    /// highest number says what it has.
+    pub fn missing_of_told(&self) -> Option<Vec<(u128, u64, u64)>> {
+        let total = self.parts.values().map(|part| part.total).max();
+        let told = self.told.as_ref().filter(|told| Some(told.total) == total)?;
+        let mut missing = Vec::new();
+        for (stream, from, to) in &told.ranges {
+            let mut seen = Ranges::default();
+            for part in self.parts.values().filter_map(|part| part.streams.get(stream)) {
+                part.ranges.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
+            }
+            missing.extend(seen.missing(*from, *to).into_iter().map(|(from, to)| (*stream, from, to)));
+        }
+        Some(missing)
+    }
+
     /// Over all files.
     pub fn sum(&self) -> Sum {
         let mut parts = self.parts.values();
@@ -171,15 +209,19 @@ impl HourBook {
         }
     }
 
-    /// Whether a repull has brought all that was missing, although under other numbers: the hour is of one stream, which has no gap from
-    /// where it begins to where the done pack says that the hour ends.
+    /// Whether a repull has brought all that was missing, although under other numbers: all bytes are there that the done pack says the
+    /// hour to have. Where it does not say so: the hour is of one stream, which has no gap from where it begins to where the done pack
+    /// says that the hour ends.
     fn is_filled_up(&self, sum: &Sum) -> bool {
-        let mut streams = self.parts.values().flat_map(|part| &part.streams);
-        let (Some((_, stream)), None) = (streams.next(), streams.next()) else { return false };
-        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
         let is_refilled = self.parts.values().any(|part| part.is_refilled);
         let knows_numbers =
             sum.total > 0 && sum.ids.list().last().is_some_and(|(_, end)| *end == sum.total + 1);
+        if let Some(missing) = self.missing_of_told() {
+            return is_refilled && knows_numbers && missing.is_empty();
+        }
+        let mut streams = self.parts.values().flat_map(|part| &part.streams);
+        let (Some((_, stream)), None) = (streams.next(), streams.next()) else { return false };
+        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
         let has_begin = |begin: u64| begin == stream.first || sum.ids.covers(1, 2);
         let is_gapless = match stream.ranges.list() {
             [(begin, end)] => has_begin(*begin) && stream.end.is_some_and(|hour_end| hour_end == *end),
@@ -201,7 +243,8 @@ impl HourBook {
         let of_part = |(path, part): (&String, &Part)| {
             2 * path.len() + 256 + 16 * part.ids.list().len() + of_streams(part)
         };
-        256 + self.parts.iter().map(of_part).sum::<usize>()
+        let of_told = self.told.as_ref().map_or(0, |told| 32 * told.ranges.len());
+        256 + self.parts.iter().map(of_part).sum::<usize>() + of_told
     }
 }
 
@@ -251,13 +294,14 @@ mod tests {
             lines: 10,
             bytes: 100,
             range: None,
+            hour_ranges: None,
             at_ms: 1_000 * id as i64,
         }
     }
 
     fn book(facts: &[Fact]) -> HourBook {
         let mut book = HourBook::default();
-        facts.iter().for_each(|fact| book.parts.entry("a".into()).or_default().add(fact));
+        facts.iter().for_each(|fact| book.add("a", fact));
         book
     }
 
@@ -319,6 +363,24 @@ mod tests {
         assert_eq!(book(&of_two).standing(), Missing);
         let without_first = [done, repulled(1, 100, 300)];
         assert_eq!(book(&without_first).standing(), Missing);
+    }
+
+    #[test]
+    fn an_hour_of_several_streams_is_filled_when_all_bytes_are_there_that_the_done_pack_tells() {
+        let range = |stream, from, to| HourRange { stream: StreamId(stream), from, to };
+        let told = vec![range(1, 0, 100), range(2, 50, 90)];
+        let done = Fact { hour_ranges: Some(told), ..of_stream(2, 90, 0, fact(4, true)) };
+        let lost = [done.clone(), repulled(1, 0, 100), repulled(2, 50, 30)];
+        assert_eq!(book(&lost).standing(), Missing);
+        assert_eq!(book(&lost).missing_of_told(), Some(vec![(2, 80, 90)]));
+        let all = [&lost[..], &[repulled(2, 80, 10)]].concat();
+        assert_eq!((book(&all).standing(), book(&all).sum().lines), (Whole, 40));
+        // A later done pack that does not say what it has: nobody knows what came with it.
+        let late = [&all[..], &[of_stream(2, 200, 10, fact(6, true))]].concat();
+        assert_eq!(book(&late).standing(), Missing);
+        // Of packs that came as they were first sent only the numbers count.
+        let missing_one = [done, of_stream(1, 0, 100, fact(1, false)), of_stream(2, 50, 40, fact(2, false))];
+        assert_eq!(book(&missing_one).standing(), Missing);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::book::{HourBook, Standing, Sum};
 use super::calendar::Calendar;
+use super::catch_up::Said;
 use super::fact::{Fact, HourKey};
 use super::state::Change;
 use logferry_pack::Hour;
@@ -51,6 +52,11 @@ pub struct Wanted {
 }
 
 impl Books {
+    /// From stored files and hours.
+    pub(super) fn of(files: BTreeMap<String, u64>, hours: BTreeMap<HourKey, HourBook>) -> Books {
+        Books { files, hours, ..Books::default() }
+    }
+
     /// Makes what is not stored.
     pub fn reopened(mut self) -> Books {
         self.memory_bytes = self.hours.iter().map(|(key, book)| memory_of(key, book)).sum();
@@ -100,11 +106,19 @@ impl Books {
         for fact in facts {
             let before = self.hours.get(&fact.key).map_or(0, |book| memory_of(&fact.key, book));
             let book = self.hours.entry(fact.key.clone()).or_default();
-            book.parts.entry(path.to_owned()).or_default().add(fact);
+            book.add(path, fact);
             self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
             self.changed.insert(fact.key.clone());
         }
         self.files.insert(path.to_owned(), to);
+    }
+
+    /// What a header file says.
+    pub fn take(&mut self, path: &str, said: &Said<'_>) {
+        match said {
+            Said::Packs(facts, to) => self.count(path, facts, *to),
+            Said::Replaced => self.rebuilt(path),
+        }
     }
 
     /// A file was rebuilt from its source: it is to be read again from its beginning. Which packs the hour had is still known, only
@@ -183,6 +197,9 @@ impl Books {
 
     /// Stream bytes between those that the hour has; before them, if its first pack is missing; and up to where it ends.
     fn missing_ranges(&self, key: &HourKey, book: &HourBook, from_start: bool) -> Vec<(u128, u64, u64)> {
+        if let Some(missing) = book.missing_of_told() {
+            return missing;
+        }
         if book.parts.values().any(|part| part.has_more_ranges) {
             return Vec::new();
         }

@@ -12,27 +12,41 @@ const FACTS_AT_ONCE: usize = 1_024;
 /// The last line of a header file is looked for in so many bytes at its end.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// Reads the packs of a header file from byte `from` to byte `to` and gives them to `count` in order, with the byte up to which they
-/// reach.
+/// What a part of a header file says.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// These packs are in the log file; the byte of the header file up to which they reach.
+    Packs(&'a [Fact], u64),
+    /// The log file is another one since: what was said before counts no more.
+    Replaced,
+}
+
+/// Reads a header file from byte `from` to byte `to` and gives what it says to `take`, in order.
 pub fn read(
     file: &dyn DiskFile,
     (from, to): (u64, u64),
     zone: &TimeZone,
     now_ms: i64,
-    mut count: impl FnMut(&[Fact], u64),
+    mut take: impl FnMut(Said<'_>),
 ) -> io::Result<()> {
     let mut lines = Lines::new(file, from, to);
     let mut facts = Vec::new();
     while let Some(line) = lines.next()? {
-        if let Some(Line::Pack(header)) = headers::parse_line(line) {
-            facts.push(Fact::from_file(&header, zone, now_ms));
+        match headers::parse_line(line) {
+            Some(Line::Pack(header)) => facts.push(Fact::from_file(&header, zone, now_ms)),
+            Some(Line::Replaced(_)) => {
+                take(Said::Packs(&facts, lines.at));
+                facts.clear();
+                take(Said::Replaced);
+            }
+            _ => {}
         }
         if facts.len() >= FACTS_AT_ONCE {
-            count(&facts, lines.at);
+            take(Said::Packs(&facts, lines.at));
             facts.clear();
         }
     }
-    count(&facts, to);
+    take(Said::Packs(&facts, to));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use logferry_pack::{Header, Hour, Ours, PackIdentity};
+use logferry_pack::{Header, Hour, HourRange, Ours, PackIdentity};
 use serde::{Deserialize, Serialize};
 
 /// Names an hour of a source of a host.
@@ -57,6 +57,8 @@ pub struct Fact {
     /// Stream bytes that it stands for, and where shipping of the stream began; `None` for packs of legacy nodes, which are
     /// streams of their own.
     pub range: Option<(PackIdentity, u64)>,
+    /// Of a done pack: all stream bytes of the hour, where it says so.
+    pub hour_ranges: Option<Vec<HourRange>>,
     /// When it was received, in milliseconds since 1970.
     pub at_ms: i64,
 }
@@ -75,6 +77,7 @@ impl Fact {
             lines: header.lines,
             bytes: header.ours.as_ref().map_or(0, |ours| ours.raw),
             range: ours.map(|ours| (ours.identity, ours.first)),
+            hour_ranges: header.hour_ranges(),
             at_ms,
         }
     }

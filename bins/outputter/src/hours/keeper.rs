@@ -232,8 +232,8 @@ impl Keeper {
 
     fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<()> {
         let file = self.places.disk.open(&self.places.headers.join(path))?;
-        catch_up::read(&*file, (from, to), self.calendar.own_zone(), now_ms, |facts, counted| {
-            lock(&self.books).count(path, facts, counted);
+        catch_up::read(&*file, (from, to), self.calendar.own_zone(), now_ms, |said| {
+            lock(&self.books).take(path, &said);
         })
     }
 

@@ -166,8 +166,17 @@ mod tests {
 
     fn news(path: &str, from: u64, to: u64, facts: usize) -> News {
         let key = HourKey { source: String::new(), host: "h".into(), hour: 2026112100.try_into().unwrap() };
-        let fact =
-            Fact { key, id: 1, is_numbered: true, done: false, lines: 0, bytes: 0, range: None, at_ms: 0 };
+        let fact = Fact {
+            key,
+            id: 1,
+            is_numbered: true,
+            done: false,
+            lines: 0,
+            bytes: 0,
+            range: None,
+            hour_ranges: None,
+            at_ms: 0,
+        };
         News { path: path.into(), from, to, facts: Some(vec![fact; facts]), is_replaced: false }
     }
 

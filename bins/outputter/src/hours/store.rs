@@ -4,7 +4,7 @@ use super::books::Books;
 use super::calendar::Calendar;
 use super::catch_up;
 use super::marks::Marks;
-use crate::file::walk;
+use crate::file::{replace, walk};
 use logferry_durable::RealDisk;
 use std::io;
 use std::path::Path;
@@ -18,11 +18,10 @@ pub fn read(disk: &RealDisk, dir: &Path, calendar: &Calendar, now_ms: i64) -> io
         return Err(io::Error::new(error.kind(), format!("{folder}: {error}")));
     }
     let mut books = Books::default();
-    for path in below.files {
+    for path in below.files.into_iter().filter(|path| !replace::is_aside(path)) {
         let file = disk.open_for_reading(&headers.join(&path))?;
         let to = file.len()?;
-        let count = |facts: &[_], counted| books.count(&path, facts, counted);
-        catch_up::read(&*file, (0, to), calendar.own_zone(), now_ms, count)?;
+        catch_up::read(&*file, (0, to), calendar.own_zone(), now_ms, |said| books.take(&path, &said))?;
     }
     let marks = Marks::new(Arc::new(*disk), dir.join("received"), None);
     let keys: Vec<_> = books.hours().map(|(key, _)| key.clone()).collect();

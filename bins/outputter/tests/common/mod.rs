@@ -10,6 +10,7 @@ use logferry_durable::Disk;
 use logferry_durable::faulty::Random;
 use logferry_outputter::file::headers::{self, Line};
 use logferry_outputter::file::order::Parcel;
+use logferry_outputter::file::replace::{is_aside, staged_path};
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::file::template::{Fields, Template};
 use logferry_pack::{Codec, Compressor, Header, Name, Ours, Pack, PackIdentity, StreamId, crc32c};
@@ -126,7 +127,18 @@ pub fn parcel(pack: &Pack) -> Parcel {
         stream: Some(ours.identity.stream),
     };
     let path = Template::parse(TEMPLATE).unwrap().expand(&fields).unwrap();
-    Parcel { identity: ours.identity, first: ours.first, path, pack: pack.clone(), trimmed_to: Vec::new() }
+    let (path, replaces) = match pack.header.place() {
+        Ok(Some(_)) => (staged_path(&path, ours.identity.stream), Some(path)),
+        _ => (path, None),
+    };
+    Parcel {
+        identity: ours.identity,
+        first: ours.first,
+        path,
+        pack: pack.clone(),
+        trimmed_to: Vec::new(),
+        replaces,
+    }
 }
 
 /// The packs found in the output, in the order in which they stand in their files: `(file, identity)`. Panics when header
@@ -134,6 +146,9 @@ pub fn parcel(pack: &Pack) -> Parcel {
 pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdentity)> {
     let mut packs = Vec::new();
     for path in logferry_outputter::file::walk::files_below(disk, &folders.headers, "").unwrap().files {
+        if is_aside(&path) {
+            continue;
+        }
         let headers = disk.read(&folders.headers.join(&path)).unwrap();
         let data = disk.read(&folders.data.join(&path)).unwrap_or_default();
         // The mark that tells of them is due, perhaps begun.
@@ -143,7 +158,7 @@ pub fn read_output(disk: &dyn Disk, folders: &Folders) -> Vec<(String, PackIdent
         let mut at = 0;
         for line in headers.split(|byte| *byte == b'\n') {
             match headers::parse_line(line) {
-                Some(Line::Empty) => {}
+                Some(Line::Empty | Line::Replaced(_)) => {}
                 Some(Line::DataAt(data_at)) => at = data_at as usize,
                 Some(other @ (Line::Finished(_) | Line::Stored(_))) => panic!("{path}: {other:?}"),
                 Some(Line::Pack(header)) => {

@@ -93,6 +93,8 @@ impl Follower {
             self.pass_on_records();
             let Mark { source, hour, id, done, stream, first, offset } = mark;
             let Ok(source) = logferry_pack::Name::new(source) else { continue };
+            let hour_ranges =
+                if done { self.ledger.ranges().all_of(source.as_str(), hour) } else { Vec::new() };
             let cut = Cut { offset, span: 0, sum: 0, lines: 0, hour, id };
             let _ = self.shipper.send(ToShipper::Expect(ticket));
             let load = Load::Mark { done };
@@ -105,6 +107,7 @@ impl Follower {
                 stream,
                 first,
                 source,
+                hour_ranges,
             });
         }
     }

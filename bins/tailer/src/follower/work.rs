@@ -385,7 +385,17 @@ impl Follower {
         let _ = self.shipper.send(ToShipper::Expect(ticket));
         // There are as many places in the queue as buffers.
         let (load, first) = (Load::Lines, stream.met.first);
-        let _ = self.jobs.send(Job { ticket, load, buffer, cut, lead, stream: id, first, source });
+        let _ = self.jobs.send(Job {
+            ticket,
+            load,
+            buffer,
+            cut,
+            lead,
+            stream: id,
+            first,
+            source,
+            hour_ranges: Vec::new(),
+        });
     }
 
     /// Cuts a pack of the journal again, the same as it was.

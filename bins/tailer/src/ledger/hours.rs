@@ -83,6 +83,12 @@ impl HourBook {
         self.numbers(source, hour).is_some_and(Numbers::is_closed)
     }
 
+    /// The number of packs of an hour that is closed, and where the last one with lines ended.
+    pub fn closed(&self, source: &str, hour: Hour) -> Option<(u64, Position)> {
+        let numbers = self.numbers(source, hour).filter(|numbers| numbers.is_closed())?;
+        Some((numbers.last, numbers.at?))
+    }
+
     /// Whether any pack of the hour was numbered.
     pub fn has(&self, source: &str, hour: Hour) -> bool {
         self.numbers(source, hour).is_some()

@@ -241,7 +241,8 @@ impl Ledger {
                 if let Some(stream) = self.streams.get_mut(&stream) {
                     stream.push(cut);
                     self.hours.given(&stream.met.source, cut.hour, cut.id, position(stream, &cut));
-                    self.ranges.note(&stream.met.source, cut.hour, stream.met.stream, cut.offset, cut.end());
+                    let (hour, range) = ((cut.hour, cut.id), (cut.offset, cut.end()));
+                    self.ranges.note(&stream.met.source, hour, stream.met.stream, range);
                 }
             }
             Record::Frontier { stream, frontier, tail } => {
@@ -276,13 +277,8 @@ impl Ledger {
             stream.push(kept.cut);
             stream.set_fate(kept.cut.offset, Entry::kept(kept).fate);
             self.hours.given(&stream.met.source, kept.cut.hour, kept.cut.id, position(stream, &kept.cut));
-            self.ranges.note(
-                &stream.met.source,
-                kept.cut.hour,
-                stream.met.stream,
-                kept.cut.offset,
-                kept.cut.end(),
-            );
+            let (hour, range) = ((kept.cut.hour, kept.cut.id), (kept.cut.offset, kept.cut.end()));
+            self.ranges.note(&stream.met.source, hour, stream.met.stream, range);
         }
     }
 

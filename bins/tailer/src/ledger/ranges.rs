@@ -1,6 +1,6 @@
 //! Which bytes of which stream were shipped in which hour: for repulls and audits of hours that no file is named after.
 
-use logferry_pack::{Hour, StreamId};
+use logferry_pack::{Hour, HourRange, StreamId};
 use std::collections::BTreeMap;
 
 /// Ranges that are remembered for each source; beyond, those of its oldest hours are forgotten.
@@ -11,8 +11,15 @@ type Ranges = Vec<(u64, u64)>;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 struct SourceRanges {
-    hours: BTreeMap<Hour, BTreeMap<StreamId, Ranges>>,
+    hours: BTreeMap<Hour, OfHour>,
     count: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+struct OfHour {
+    streams: BTreeMap<StreamId, Ranges>,
+    /// They were noted from the hour's first pack on, and none was forgotten.
+    are_all: bool,
 }
 
 /// All ranges of all sources.
@@ -22,13 +29,15 @@ pub struct HourRanges {
 }
 
 impl HourRanges {
-    /// The bytes from `from` to `to` are in a pack of this hour.
-    pub fn note(&mut self, source: &str, hour: Hour, stream: StreamId, from: u64, to: u64) {
+    /// The pack with this number of an hour has the bytes from `from` to `to`.
+    pub fn note(&mut self, source: &str, (hour, id): (Hour, u64), stream: StreamId, (from, to): (u64, u64)) {
         if !self.sources.contains_key(source) {
             self.sources.insert(source.to_owned(), SourceRanges::default());
         }
         let Some(source) = self.sources.get_mut(source).filter(|_| from < to) else { return };
-        let ranges = source.hours.entry(hour).or_default().entry(stream).or_default();
+        let of_hour =
+            source.hours.entry(hour).or_insert_with(|| OfHour { are_all: id == 1, ..OfHour::default() });
+        let ranges = of_hour.streams.entry(stream).or_default();
         match ranges.last_mut() {
             Some(last) if last.0 <= from && from <= last.1 => last.1 = last.1.max(to),
             Some(last) if last.0 > from => insert_before_end(ranges, from, to, &mut source.count),
@@ -40,14 +49,14 @@ impl HourRanges {
         while source.count > RANGES_KEPT_MAX
             && let Some((_, oldest)) = source.hours.pop_first()
         {
-            source.count -= oldest.values().map(Vec::len).sum::<usize>();
+            source.count -= oldest.streams.values().map(Vec::len).sum::<usize>();
         }
     }
 
     /// What is above `frontier` was not shipped as it was noted: it is cut anew.
     pub fn cut_back(&mut self, source: &str, stream: StreamId, frontier: u64) {
         let Some(source) = self.sources.get_mut(source) else { return };
-        for streams in source.hours.values_mut() {
+        for OfHour { streams, .. } in source.hours.values_mut() {
             let Some(ranges) = streams.get_mut(&stream) else { continue };
             let before = ranges.len();
             ranges.retain_mut(|range| {
@@ -63,8 +72,23 @@ impl HourRanges {
 
     /// The ranges of one hour, by stream.
     pub fn of(&self, source: &str, hour: Hour) -> impl Iterator<Item = (StreamId, &[(u64, u64)])> {
-        let streams = self.sources.get(source).and_then(|source| source.hours.get(&hour));
-        streams.into_iter().flatten().map(|(stream, ranges)| (*stream, ranges.as_slice()))
+        let streams = self.of_hour(source, hour).into_iter().flat_map(|hour| &hour.streams);
+        streams.map(|(stream, ranges)| (*stream, ranges.as_slice()))
+    }
+
+    /// All ranges of an hour; empty when they are not all known.
+    pub fn all_of(&self, source: &str, hour: Hour) -> Vec<HourRange> {
+        if !self.of_hour(source, hour).is_some_and(|hour| hour.are_all) {
+            return Vec::new();
+        }
+        let ranges = self
+            .of(source, hour)
+            .flat_map(|(stream, ranges)| ranges.iter().map(move |range| (stream, *range)));
+        ranges.map(|(stream, (from, to))| HourRange { stream, from, to }).collect()
+    }
+
+    fn of_hour(&self, source: &str, hour: Hour) -> Option<&OfHour> {
+        self.sources.get(source).and_then(|source| source.hours.get(&hour))
     }
 
     /// Hours in which there are ranges of a source, in order.
@@ -106,7 +130,7 @@ mod tests {
     fn packs_one_after_the_other_are_one_range_and_each_hour_has_its_own() {
         let mut ranges = HourRanges::default();
         for (number, stream, from, to) in [(1, A, 0, 10), (1, B, 5, 6), (1, A, 10, 30), (2, A, 30, 40)] {
-            ranges.note("app", hour(number), stream, from, to);
+            ranges.note("app", (hour(number), 1), stream, (from, to));
         }
         assert_eq!(of(&ranges, 1), [(A, vec![(0, 30)]), (B, vec![(5, 6)])]);
         assert_eq!(of(&ranges, 2), [(A, vec![(30, 40)])]);
@@ -117,10 +141,10 @@ mod tests {
     #[test]
     fn what_is_cut_anew_is_noted_once_in_its_new_hour() {
         let mut ranges = HourRanges::default();
-        ranges.note("app", hour(1), A, 0, 100);
+        ranges.note("app", (hour(1), 1), A, (0, 100));
         ranges.cut_back("app", A, 60);
-        ranges.note("app", hour(2), A, 60, 100);
-        ranges.note("app", hour(1), A, 20, 40);
+        ranges.note("app", (hour(2), 1), A, (60, 100));
+        ranges.note("app", (hour(1), 1), A, (20, 40));
         assert_eq!(of(&ranges, 1), [(A, vec![(0, 60)])]);
         assert_eq!(of(&ranges, 2), [(A, vec![(60, 100)])]);
         ranges.cut_back("app", A, 0);
@@ -132,17 +156,24 @@ mod tests {
     fn the_oldest_hours_are_forgotten_when_there_are_too_many_ranges() {
         let mut ranges = HourRanges::default();
         for number in 0..RANGES_KEPT_MAX as u64 + 2 {
-            ranges.note("app", hour(if number < 10 { 1 } else { 2 }), A, number * 10, number * 10 + 5);
+            let hour = hour(if number < 10 { 1 } else { 2 });
+            ranges.note("app", (hour, number % 10 + 1), A, (number * 10, number * 10 + 5));
         }
         assert_eq!(of(&ranges, 1), []);
         assert_eq!(of(&ranges, 2)[0].1.len(), RANGES_KEPT_MAX - 8);
+        // What comes late to the forgotten hour is not all of it.
+        assert_eq!(ranges.all_of("app", hour(2)).len(), RANGES_KEPT_MAX - 8);
+        let late = HourRange { stream: B, from: 0, to: 5 };
+        ranges.note("app", (hour(1), 11), B, (0, 5));
+        ranges.note("app", (hour(3), 1), B, (0, 5));
+        assert_eq!((ranges.all_of("app", hour(1)), ranges.all_of("app", hour(3))), (vec![], vec![late]));
     }
 
     #[test]
     fn a_range_between_others_joins_them() {
         let mut ranges = HourRanges::default();
         for (from, to) in [(0, 10), (20, 30), (10, 20), (40, 50), (35, 36)] {
-            ranges.note("app", hour(1), A, from, to);
+            ranges.note("app", (hour(1), 1), A, (from, to));
         }
         assert_eq!(of(&ranges, 1), [(A, vec![(0, 30), (35, 36), (40, 50)])]);
         assert_eq!(ranges.sources["app"].count, 3);

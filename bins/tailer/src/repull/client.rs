@@ -39,6 +39,9 @@ pub struct What {
     /// Bytes of the file: the first, and the one after the last.
     #[arg(long, value_name = "FROM-TO", value_parser = parse_range, requires = "file")]
     pub range: Option<(u64, u64)>,
+    /// Put the hour in the place of what the store has of it, because the store's file is damaged.
+    #[arg(long, requires = "hour", conflicts_with = "file")]
+    pub replace: bool,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -50,8 +53,8 @@ impl What {
     /// # Errors
     /// What is wrong with it.
     pub fn request(&self) -> anyhow::Result<Request> {
-        let Self { hour, source, file, range, .. } = self.clone();
-        let request = Request { source, hour, file, range };
+        let Self { hour, source, file, range, replace, .. } = self.clone();
+        let request = Request { source, hour, file, range, replace };
         request.check().map_err(anyhow::Error::msg)?;
         Ok(request)
     }
@@ -61,7 +64,7 @@ impl What {
 #[command(name = "logferry-tailer repull", version)]
 #[command(about = "Asks the tailer that runs on this host to ship an hour, a file or a byte range again.")]
 #[command(
-    after_help = "The store writes only what it lacks.\nExit status: 0 all is at the next tier, 1 something is not, 2 wrong usage."
+    after_help = "The store writes only what it lacks; with --replace it puts what is shipped in the place of its own file.\nExit status: 0 all is at the next tier, 1 something is not, 2 wrong usage."
 )]
 struct Cli {
     /// Configuration file of the tailer.

@@ -139,11 +139,12 @@ mod tests {
     #[test]
     fn a_request_that_makes_no_sense_is_refused_with_the_reason() {
         let (desk, ids) = desk();
-        let file = Some("/log/a".into());
+        let file: Option<std::path::PathBuf> = Some("/log/a".into());
         for (request, reason) in [
             (Request::default(), "an hour or a file"),
             (Request { source: Some("web".into()), ..hour() }, "only: app"),
             (Request { range: Some((0, 9)), ..hour() }, "needs the file"),
+            (Request { replace: true, file: file.clone(), ..hour() }, "a whole hour"),
             (Request { range: Some((9, 9)), file, ..hour() }, "9-9 is empty"),
         ] {
             let refused = desk.submit(request).expect_err("refused").to_string();

@@ -3,8 +3,9 @@
 use crate::event::Event;
 use crate::identity::{FileKey, Head};
 use crate::ledger::Ledger;
+use crate::ledger::hours::Position;
 use crate::ledger::record::Tail;
-use logferry_pack::{Hour, StreamId};
+use logferry_pack::{Hour, HourRange, StreamId};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -31,6 +32,21 @@ pub struct Known {
     pub streams: Vec<KnownStream>,
     /// What was shipped in which hour.
     pub spans: Vec<Span>,
+    /// How the hour that was asked for was closed, if it is.
+    pub closed: Option<Closed>,
+}
+
+/// An hour that is over, and all of whose packs were acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Closed {
+    /// The hour.
+    pub hour: Hour,
+    /// Number of its packs, the done pack included.
+    pub total: u64,
+    /// Where its last pack with lines ended.
+    pub at: Position,
+    /// All bytes that it has; empty when they are not all known.
+    pub ranges: Vec<HourRange>,
 }
 
 /// A stream and its file.
@@ -106,7 +122,11 @@ impl Known {
             end: file.length,
             tail: file.tail,
         });
-        let mut known = Known { streams: followed.chain(finished).collect(), spans: Vec::new() };
+        let closed = hour.and_then(|hour| {
+            let (total, at) = ledger.hours().closed(source, hour)?;
+            Some(Closed { hour, total, at, ranges: ledger.ranges().all_of(source, hour) })
+        });
+        let mut known = Known { streams: followed.chain(finished).collect(), spans: Vec::new(), closed };
         let hours: Vec<Hour> = match hour {
             Some(hour) => vec![hour],
             None => ledger.ranges().hours(source).collect(),

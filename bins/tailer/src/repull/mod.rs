@@ -4,6 +4,9 @@
 //! lacks. They are apart from what is being followed: no number of an hour, no frontier and no journal record is theirs. What is on its way
 //! for the first time is left alone (only what the next tier has acknowledged is shipped again), and goes first.
 //!
+//! A *replacement* (`--replace`) ships a whole hour that is over as a stream of its own ([`logferry_pack::Place`]), which the store writes aside
+//! and puts in the place of its own file when all of it is there.
+//!
 //! A [`Request`](request::Request) is taken by the [`Desk`](desk::Desk), which remembers it and its
 //! [`Progress`](request::Progress) for as long as the process lives. The worker (a thread, one repull at a time) asks the
 //! follower what it [knows](known::Known), [finds](find) the files, and ships them. A restart interrupts a repull: whoever asked is told, and
@@ -14,6 +17,7 @@ pub mod desk;
 pub mod find;
 pub mod http;
 pub mod known;
+mod replacement;
 pub mod request;
 mod worker;
 

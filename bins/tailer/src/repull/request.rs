@@ -15,6 +15,8 @@ pub struct Request {
     pub file: Option<PathBuf>,
     /// Offsets in the file: the first byte, and the one after the last.
     pub range: Option<(u64, u64)>,
+    /// The hour is put in the place of what the store has of it.
+    pub replace: bool,
 }
 
 impl Request {
@@ -25,6 +27,9 @@ impl Request {
     pub fn check(&self) -> Result<(), String> {
         if self.hour.is_none() && self.file.is_none() {
             return Err("name an hour or a file".to_owned());
+        }
+        if self.replace && (self.hour.is_none() || self.file.is_some()) {
+            return Err("only a whole hour can be replaced: name an hour, and no file".to_owned());
         }
         match self.range {
             Some(_) if self.file.is_none() => Err("a range needs the file that it is of".to_owned()),

@@ -1,9 +1,10 @@
 //! The worker: a thread that ships one repull after the other, behind what is new.
 
 use super::desk::Desk;
-use super::find::{Finder, Piece};
-use super::known;
-use super::request::{Problem, State};
+use super::find::{Finder, Found, Piece};
+use super::known::{self, Closed, Known};
+use super::replacement::Replacement;
+use super::request::{Problem, Request, State};
 use crate::body::{BodyRules, Lead};
 use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
@@ -13,7 +14,7 @@ use crate::files;
 use crate::ledger::record::Cut;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Channel};
 use logferry_link::{Outcome, Outgoing, Sender, Settled};
-use logferry_pack::{Compressor, Hour, Name};
+use logferry_pack::{Compressor, Hour, Name, Pack, StreamId};
 use metrics::counter;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -52,6 +53,18 @@ struct OnTheWay {
     path: PathBuf,
     from: u64,
     to: u64,
+    /// It has no lines, and is not counted.
+    is_done: bool,
+}
+
+/// What is to be shipped of a source.
+struct Task {
+    source: SourceSettings,
+    name: Name,
+    pieces: Vec<Piece>,
+    /// The whole hour is shipped, and it is over.
+    closed: Option<Closed>,
+    replacement: Option<Replacement>,
 }
 
 /// See the module.
@@ -104,7 +117,7 @@ impl Worker {
     fn repull(&mut self, id: &str) -> Result<(), Unwanted> {
         let Some(request) = self.parts.desk.progress(id).map(|job| job.request) else { return Err(Unwanted) };
         info!(id, ?request, "a repull begins");
-        let mut work = Vec::new();
+        let mut tasks = Vec::new();
         for source in self.parts.config.source.clone() {
             if request.source.as_ref().is_some_and(|name| *name != source.name) {
                 continue;
@@ -113,13 +126,11 @@ impl Worker {
             let found = known.and_then(|known| {
                 let host = self.parts.config.node.name.as_str();
                 let finder = Finder::new(&source, host, &known, &self.parts.config.node.var_dir)?;
-                Ok(finder.find(&request))
+                let found = finder.find(&request);
+                Ok((found, known))
             });
             match found {
-                Ok(found) => {
-                    found.problems.into_iter().for_each(|problem| self.problem(id, problem));
-                    work.extend(found.pieces.into_iter().map(|piece| (source.clone(), piece)));
-                }
+                Ok((found, known)) => tasks.extend(self.task(id, &request, source, found, known)),
                 Err(error) => {
                     let what = format!("{error:#}");
                     self.problem(id, Problem { source: source.name, file: None, range: None, what });
@@ -127,25 +138,75 @@ impl Worker {
             }
         }
         let is_nothing =
-            work.is_empty() && self.parts.desk.progress(id).is_some_and(|job| job.problems.is_empty());
+            tasks.is_empty() && self.parts.desk.progress(id).is_some_and(|job| job.problems.is_empty());
         if is_nothing {
             let source = request.source.clone().unwrap_or_else(|| "any".to_owned());
             let what = "no source of this node knows of it".to_owned();
             self.problem(id, Problem { source, file: request.file.clone(), range: request.range, what });
         }
-        let total = work.iter().map(|(_, piece)| piece.to - piece.from).sum();
+        let total = tasks.iter().flat_map(|task| &task.pieces).map(|piece| piece.to - piece.from).sum();
         self.parts.desk.change(id, |job| job.bytes_total = total);
-        for (source, piece) in &work {
-            self.ship(id, source, piece)?;
+        for mut task in tasks {
+            self.work(id, &mut task)?;
         }
+        self.wait_for_all(id)
+    }
+
+    /// What is to be done for a source, if anything.
+    fn task(
+        &self,
+        id: &str,
+        request: &Request,
+        source: SourceSettings,
+        found: Found,
+        known: Known,
+    ) -> Option<Task> {
+        let is_whole = found.problems.is_empty();
+        found.problems.into_iter().for_each(|problem| self.problem(id, problem));
+        let name = Name::new(source.name.as_str()).ok().filter(|_| !found.pieces.is_empty())?;
+        // Files and ranges are parts of an hour.
+        let closed = known.closed.filter(|_| request.file.is_none());
+        let mut replacement = None;
+        if request.replace {
+            if let Some(what) = hindrance(is_whole, closed.as_ref(), &found.pieces) {
+                let problem = Problem { source: source.name, file: None, range: None, what };
+                self.problem(id, problem);
+                return None;
+            }
+            replacement = Some(Replacement::new(id, &self.parts.config.node.name, &source.name));
+        }
+        Some(Task { source, name, pieces: found.pieces, closed, replacement })
+    }
+
+    fn work(&mut self, id: &str, task: &mut Task) -> Result<(), Unwanted> {
+        let problems = self.problems(id);
+        for piece in std::mem::take(&mut task.pieces) {
+            self.ship(id, task, &piece)?;
+        }
+        let Some(closed) = task.closed.take() else { return Ok(()) };
+        // It says what the hour has, so it comes when all that is there.
+        self.wait_for_all(id)?;
+        if task.replacement.is_some() && self.problems(id) > problems {
+            let what = "nothing was replaced, because not all of the hour could be shipped".to_owned();
+            self.problem(id, Problem { source: task.source.name.clone(), file: None, range: None, what });
+            return Ok(());
+        }
+        self.ship_done(id, task, closed)
+    }
+
+    fn wait_for_all(&mut self, id: &str) -> Result<(), Unwanted> {
         while !self.on_the_way.is_empty() {
             self.wait(id, STEP)?;
         }
-        Ok(())
+        self.check(id)
     }
 
-    fn ship(&mut self, id: &str, source: &SourceSettings, piece: &Piece) -> Result<(), Unwanted> {
-        let Ok(name) = Name::new(source.name.as_str()) else { return Ok(()) };
+    fn problems(&self, id: &str) -> u64 {
+        self.parts.desk.progress(id).map_or(0, |job| job.problems.len() as u64 + job.problems_more)
+    }
+
+    fn ship(&mut self, id: &str, task: &mut Task, piece: &Piece) -> Result<(), Unwanted> {
+        let source = task.source.name.clone();
         let mut at = piece.from;
         while at < piece.to {
             self.give_way(id)?;
@@ -154,14 +215,14 @@ impl Worker {
                 Err(error) => {
                     let what = format!("it cannot be read: {error}");
                     let range = Some((at, piece.to));
-                    let source = source.name.clone();
                     self.problem(id, Problem { source, file: Some(piece.path.clone()), range, what });
                     return Ok(());
                 }
             };
-            let pack = self.pack(id, &name, piece, at, span);
+            let pack = self.pack(id, task, piece, at, span);
             let to = at + span as u64;
-            let way = OnTheWay { source: source.name.clone(), path: piece.path.clone(), from: at, to };
+            let way =
+                OnTheWay { source: source.clone(), path: piece.path.clone(), from: at, to, is_done: false };
             self.send(id, pack, way)?;
             self.pay(span as u64);
             at = to;
@@ -182,8 +243,8 @@ impl Worker {
         Ok(newline.map_or(wanted, |newline| newline + 1))
     }
 
-    fn pack(&mut self, id: &str, source: &Name, piece: &Piece, at: u64, span: usize) -> Outgoing {
-        let number = self.numbers.entry((source.as_str().to_owned(), piece.hour)).or_default();
+    fn pack(&mut self, id: &str, task: &mut Task, piece: &Piece, at: u64, span: usize) -> Outgoing {
+        let number = self.numbers.entry((task.source.name.clone(), piece.hour)).or_default();
         *number += 1;
         let bytes = &self.buffer[..span];
         let cut = Cut {
@@ -203,15 +264,45 @@ impl Worker {
             lead: Lead { offset: at, ..Lead::default() },
             stream: piece.stream,
             first: piece.first.min(at),
-            source: source.clone(),
+            source: task.name.clone(),
+            hour_ranges: Vec::new(),
         };
+        self.outgoing(id, task, job)
+    }
+
+    fn outgoing(&mut self, id: &str, task: &mut Task, job: Job) -> Outgoing {
+        let ticket = job.ticket;
         let Parts { labels, rules, compressor, .. } = &mut self.parts;
-        let (mut pack, buffer) = compress::build_pack(labels, rules.get(source), compressor, job);
+        let (mut pack, buffer) = compress::build_pack(labels, rules.get(&task.name), compressor, job);
         self.buffer = buffer;
         pack.header.repull = true;
         pack.header.origin_rest.insert(JOB_KEY.to_owned(), id.into());
-        let header = pack.encode_header();
-        Outgoing { ticket: self.last_ticket, stream: piece.stream, header, body: pack.body }
+        if let Some(replacement) = &mut task.replacement {
+            replacement.take(&mut pack.header);
+        }
+        let stream = stream_of(&pack);
+        Outgoing { ticket, stream, header: pack.encode_header(), body: pack.body }
+    }
+
+    /// The done pack of the hour, once more: it tells the store what the hour has, and ends a replacement.
+    fn ship_done(&mut self, id: &str, task: &mut Task, closed: Closed) -> Result<(), Unwanted> {
+        let Closed { total, at, ranges, hour } = closed;
+        self.last_ticket += 1;
+        let job = Job {
+            ticket: self.last_ticket,
+            load: Load::Mark { done: true },
+            buffer: Vec::new(),
+            cut: Cut { offset: at.end, span: 0, sum: 0, lines: 0, hour, id: total },
+            lead: Lead::default(),
+            stream: at.stream,
+            first: at.first,
+            source: task.name.clone(),
+            hour_ranges: ranges,
+        };
+        let pack = self.outgoing(id, task, job);
+        let source = task.source.name.clone();
+        self.send(id, pack, OnTheWay { source, path: PathBuf::new(), from: 0, to: 0, is_done: true })?;
+        self.wait_for_all(id)
     }
 
     fn send(&mut self, id: &str, pack: Outgoing, way: OnTheWay) -> Result<(), Unwanted> {
@@ -283,10 +374,12 @@ impl Worker {
     }
 
     fn settled(&mut self, id: &str, settled: Settled) {
-        let Some(OnTheWay { source, path, from, to }) = self.on_the_way.remove(&settled.ticket) else {
+        let Some(OnTheWay { source, path, from, to, is_done }) = self.on_the_way.remove(&settled.ticket)
+        else {
             return;
         };
         let what = match settled.outcome {
+            Outcome::Ok | Outcome::Duplicate if is_done => None,
             Outcome::Ok => {
                 self.parts.desk.change(id, |job| job.packs_taken += 1);
                 None
@@ -302,7 +395,8 @@ impl Worker {
         };
         self.parts.desk.change(id, |job| job.bytes_done += to - from);
         if let Some(what) = what {
-            self.problem(id, Problem { source, file: Some(path), range: Some((from, to)), what });
+            let (file, range) = ((!is_done).then_some(path), (!is_done).then_some((from, to)));
+            self.problem(id, Problem { source, file, range, what });
         }
     }
 
@@ -311,4 +405,25 @@ impl Worker {
         warn!(id, source = problem.source, file = ?problem.file, range = ?problem.range, "repull: {}", problem.what);
         self.parts.desk.change(id, |job| job.add_problem(problem));
     }
+}
+
+fn stream_of(pack: &Pack) -> StreamId {
+    pack.header.ours.as_ref().map_or(StreamId(0), |ours| ours.identity.stream)
+}
+
+/// Why an hour cannot be replaced by these pieces.
+fn hindrance(is_whole: bool, closed: Option<&Closed>, pieces: &[Piece]) -> Option<String> {
+    let Some(closed) = closed else {
+        return Some(
+            "the hour is not over, or not all of its packs are acknowledged: it can be replaced after its done pack".to_owned(),
+        );
+    };
+    let all: u64 = closed.ranges.iter().map(|range| range.to - range.from).sum();
+    let there: u64 = pieces.iter().map(|piece| piece.to - piece.from).sum();
+    if !is_whole || (all > 0 && all != there) {
+        return Some(format!(
+            "not all of the hour is on this host any more ({there} bytes are), so nothing is replaced: repull without --replace"
+        ));
+    }
+    None
 }

@@ -45,13 +45,15 @@ pub struct Parcel {
     pub pack: Pack,
     /// Stream ranges `(from, to)` of it that are to be written; empty: all of it.
     pub trimmed_to: Vec<(u64, u64)>,
+    /// It is of a replacement: the path of the file that is to be replaced. `path` is where that is written aside.
+    pub replaces: Option<String>,
 }
 
 impl Parcel {
     /// Whether it was asked for again. What is before it was asked for too, or is not wanted: nobody waits for it. A pack without lines
     /// has the same mark and does wait: what it counts is before it.
     fn is_back_filled(&self) -> bool {
-        self.pack.header.repull && self.identity.span > 0
+        self.pack.header.repull && self.identity.span > 0 && self.replaces.is_none()
     }
 
     /// Whether parts of it may be written without the rest: of a back-filled pack whose body is all the bytes of its range.
