@@ -223,19 +223,26 @@ impl<W> Committer<W> {
         };
         let (mut told, mut lines, mut at, mut bytes, mut is_plain) =
             (Told::default(), Vec::new(), 0, 0, true);
+        let mut stored: Option<headers::Stored> = None;
         each_line(&*file, staged.headers, |line| {
+            if let Some(Line::Stored(next)) = headers::parse_line(line) {
+                lines.extend(headers::stored_line(next));
+                stored = Some(next);
+                return;
+            }
             let Some((header, place, line)) = headers::in_place(line) else {
                 is_plain &= line.is_empty();
                 return;
             };
             if let Some(ours) = &header.ours {
                 is_plain &= ours.identity.offset == at;
-                (at, bytes) = (ours.identity.end(), bytes + ours.raw);
+                (at, bytes) =
+                    (ours.identity.end(), bytes + stored.take().map_or(ours.raw, |stored| stored.bytes));
             }
             told.add(&header.in_place(place));
             lines.extend(line);
         })?;
-        let data = open(&*self.files.disk, &self.files.folders.data.join(&end.staged))?;
+        let data = open(&*self.files.disk, &self.files.folders.log_file(&end.staged))?;
         let is_there =
             data.as_ref().map_or(Ok(false), |data| Ok::<_, io::Error>(data.len()? == staged.data))?;
         let is_whole = is_plain && is_there && at == end.accepted.identity.offset && bytes == staged.data;
@@ -256,7 +263,7 @@ impl<W> Committer<W> {
             guards.check(&end.path)?;
         }
         let (disk, folders) = (&*self.files.disk, &self.files.folders);
-        open(disk, &folders.data.join(&end.path))?;
+        open(disk, &folders.log_file(&end.path))?;
         if let Some(file) = open(disk, &folders.headers.join(&end.path))? {
             each_line(&*file, file.len()?, |line| match headers::parse_line(line) {
                 Some(Line::Pack(header)) => told.add(&header),
@@ -348,7 +355,7 @@ impl<W> Committer<W> {
             let folders = &self.files.folders;
             let disk = &*self.files.disk;
             self.store.close(&path);
-            let removed = remove(disk, &folders.data.join(&path))
+            let removed = remove(disk, &folders.log_file(&path))
                 .and_then(|()| remove(disk, &folders.headers.join(&path)));
             match removed {
                 Ok(()) => {
@@ -367,7 +374,7 @@ impl<W> Committer<W> {
 pub fn finish(disk: &dyn Disk, folders: &Folders, replaced: &Replaced) -> io::Result<()> {
     let renames = [
         (folders.headers.join(&replaced.headers), folders.headers.join(&replaced.path)),
-        (folders.data.join(&replaced.staged), folders.data.join(&replaced.path)),
+        (folders.log_file(&replaced.staged), folders.log_file(&replaced.path)),
     ];
     for (from, to) in &renames {
         match disk.rename(from, to) {
