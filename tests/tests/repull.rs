@@ -91,7 +91,11 @@ fn an_hour_that_the_store_lost_comes_back_and_a_second_time_changes_nothing() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(answer["bytes_done"].as_u64(), Some(lines.len() as u64));
     assert_eq!(stored(&path), lines);
-    assert!(!stored_path(&relay, "access", "2026112014").exists(), "the other hour was not asked for");
+    // Its done pack, which has no lines, may still have been on its way.
+    assert!(
+        stored(&stored_path(&relay, "access", "2026112014")).is_empty(),
+        "the other hour was not asked for"
+    );
 
     // through a restart of the tailer too: what it knows is in its state
     relay.tailer.stop();
@@ -328,8 +332,11 @@ fn each_damage_of_the_store_is_named_by_an_audit_and_mended_by_a_replacement() {
         let (code, answer) = audit(&relay);
         assert_eq!(code, Some(0), "{damage}: {answer}");
     }
-    let marks = || std::fs::read_dir(relay.output.join("received/access")).expect("a folder").count();
-    assert_eq!((mark(&relay, 3000).exists(), marks()), (true, 2), "the books say what they said");
+    let of_hour = format!("web-1_{HOUR}_");
+    let marks = std::fs::read_dir(relay.output.join("received/access")).expect("a folder");
+    let names = marks.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let marks: Vec<String> = names.filter(|name| name.starts_with(&of_hour)).collect();
+    assert_eq!(marks, [format!("{of_hour}3000")], "the books say what they said");
 
     // A store that has nothing of the hour is no case for a replacement; a repull brings it, and it is complete again.
     lose_the_store(&mut relay);
