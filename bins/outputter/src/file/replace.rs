@@ -19,6 +19,7 @@
 
 use super::commit::{Committer, lock};
 use super::headers::{self, Line};
+use super::if_there;
 use super::journal::{Lengths, Replaced};
 use super::order::{Accepted, Parcel};
 use super::store::Folders;
@@ -175,7 +176,7 @@ impl<W> Committer<W> {
         }
         let mark = Line::Replaced(end.replacement());
         let mut is_found = false;
-        if let Some(file) = open(&*self.files.disk, &self.files.folders.headers.join(&end.path))? {
+        if let Some(file) = if_there::open(&*self.files.disk, &self.files.folders.headers.join(&end.path))? {
             each_line(&*file, file.len()?, |line| {
                 is_found |= headers::parse_line(line).as_ref() == Some(&mark)
             })?;
@@ -218,7 +219,8 @@ impl<W> Committer<W> {
 
     /// What came of the replacement: all of it, in its order; with the lines of the new header file.
     fn read_staged(&self, end: &End, staged: Lengths) -> io::Result<Result<(Told, Vec<u8>), String>> {
-        let Some(file) = open(&*self.files.disk, &self.files.folders.headers.join(&end.staged))? else {
+        let Some(file) = if_there::open(&*self.files.disk, &self.files.folders.headers.join(&end.staged))?
+        else {
             return Ok(Err("the replacement was removed meanwhile: ask again".to_owned()));
         };
         let (mut told, mut lines, mut at, mut bytes, mut is_plain) =
@@ -242,7 +244,7 @@ impl<W> Committer<W> {
             told.add(&header.in_place(place));
             lines.extend(line);
         })?;
-        let data = open(&*self.files.disk, &self.files.folders.log_file(&end.staged))?;
+        let data = if_there::open(&*self.files.disk, &self.files.folders.log_file(&end.staged))?;
         let is_there =
             data.as_ref().map_or(Ok(false), |data| Ok::<_, io::Error>(data.len()? == staged.data))?;
         let is_whole = is_plain && is_there && at == end.accepted.identity.offset && bytes == staged.data;
@@ -263,8 +265,8 @@ impl<W> Committer<W> {
             guards.check(&end.path)?;
         }
         let (disk, folders) = (&*self.files.disk, &self.files.folders);
-        open(disk, &folders.log_file(&end.path))?;
-        if let Some(file) = open(disk, &folders.headers.join(&end.path))? {
+        if_there::open(disk, &folders.log_file(&end.path))?;
+        if let Some(file) = if_there::open(disk, &folders.headers.join(&end.path))? {
             each_line(&*file, file.len()?, |line| match headers::parse_line(line) {
                 Some(Line::Pack(header)) => told.add(&header),
                 Some(Line::Finished(finished)) if finished.place != headers::Place::LogFile => {
@@ -314,9 +316,9 @@ impl<W> Committer<W> {
     fn write_headers(&self, end: &End, lines: &[u8]) -> io::Result<u64> {
         let (disk, folder) = (&*self.files.disk, &self.files.folders.headers);
         let committed = self.store.table().get(&end.path).map_or(0, |lengths| lengths.headers);
-        let found = open(disk, &folder.join(&end.path))?.map_or(Ok(0), |file| file.len())?;
+        let found = if_there::open(disk, &folder.join(&end.path))?.map_or(Ok(0), |file| file.len())?;
         let full_path = folder.join(aside(&end.path, NEW_HEADERS, end.replacement()));
-        remove(disk, &full_path)?;
+        if_there::unlink(disk, &full_path)?;
         if let Some(parent) = full_path.parent() {
             disk.create_dir_all(parent)?;
         }
@@ -355,10 +357,10 @@ impl<W> Committer<W> {
             let folders = &self.files.folders;
             let disk = &*self.files.disk;
             self.store.close(&path);
-            let removed = remove(disk, &folders.log_file(&path))
-                .and_then(|()| remove(disk, &folders.headers.join(&path)));
+            let removed = if_there::unlink(disk, &folders.log_file(&path))
+                .and_then(|_| if_there::unlink(disk, &folders.headers.join(&path)));
             match removed {
-                Ok(()) => {
+                Ok(_) => {
                     tracing::warn!(path, "a replacement did not go on: what had come of it was removed");
                     self.store.recovered(&path, None);
                 }
@@ -384,7 +386,7 @@ pub fn finish(disk: &dyn Disk, folders: &Folders, replaced: &Replaced) -> io::Re
         sync_folder(disk, to)?;
     }
     let staged = folders.headers.join(&replaced.staged);
-    remove(disk, &staged)?;
+    if_there::unlink(disk, &staged)?;
     sync_folder(disk, &staged)
 }
 
@@ -393,7 +395,7 @@ pub fn remove_undecided(disk: &dyn Disk, folders: &Folders, files: &mut Vec<Stri
     let is_undecided =
         |path: &String| path.rsplit('/').next().is_some_and(|name| name.starts_with(NEW_HEADERS));
     for path in files.iter().filter(|path| is_undecided(path)) {
-        remove(disk, &folders.headers.join(path))?;
+        if_there::unlink(disk, &folders.headers.join(path))?;
     }
     files.retain(|path| !is_undecided(path));
     Ok(())
@@ -405,20 +407,6 @@ fn each_line(file: &dyn DiskFile, len: u64, mut take: impl FnMut(&[u8])) -> io::
         take(line);
     }
     Ok(())
-}
-
-fn open(disk: &dyn Disk, full_path: &Path) -> io::Result<Option<Box<dyn DiskFile>>> {
-    match disk.open(full_path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        opened => opened.map(Some),
-    }
-}
-
-fn remove(disk: &dyn Disk, full_path: &Path) -> io::Result<()> {
-    match disk.unlink(full_path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
 }
 
 fn sync_folder(disk: &dyn Disk, full_path: &Path) -> io::Result<()> {
