@@ -2,7 +2,7 @@
 
 use logferry_tests::lines::many_lines;
 use logferry_tests::program::binary;
-use logferry_tests::{Relay, RelayOptions};
+use logferry_tests::{Relay, RelayOptions, wait_until};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -125,4 +125,84 @@ fn an_hour_that_is_absent_at_either_side_is_found_and_one_at_neither_cannot_be_c
         answer[0]["problems"][0].as_str().is_some_and(|what| what.contains("not there any more")),
         "{answer}"
     );
+}
+
+/// A relay whose store has `settings`, with a complete hour of a source.
+fn shipped_to(test: &str, settings: &str) -> (Relay, Vec<u8>) {
+    let sections = "[[source]]\nname = \"access\"\npath = \"{dir}/logs/access.<%Y%m%d%H>.log\"\n\
+                    rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n[repull]\nrate = \"0B\"\n";
+    let options = RelayOptions {
+        source_sections: sections.to_owned(),
+        pack: String::from("max_bytes = \"16KiB\"\n"),
+        file: settings.to_owned(),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new(test, &options);
+    let logs = relay.dir.path().join("logs");
+    std::fs::create_dir(&logs).expect("a folder");
+    let lines = many_lines(1, 2000);
+    std::fs::write(logs.join(format!("access.{HOUR}.log")), &lines).expect("written");
+    std::fs::write(logs.join("access.2026112014.log"), many_lines(2, 100)).expect("written");
+    relay.start();
+    let mark = relay.output.join(format!("received/access/web-1_{HOUR}_2000"));
+    wait_until("the hour is complete", || mark.exists());
+    (relay, lines)
+}
+
+#[test]
+fn an_hour_that_was_finished_is_compared_where_it_is_now() {
+    let finish = "[finish]\nwait = \"0s\"\ncompress = \"gzip\"\n";
+    let (mut relay, lines) = shipped_to("audit-finished", finish);
+    let finished = stored(&relay).with_extension("gz");
+    wait_until("the hour is finished", || finished.exists() && !stored(&relay).exists());
+    let (code, answer) = audit(&relay, &["--hour", HOUR]);
+    assert_eq!(code, Some(0), "{answer}");
+    assert_eq!(answer[0]["store"]["bytes"].as_u64(), Some(lines.len() as u64));
+
+    // A file that lacks its last member, and one that is no gzip any more.
+    let whole = std::fs::read(&finished).expect("read");
+    let shorter =
+        lines.len() - 1 - lines[..lines.len() - 1].iter().rev().position(|b| *b == b'\n').expect("one");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &lines[..shorter]).expect("compressed");
+    std::fs::write(&finished, encoder.finish().expect("compressed")).expect("written");
+    let (code, answer) = audit(&relay, &["--hour", HOUR]);
+    let found = &answer[0]["differences"][0];
+    assert_eq!((code, found["kind"].as_str()), (Some(1), Some("missing")), "{answer}");
+    assert_eq!(found["host"]["from"].as_u64(), Some(shorter as u64), "{answer}");
+    std::fs::write(&finished, &whole[..whole.len() / 2]).expect("written");
+    let (code, answer) = audit(&relay, &["--hour", HOUR]);
+    let found = &answer[0]["differences"][0];
+    assert_eq!((code, found["kind"].as_str()), (Some(1), Some("unreadable")), "{answer}");
+    assert!(found["what"].as_str().is_some_and(|what| what.contains(".gz")), "{answer}");
+    relay.outputter.stop();
+}
+
+#[test]
+fn an_hour_of_an_archive_is_compared_and_what_is_damaged_in_it_is_replaced() {
+    for form in ["gzip", "zstd"] {
+        let (relay, _) = shipped_to(&format!("audit-archive-{form}"), &format!("archive = \"{form}\"\n"));
+        let ending = if form == "gzip" { "gz" } else { "zst" };
+        let path = stored(&relay).with_extension(ending);
+        assert_eq!(audit(&relay, &["--hour", HOUR]).0, Some(0), "{form}");
+        let whole = std::fs::read(&path).expect("read");
+        let mut damaged = whole.clone();
+        for byte in &mut damaged[whole.len() / 2..whole.len() / 2 + 64] {
+            *byte ^= 0xff;
+        }
+        std::fs::write(&path, &damaged).expect("written");
+        let (code, answer) = audit(&relay, &["--hour", HOUR]);
+        // Frames of zstd have no checksum here: some damage is read as other lines.
+        let kind = answer[0]["differences"][0]["kind"].as_str().unwrap_or_default();
+        assert!(code == Some(1) && ["unreadable", "different"].contains(&kind), "{answer}");
+        let output = Command::new(binary("ferryctl"))
+            .args(["repull", "--host", "web-1", "--hour", HOUR, "--source", "access", "--replace", "--admin"])
+            .arg(&relay.tailer.var_dir)
+            .output()
+            .expect("ferryctl runs");
+        assert!(output.status.success(), "{form}: {output:?}");
+        assert_ne!(std::fs::read(&path).expect("read"), damaged, "{form}");
+        let (code, answer) = audit(&relay, &["--hour", HOUR]);
+        assert_eq!(code, Some(0), "{form}: {answer}");
+    }
 }

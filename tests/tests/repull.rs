@@ -9,11 +9,13 @@ use std::process::{Command, Output};
 
 const HOUR: &str = "2026112013";
 
-/// A relay with an hourly source `access`, a plain one `app`, and one that is filtered.
+/// A relay with an hourly source `access`, a plain one `app`, one that is filtered, and one that cannot be shipped again.
 fn relay(test: &str) -> Relay {
     let sections = "[[source]]\nname = \"access\"\npath = \"{dir}/logs/access.<%Y%m%d%H>.log\"\n\
          rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n\
          [[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log\"\npoll_interval = \"100ms\"\n\
+         [[source]]\nname = \"chosen\"\npath = \"{dir}/logs/chosen.<%Y%m%d%H>.log\"\ninclude = [\"7\"]\npoll_interval = \"100ms\"\n\
+         [[source]]\nname = \"wide\"\npath = \"{dir}/logs/wide.log\"\nencoding = \"utf-16le\"\npoll_interval = \"100ms\"\n\
          [repull]\nrate = \"0B\"\n";
     let options = RelayOptions {
         source_sections: sections.to_owned(),
@@ -166,6 +168,66 @@ fn a_range_of_a_file_is_shipped_and_no_byte_more() {
     assert_eq!(answer["bytes_done"].as_u64(), Some(lines.len() as u64));
     let expected = [&lines[1000..51000], &lines[..1000], &lines[51000..]].concat();
     assert_eq!(stored(&stored_path(&relay, "access", HOUR)), expected);
+}
+
+#[test]
+fn lines_of_a_filtered_source_come_back_wherever_the_packs_were_cut() {
+    let mut relay = relay("repull-filtered");
+    let lines = many_lines(1, 6000);
+    let file = logs(&relay).join(format!("chosen.{HOUR}.log"));
+    std::fs::write(&file, &lines).expect("written");
+    relay.start();
+    let chosen = |lines: &[u8]| -> Vec<Vec<u8>> {
+        let whole = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| line.contains(&b'7'));
+        whole.map(<[u8]>::to_vec).collect()
+    };
+    let path = stored_path(&relay, "chosen", HOUR);
+    wait_until("the chosen lines are stored", || chosen(&stored(&path)) == chosen(&lines));
+    relay.wait_acknowledged();
+    lose_the_store(&mut relay);
+    let file = file.display().to_string();
+    // Ranges whose borders are in the middle of lines: of a line that is begun, all is shipped.
+    let mut expected = Vec::new();
+    for (from, to) in [(100_000, 250_000), (300_000, 300_100)] {
+        let (output, _) = repull(&relay, &["--file", &file, "--range", &format!("{from}-{to}")]);
+        assert!(output.status.success(), "{output:?}");
+        let begin = lines[..from].iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
+        let end = to - 1 + lines[to - 1..].iter().position(|byte| *byte == b'\n').expect("a newline") + 1;
+        expected.extend(chosen(&lines[begin..end]));
+        assert_eq!(chosen(&stored(&path)), expected, "{from}-{to}");
+    }
+    let (output, answer) = repull(&relay, &["--hour", HOUR, "--source", "chosen"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(answer["bytes_done"].as_u64(), Some(lines.len() as u64));
+    let sorted = |mut lines: Vec<Vec<u8>>| {
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(chosen(&stored(&path))), sorted(chosen(&lines)));
+    let (output, answer) = repull(&relay, &["--hour", HOUR]);
+    assert!(output.status.success() && answer["packs_taken"] == 0, "{output:?}");
+    assert_eq!(sorted(chosen(&stored(&path))), sorted(chosen(&lines)));
+}
+
+#[test]
+fn a_source_that_cannot_be_shipped_again_hinders_no_other() {
+    let mut relay = relay("repull-others");
+    let file = logs(&relay).join(format!("access.{HOUR}.log"));
+    std::fs::write(&file, many_lines(1, 100)).expect("written");
+    let wide = logs(&relay).join("wide.log");
+    std::fs::write(&wide, "wide\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>())
+        .expect("written");
+    relay.start();
+    relay.wait_acknowledged();
+    let (output, _) = repull(&relay, &["--file", &file.display().to_string()]);
+    assert!(output.status.success(), "{output:?}");
+    let (output, _) = repull(&relay, &["--hour", HOUR]);
+    assert!(output.status.success(), "{output:?}");
+    let (output, answer) = repull(&relay, &["--file", &wide.display().to_string()]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let problem = &answer["problems"][0];
+    assert_eq!(problem["source"].as_str(), Some("wide"), "{answer}");
+    assert!(problem["what"].as_str().is_some_and(|what| what.contains("encoding")), "{answer}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod host;
 mod report;
 mod store;
 
+use self::store::StoredHour;
 use crate::repull::NodeArgs;
 use crate::{Output, Verdict};
 use logferry_outputter::file::template::{Fields, Template};
@@ -71,8 +72,22 @@ pub(crate) enum Difference {
     AbsentAtStore { file: PathBuf, host: Vec<Place> },
     /// The host knows nothing of the hour.
     AbsentAtHost,
+    /// The store's files of the hour cannot be unpacked.
+    Unreadable { what: String },
     /// There are too many lines to compare one by one.
     Totals,
+}
+
+impl Difference {
+    /// What it says of lines that the host has.
+    fn of_host(self) -> Option<Difference> {
+        match self {
+            Difference::Missing { host } | Difference::Different { host, .. } => {
+                Some(Difference::Missing { host })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// One source, compared.
@@ -148,7 +163,7 @@ fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
             Fields { source: Some(&source), host: Some(&args.host), ip: "", hour: hour.into(), stream: None };
         let path = template.expand(&fields).map_err(|bad| anyhow::anyhow!("--path: {bad}"))?;
         let compared = Compared::new(&args.host, &source, hour);
-        let compared = compare_source(&node, compared, &args.store.join("log_data").join(path));
+        let compared = compare_source(&node, compared, &args.store, &path);
         // Of many sources those without such an hour are no news.
         if args.source.is_some() || compared.problems != [nothing] {
             all.push(compared);
@@ -158,9 +173,10 @@ fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
     Ok(all)
 }
 
-fn compare_source(node: &RunningNode, mut compared: Compared, path: &Path) -> Compared {
+fn compare_source(node: &RunningNode, mut compared: Compared, store: &Path, path: &str) -> Compared {
     let (source, hour) = (compared.source.clone(), compared.hour);
-    if let Err(error) = fill_in(node, &source, hour, path, &mut compared) {
+    let stored = StoredHour::find(store, path);
+    if let Err(error) = stored.and_then(|stored| fill_in(node, &source, hour, &stored, &mut compared)) {
         compared.problems.push(format!("{error:#}"));
     }
     compared
@@ -170,13 +186,20 @@ fn fill_in(
     node: &RunningNode,
     source: &str,
     hour: Hour,
-    path: &Path,
+    store: &StoredHour,
     compared: &mut Compared,
 ) -> anyhow::Result<()> {
     let host = host::read(node, source, hour, false)?;
     compared.host = host.totals;
     compared.problems = host.problems;
-    let Some(stored) = store::totals(path)? else {
+    let stored = match store.totals() {
+        Err(error) if store::is_damage(&error) => {
+            compared.differences.push(Difference::Unreadable { what: format!("{error:#}") });
+            return Ok(());
+        }
+        stored => stored?,
+    };
+    let Some(stored) = stored else {
         match host.is_absent {
             true => {
                 compared.problems = vec!["neither the host nor the store has anything of the hour".to_owned()]
@@ -185,7 +208,7 @@ fn fill_in(
             false => {
                 let lines = host::read(node, source, hour, true)?;
                 let host = lines.files.iter().filter_map(|(file, lines)| Place::of(file, lines)).collect();
-                compared.differences.push(Difference::AbsentAtStore { file: path.to_owned(), host });
+                compared.differences.push(Difference::AbsentAtStore { file: store.log_file.clone(), host });
             }
         }
         return Ok(());
@@ -200,12 +223,16 @@ fn fill_in(
         return Ok(());
     }
     if host.totals.lines.max(stored.lines) > compare::LINES_MAX {
-        compared.differences.push(Difference::Totals);
+        // With problems the sums say nothing.
+        compared.differences.extend(compared.problems.is_empty().then_some(Difference::Totals));
         return Ok(());
     }
     let lines = host::read(node, source, hour, true)?;
-    let stored = store::lines(path)?;
-    let found = compare::compare(&lines.files, path, &stored);
+    let mut found = compare::compare(&lines.files, &store.lines()?);
+    if !compared.problems.is_empty() {
+        // Of what was not read at the host nothing can be said to be wrong in the store.
+        found = found.into_iter().filter_map(Difference::of_host).collect();
+    }
     compared.differences_more = found.len().saturating_sub(compare::TOLD_MAX) as u64;
     compared.differences = found.into_iter().take(compare::TOLD_MAX).collect();
     Ok(())

@@ -119,19 +119,19 @@ impl Tailer {
         let auditor = Arc::new(Auditor { config: config.clone(), follower: events.clone() });
         let turn = Arc::new(Semaphore::new(1));
         let counter = http::Counter { desk: desk.clone(), auditor, turn };
-        let worker = Worker::new(repull::Parts {
+        let courier =
+            repull::Courier::new(desk.clone(), sender.clone(), repull_settled, figures.clone(), &config);
+        let parts = repull::Parts {
             config: config.clone(),
             desk: desk.clone(),
             jobs: repulls,
             follower: events.clone(),
-            sender: sender.clone(),
-            settled: repull_settled,
             compressor: Compressor::new(labels.codec, labels.level)
                 .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?,
             labels: labels.clone(),
             rules: rules.clone(),
-            figures: figures.clone(),
-        });
+        };
+        let worker = Worker::new(parts, courier);
         // Not waited for at the stop: what it does is only read.
         spawn("repull", move || worker.run())?;
         let shipper = Shipper::new(log, sender.clone(), quarantine, events.clone(), shared.clone())

@@ -7,7 +7,7 @@ use bzip2::read::MultiBzDecoder;
 use crossbeam_channel::{Receiver, Sender};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Largest file once unpacked, in bytes: more is taken for an attack on the disk.
@@ -64,16 +64,23 @@ pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) 
     }
 }
 
+/// What compressed bytes hold: all members or frames, one behind the other.
+///
+/// # Errors
+/// No memory for the decoder.
+pub fn reader(packing: Packing, packed: impl BufRead + 'static) -> io::Result<Box<dyn Read>> {
+    Ok(match packing {
+        Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+        Packing::Bzip2 => Box::new(MultiBzDecoder::new(packed)),
+    })
+}
+
 /// The content of a file that is compressed, in a file without a name.
 pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
     let packed = io::BufReader::with_capacity(CHUNK_BYTES, files::open_below(&job.path, &job.roots)?);
     let mut unpacked = tempfile::tempfile_in(folder)?;
-    let reader: Box<dyn Read> = match job.packing {
-        Packing::Gzip => Box::new(MultiGzDecoder::new(packed)),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
-        Packing::Bzip2 => Box::new(MultiBzDecoder::new(packed)),
-    };
-    let mut reader = reader.take(UNPACKED_BYTES_MAX + 1);
+    let mut reader = reader(job.packing, packed)?.take(UNPACKED_BYTES_MAX + 1);
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut total = 0;
     loop {

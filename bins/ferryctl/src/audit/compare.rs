@@ -3,7 +3,7 @@
 use super::host::Told;
 use super::{Difference, Place};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Lines on either side that are compared one by one; about 100 bytes of memory each.
 pub(crate) const LINES_MAX: u64 = 5_000_000;
@@ -14,17 +14,13 @@ pub(crate) const TOLD_MAX: usize = 100;
 type Run = (usize, usize);
 
 /// Compares. Lines of a host's files may stand anywhere in the store's file.
-pub(crate) fn compare(host: &[(PathBuf, Vec<Told>)], store_path: &Path, store: &[Told]) -> Vec<Difference> {
-    let all: Vec<(usize, Told)> = host
-        .iter()
-        .enumerate()
-        .flat_map(|(file, (_, lines))| lines.iter().map(move |line| (file, *line)))
-        .collect();
+pub(crate) fn compare(host: &[(PathBuf, Vec<Told>)], store: &[(PathBuf, Vec<Told>)]) -> Vec<Difference> {
+    let (all, stored) = (all_of(host), all_of(store));
     let mut places: HashMap<(u64, u64), VecDeque<usize>> = HashMap::new();
-    for (index, (_, length, hash)) in store.iter().enumerate() {
+    for (index, (_, (_, length, hash))) in stored.iter().enumerate() {
         places.entry((*hash, *length)).or_default().push_back(index);
     }
-    let mut host_of: Vec<Option<usize>> = vec![None; store.len()];
+    let mut host_of: Vec<Option<usize>> = vec![None; stored.len()];
     let mut is_missing = vec![false; all.len()];
     for (index, (_, (_, length, hash))) in all.iter().enumerate() {
         match places.get_mut(&(*hash, *length)).and_then(VecDeque::pop_front) {
@@ -33,24 +29,21 @@ pub(crate) fn compare(host: &[(PathBuf, Vec<Told>)], store_path: &Path, store: &
         }
     }
     let known: BTreeSet<(u64, u64)> = all.iter().map(|(_, (_, length, hash))| (*hash, *length)).collect();
-    let is_doubled = |index: usize| known.contains(&(store[index].2, store[index].1));
+    let is_doubled = |index: usize| known.contains(&(stored[index].1.2, stored[index].1.1));
     // Where a missing run begins, by the index of its first line.
     let ends_run = |index: usize| index == 0 || !is_missing[index - 1] || all[index - 1].0 != all[index].0;
     let mut missing: BTreeMap<usize, Run> =
         runs(all.len(), |index| is_missing[index], ends_run).into_iter().map(|run| (run.0, run)).collect();
     let starts_kind = |index: usize| {
-        index == 0 || host_of[index - 1].is_some() || is_doubled(index - 1) != is_doubled(index)
+        index == 0
+            || host_of[index - 1].is_some()
+            || is_doubled(index - 1) != is_doubled(index)
+            || stored[index - 1].0 != stored[index].0
     };
     let mut found = Vec::new();
-    let host_place = |run: Run| {
-        let (first, last) = (all[run.0], all[run.1 - 1]);
-        let (from, to, lines) = (first.1.0, last.1.0 + last.1.1, (run.1 - run.0) as u64);
-        Place { file: host[first.0].0.clone(), from, to, lines }
-    };
-    for run in runs(store.len(), |index| host_of[index].is_none(), starts_kind) {
-        let (first, last) = (store[run.0], store[run.1 - 1]);
-        let (file, lines) = (store_path.to_owned(), (run.1 - run.0) as u64);
-        let place = Place { file, from: first.0, to: last.0 + last.1, lines };
+    let host_place = |run| place_of(host, &all, run);
+    for run in runs(stored.len(), |index| host_of[index].is_none(), starts_kind) {
+        let place = place_of(store, &stored, run);
         // What the host has behind the line that stands before the run.
         let behind = match run.0.checked_sub(1) {
             Some(before) => host_of[before].map(|index| index + 1),
@@ -68,6 +61,20 @@ pub(crate) fn compare(host: &[(PathBuf, Vec<Told>)], store_path: &Path, store: &
     }
     found.extend(missing.into_values().map(|run| Difference::Missing { host: host_place(run) }));
     found
+}
+
+/// Lines of all files, each with the index of its file.
+fn all_of(files: &[(PathBuf, Vec<Told>)]) -> Vec<(usize, Told)> {
+    let lines_of = |(file, (_, lines)): (usize, &(PathBuf, Vec<Told>))| {
+        lines.iter().map(|line| (file, *line)).collect::<Vec<_>>()
+    };
+    files.iter().enumerate().flat_map(lines_of).collect()
+}
+
+/// Where a run, which is of one file, stands.
+fn place_of(files: &[(PathBuf, Vec<Told>)], all: &[(usize, Told)], run: Run) -> Place {
+    let ((file, first), (_, last)) = (all[run.0], all[run.1 - 1]);
+    Place { file: files[file].0.clone(), from: first.0, to: last.0 + last.1, lines: (run.1 - run.0) as u64 }
 }
 
 /// Runs of indexes that are `meant`; a new one begins where `starts` says so.
@@ -91,12 +98,16 @@ mod tests {
         letters.bytes().enumerate().map(|(index, letter)| (index as u64 * 3, 3, u64::from(letter))).collect()
     }
 
+    fn files(name: &str, files: &[&str]) -> Vec<(PathBuf, Vec<Told>)> {
+        let file = |(file, letters): (usize, &&str)| (format!("{name}{file}").into(), lines(letters));
+        files.iter().enumerate().map(file).collect()
+    }
+
     fn told(host: &[&str], store: &str) -> Vec<String> {
-        let files: Vec<(PathBuf, Vec<Told>)> = host
-            .iter()
-            .enumerate()
-            .map(|(file, letters)| (format!("f{file}").into(), lines(letters)))
-            .collect();
+        told_of(host, &[store])
+    }
+
+    fn told_of(host: &[&str], store: &[&str]) -> Vec<String> {
         let text = |place: &Place| format!("{}:{}-{}", place.file.display(), place.from / 3, place.to / 3);
         let difference = |difference: &Difference| match difference {
             Difference::Missing { host } => format!("missing {}", text(host)),
@@ -105,7 +116,7 @@ mod tests {
             Difference::Foreign { store } => format!("foreign {}", text(store)),
             other => format!("{other:?}"),
         };
-        compare(&files, Path::new("s"), &lines(store)).iter().map(difference).collect()
+        compare(&files("f", host), &files("s", store)).iter().map(difference).collect()
     }
 
     #[test]
@@ -117,10 +128,10 @@ mod tests {
     fn each_fault_is_named_with_its_place() {
         assert_eq!(told(&["abcdef"], "abdef"), ["missing f0:2-3"]);
         assert_eq!(told(&["abcdef"], "abc"), ["missing f0:3-6"]);
-        assert_eq!(told(&["abcdef"], "abccdef"), ["doubled s:3-4"]);
-        assert_eq!(told(&["abcdef"], "abXdef"), ["different f0:2-3 s:2-3"]);
-        assert_eq!(told(&["abcdef"], "Xbcdef"), ["different f0:0-1 s:0-1"]);
-        assert_eq!(told(&["abcdef"], "abcdefX"), ["foreign s:6-7"]);
+        assert_eq!(told(&["abcdef"], "abccdef"), ["doubled s0:3-4"]);
+        assert_eq!(told(&["abcdef"], "abXdef"), ["different f0:2-3 s0:2-3"]);
+        assert_eq!(told(&["abcdef"], "Xbcdef"), ["different f0:0-1 s0:0-1"]);
+        assert_eq!(told(&["abcdef"], "abcdefX"), ["foreign s0:6-7"]);
         assert_eq!(told(&["abc", "def"], ""), ["missing f0:0-3", "missing f1:0-3"]);
     }
 
@@ -128,8 +139,14 @@ mod tests {
     fn faults_beside_one_another_are_told_apart() {
         assert_eq!(
             told(&["abcdef"], "aXbbdf"),
-            ["foreign s:1-2", "doubled s:3-4", "missing f0:2-3", "missing f0:4-5"]
+            ["foreign s0:1-2", "doubled s0:3-4", "missing f0:2-3", "missing f0:4-5"]
         );
-        assert_eq!(told(&["abcdef"], "XYcdefabX"), ["foreign s:0-2", "foreign s:8-9"]);
+        assert_eq!(told(&["abcdef"], "XYcdefabX"), ["foreign s0:0-2", "foreign s0:8-9"]);
+    }
+
+    #[test]
+    fn lines_may_stand_in_any_file_of_either_side_and_a_fault_ends_with_its_file() {
+        assert_eq!(told_of(&["abc", "xyz"], &["xab", "yzc"]), [""; 0]);
+        assert_eq!(told_of(&["abc"], &["abQ", "Rc"]), ["foreign s0:2-3", "foreign s1:0-1"]);
     }
 }

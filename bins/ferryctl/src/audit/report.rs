@@ -55,6 +55,7 @@ fn sentence(difference: &Difference) -> String {
             format!("ABSENT at the store: there is no {}; the host has {}", file.display(), places.join(", "))
         }
         Difference::AbsentAtHost => "ABSENT at the host: it knows nothing of the hour".to_owned(),
+        Difference::Unreadable { what } => format!("UNREADABLE at the store: {what}"),
         Difference::Totals => "DIFFERENT: there are too many lines to compare one by one".to_owned(),
     }
 }

@@ -5,7 +5,7 @@ use crate::config::TailerConfig;
 use crate::event::Event;
 use crate::files;
 use crate::filter::LineFilter;
-use crate::repull::find::{Finder, Piece};
+use crate::repull::find::{Finder, Piece, no_source};
 use crate::repull::known::ask;
 use crate::repull::request::{Problem, Request};
 use crossbeam_channel::Sender;
@@ -69,9 +69,7 @@ impl Auditor {
         let settings = self.config.source.iter().find(|settings| settings.name == source);
         let problem = |what: String| Problem { source: source.to_owned(), file: None, range: None, what };
         let Some(settings) = settings else {
-            let sources = self.sources().join(", ");
-            return audit
-                .send(Row::Problem(problem(format!("there is no such source here, only: {sources}"))));
+            return audit.send(Row::Problem(problem(no_source(&self.config, source))));
         };
         let found = ask(&self.follower, source, Some(hour)).and_then(|known| {
             let node = &self.config.node;

@@ -2,7 +2,7 @@
 
 use super::known::{Known, KnownStream, Span};
 use super::request::{Problem, Request};
-use crate::config::{LongLines, SourceSettings};
+use crate::config::{LongLines, SourceSettings, TailerConfig};
 use crate::encoding::Newline;
 use crate::files::{self, Facts};
 use crate::follower::is_named_after;
@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 /// Endings of compressed copies.
 const PACKED_ENDINGS: [&str; 3] = ["gz", "zst", "bz2"];
+
+/// Bytes read at a time when the end of a line is looked for.
+const LINE_CHUNK_BYTES: usize = 4 << 10;
 
 /// Bytes to ship, and where they are.
 #[derive(Clone, Debug)]
@@ -71,15 +74,13 @@ impl<'a> Finder<'a> {
     /// For a source of which this is known.
     ///
     /// # Errors
-    /// The source is one whose bytes are not shipped line by line, or its path is none.
+    /// Its path is none.
     pub fn new(
         source: &'a SourceSettings,
         host: &'a str,
         known: &'a Known,
         folder: &'a Path,
     ) -> anyhow::Result<Finder<'a>> {
-        let needs_packs = needs_packs(source);
-        anyhow::ensure!(needs_packs.is_none(), "{}", needs_packs.unwrap_or_default());
         let pattern = PathPattern::parse(&source.path)?;
         Ok(Finder { source, pattern, host, known, folder, homes: BTreeMap::new() })
     }
@@ -100,7 +101,13 @@ impl<'a> Finder<'a> {
         for span in spans {
             self.add(span, request, &mut found);
         }
-        if found.pieces.is_empty() && found.problems.is_empty() && request.source.is_some() {
+        // Sources that have nothing to do with the request do not hinder it.
+        let is_meant = !found.pieces.is_empty() || !found.problems.is_empty();
+        if let Some(what) = needs_packs(self.source).filter(|_| is_meant) {
+            let problems = vec![self.problem(request.file.as_deref(), request.range, what.to_owned())];
+            return Found { pieces: Vec::new(), problems };
+        }
+        if !is_meant && request.source.is_some() {
             let what = match (&request.file, request.hour) {
                 (Some(_), _) => {
                     "nothing is known of the file: it is of no hour, or of another source".to_owned()
@@ -174,7 +181,18 @@ impl<'a> Finder<'a> {
             return;
         }
         let (low, high) = request.range.unwrap_or((0, u64::MAX));
-        let (from, to) = (span.from.max(low).max(home.first), span.to.min(high).min(home.end));
+        let all = (span.from.max(home.first), span.to.min(home.end));
+        let (mut from, mut to) = (all.0.max(low), all.1.min(high));
+        if request.range.is_some() && has_filter(self.source) && from < to {
+            match whole_lines(&home.file, (from, to), all) {
+                Ok(range) => (from, to) = range,
+                Err(error) => {
+                    let what = format!("it cannot be read: {error}");
+                    found.problems.push(self.problem(Some(&home.path), Some((from, to)), what));
+                    return;
+                }
+            }
+        }
         if from < to {
             let Home { path, file, first, .. } = home;
             let (stream, hour) = (span.stream, span.hour);
@@ -236,10 +254,19 @@ impl<'a> Finder<'a> {
     }
 }
 
+/// Why a name that is no source's cannot be meant.
+pub(crate) fn no_source(config: &TailerConfig, name: &str) -> String {
+    if config.input.iter().any(|input| input.name == name) {
+        return "an input has no files of an application: it can be neither shipped again nor audited"
+            .to_owned();
+    }
+    let names: Vec<&str> = config.source.iter().map(|source| source.name.as_str()).collect();
+    format!("there is no such source here, only: {}", names.join(", "))
+}
+
 /// Why what is shipped of a source cannot be told line by line.
 fn needs_packs(source: &SourceSettings) -> Option<&'static str> {
     let is_utf8 = ["utf-8", "utf8"].iter().any(|label| source.encoding.eq_ignore_ascii_case(label));
-    let has_filter = !source.include.is_empty() || !source.exclude.is_empty();
     let has_entries = !source.multiline.start.is_empty() || !source.multiline.continuation.is_empty();
     match () {
         () if !is_utf8 => {
@@ -248,11 +275,34 @@ fn needs_packs(source: &SourceSettings) -> Option<&'static str> {
         () if source.long_lines == LongLines::Drop => Some(
             "a source with long_lines = \"drop\" can be neither shipped again nor audited in this version",
         ),
-        () if has_filter && has_entries => Some(
+        () if has_filter(source) && has_entries => Some(
             "a source with multiline and a filter can be neither shipped again nor audited in this version",
         ),
         () => None,
     }
+}
+
+fn has_filter(source: &SourceSettings) -> bool {
+    !source.include.is_empty() || !source.exclude.is_empty()
+}
+
+/// A range, widened to whole lines within `all`, because a filter judges lines and not parts of them.
+fn whole_lines(file: &File, range: (u64, u64), all: (u64, u64)) -> io::Result<(u64, u64)> {
+    let from = files::end_of_lines(file, range.0, Newline::Byte)?.max(all.0);
+    let mut at = range.1 - 1;
+    let mut chunk = vec![0; LINE_CHUNK_BYTES];
+    while at < all.1 {
+        let wanted = usize::try_from(all.1 - at).unwrap_or(LINE_CHUNK_BYTES).min(LINE_CHUNK_BYTES);
+        let filled = files::read_at(file, at, &mut chunk[..wanted])?;
+        if let Some(newline) = memchr::memchr(b'\n', &chunk[..filled]) {
+            return Ok((from, at + newline as u64 + 1));
+        }
+        if filled < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at += filled as u64;
+    }
+    Ok((from, all.1))
 }
 
 /// Whether a file holds what was shipped of a stream: its own file, or a copy.

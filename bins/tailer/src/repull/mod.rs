@@ -13,6 +13,7 @@
 //! asks again, which sends nothing twice to the file.
 
 pub mod client;
+mod courier;
 pub mod desk;
 pub mod find;
 pub mod http;
@@ -21,6 +22,7 @@ mod replacement;
 pub mod request;
 mod worker;
 
+pub(crate) use courier::Courier;
 pub(crate) use worker::{Parts, Worker};
 
 /// Tickets of repulls begin here. Above them, at 2^63, begin those of packs that are sent from the tailer's spool.

@@ -1,7 +1,8 @@
 //! The worker: a thread that ships one repull after the other, behind what is new.
 
+use super::courier::{Courier, OnTheWay, Unwanted};
 use super::desk::Desk;
-use super::find::{Finder, Found, Piece};
+use super::find::{Finder, Found, Piece, no_source};
 use super::known::{self, Closed, Known};
 use super::replacement::Replacement;
 use super::request::{Problem, Request, State};
@@ -9,27 +10,18 @@ use crate::body::{BodyRules, Lead};
 use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
 use crate::event::{Event, Job, Load};
-use crate::figures::Figures;
 use crate::files;
 use crate::ledger::record::Cut;
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender as Channel};
-use logferry_link::{Outcome, Outgoing, Sender, Settled};
+use crossbeam_channel::{Receiver, Sender as Channel};
+use logferry_link::Outgoing;
 use logferry_pack::{Compressor, Hour, Name, Pack, StreamId};
 use metrics::counter;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::info;
 
-/// Packs on their way at a time: the window is for what is new.
-const IN_FLIGHT_MAX: usize = 4;
-/// How often it is looked whether a repull is still wanted while it waits.
-const STEP: Duration = Duration::from_millis(20);
-/// How long one pack gives way to what is new; then it goes all the same, so that a repull ends.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Key in `Route[0]`: which repull brought a pack.
 const JOB_KEY: &str = "repull_job";
 
@@ -39,22 +31,9 @@ pub(crate) struct Parts {
     pub(crate) desk: Arc<Desk>,
     pub(crate) jobs: Receiver<String>,
     pub(crate) follower: Channel<Event>,
-    pub(crate) sender: Sender,
-    pub(crate) settled: Receiver<Settled>,
     pub(crate) labels: Labels,
     pub(crate) rules: Arc<HashMap<Name, BodyRules>>,
     pub(crate) compressor: Compressor,
-    pub(crate) figures: Arc<Figures>,
-}
-
-/// A pack on its way.
-struct OnTheWay {
-    source: String,
-    path: PathBuf,
-    from: u64,
-    to: u64,
-    /// It has no lines, and is not counted.
-    is_done: bool,
 }
 
 /// What is to be shipped of a source.
@@ -70,27 +49,17 @@ struct Task {
 /// See the module.
 pub(crate) struct Worker {
     parts: Parts,
+    courier: Courier,
     buffer: Vec<u8>,
     last_ticket: u64,
-    on_the_way: BTreeMap<u64, OnTheWay>,
     /// Numbers of the packs of this repull, by source and hour.
     numbers: HashMap<(String, Hour), u64>,
-    next_at: Instant,
 }
 
-/// The repull is not wanted any more.
-struct Unwanted;
-
 impl Worker {
-    pub(crate) fn new(parts: Parts) -> Worker {
-        Worker {
-            parts,
-            buffer: Vec::new(),
-            last_ticket: super::TICKETS_FROM,
-            on_the_way: BTreeMap::new(),
-            numbers: HashMap::new(),
-            next_at: Instant::now(),
-        }
+    pub(crate) fn new(parts: Parts, courier: Courier) -> Worker {
+        let (buffer, numbers) = (Vec::new(), HashMap::new());
+        Worker { parts, courier, buffer, last_ticket: super::TICKETS_FROM, numbers }
     }
 
     /// Works until nobody can ask any more.
@@ -133,23 +102,27 @@ impl Worker {
                 Ok((found, known)) => tasks.extend(self.task(id, &request, source, found, known)),
                 Err(error) => {
                     let what = format!("{error:#}");
-                    self.problem(id, Problem { source: source.name, file: None, range: None, what });
+                    self.courier.problem(id, Problem { source: source.name, file: None, range: None, what });
                 }
             }
         }
         let is_nothing =
             tasks.is_empty() && self.parts.desk.progress(id).is_some_and(|job| job.problems.is_empty());
         if is_nothing {
+            let what = match &request.source {
+                Some(name) => no_source(&self.parts.config, name),
+                None => "no source of this node knows of it".to_owned(),
+            };
             let source = request.source.clone().unwrap_or_else(|| "any".to_owned());
-            let what = "no source of this node knows of it".to_owned();
-            self.problem(id, Problem { source, file: request.file.clone(), range: request.range, what });
+            self.courier
+                .problem(id, Problem { source, file: request.file.clone(), range: request.range, what });
         }
         let total = tasks.iter().flat_map(|task| &task.pieces).map(|piece| piece.to - piece.from).sum();
         self.parts.desk.change(id, |job| job.bytes_total = total);
         for mut task in tasks {
             self.work(id, &mut task)?;
         }
-        self.wait_for_all(id)
+        Ok(())
     }
 
     /// What is to be done for a source, if anything.
@@ -162,7 +135,7 @@ impl Worker {
         known: Known,
     ) -> Option<Task> {
         let is_whole = found.problems.is_empty();
-        found.problems.into_iter().for_each(|problem| self.problem(id, problem));
+        found.problems.into_iter().for_each(|problem| self.courier.problem(id, problem));
         let name = Name::new(source.name.as_str()).ok().filter(|_| !found.pieces.is_empty())?;
         // Files and ranges are parts of an hour.
         let closed = known.closed.filter(|_| request.file.is_none());
@@ -170,7 +143,7 @@ impl Worker {
         if request.replace {
             if let Some(what) = hindrance(is_whole, closed.as_ref(), &found.pieces) {
                 let problem = Problem { source: source.name, file: None, range: None, what };
-                self.problem(id, problem);
+                self.courier.problem(id, problem);
                 return None;
             }
             replacement = Some(Replacement::new(id, &self.parts.config.node.name, &source.name));
@@ -179,55 +152,90 @@ impl Worker {
     }
 
     fn work(&mut self, id: &str, task: &mut Task) -> Result<(), Unwanted> {
-        let problems = self.problems(id);
+        let problems = self.courier.problems(id);
         for piece in std::mem::take(&mut task.pieces) {
             self.ship(id, task, &piece)?;
         }
-        let Some(closed) = task.closed.take() else { return Ok(()) };
+        self.courier.wait_for_all(id)?;
+        while let Some(piece) = self.courier.to_halve.pop() {
+            self.ship_halves(id, task, &piece)?;
+            self.courier.wait_for_all(id)?;
+        }
         // It says what the hour has, so it comes when all that is there.
-        self.wait_for_all(id)?;
-        if task.replacement.is_some() && self.problems(id) > problems {
+        let Some(closed) = task.closed.take() else { return Ok(()) };
+        if task.replacement.is_some() && self.courier.problems(id) > problems {
             let what = "nothing was replaced, because not all of the hour could be shipped".to_owned();
-            self.problem(id, Problem { source: task.source.name.clone(), file: None, range: None, what });
+            self.courier
+                .problem(id, Problem { source: task.source.name.clone(), file: None, range: None, what });
             return Ok(());
         }
         self.ship_done(id, task, closed)
     }
 
-    fn wait_for_all(&mut self, id: &str) -> Result<(), Unwanted> {
-        while !self.on_the_way.is_empty() {
-            self.wait(id, STEP)?;
-        }
-        self.check(id)
-    }
-
-    fn problems(&self, id: &str) -> u64 {
-        self.parts.desk.progress(id).map_or(0, |job| job.problems.len() as u64 + job.problems_more)
-    }
-
     fn ship(&mut self, id: &str, task: &mut Task, piece: &Piece) -> Result<(), Unwanted> {
-        let source = task.source.name.clone();
         let mut at = piece.from;
         while at < piece.to {
-            self.give_way(id)?;
+            self.courier.give_way(id)?;
             let span = match self.read(piece, at) {
                 Ok(span) => span,
                 Err(error) => {
-                    let what = format!("it cannot be read: {error}");
-                    let range = Some((at, piece.to));
-                    self.problem(id, Problem { source, file: Some(piece.path.clone()), range, what });
+                    self.cannot_be_read(id, task, &Piece { from: at, ..piece.clone() }, &error);
                     return Ok(());
                 }
             };
-            let pack = self.pack(id, task, piece, at, span);
-            let to = at + span as u64;
-            let way =
-                OnTheWay { source: source.clone(), path: piece.path.clone(), from: at, to, is_done: false };
-            self.send(id, pack, way)?;
-            self.pay(span as u64);
-            at = to;
+            self.ship_buffer(id, task, piece, at, span)?;
+            at += span as u64;
         }
         Ok(())
+    }
+
+    /// Ships what one pack had been in two, parted between two lines. What the next tier has a part of, too, comes here again.
+    fn ship_halves(&mut self, id: &str, task: &mut Task, piece: &Piece) -> Result<(), Unwanted> {
+        self.courier.give_way(id)?;
+        let whole = match self.read(piece, piece.from) {
+            Ok(whole) => whole,
+            Err(error) => {
+                self.cannot_be_read(id, task, piece, &error);
+                return Ok(());
+            }
+        };
+        let Some(middle) = middle(&self.buffer[..whole]) else {
+            let (source, file) = (task.source.name.clone(), Some(piece.path.clone()));
+            let what =
+                "the store has a part of this line, and what is filtered cannot be parted: replace the hour"
+                    .to_owned();
+            self.courier.problem(id, Problem { source, file, range: Some((piece.from, piece.to)), what });
+            self.parts.desk.change(id, |job| job.bytes_done += piece.to - piece.from);
+            return Ok(());
+        };
+        let second = self.buffer[middle..whole].to_vec();
+        self.ship_buffer(id, task, piece, piece.from, middle)?;
+        self.buffer = second;
+        self.ship_buffer(id, task, piece, piece.from + middle as u64, whole - middle)
+    }
+
+    /// Ships the first bytes of the buffer, which are those of the piece from `at` on.
+    fn ship_buffer(
+        &mut self,
+        id: &str,
+        task: &mut Task,
+        piece: &Piece,
+        at: u64,
+        span: usize,
+    ) -> Result<(), Unwanted> {
+        let pack = self.pack(id, task, piece, at, span);
+        let to = at + span as u64;
+        let halves_of = task.replacement.is_none().then(|| Piece { from: at, to, ..piece.clone() });
+        let (source, path) = (task.source.name.clone(), piece.path.clone());
+        self.courier.send(id, pack, OnTheWay { source, path, from: at, to, is_done: false, halves_of })?;
+        self.courier.pay(span as u64);
+        Ok(())
+    }
+
+    fn cannot_be_read(&self, id: &str, task: &Task, piece: &Piece, error: &io::Error) {
+        let (source, file) = (task.source.name.clone(), Some(piece.path.clone()));
+        let what = format!("it cannot be read: {error}");
+        self.courier.problem(id, Problem { source, file, range: Some((piece.from, piece.to)), what });
     }
 
     /// Fills the buffer with whole lines from `at` on; their length. A line that is longer than a pack is split.
@@ -301,114 +309,25 @@ impl Worker {
         };
         let pack = self.outgoing(id, task, job);
         let source = task.source.name.clone();
-        self.send(id, pack, OnTheWay { source, path: PathBuf::new(), from: 0, to: 0, is_done: true })?;
-        self.wait_for_all(id)
-    }
-
-    fn send(&mut self, id: &str, pack: Outgoing, way: OnTheWay) -> Result<(), Unwanted> {
-        let ticket = pack.ticket;
-        let mut pack = pack;
-        loop {
-            while self.on_the_way.len() >= IN_FLIGHT_MAX {
-                self.wait(id, STEP)?;
-            }
-            match self.parts.sender.try_submit(pack) {
-                Ok(()) => break,
-                Err(back) => pack = back,
-            }
-            self.wait(id, STEP)?;
-        }
-        counter!("logferry_tailer_repull_packs_total").increment(1);
-        counter!("logferry_tailer_repull_bytes_total").increment(way.to - way.from);
-        self.on_the_way.insert(ticket, way);
-        Ok(())
-    }
-
-    /// What is new goes first.
-    fn give_way(&mut self, id: &str) -> Result<(), Unwanted> {
-        let until = Instant::now() + PATIENCE;
-        let pack_bytes = self.parts.config.pack.max_bytes.0;
-        let figures = self.parts.figures.clone();
-        while figures.lag_bytes.load(Ordering::Acquire) > pack_bytes && Instant::now() < until {
-            self.check(id)?;
-            std::thread::sleep(STEP);
-        }
-        while Instant::now() < self.next_at {
-            let left = self.next_at.saturating_duration_since(Instant::now());
-            self.wait(id, left.min(STEP))?;
-        }
-        self.check(id)
-    }
-
-    fn pay(&mut self, bytes: u64) {
-        let rate = self.parts.config.repull.rate.0;
-        if rate > 0 {
-            let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
-            self.next_at = self.next_at.max(Instant::now()) + cost;
-        }
-    }
-
-    fn check(&mut self, id: &str) -> Result<(), Unwanted> {
-        if self.parts.desk.is_wanted(id) {
-            return Ok(());
-        }
-        // What is on its way arrives; nobody counts it any more.
-        self.on_the_way.clear();
-        Err(Unwanted)
-    }
-
-    /// Waits for answers.
-    fn wait(&mut self, id: &str, longest: Duration) -> Result<(), Unwanted> {
-        self.check(id)?;
-        match self.parts.settled.recv_timeout(longest) {
-            Ok(settled) => self.settled(id, settled),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                self.parts.desk.cancel(id);
-            }
-        }
-        while let Ok(settled) = self.parts.settled.try_recv() {
-            self.settled(id, settled);
-        }
-        Ok(())
-    }
-
-    fn settled(&mut self, id: &str, settled: Settled) {
-        let Some(OnTheWay { source, path, from, to, is_done }) = self.on_the_way.remove(&settled.ticket)
-        else {
-            return;
-        };
-        let what = match settled.outcome {
-            Outcome::Ok | Outcome::Duplicate if is_done => None,
-            Outcome::Ok => {
-                self.parts.desk.change(id, |job| job.packs_taken += 1);
-                None
-            }
-            Outcome::Duplicate => {
-                self.parts.desk.change(id, |job| job.packs_there += 1);
-                None
-            }
-            Outcome::Rejected { reason } => Some(format!("the next tier refused it: {reason}")),
-            Outcome::Conflict(_) => Some(
-                "the store has a part of these bytes, and what is filtered cannot be parted: replace the hour".to_owned(),
-            ),
-        };
-        self.parts.desk.change(id, |job| job.bytes_done += to - from);
-        if let Some(what) = what {
-            let (file, range) = ((!is_done).then_some(path), (!is_done).then_some((from, to)));
-            self.problem(id, Problem { source, file, range, what });
-        }
-    }
-
-    fn problem(&self, id: &str, problem: Problem) {
-        counter!("logferry_tailer_repull_problems_total").increment(1);
-        warn!(id, source = problem.source, file = ?problem.file, range = ?problem.range, "repull: {}", problem.what);
-        self.parts.desk.change(id, |job| job.add_problem(problem));
+        self.courier.send(
+            id,
+            pack,
+            OnTheWay { source, path: PathBuf::new(), from: 0, to: 0, is_done: true, halves_of: None },
+        )?;
+        self.courier.wait_for_all(id)
     }
 }
 
 fn stream_of(pack: &Pack) -> StreamId {
     pack.header.ours.as_ref().map_or(StreamId(0), |ours| ours.identity.stream)
+}
+
+/// Behind the line in the middle of some lines; `None` for one line.
+fn middle(lines: &[u8]) -> Option<usize> {
+    let half = lines.len() / 2;
+    let end_of_line = |index: usize| (index + 1 < lines.len()).then_some(index + 1);
+    let before = || memchr::memrchr(b'\n', &lines[..half]).and_then(end_of_line);
+    memchr::memchr(b'\n', &lines[half..]).and_then(|index| end_of_line(half + index)).or_else(before)
 }
 
 /// Why an hour cannot be replaced by these pieces.

@@ -108,10 +108,14 @@ impl<W> Order<W> {
         match verdict {
             Verdict::Next => View::Next,
             Verdict::Duplicate => View::Settled(Answer::Duplicate),
-            Verdict::Conflict(_) if parcel.can_be_trimmed() => match self.footprint.missing(identity) {
-                none if none.is_empty() => View::Settled(Answer::Duplicate),
-                ranges => View::Missing(ranges),
-            },
+            Verdict::Conflict(remembered) if parcel.pack.header.repull => {
+                match self.footprint.missing(identity) {
+                    none if none.is_empty() => View::Settled(Answer::Duplicate),
+                    ranges if parcel.can_be_trimmed() => View::Missing(ranges),
+                    // What is filtered can be parted only by who has the lines.
+                    _ => View::Settled(Answer::Conflict(remembered)),
+                }
+            }
             Verdict::Conflict(remembered) => View::Settled(Answer::Conflict(remembered)),
             Verdict::Gap { frontier } => {
                 let follows_pending = state.is_some_and(|state| state.pending_ends_at(identity.offset));
