@@ -159,7 +159,17 @@ fn an_hour_that_was_finished_is_compared_where_it_is_now() {
     assert_eq!(code, Some(0), "{answer}");
     assert_eq!(answer[0]["store"]["bytes"].as_u64(), Some(lines.len() as u64));
 
-    // A file that lacks its last member, and one that is no gzip any more.
+    // The books name the file that has the lines now.
+    let asked = Command::new(binary("ferryctl"))
+        .args(["hours", "--json", "--admin"])
+        .arg(&relay.outputter.var_dir)
+        .output();
+    let answer: Value = serde_json::from_slice(&asked.expect("ferryctl runs").stdout).expect("JSON");
+    let hours = answer["hours"].as_array().cloned().unwrap_or_default();
+    let hour = hours.iter().find(|hour| hour["hour"].as_str() == Some(HOUR)).expect("the hour");
+    assert_eq!(hour["files"][0].as_str(), Some(format!("access/web-1_{HOUR}.gz").as_str()), "{hour}");
+
+    // A file that lacks its last line, and one that is no gzip any more.
     let whole = std::fs::read(&finished).expect("read");
     let shorter =
         lines.len() - 1 - lines[..lines.len() - 1].iter().rev().position(|b| *b == b'\n').expect("one");

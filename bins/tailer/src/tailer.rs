@@ -120,7 +120,7 @@ impl Tailer {
         let turn = Arc::new(Semaphore::new(1));
         let counter = http::Counter { desk: desk.clone(), auditor, turn };
         let courier =
-            repull::Courier::new(desk.clone(), sender.clone(), repull_settled, figures.clone(), &config);
+            repull::Courier::new(desk.clone(), sender.clone(), repull_settled, figures.clone(), config);
         let parts = repull::Parts {
             config: config.clone(),
             desk: desk.clone(),

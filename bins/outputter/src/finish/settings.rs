@@ -135,8 +135,13 @@ impl Plan {
             .then(|| self.dir.join(format!("{path}{}{}", self.form.suffix(), self.codec.suffix())))
     }
 
+    /// Files that have the lines of these log files now.
+    pub fn files_now(&self, paths: &[String]) -> Vec<String> {
+        paths.iter().flat_map(|path| self.files_of(path)).collect()
+    }
+
     /// Files that have the lines of a log file now, oldest lines first, below the folder of log files where they are there.
-    pub fn files_of(&self, path: &str) -> Vec<String> {
+    fn files_of(&self, path: &str) -> Vec<String> {
         let finished = self.target(path).filter(|file| file.exists());
         let log_file = format!("{path}{}", self.form.suffix());
         let is_there = finished.is_none() || self.log_data.join(&log_file).exists();

@@ -34,7 +34,7 @@ pub struct HourReport {
     pub first: String,
     /// When the last was.
     pub last: String,
-    /// Log files, below `log_data/`.
+    /// Files that have its lines, oldest first: below `log_data/`, or with their whole paths where they were moved.
     pub files: Vec<String>,
     /// Its mark, below the output folder.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -64,7 +64,7 @@ impl Runner {
         match job {
             Job::Hook(hook, mut report) => {
                 if let Some(plan) = &self.plan {
-                    report.files = report.files.iter().flat_map(|path| plan.files_of(path)).collect();
+                    report.files = plan.files_now(&report.files);
                 }
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),

@@ -79,7 +79,14 @@ impl Hours {
     /// The answer of `/hours`; none as long as the books are not open.
     pub fn report(&self, filter: &Filter) -> Option<Report> {
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))
+        let mut report =
+            self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))?;
+        if let Some(finish) = &self.finish {
+            for hour in &mut report.hours {
+                hour.files = finish.plan.files_now(&hour.files);
+            }
+        }
+        Some(report)
     }
 
     /// What the monitor is told; none as long as the books are not open.
