@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a test talks to who runs it
 
+pub mod browser;
 pub mod chaos;
 pub mod clock;
 pub mod compare;
@@ -25,7 +26,7 @@ pub mod strace;
 
 pub use compare::assert_identical;
 pub use lines::{LineWriter, append, corpus};
-pub use logferry_trial::{Trial, long_run, skipped, trial};
+pub use logferry_trial::{Trial, lacking, long_run, skipped, trial};
 pub use program::{Program, wait_until};
 pub use relay::{Relay, RelayOptions};
 

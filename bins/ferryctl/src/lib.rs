@@ -90,6 +90,8 @@ enum Command {
     HashPassword,
     /// List the nodes that the monitor knows.
     Nodes(registry::NodesArgs),
+    /// List the alerts that the monitor has announced; exit status 1 while one is open.
+    Alerts(registry::AlertsArgs),
     /// List the warnings and errors that the monitor was told of.
     Errors(registry::ErrorsArgs),
 }
@@ -169,6 +171,7 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Repull(args) => repull::run(args, output),
         Command::Status(args) => status::run(args, output),
         Command::HashPassword => hash_password::run(output),
+        Command::Alerts(args) => registry::alerts(args, output),
         Command::Nodes(args) => registry::nodes(args, output),
         Command::Errors(args) => registry::errors(args, output),
     }

@@ -1,9 +1,10 @@
-//! `nodes` and `errors`: what the monitor knows.
+//! `nodes`, `errors` and `alerts`: what the monitor knows.
 
 use crate::{Output, Verdict, human, status};
 use anyhow::Context;
+use logferry_monitor::alerts::AlertRow;
 use logferry_monitor::registry::State;
-use logferry_monitor::web::{ErrorView, NodeView};
+use logferry_monitor::web::{AlertsView, ErrorView, NodeView};
 use logferry_node::admin::read_token;
 use logferry_node::config::Interval;
 use serde::de::DeserializeOwned;
@@ -65,6 +66,35 @@ pub(crate) struct ErrorsArgs {
     limit: u64,
 }
 
+#[derive(clap::Args)]
+pub(crate) struct AlertsArgs {
+    #[command(flatten)]
+    from: From,
+    /// The history, too: at most so many changes, the newest.
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    history: u64,
+}
+
+/// Open alerts, which are problems, and the history, oldest first.
+pub(crate) fn alerts(args: &AlertsArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    let query = [("limit", args.history.to_string())];
+    let mut alerts: AlertsView = ask(&args.from, "/api/alerts", &query)?;
+    alerts.history.reverse();
+    if args.from.json {
+        writeln!(output.out, "{}", serde_json::to_string_pretty(&alerts)?)?;
+    } else {
+        let shown = if args.history == 0 { &alerts.open } else { &alerts.history };
+        let header = ["TIME", "STATE", "KIND", "ABOUT", "TEXT"];
+        writeln!(output.out, "{}", table(&header, shown.iter().map(alert_row)))?;
+    }
+    Ok(if alerts.open.is_empty() { Verdict::Fine } else { Verdict::Problem })
+}
+
+fn alert_row(alert: &AlertRow) -> Vec<String> {
+    let texts = [&alert.kind, &alert.subject, &alert.text].map(|text| one_line(text));
+    [local_time(alert.unix_ms), alert.state.word().to_owned()].into_iter().chain(texts).collect()
+}
+
 /// All nodes; a problem is one that is silent or not ready.
 pub(crate) fn nodes(args: &NodesArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
     let mut nodes: Vec<NodeView> = ask(&args.from, "/api/nodes", &[])?;
@@ -112,7 +142,7 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
     Ok(Verdict::Fine)
 }
 
-fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -> anyhow::Result<Vec<T>> {
+fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
     let addr = resolve(&from.monitor)?;
     let mut request = status::agent(from.timeout).get(format!("http://{addr}{path}"));
     if let Some(file) = &from.token_file {
@@ -178,9 +208,13 @@ fn node_row(node: &NodeView) -> Vec<String> {
 }
 
 fn error_row(error: &ErrorView) -> Vec<String> {
-    let stamp = jiff::Timestamp::from_millisecond(error.unix_ms).unwrap_or_default();
-    let time = stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let time = local_time(error.unix_ms);
     vec![time, one_line(&error.kind), one_line(&error.role), one_line(&error.name), one_line(&error.text)]
+}
+
+fn local_time(unix_ms: i64) -> String {
+    let stamp = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
+    stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 fn now_ms() -> i64 {

@@ -1,6 +1,7 @@
 //! Configuration of the monitor.
 
 use crate::access;
+use crate::alerts::AlertSettings;
 use crate::database::Url;
 use logferry_node::config::{ByteSize, Interval, NodeSettings, ProgramConfig, Setting, Settings as _, rules};
 use std::net::IpAddr;
@@ -59,6 +60,10 @@ logferry_node::settings! {
         pub errors_shown: u64 = 5000 => rules::between(1, 100_000),
         /// Most nodes.
         pub nodes_max: u64 = 20_000 => rules::at_least(1),
+        /// Most hours of hosts' sources; of more the oldest are forgotten.
+        pub hours_max: u64 = 100_000 => rules::between(100, 2_000_000),
+        /// How long hours are kept.
+        pub keep_hours: Interval = Interval::secs(30 * 24 * 3600) => rules::at_least(Interval::secs(24 * 3600)),
         /// How long a node that left or is silent stays in the list.
         pub forget_after: Interval = Interval::secs(30 * 24 * 3600) => rules::at_least(Interval::secs(1)),
     }
@@ -78,6 +83,8 @@ pub struct MonitorConfig {
     pub database: DatabaseSettings,
     /// `[check]`
     pub check: CheckSettings,
+    /// `[alert]`
+    pub alert: AlertSettings,
 }
 
 #[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
@@ -107,6 +114,7 @@ impl ProgramConfig for MonitorConfig {
             ("access", AccessSettings::SETTINGS),
             ("database", DatabaseSettings::SETTINGS),
             ("check", CheckSettings::SETTINGS),
+            ("alert", AlertSettings::SETTINGS),
         ]
     }
 
@@ -117,6 +125,7 @@ impl ProgramConfig for MonitorConfig {
             );
         }
         self.access.validate()?;
+        self.alert.validate()?;
         if !self.access.has_login() && !is_of_this_machine(&self.listen.http) {
             return Err("listen.http can be reached by other machines, so it needs a login: set access.user and \
                 access.password_hash (`ferryctl hash-password` makes one), or access.token_file, or listen on 127.0.0.1"

@@ -3,6 +3,7 @@
 use crate::monitor::{Monitor, NotTaken};
 use crate::registry::Identity;
 use constant_time_eq::constant_time_eq;
+use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::message::{self, Fields, Outcome};
 use logferry_node::monitor::status::NodeStatus;
 use metrics::{counter, gauge};
@@ -98,6 +99,14 @@ pub(crate) async fn handle(message: &Fields, peer: &str, monitor: &Monitor) -> O
         "unregister" => monitor.unregister(&who).await,
         "heartbeat" => monitor.heartbeat(&who, status_of(message)).await,
         "report" => report(message, &who, monitor).await,
+        "hours" => match hours_of(message) {
+            Ok(told) => monitor.tell_hours(&who, told).await,
+            Err(error) => {
+                counter!("logferry_monitor_messages_refused_total", "reason" => "hours").increment(1);
+                let why = format!("the hours cannot be read: {error}");
+                return Some(message::answer(Outcome::Failed, &why));
+            }
+        },
         _ => return Some(message::answer(Outcome::Unknown, "unknown request")),
     };
     Some(match taken {
@@ -145,6 +154,10 @@ async fn report(message: &Fields, who: &Identity, monitor: &Monitor) -> Result<(
     monitor.report(who, kind, text("msg"), said).await
 }
 
+fn hours_of(message: &Fields) -> Result<Vec<HourNews>, serde_json::Error> {
+    serde_json::from_str(message.get("hours").map_or("[]", String::as_str))
+}
+
 /// What cannot be read of a status is as if it were not there.
 fn status_of(message: &Fields) -> NodeStatus {
     message.get("status").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| {
@@ -160,6 +173,7 @@ fn label(request: Option<&str>) -> &'static str {
         Some("unregister") => "unregister",
         Some("heartbeat") => "heartbeat",
         Some("report") => "report",
+        Some("hours") => "hours",
         Some(_) => "unknown",
     }
 }

@@ -17,6 +17,7 @@
 //! ```
 
 pub mod access;
+pub mod alerts;
 pub mod config;
 pub mod database;
 pub mod journal;

@@ -1,6 +1,8 @@
 //! The running monitor: the registry, the queue to the database, and the tasks around them.
 
 use crate::access;
+use crate::alerts::keeper::{self, Alerts};
+use crate::alerts::webhook::Webhook;
 use crate::config::MonitorConfig;
 use crate::database::Url;
 use crate::intake;
@@ -13,6 +15,7 @@ use crate::writer::{DatabaseWriter, Health};
 use anyhow::Context;
 use logferry_durable::Disk;
 use logferry_node::admin::Status;
+use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
 use metrics::counter;
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +41,7 @@ pub struct Monitor {
     registry: Mutex<Registry>,
     pub(crate) journal: Journal,
     pub(crate) health: Arc<Health>,
+    pub(crate) alerts: Alerts,
     pub(crate) config: MonitorConfig,
     /// What each message of a node must bring.
     pub(crate) nodes_token: Option<String>,
@@ -82,6 +86,7 @@ impl Running {
             access::token_of(&config.access.nodes_token_file).context("access.nodes_token_file")?;
         let monitor = Arc::new(Monitor { nodes_token, ..Monitor::new(config.clone(), journal, health) });
         monitor.restore_waiting();
+        let webhooks = config.alert.webhook.iter().map(Webhook::new).collect::<anyhow::Result<Vec<_>>>()?;
         let listener = tokio::net::TcpListener::bind(&config.listen.addr)
             .await
             .with_context(|| format!("listen.addr {} cannot be bound", config.listen.addr))?;
@@ -93,6 +98,7 @@ impl Running {
             tokio::spawn(intake::listen(listener, monitor.clone(), stop.clone())),
             tokio::spawn(prober::probe_all(monitor.clone(), stop.clone())),
             tokio::spawn(watch(monitor.clone(), stop.clone())),
+            tokio::spawn(keeper::run(monitor.clone(), webhooks, stop.clone())),
         ];
         tracing::info!(%addr, database = monitor.health.url, "nodes may register");
         Ok(Running { monitor, addr, stop, tasks, writer })
@@ -133,12 +139,23 @@ impl Monitor {
             nodes_max: count(check.nodes_max),
             errors_per_minute: u32::try_from(check.errors_per_minute).unwrap_or(u32::MAX),
             errors_shown: count(check.errors_shown),
+            hours_max: count(check.hours_max),
             forget_after: check.forget_after.0,
             grace: check.interval.0.max(Duration::from_secs(30)),
         };
         let registry = Mutex::new(Registry::new(options));
         let started = Instant::now();
-        Monitor { registry, journal, health, config, nodes_token: None, strangers: Mutex::default(), started }
+        let alerts = Alerts::open(&config.node.var_dir);
+        Monitor {
+            registry,
+            journal,
+            health,
+            alerts,
+            config,
+            nodes_token: None,
+            strangers: Mutex::default(),
+            started,
+        }
     }
 
     /// Whether an address whose messages are refused was not named lately.
@@ -154,14 +171,17 @@ impl Monitor {
 
     /// What waits in the queue is known before the database answers.
     fn restore_waiting(&self) {
-        let (mut nodes, mut errors) = (BTreeMap::new(), Vec::new());
+        let (mut nodes, mut errors, mut hours) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (_, change) in self.journal.oldest(usize::MAX) {
             match change {
                 Change::Node(row) => drop(nodes.insert(row.id.clone(), row)),
                 Change::Forgotten(row) => drop(nodes.remove(&row.id)),
                 Change::Error(entry) => errors.push(entry),
+                Change::Hour(row) => hours.push(row),
+                Change::Alert(_) => {}
             }
         }
+        self.registry().keep_hours(hours);
         self.registry().restore(nodes.into_values().collect(), errors, self.now());
     }
 
@@ -220,6 +240,29 @@ impl Monitor {
             }
         }
         Ok(())
+    }
+
+    /// Stored when this returns, as far as it is news.
+    pub(crate) async fn tell_hours(&self, who: &Identity, told: Vec<HourNews>) -> Result<(), NotTaken> {
+        // what is older would be forgotten at once, and told again
+        let first = self.first_hour_kept();
+        let told = told.into_iter().filter(|news| news.hour >= first).collect();
+        let changed = self.registry().tell_hours(who, told, self.now());
+        counter!("logferry_monitor_hours_changed_total").increment(changed.len() as u64);
+        self.journal.append(changed.iter().cloned().map(Change::Hour).collect()).await?;
+        self.registry().keep_hours(changed);
+        Ok(())
+    }
+
+    /// The oldest hour that is kept, `YYYYMMDDHH`; a day is added for the zones of hosts.
+    pub(crate) fn first_hour_kept(&self) -> u32 {
+        let kept_s =
+            i64::try_from(self.config.check.keep_hours.0.as_secs()).unwrap_or(i64::MAX / 4_000) + 86_400;
+        let begin = jiff::Timestamp::from_millisecond(
+            self.now().unix_ms.saturating_sub(kept_s.saturating_mul(1_000)),
+        );
+        let begin = begin.unwrap_or_default().to_zoned(jiff::tz::TimeZone::UTC);
+        begin.strftime("%Y%m%d%H").to_string().parse().unwrap_or(0)
     }
 
     /// For what nobody waits for: what cannot be stored now is tried again, as far as it is about nodes.

@@ -5,7 +5,7 @@ use crate::monitor::Monitor;
 use crate::registry::Change;
 use metrics::{counter, gauge};
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +28,17 @@ pub(crate) struct Health {
     pub(crate) url: String,
     away: Mutex<Option<String>>,
     refused: AtomicU64,
+    restored: AtomicBool,
 }
 
 impl Health {
     pub(crate) fn new(url: String) -> Health {
-        Health { url, away: Mutex::new(Some("not connected yet".to_owned())), refused: AtomicU64::new(0) }
+        Health {
+            url,
+            away: Mutex::new(Some("not connected yet".to_owned())),
+            refused: AtomicU64::new(0),
+            restored: AtomicBool::new(false),
+        }
     }
 
     /// Why it is away.
@@ -43,6 +49,11 @@ impl Health {
     /// Changes that it will never take.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Whether what the database knew at the start is known.
+    pub(crate) fn has_restored(&self) -> bool {
+        self.restored.load(Relaxed)
     }
 
     fn set_away(&self, why: Option<String>) {
@@ -101,6 +112,9 @@ impl DatabaseWriter {
             let (nodes, errors) =
                 (database.nodes().await?, database.errors(self.monitor.config.check.errors_shown).await?);
             self.monitor.restore(nodes, errors);
+            let hours = database.hours(self.monitor.config.check.hours_max).await?;
+            self.monitor.registry().restore_hours(hours);
+            self.monitor.health.restored.store(true, Relaxed);
             self.restored = true;
         }
         let mut rounds = tokio::time::interval(self.monitor.config.check.interval.0);
@@ -199,6 +213,11 @@ impl DatabaseWriter {
             let keep = self.monitor.config.database.keep_errors.0.as_millis();
             let before = self.monitor.now().unix_ms - i64::try_from(keep).unwrap_or(i64::MAX / 2);
             database.prune(before).await?;
+            let first = self.monitor.first_hour_kept();
+            self.monitor.registry().forget_hours_before(first);
+            let keep = self.monitor.config.alert.keep.0.as_millis();
+            let before = self.monitor.now().unix_ms - i64::try_from(keep).unwrap_or(i64::MAX / 2);
+            database.prune_hours_and_alerts(first, before).await?;
             self.prune_at = now + PRUNE_EVERY;
         }
         Ok(())

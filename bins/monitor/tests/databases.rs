@@ -1,7 +1,9 @@
 //! The same suite against SQLite and a real MariaDB, and MariaDB frozen, read-only and killed.
 
 mod support;
-use logferry_monitor::registry::{Change, ErrorEntry, NodeRow, State};
+use logferry_monitor::alerts::{AlertRow, AlertState};
+use logferry_monitor::registry::{Change, ErrorEntry, HourRow, NodeRow, State};
+use logferry_node::monitor::hours::HourNews;
 use std::time::{Duration, Instant};
 use support::mariadb::MariaDb;
 use support::{Peer, config, database, ours, sqlite, start, wait_until, with};
@@ -33,6 +35,25 @@ fn entry(text: &str) -> ErrorEntry {
     }
 }
 
+fn hour(host: &str, lines: u64) -> HourRow {
+    let (host, source) = (host.to_owned(), "ac cess 🚢".to_owned());
+    let news =
+        HourNews { host, source, hour: 2026112101, lines, missing: vec![(1, 9)], ..HourNews::default() };
+    HourRow { node: "o1".into(), news, told_ms: 1_700_000_000_000 }
+}
+
+fn alert() -> AlertRow {
+    AlertRow {
+        id: 1_700_000_000_000,
+        unix_ms: 1_700_000_000_000,
+        kind: "lag".into(),
+        subject: "tailer wéb-1 🚢".into(),
+        state: AlertState::Raised,
+        text: "'; DROP TABLE logferry_alert".into(),
+        delivery: [("ops".to_owned(), "waiting".to_owned())].into(),
+    }
+}
+
 /// What is written is read back; a node that moves or leaves has no row in the legacy table; nothing is written twice.
 async fn keeps_what_it_is_given(url: &str) {
     let mut database = database(url).await;
@@ -40,6 +61,10 @@ async fn keeps_what_it_is_given(url: &str) {
         Change::Node(row("a1", 4000, State::Up)),
         Change::Node(row("b2", 0, State::Up)),
         Change::Error(entry("quotes ' \" \\ and 🚢\u{202e}")),
+        Change::Hour(hour("WEB-1", 3)),
+        Change::Hour(hour("web-1", u64::MAX)),
+        Change::Hour(hour("web-1", 4)),
+        Change::Alert(alert()),
     ];
     assert_eq!(database.applied(u64::MAX).await.expect("asked"), 0);
     database.apply(u64::MAX, (0, 3), &changes.iter().collect::<Vec<_>>()).await.expect("written");
@@ -48,6 +73,9 @@ async fn keeps_what_it_is_given(url: &str) {
     let mut nodes = database.nodes().await.expect("nodes");
     nodes.sort_by(|one, other| one.id.cmp(&other.id));
     assert_eq!(nodes, [row("a1", 4000, State::Up), row("b2", 0, State::Up)]);
+    let mut hours = database.hours(10).await.expect("hours");
+    hours.sort_by(|one, other| one.news.host.cmp(&other.news.host));
+    assert_eq!(hours, [hour("WEB-1", 3), hour("web-1", 4)]);
     assert_eq!(database.errors(10).await.expect("errors"), [entry("quotes ' \" \\ and 🚢\u{202e}")]);
     let ports = async |database: &mut logferry_monitor::database::Database| {
         let rows = database.legacy_nodes().await.expect("rows");
@@ -65,6 +93,10 @@ async fn keeps_what_it_is_given(url: &str) {
     assert_eq!(database.nodes().await.expect("nodes").len(), 1);
     database.prune(1_700_000_000_123).await.expect("pruned");
     assert_eq!(database.errors(10).await.expect("errors").len(), 1);
+    database.prune_hours_and_alerts(2026112101, 0).await.expect("pruned");
+    assert_eq!(database.hours(10).await.expect("hours").len(), 2);
+    database.prune_hours_and_alerts(2026112102, i64::MAX).await.expect("pruned");
+    assert!(database.hours(10).await.expect("hours").is_empty());
     database.prune(1_700_000_000_124).await.expect("pruned");
     assert!(database.errors(10).await.expect("errors").is_empty());
 }

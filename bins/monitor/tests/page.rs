@@ -1,38 +1,8 @@
 //! The page and /api, over HTTP.
 
 mod support;
-use logferry_monitor::access::Gate;
-use logferry_monitor::config::AccessSettings;
-use logferry_monitor::monitor::Running;
-use logferry_monitor::web;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use support::http::{get, served};
 use support::{Peer, config, ours, start, with};
-
-async fn served(running: &Running) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let addr = listener.local_addr().expect("an address");
-    let gate = Arc::new(Gate::new(&AccessSettings::default()).expect("no file to be read"));
-    let router = web::guarded(web::router(running.monitor.clone()), gate);
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    addr
-}
-
-/// Status and body, and the content security policy.
-async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
-    let url = format!("http://{addr}{path}");
-    let asked = tokio::task::spawn_blocking(move || {
-        let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        let mut response = agent.get(url).call().expect("an answer");
-        let policy = response
-            .headers()
-            .get("content-security-policy")
-            .map(|value| value.to_str().expect("text").to_owned());
-        let body = response.body_mut().read_to_string().expect("a body");
-        (response.status().as_u16(), body, policy.unwrap_or_default())
-    });
-    asked.await.expect("asked")
-}
 
 async fn heartbeat(peer: &mut Peer, role: &str, name: &str, instance: &str, status: &str) {
     let mut message = with(ours("heartbeat", name, instance), &[("status", status)]);

@@ -159,6 +159,17 @@ pub fn skipped(test: &str, why: &str) {
     add_line(&format!("SKIPPED {test}: {why}"));
 }
 
+/// The same for what must be there where everything is to run (`CI=true`, or `LOGFERRY_TEST_MUST=1` as `scripts/test` sets it): there the
+/// test fails.
+///
+/// # Panics
+/// There.
+pub fn lacking(test: &str, what: &str) {
+    let is = |name: &str, wanted: &str| std::env::var(name).is_ok_and(|value| value == wanted);
+    assert!(!is("CI", "true") && !is("LOGFERRY_TEST_MUST", "1"), "{test} needs what is not there: {what}");
+    skipped(test, what);
+}
+
 /// Good bytes made bad: two of `changes` (place, new value) at most are done, and one time in four all from `cut` on is left out.
 pub fn spoiled(good: &[u8], changes: &[(u16, u8)], cut: u16) -> Vec<u8> {
     let mut bytes = good.to_vec();

@@ -18,8 +18,11 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: [Migration; 2] =
-    [migration!(1, "0001_legacy_tables"), migration!(2, "0002_nodes_and_errors")];
+const MIGRATIONS: [Migration; 3] = [
+    migration!(1, "0001_legacy_tables"),
+    migration!(2, "0002_nodes_and_errors"),
+    migration!(3, "0003_hours_and_alerts"),
+];
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logferry_schema \
     (version INT NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL)";

@@ -11,7 +11,8 @@ mod url;
 
 pub use url::Url;
 
-use crate::registry::{Change, ErrorEntry, NodeRow, State};
+use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State};
+use logferry_node::monitor::hours::HourNews;
 use statements::{Dialect, Statement, Value};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ const NODES: &str =
 const LEGACY_NODES: &str = "SELECT ip, port, role, hostname FROM registered_node";
 const ERRORS: &str =
     "SELECT unix_ms, ip, port, role, name, kind, text FROM logferry_error ORDER BY id DESC LIMIT ?";
+const HOURS: &str = "SELECT hour, host, source, node, state, total, packs, line_count, byte_count, missing, missing_packs, end_ms, \
+    told_ms FROM logferry_hour ORDER BY hour DESC LIMIT ?";
 const APPLIED: &str = "SELECT applied FROM logferry_journal WHERE journal = ?";
 
 impl Database {
@@ -158,6 +161,23 @@ impl Database {
         Ok(rows.iter().rev().filter_map(error_entry).collect())
     }
 
+    /// The latest hours.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn hours(&mut self, count: u64) -> Result<Vec<HourRow>, DatabaseError> {
+        let rows = self.query(Statement::new(HOURS, vec![statements::integer(count)])).await?;
+        Ok(rows.iter().filter_map(hour_row).collect())
+    }
+
+    /// Deletes hours from before `hour`, `YYYYMMDDHH`, and alerts from before `alerts_ms`.
+    ///
+    /// # Errors
+    /// Nothing was deleted.
+    pub async fn prune_hours_and_alerts(&mut self, hour: u32, alerts_ms: i64) -> Result<(), DatabaseError> {
+        self.run(statements::prune_hours_and_alerts(hour, alerts_ms)).await
+    }
+
     pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<(), DatabaseError> {
         self.run_guarded(None, statements).await
     }
@@ -215,6 +235,41 @@ fn legacy_row(row: &Row) -> Option<NodeRow> {
         since_ms: 0,
         registered_ms: 0,
     })
+}
+
+fn hour_row(row: &Row) -> Option<HourRow> {
+    let [
+        hour,
+        host,
+        source,
+        node,
+        state,
+        total,
+        packs,
+        lines,
+        bytes,
+        missing,
+        missing_packs,
+        end_ms,
+        told_ms,
+    ] = row.as_slice()
+    else {
+        return None;
+    };
+    let news = HourNews {
+        hour: u32::try_from(hour.as_i64()).ok()?,
+        host: host.text(),
+        source: source.text(),
+        state: serde_json::from_value(state.text().into()).ok()?,
+        total: total.as_i64().cast_unsigned(),
+        packs: packs.as_i64().cast_unsigned(),
+        lines: lines.as_i64().cast_unsigned(),
+        bytes: bytes.as_i64().cast_unsigned(),
+        missing: serde_json::from_str(&missing.text()).unwrap_or_default(),
+        missing_packs: missing_packs.as_i64().cast_unsigned(),
+        end_ms: end_ms.as_i64(),
+    };
+    Some(HourRow { node: node.text(), news, told_ms: told_ms.as_i64() })
 }
 
 fn error_entry(row: &Row) -> Option<ErrorEntry> {

@@ -1,6 +1,8 @@
 //! Changes as SQL that both databases understand, but for the words that replace a row.
 
-use crate::registry::{Change, ErrorEntry, NodeRow, State, address};
+use crate::alerts::AlertRow;
+use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State, address};
+use logferry_node::monitor::hours::HourState;
 
 /// A value to or from a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +101,8 @@ pub(crate) fn of_change(change: &Change, dialect: Dialect) -> Vec<Statement> {
             delete_legacy(row),
         ],
         Change::Error(entry) => store_error(entry),
+        Change::Hour(row) => vec![store_hour(row)],
+        Change::Alert(row) => vec![store_alert(row)],
     }
 }
 
@@ -165,6 +169,47 @@ fn store_error(entry: &ErrorEntry) -> Vec<Statement> {
     vec![Statement::new(ERROR_INSERT, ours), Statement::new(LEGACY_ERROR_INSERT, legacy)]
 }
 
+fn store_hour(row: &HourRow) -> Statement {
+    let news = &row.news;
+    let missing = serde_json::to_string(&news.missing).unwrap_or_default();
+    let values = vec![
+        Value::Integer(news.hour.into()),
+        text(&news.host),
+        text(&news.source),
+        text(&row.node),
+        Value::Text(hour_state_word(news.state)),
+        integer(news.total),
+        integer(news.packs),
+        integer(news.lines),
+        integer(news.bytes),
+        Value::Text(missing),
+        integer(news.missing_packs),
+        Value::Integer(news.end_ms),
+        Value::Integer(row.told_ms),
+    ];
+    let sql = "REPLACE INTO logferry_hour (hour, host, source, node, state, total, packs, line_count, byte_count, missing, \
+        missing_packs, end_ms, told_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    Statement::new(sql, values)
+}
+
+fn hour_state_word(state: HourState) -> String {
+    serde_json::to_string(&state).unwrap_or_default().trim_matches('"').to_owned()
+}
+
+fn store_alert(row: &AlertRow) -> Statement {
+    let values = vec![
+        Value::Integer(row.id),
+        Value::Integer(row.unix_ms),
+        text(&row.kind),
+        text(&row.subject),
+        text(row.state.word()),
+        text(&row.text),
+        Value::Text(serde_json::to_string(&row.delivery).unwrap_or_default()),
+    ];
+    let sql = "REPLACE INTO logferry_alert (id, unix_ms, kind, subject, state, text, delivery) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    Statement::new(sql, values)
+}
+
 /// Asks how far a journal is written, and keeps others from writing it until the transaction ends.
 pub(crate) fn locked(journal: u64, dialect: Dialect) -> Statement {
     let lock = match dialect {
@@ -194,7 +239,15 @@ pub(crate) fn status(row: &NodeRow, seen_ms: Option<i64>, status: &str) -> State
     )
 }
 
-/// Deletes what is older than `unix_ms`.
+/// Deletes hours from before `hour`, and alerts from before `alerts_ms`.
+pub(crate) fn prune_hours_and_alerts(hour: u32, alerts_ms: i64) -> Vec<Statement> {
+    vec![
+        Statement::new("DELETE FROM logferry_hour WHERE hour < ?", vec![Value::Integer(hour.into())]),
+        Statement::new("DELETE FROM logferry_alert WHERE unix_ms < ?", vec![Value::Integer(alerts_ms)]),
+    ]
+}
+
+/// Deletes errors that are older than `unix_ms`.
 pub(crate) fn prune(unix_ms: i64) -> Vec<Statement> {
     vec![
         Statement::new("DELETE FROM logferry_error WHERE unix_ms < ?", vec![Value::Integer(unix_ms)]),

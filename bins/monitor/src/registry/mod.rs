@@ -3,18 +3,24 @@
 //!
 //! A node of ours is known by the id of its `var_dir`, a legacy node by its address, so two nodes of one name are two nodes.
 
+mod hours;
 mod limiter;
 mod names;
 mod node;
 mod said;
+mod samples;
 
 #[cfg(test)]
 mod tests;
 
+pub use hours::{HourRow, HourView, Hours};
 pub use node::{ErrorEntry, Node, NodeRow, Origin, State};
 pub use said::{Identity, address, clip};
+pub use samples::{SAMPLE_MS, SAMPLES_MAX, Sample, Samples};
 
+use crate::alerts::AlertRow;
 use limiter::Limiter;
+use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -37,6 +43,10 @@ pub enum Change {
     Forgotten(NodeRow),
     /// Something for the error log.
     Error(ErrorEntry),
+    /// An hour is another than it was.
+    Hour(HourRow),
+    /// An alert begins or is over, or has arrived somewhere.
+    Alert(AlertRow),
 }
 
 /// Limits of the registry.
@@ -48,6 +58,8 @@ pub struct Options {
     pub errors_per_minute: u32,
     /// Errors that are remembered.
     pub errors_shown: usize,
+    /// Hours that are remembered.
+    pub hours_max: usize,
     /// How long nodes that left, or are silent, stay.
     pub forget_after: Duration,
     /// How long a node that nothing was heard of since the start is believed to be up.
@@ -79,6 +91,7 @@ pub struct Registry {
     options: Options,
     nodes: BTreeMap<String, Node>,
     errors: VecDeque<ErrorEntry>,
+    hours: Hours,
     /// Reports of addresses that are no node.
     strangers: Limiter,
 }
@@ -87,12 +100,48 @@ impl Registry {
     /// An empty one.
     pub fn new(options: Options) -> Registry {
         let strangers = Limiter::new(options.errors_per_minute);
-        Registry { options, nodes: BTreeMap::new(), errors: VecDeque::new(), strangers }
+        let hours = Hours::new(options.hours_max);
+        Registry { options, nodes: BTreeMap::new(), errors: VecDeque::new(), hours, strangers }
     }
 
     /// All nodes, by their ids.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// One node.
+    pub fn node(&self, id: &str) -> Option<&Node> {
+        self.nodes.get(id)
+    }
+
+    /// The hours that outputters told of.
+    pub fn hours(&self) -> &Hours {
+        &self.hours
+    }
+
+    /// An outputter tells of hours; those that are other than they were. They are remembered by [`keep_hours`](Self::keep_hours), once they
+    /// are stored.
+    pub fn tell_hours(&self, who: &Identity, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
+        self.hours.changed(&who.id(), told, now)
+    }
+
+    /// Remembers hours that are stored.
+    pub fn keep_hours(&mut self, rows: Vec<HourRow>) {
+        rows.into_iter().for_each(|row| self.hours.keep(row));
+    }
+
+    /// Takes over what the database knew at the start: what was told since is younger.
+    pub fn restore_hours(&mut self, rows: Vec<HourRow>) {
+        rows.into_iter()
+            .filter(|row| !self.hours.has(row))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|row| self.hours.keep(row));
+    }
+
+    /// Forgets hours from before this one, `YYYYMMDDHH`.
+    pub fn forget_hours_before(&mut self, hour: u32) {
+        self.hours.forget_before(hour);
     }
 
     /// The latest errors, oldest first.
@@ -139,7 +188,7 @@ impl Registry {
     ) -> Result<Vec<Change>, Refusal> {
         let changes = self.register(who, now)?;
         if let Some(node) = self.nodes.get_mut(&who.id()) {
-            node.take_status(status);
+            node.take_status(status, now);
         }
         Ok(changes)
     }

@@ -2,7 +2,9 @@
 
 use super::limiter::Limiter;
 use super::said::{Identity, address, clip};
+use super::samples::Samples;
 use super::{Change, Now};
+use crate::alerts::AlertRow;
 use logferry_node::monitor::status::NodeStatus;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -120,6 +122,16 @@ impl Change {
                 text: plain(&entry.text, 200),
                 ..entry.clone()
             }),
+            Change::Hour(row) => {
+                let mut row = row.clone();
+                row.news.host = plain(&row.news.host, 60);
+                row.news.source = plain(&row.news.source, 60);
+                Change::Hour(row)
+            }
+            Change::Alert(row) => {
+                let (subject, text) = (plain(&row.subject, 200), plain(&row.text, 200));
+                Change::Alert(AlertRow { subject, text, ..row.clone() })
+            }
         }
     }
 }
@@ -146,6 +158,8 @@ pub struct Node {
     pub status: Option<NodeStatus>,
     /// Why the last probe failed.
     pub probe_error: Option<String>,
+    /// Its last hour.
+    pub samples: Samples,
     /// Address of another node of its name and role.
     pub twin: Option<String>,
     pub(super) limiter: Limiter,
@@ -185,6 +199,7 @@ impl Node {
             seen_ms: None,
             status: None,
             probe_error: None,
+            samples: Samples::default(),
             twin: None,
             limiter: Limiter::new(errors_per_minute),
             life: None,
@@ -197,6 +212,11 @@ impl Node {
     /// `ip:port`.
     pub fn address(&self) -> String {
         address(&self.row.ip, self.row.port)
+    }
+
+    /// Whether it has given a sign of life in this run.
+    pub fn is_heard(&self) -> bool {
+        self.life.is_some()
     }
 
     pub(super) fn lives(&self) -> Option<(Duration, Duration)> {
@@ -238,7 +258,8 @@ impl Node {
         changed.then(|| self.row.clone())
     }
 
-    pub(super) fn take_status(&mut self, mut status: NodeStatus) {
+    pub(super) fn take_status(&mut self, mut status: NodeStatus, now: Now) {
+        self.samples.add(&status, now);
         status.problems.truncate(PROBLEMS_MAX);
         for problem in status.problems.iter_mut().chain(&mut status.last_error) {
             *problem = clip(problem, PROBLEM_CHARS_MAX);

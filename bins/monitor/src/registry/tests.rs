@@ -8,6 +8,7 @@ fn options() -> Options {
         nodes_max: 8,
         errors_per_minute: 5,
         errors_shown: 100,
+        hours_max: 100,
         forget_after: Duration::from_secs(3_600),
         grace: Duration::from_secs(30),
     }
@@ -270,7 +271,7 @@ fn simulate(rng: &mut StdRng) {
                     *count += 1;
                     assert_eq!(*count, 1, "silent twice without having been heard: {entry:?}");
                 }
-                Change::Error(_) => {}
+                Change::Error(_) | Change::Hour(_) | Change::Alert(_) => {}
             }
         }
         for node in registry.nodes().filter(|node| node.row.state != State::Silent) {

@@ -3,12 +3,16 @@
 //! All texts of nodes are hostile until they are escaped: `maud` escapes every text, `<bdi>` keeps the direction of one from spilling
 //! into the next, and the content security policy allows nothing that is not served here.
 
+mod alerts;
 mod api;
+mod calendar;
+mod curves;
 mod filter;
 mod flow;
 mod page;
 mod view;
 
+pub use alerts::AlertsView;
 pub use view::{ErrorView, NodeView};
 
 use crate::access::{Gate, Verdict};
@@ -23,7 +27,7 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use logferry_node::admin::Caller;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,19 +35,31 @@ use std::sync::Arc;
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
+/// What is served, by path.
+pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Monitor>>)> {
+    vec![
+        ("/", get(page::overview)),
+        ("/nodes", get(page::nodes)),
+        ("/node", get(page::node)),
+        ("/hours", get(calendar::page)),
+        ("/errors", get(page::errors)),
+        ("/alerts", get(alerts::page)),
+        ("/api/nodes", get(api::nodes)),
+        ("/api/errors", get(api::errors)),
+        ("/api/hours", get(calendar::api)),
+        ("/api/alerts", get(alerts::api)),
+        ("/api/samples", get(api::samples)),
+        ("/api/openapi.json", get(|| asset("application/json", include_str!("openapi.json")))),
+        ("/style.css", get(|| asset("text/css; charset=utf-8", include_str!("style.css")))),
+        ("/live.js", get(|| asset("text/javascript; charset=utf-8", include_str!("live.js")))),
+        ("/icon.svg", get(|| asset("image/svg+xml", include_str!("icon.svg")))),
+    ]
+}
+
 /// All of it.
 pub fn router(monitor: Arc<Monitor>) -> Router {
-    Router::new()
-        .route("/", get(page::overview))
-        .route("/nodes", get(page::nodes))
-        .route("/node", get(page::node))
-        .route("/errors", get(page::errors))
-        .route("/api/nodes", get(api::nodes))
-        .route("/api/errors", get(api::errors))
-        .route("/style.css", get(|| asset("text/css; charset=utf-8", include_str!("style.css"))))
-        .route("/live.js", get(|| asset("text/javascript; charset=utf-8", include_str!("live.js"))))
-        .route("/icon.svg", get(|| asset("image/svg+xml", include_str!("icon.svg"))))
-        .with_state(monitor)
+    let pages = routes().into_iter().fold(Router::new(), |all, (path, page)| all.route(path, page));
+    pages.with_state(monitor)
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> Response {

@@ -1,18 +1,27 @@
-//! The page: complete without JavaScript; with it, what is in `#live` is renewed every two seconds.
+//! The page: complete without JavaScript; with it, what is in `#live` is renewed every second.
 
+use super::api::Which;
+use super::curves::curves;
 use super::filter::Filter;
 use super::flow::{self, Tier};
 use super::view::{self, NodeView, bytes, seconds};
 use crate::monitor::Monitor;
-use crate::registry::{ErrorEntry, State as NodeState, address, clip};
+use crate::registry::{ErrorEntry, Sample, State as NodeState, address, clip};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
-use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What the page has.
+const PAGES: [(&str, &str); 5] = [
+    ("/", "Overview"),
+    ("/nodes", "Nodes"),
+    ("/hours", "Hours"),
+    ("/errors", "Errors"),
+    ("/alerts", "Alerts"),
+];
 /// Characters of a name in a table; all of it is on the node's own page.
 const NAME_CHARS: usize = 60;
 /// Characters of an error in a table; more of it is on hover, all of it in /api.
@@ -24,18 +33,13 @@ const ERRORS_LATEST: usize = 10;
 /// Nodes of a tier that the flow shows by name.
 const FLOW_NODES: usize = 12;
 
-/// A page's address parameters.
-#[derive(Deserialize)]
-pub(super) struct Which {
-    id: String,
-}
-
 pub(super) async fn overview(State(monitor): State<Arc<Monitor>>) -> Html<String> {
     let nodes = view::all(&monitor);
     let errors = monitor.errors(ERRORS_LATEST, |_| true);
     let now = monitor.now().unix_ms;
     let live = html! {
         (database_note(&monitor))
+        (super::alerts::note(&monitor))
         (flow_section(&nodes))
         section {
             h2 { "Nodes" }
@@ -73,6 +77,8 @@ pub(super) async fn node(State(monitor): State<Arc<Monitor>>, Query(which): Quer
         let gone = html! { h1 { "No such node" } p { "It may have been forgotten. " a href="/nodes" { "All nodes" } } };
         return (StatusCode::NOT_FOUND, frame("No such node", "/nodes", &html! {}, &gone)).into_response();
     };
+    let samples: Vec<Sample> =
+        monitor.registry().node(&node.id).into_iter().flat_map(|node| node.samples.all().copied()).collect();
     let errors = monitor.errors(100, |entry| entry.name == node.name && entry.role == node.role);
     let live = html! {
         h1 { (text(&node.name, usize::MAX)) " " (state(&node)) }
@@ -81,6 +87,7 @@ pub(super) async fn node(State(monitor): State<Arc<Monitor>>, Query(which): Quer
                 dt { (term) } dd { (text(&value, usize::MAX)) }
             }
         }
+        (curves(&samples, monitor.now().unix_ms))
         section { h2 { "Its errors" } (errors_table(&errors)) }
     };
     frame("Node", "/nodes", &html! {}, &live).into_response()
@@ -108,7 +115,7 @@ pub(super) async fn errors(
     frame("Errors", "/errors", &form, &errors_table(&filter.find(&monitor)))
 }
 
-fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String> {
+pub(super) fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String> {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -126,15 +133,15 @@ fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String>
                 header {
                     strong { "Logferry" }
                     nav aria-label="Pages" {
-                        @for (path, name) in [("/", "Overview"), ("/nodes", "Nodes"), ("/errors", "Errors")] {
+                        @for (path, name) in PAGES {
                             a href=(path) aria-current=[(path == here).then_some("page")] { (name) }
                         }
                     }
                     span #stale role="status" {}
                 }
                 main #main { (fixed) div #live { (live) } }
-                footer { "logferry-monitor " (env!("CARGO_PKG_VERSION")) " · " a href="/api/nodes" { "/api/nodes" } " · "
-                    a href="/api/errors" { "/api/errors" } " · " a href="/metrics" { "/metrics" } }
+                footer { "logferry-monitor " (env!("CARGO_PKG_VERSION")) " · " a href="/api/nodes" { "/api" } " · "
+                    a href="/api/openapi.json" { "OpenAPI" } " · " a href="/metrics" { "/metrics" } }
             }
         }
     };
@@ -142,7 +149,7 @@ fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String>
 }
 
 /// A text of somebody else.
-fn text(value: &str, chars_max: usize) -> Markup {
+pub(super) fn text(value: &str, chars_max: usize) -> Markup {
     let shown = if chars_max == usize::MAX { value.to_owned() } else { clip(value, chars_max) };
     let is_cut = shown.len() != value.len();
     html! { bdi title=[is_cut.then(|| clip(value, TITLE_CHARS))] { (shown) } }
@@ -259,8 +266,13 @@ fn state(node: &NodeView) -> Markup {
 }
 
 fn link(node: &NodeView) -> String {
-    let mut query = String::from("/node?id=");
-    for byte in node.id.bytes() {
+    format!("/node?id={}", query_text(&node.id))
+}
+
+/// A text as it stands in an address.
+pub(super) fn query_text(text: &str) -> String {
+    let mut query = String::new();
+    for byte in text.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => query.push(char::from(byte)),
             other => query.push_str(&format!("%{other:02X}")),
@@ -289,7 +301,7 @@ fn ago(unix_ms: i64, now_ms: i64) -> String {
     format!("{} ago", seconds(u64::try_from((now_ms - unix_ms) / 1000).unwrap_or(0)))
 }
 
-fn time(unix_ms: i64) -> Markup {
+pub(super) fn time(unix_ms: i64) -> Markup {
     let stamp = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
     let local = stamp.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string();
     html! { time datetime=(stamp) { (local) } }

@@ -108,7 +108,7 @@ impl NodeView {
 
 /// All nodes: in the order of the data, then by name.
 pub(super) fn all(monitor: &Monitor) -> Vec<NodeView> {
-    let mut views: Vec<NodeView> = monitor.nodes().iter().map(NodeView::of).collect();
+    let mut views: Vec<NodeView> = monitor.registry().nodes().map(NodeView::of).collect();
     let place =
         |view: &NodeView| super::flow::TIERS.iter().position(|tier| *tier == view.tier).unwrap_or(usize::MAX);
     views.sort_by(|one, other| {

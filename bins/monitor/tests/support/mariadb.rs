@@ -30,7 +30,7 @@ impl MariaDb {
         let (Some(_), Some(_), Some(install)) =
             (program("mariadbd"), program("my_print_defaults"), program("mariadb-install-db"))
         else {
-            logferry_trial::skipped(
+            logferry_trial::lacking(
                 test,
                 "MariaDB is not installed (apt: mariadb-server-core mariadb-client-core)",
             );

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod http;
 pub(crate) mod mariadb;
 
 use logferry_durable::RealDisk;

@@ -1,0 +1,179 @@
+//! Looks at what is wrong, stores what is to be told before anybody is told, and starts the webhooks.
+
+use super::conditions;
+use super::webhook::{Failure, Webhook};
+use super::{AlertRow, Book};
+use crate::monitor::Monitor;
+use crate::registry::Change;
+use logferry_durable::{RealDisk, replace};
+use metrics::{counter, gauge};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// File in `var_dir` with what was announced and what waits.
+pub(crate) const FILE: &str = "alerts.json";
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Nodes or hours that make a look take longer by as much.
+const LOOK_EVERY_PER: usize = 2_000;
+/// Changes in one request.
+const REQUEST_CHANGES_MAX: usize = 100;
+/// First wait after a request that failed; doubles.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest wait.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// What could not be told for so long is given up, in milliseconds.
+const GIVE_UP_MS: i64 = 24 * 3_600 * 1_000;
+
+/// The alerts of a running monitor.
+pub(crate) struct Alerts {
+    book: Mutex<Book>,
+    path: PathBuf,
+    /// There is something to send.
+    arrived: Notify,
+}
+
+impl Alerts {
+    /// Reads what an earlier run has announced. A file that cannot be read is set aside: then what is wrong is announced again.
+    pub(crate) fn open(var_dir: &Path) -> Alerts {
+        let path = var_dir.join(FILE);
+        let book = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                let aside = path.with_extension("json.damaged");
+                let kept = std::fs::rename(&path, &aside);
+                tracing::error!(%error, set_aside = kept.is_ok(), "what was announced cannot be read: it may be announced again");
+                Book::default()
+            }),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::error!(%error, "what was announced cannot be read: it may be announced again");
+                }
+                Book::default()
+            }
+        };
+        Alerts { book: Mutex::new(book), path, arrived: Notify::new() }
+    }
+
+    /// Held for moments only.
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Durably.
+    fn save(&self) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(&*self.book())?;
+        replace(&RealDisk, &self.path, &bytes)
+    }
+
+    async fn store(&self, monitor: &Arc<Monitor>, changes: Vec<AlertRow>) {
+        let shared = monitor.clone();
+        let saved = tokio::task::spawn_blocking(move || shared.alerts.save()).await;
+        if let Ok(Err(error)) = saved {
+            tracing::error!(%error, file = %self.path.display(), "what is announced cannot be stored: a restart may repeat it");
+        }
+        let changes = changes.into_iter().map(Change::Alert).collect();
+        if let Err(error) = monitor.journal.append(changes).await {
+            tracing::warn!(%error, "alerts are not in the history of the database");
+        }
+    }
+}
+
+/// Until `stop`.
+pub(crate) async fn run(monitor: Arc<Monitor>, webhooks: Vec<Webhook>, stop: CancellationToken) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for webhook in webhooks {
+        tasks.spawn(deliver(monitor.clone(), webhook, stop.clone()));
+    }
+    loop {
+        let known = look(&monitor).await;
+        let pause = LOOK_EVERY * u32::try_from(1 + known / LOOK_EVERY_PER).unwrap_or(u32::MAX);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return tasks.shutdown().await,
+        }
+    }
+}
+
+/// One look; gives how many nodes and hours there are.
+async fn look(monitor: &Arc<Monitor>) -> usize {
+    let settings = &monitor.config.alert;
+    let now = monitor.now();
+    let receivers = |kind: &str| {
+        let wants = |webhook: &&super::WebhookSettings| {
+            webhook.kinds.is_empty() || webhook.kinds.iter().any(|wanted| wanted == kind)
+        };
+        settings.webhook.iter().filter(wants).map(super::WebhookSettings::label).collect()
+    };
+    let (changes, known) = {
+        let registry = monitor.registry();
+        let knows_all = monitor.health.has_restored();
+        let is_over = |key: &str, row: &AlertRow| conditions::is_over(&registry, key, row, knows_all);
+        let wrong = conditions::wrong(&registry, settings, now);
+        let mut book = monitor.alerts.book();
+        let changes = book.look(wrong, is_over, receivers, settings.hold.0, now);
+        gauge!("logferry_monitor_alerts_open").set(book.open().count() as f64);
+        (changes, registry.nodes().count() + registry.hours().len())
+    };
+    if !changes.is_empty() {
+        for change in &changes {
+            counter!("logferry_monitor_alerts_total", "state" => change.state.word()).increment(1);
+            tracing::info!(
+                kind = change.kind,
+                subject = change.subject,
+                state = change.state.word(),
+                "{}",
+                change.text
+            );
+        }
+        monitor.alerts.store(monitor, changes).await;
+        monitor.alerts.arrived.notify_waiters();
+    }
+    known
+}
+
+/// Sends what waits for one webhook, in order, until `stop`.
+async fn deliver(monitor: Arc<Monitor>, webhook: Webhook, stop: CancellationToken) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let arrived = monitor.alerts.arrived.notified();
+        let waiting = monitor.alerts.book().waiting(&webhook.label, REQUEST_CHANGES_MAX);
+        if waiting.is_empty() {
+            tokio::select! {
+                () = arrived => continue,
+                () = stop.cancelled() => return,
+            }
+        }
+        let ids: Vec<i64> = waiting.iter().map(|row| row.id).collect();
+        let oldest_ms = waiting.first().map_or(0, |row| row.unix_ms);
+        let sent = tokio::select! {
+            sent = webhook.send(&monitor.config.node.name, waiting) => sent,
+            () = stop.cancelled() => return,
+        };
+        let is_old = monitor.now().unix_ms.saturating_sub(oldest_ms) > GIVE_UP_MS;
+        let outcome = match &sent {
+            Ok(()) => super::book::SENT,
+            Err(Failure::ForGood(_)) => super::book::GIVEN_UP,
+            Err(Failure::ForNow(_)) if is_old => super::book::GIVEN_UP,
+            Err(Failure::ForNow(_)) => super::book::WAITING,
+        };
+        let word = outcome.replace(' ', "_");
+        counter!("logferry_monitor_webhook_requests_total", "webhook" => webhook.label.clone(), "outcome" => word).increment(1);
+        if let Err(Failure::ForNow(why) | Failure::ForGood(why)) = &sent {
+            tracing::warn!(webhook = webhook.label, why, outcome, "a webhook did not take alerts");
+        }
+        if outcome == super::book::WAITING {
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => {}
+                () = stop.cancelled() => return,
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            continue;
+        }
+        backoff = BACKOFF_MIN;
+        let settled = monitor.alerts.book().settle(&webhook.label, &ids, outcome);
+        monitor.alerts.store(&monitor, settled).await;
+    }
+}

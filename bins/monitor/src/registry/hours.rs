@@ -1,0 +1,301 @@
+//! The hours that outputters tell of: which are complete, and what the others lack. Bounded: of too many the oldest are forgotten.
+//!
+//! Packs of an hour may have gone to several outputters. What one of them has not, another may have: an hour is complete when together
+//! they have all its numbers.
+
+use super::{Now, said};
+use logferry_node::monitor::hours::{HourNews, HourState, MISSING_RUNS_MAX};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const NAME_CHARS_MAX: usize = 255;
+
+/// An hour as one outputter has it, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourRow {
+    /// Id of the outputter.
+    pub node: String,
+    /// What it told.
+    pub news: HourNews,
+    /// When, in milliseconds since 1970.
+    pub told_ms: i64,
+}
+
+/// Names an hour: number, host, source.
+type HourKey = (u32, String, String);
+
+/// An hour over all outputters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HourView {
+    /// Host; the address in packs of legacy nodes.
+    pub host: String,
+    /// Source; empty in packs of legacy nodes.
+    pub source: String,
+    /// `YYYYMMDDHH`.
+    pub hour: u32,
+    /// How it stands.
+    pub state: HourState,
+    /// Number of packs, if it is known.
+    pub total: Option<u64>,
+    /// Packs that are there.
+    pub packs: u64,
+    /// Lines that are there, as of the last change.
+    pub lines: u64,
+    /// Bytes that are there, as of the last change.
+    pub bytes: u64,
+    /// Numbers of packs that are missing, as first and last of each run: the first runs.
+    pub missing: Vec<(u64, u64)>,
+    /// How many packs are missing.
+    pub missing_packs: u64,
+    /// When it is over by the clock of its host, in milliseconds since 1970.
+    pub end_ms: i64,
+    /// When it was told last, in milliseconds since 1970.
+    pub told_ms: i64,
+    /// Ids of the outputters that told of it.
+    pub outputters: Vec<String>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Hours {
+    rows: BTreeMap<HourKey, Vec<HourRow>>,
+    hours_max: usize,
+}
+
+/// Outputters that are told apart in one hour.
+const OUTPUTTERS_MAX: usize = 64;
+
+impl HourRow {
+    /// What it is known by.
+    fn key(&self) -> HourKey {
+        (self.news.hour, self.news.host.clone(), self.news.source.clone())
+    }
+}
+
+impl Hours {
+    /// None yet.
+    pub fn new(hours_max: usize) -> Hours {
+        Hours { rows: BTreeMap::new(), hours_max }
+    }
+
+    /// What is other than it was known, cut to what is kept. It is remembered by [`keep`](Self::keep), once it is stored.
+    pub fn changed(&self, node: &str, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
+        let rows = told.into_iter().filter(|news| is_hour(news.hour)).map(|mut news| {
+            news.host = said::clip(&news.host, NAME_CHARS_MAX);
+            news.source = said::clip(&news.source, NAME_CHARS_MAX);
+            news.missing.truncate(MISSING_RUNS_MAX);
+            HourRow { node: node.to_owned(), news, told_ms: now.unix_ms }
+        });
+        rows.filter(|row| self.row(row).is_none_or(|known| known.news != row.news)).collect()
+    }
+
+    /// Whether its outputter has told of this hour.
+    pub fn has(&self, row: &HourRow) -> bool {
+        self.row(row).is_some()
+    }
+
+    fn row(&self, row: &HourRow) -> Option<&HourRow> {
+        self.rows.get(&row.key())?.iter().find(|known| known.node == row.node)
+    }
+
+    /// Remembers what is stored.
+    pub fn keep(&mut self, row: HourRow) {
+        let key = row.key();
+        let is_older_than_all = self.rows.first_key_value().is_some_and(|(first, _)| key < *first);
+        if self.rows.len() >= self.hours_max && is_older_than_all {
+            return;
+        }
+        let of_hour = self.rows.entry(key).or_default();
+        of_hour.retain(|known| known.node != row.node);
+        if of_hour.len() < OUTPUTTERS_MAX {
+            of_hour.push(row);
+        }
+        while self.rows.len() > self.hours_max {
+            self.rows.pop_first();
+        }
+    }
+
+    /// Forgets hours from before this one.
+    pub fn forget_before(&mut self, hour: u32) {
+        self.rows = self.rows.split_off(&(hour, String::new(), String::new()));
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The newest.
+    pub fn newest(&self) -> Option<u32> {
+        self.rows.last_key_value().map(|((hour, ..), _)| *hour)
+    }
+
+    /// One hour.
+    pub fn get(&self, hour: u32, host: &str, source: &str) -> Option<HourView> {
+        let key = (hour, host.to_owned(), source.to_owned());
+        self.rows.get(&key).map(|rows| view(&key, rows))
+    }
+
+    /// Those that were over before `unix_ms` and are not complete.
+    pub fn overdue(&self, unix_ms: i64) -> impl Iterator<Item = HourView> {
+        let complete = |row: &HourRow| row.news.state == HourState::Complete;
+        let may_be = move |rows: &[HourRow]| {
+            !rows.iter().all(complete) && rows.iter().all(|row| row.news.end_ms < unix_ms)
+        };
+        let overdue =
+            self.rows.iter().filter(move |(_, rows)| may_be(rows)).map(|(key, rows)| view(key, rows));
+        overdue.filter(|hour| hour.state != HourState::Complete)
+    }
+
+    /// Those of a range of numbers, both ends included, in order.
+    pub fn between(&self, first: u32, last: u32) -> impl DoubleEndedIterator<Item = HourView> {
+        let begin = (first, String::new(), String::new());
+        let end = (last.saturating_add(1), String::new(), String::new());
+        self.rows
+            .range(begin..end.max((first, String::new(), String::new())))
+            .map(|(key, rows)| view(key, rows))
+    }
+}
+
+fn is_hour(number: u32) -> bool {
+    let (month, day, hour) = (number / 10_000 % 100, number / 100 % 100, number % 100);
+    number >= 1_000_000 && (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24
+}
+
+fn view(key: &HourKey, rows: &[HourRow]) -> HourView {
+    let sum =
+        |figure: fn(&HourNews) -> u64| rows.iter().map(|row| figure(&row.news)).fold(0, u64::saturating_add);
+    let total = rows.iter().map(|row| row.news.total).max().unwrap_or(0);
+    let (state, missing) = together(rows, total);
+    let missing_packs = match rows {
+        [row] => row.news.missing_packs,
+        _ => missing.iter().map(|(first, last)| last - first + 1).sum(),
+    };
+    let latest = |figure: fn(&HourRow) -> i64| rows.iter().map(figure).max().unwrap_or(0);
+    let (hour, host, source) = key.clone();
+    HourView {
+        host,
+        source,
+        hour,
+        state,
+        total: (total > 0).then_some(total),
+        packs: sum(|news| news.packs),
+        lines: sum(|news| news.lines),
+        bytes: sum(|news| news.bytes),
+        missing,
+        missing_packs,
+        end_ms: latest(|row| row.news.end_ms),
+        told_ms: latest(|row| row.told_ms),
+        outputters: rows.iter().map(|row| row.node.clone()).collect(),
+    }
+}
+
+/// State and missing numbers over all outputters.
+fn together(rows: &[HourRow], total: u64) -> (HourState, Vec<(u64, u64)>) {
+    if let [row] = rows {
+        return (row.news.state, row.news.missing.clone());
+    }
+    if let Some(whole) =
+        rows.iter().find(|row| row.news.state == HourState::Complete && row.news.total == total)
+    {
+        return (whole.news.state, Vec::new());
+    }
+    let lacks = |row: &HourRow| {
+        let seen_to = row.news.packs.saturating_add(row.news.missing_packs);
+        let mut runs = row.news.missing.clone();
+        if seen_to < total {
+            runs.push((seen_to + 1, total));
+        }
+        runs
+    };
+    let mut missing = lacks(&rows[0]);
+    for row in &rows[1..] {
+        missing = common(&missing, &lacks(row));
+    }
+    let is_whole =
+        total > 0 && missing.is_empty() && rows.iter().all(|row| row.news.missing.len() < MISSING_RUNS_MAX);
+    let worst = rows.iter().map(|row| row.news.state).max().unwrap_or_default();
+    (if is_whole { HourState::Complete } else { worst }, missing)
+}
+
+/// Numbers that are in both.
+fn common(one: &[(u64, u64)], other: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let of_both = |a: &(u64, u64)| {
+        let a = *a;
+        other.iter().map(move |b| (a.0.max(b.0), a.1.min(b.1))).filter(|(first, last)| first <= last)
+    };
+    one.iter().flat_map(of_both).take(MISSING_RUNS_MAX * 2).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { unix_ms: 1_000, tick: std::time::Duration::ZERO };
+
+    fn news(hour: u32, state: HourState, (packs, total): (u64, u64), missing: &[(u64, u64)]) -> HourNews {
+        let missing_packs = missing.iter().map(|(first, last)| last - first + 1).sum();
+        let (host, source) = ("web-1".to_owned(), "access".to_owned());
+        HourNews {
+            host,
+            source,
+            hour,
+            state,
+            packs,
+            total,
+            missing: missing.to_vec(),
+            missing_packs,
+            ..HourNews::default()
+        }
+    }
+
+    fn tell(hours: &mut Hours, node: &str, told: HourNews) -> usize {
+        let changed = hours.changed(node, vec![told], NOW);
+        let count = changed.len();
+        changed.into_iter().for_each(|row| hours.keep(row));
+        count
+    }
+
+    #[test]
+    fn what_is_told_again_is_no_change_and_what_is_no_hour_is_left_out() {
+        let mut hours = Hours::new(10);
+        let open = news(2026112101, HourState::Open, (1, 0), &[]);
+        assert_eq!([tell(&mut hours, "a", open.clone()), tell(&mut hours, "a", open)], [1, 0]);
+        assert_eq!(tell(&mut hours, "a", news(2026112101, HourState::Complete, (2, 2), &[])), 1);
+        for number in [0, 7, 2026132101, 2026110001, 2026112124, u32::MAX] {
+            assert_eq!(tell(&mut hours, "a", news(number, HourState::Open, (1, 0), &[])), 0, "{number}");
+        }
+        let all: Vec<HourView> = hours.between(2026112100, 2026112123).collect();
+        assert_eq!((all.len(), all[0].state, all[0].total), (1, HourState::Complete, Some(2)));
+    }
+
+    #[test]
+    fn outputters_together_have_what_each_alone_lacks() {
+        let mut hours = Hours::new(10);
+        tell(&mut hours, "a", news(2026112101, HourState::Missing, (2, 4), &[(2, 3)]));
+        let state = |hours: &Hours| hours.between(2026112101, 2026112101).next().expect("the hour");
+        assert_eq!((state(&hours).state, state(&hours).missing), (HourState::Missing, vec![(2, 3)]));
+        tell(&mut hours, "b", news(2026112101, HourState::Missing, (1, 0), &[(1, 1)]));
+        assert_eq!((state(&hours).state, state(&hours).missing), (HourState::Missing, vec![(3, 3)]));
+        tell(&mut hours, "b", news(2026112101, HourState::Missing, (2, 0), &[(1, 1)]));
+        assert_eq!((state(&hours).state, state(&hours).missing_packs), (HourState::Complete, 0));
+        assert_eq!(state(&hours).outputters, ["a", "b"]);
+    }
+
+    #[test]
+    fn of_too_many_hours_the_oldest_are_forgotten() {
+        let mut hours = Hours::new(5);
+        for number in (0..20).rev() {
+            tell(&mut hours, "a", news(2026112100 + number, HourState::Open, (1, 0), &[]));
+        }
+        let kept: Vec<u32> = hours.between(0, u32::MAX).map(|hour| hour.hour).collect();
+        assert_eq!(kept, [2026112115, 2026112116, 2026112117, 2026112118, 2026112119]);
+        hours.forget_before(2026112118);
+        assert_eq!((hours.len(), hours.newest()), (2, Some(2026112119)));
+    }
+}

@@ -1,0 +1,230 @@
+//! The monitor's page in a real browser, before a running relay: what an operator sees, and what hostile nodes cannot make of it.
+
+use logferry_node::monitor::message::{self, Fields};
+use logferry_tests::browser::{Browser, chromium};
+use logferry_tests::lines::many_lines;
+use logferry_tests::{Program, Relay, RelayOptions, lacking, wait_until};
+use std::path::PathBuf;
+
+/// An hour that is long over.
+const HOUR: &str = "2016121907";
+
+/// Texts that try to be more than texts.
+const HOSTILE: [&str; 4] = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert(2)>",
+    "' onmouseover='alert(3)' x='\u{202e}gnp.exe",
+    "</bdi></td></table><iframe src=//evil.example></iframe>",
+];
+
+struct Scene {
+    relay: Relay,
+    monitor: Program,
+}
+
+impl Scene {
+    /// The monitor runs, the relay not yet.
+    fn new() -> Scene {
+        let options = RelayOptions {
+            source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/app.log.<%Y%m%d%H>\"\n\
+                              rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n"
+                .into(),
+            ..RelayOptions::default()
+        };
+        let mut relay = Relay::new("monitor-page", &options);
+        let config = "[listen]\naddr = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[check]\ninterval = \"500ms\"\nkeep_hours = \"10000d\"\n\
+                      [alert]\nhold = \"0s\"\n";
+        let mut monitor = Program::new(relay.dir.path(), "monitor-1", "logferry-monitor", config);
+        monitor.start_and_wait();
+        let addr = std::fs::read_to_string(monitor.var_dir.join("listen.addr")).expect("its address");
+        for program in relay.programs() {
+            let text = std::fs::read_to_string(&program.config).expect("configuration");
+            let told = format!(
+                "admin = \"127.0.0.1:0\"\nmonitor = \"{}\"\nheartbeat = \"127.0.0.1:0\"\nheartbeat_interval = \"200ms\"\n",
+                addr.trim()
+            );
+            std::fs::write(&program.config, text.replace("admin = \"127.0.0.1:0\"\n", &told))
+                .expect("written");
+        }
+        Scene { relay, monitor }
+    }
+
+    fn url(&self, path: &str) -> String {
+        let addr = std::fs::read_to_string(self.monitor.var_dir.join("http.addr")).expect("its address");
+        format!("http://{}{path}", addr.trim())
+    }
+
+    fn api(&self, path: &str) -> serde_json::Value {
+        let mut answer = ureq::get(self.url(path)).call().expect("the monitor answers");
+        serde_json::from_str(&answer.body_mut().read_to_string().expect("a body")).expect("JSON")
+    }
+
+    /// Sends messages as a node.
+    fn tell(&self, messages: &[Fields]) {
+        let addr = std::fs::read_to_string(self.monitor.var_dir.join("listen.addr")).expect("its address");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut stream = tokio::net::TcpStream::connect(addr.trim()).await.expect("connected");
+            for one in messages {
+                message::write(&mut stream, one).await.expect("sent");
+                let answer = message::read(&mut stream).await.expect("read").expect("an answer");
+                assert_eq!(answer["err"], "0", "{answer:?}");
+            }
+        });
+    }
+
+    /// One node a text, which says it wherever it can.
+    fn let_hostile_nodes_speak(&self) {
+        let long = "long-name-".repeat(1_024);
+        for (number, text) in HOSTILE.iter().copied().chain([long.as_str()]).enumerate() {
+            let status = serde_json::json!({ "ready": false, "problems": [text], "last_error": text, "every_ms": 3_600_000 });
+            let (instance, status) = (format!("hostile-{number}"), status.to_string());
+            let who =
+                [("ip", "127.0.0.1"), ("port", "0"), ("hostname", text), ("role", text), ("name", text)];
+            let who = message::fields(who).into_iter().chain(message::fields([("instance", &instance)]));
+            let who: Fields = who.collect();
+            let with = |more: Fields| who.clone().into_iter().chain(more).collect::<Fields>();
+            self.tell(&[
+                with(message::fields([("req", "heartbeat"), ("status", &status)])),
+                with(message::fields([("req", "report"), ("type", text), ("msg", text)])),
+            ]);
+        }
+    }
+}
+
+/// Where pictures go: beside the programs, out of the repository's files.
+fn pictures() -> PathBuf {
+    let folder = logferry_tests::program::binary("logferry-monitor");
+    let folder = folder.ancestors().nth(2).expect("the target folder").join("screenshots");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+#[test]
+fn operators_see_nodes_hours_and_errors_and_texts_stay_texts() {
+    let Some(program) = chromium() else {
+        return lacking("operators_see_nodes_hours_and_errors", "Chromium is not installed (apt: chromium)");
+    };
+    let mut scene = Scene::new();
+    let mut browser = Browser::start(&program).expect("Chromium starts");
+    browser.size(1_280, 900).expect("sized");
+    nodes_appear(&mut scene, &mut browser);
+    an_hour_turns_complete(&mut scene, &mut browser);
+    take_pictures(&scene, &mut browser);
+    a_killed_node_turns_red(&mut scene, &mut browser);
+    texts_stay_texts(&scene, &mut browser);
+    errors_are_filtered(&scene, &mut browser);
+    assert_eq!(browser.troubles(), Vec::<String>::new());
+}
+
+fn nodes_appear(scene: &mut Scene, browser: &mut Browser) {
+    browser.open(&scene.url("/")).expect("opened");
+    browser
+        .wait("nobody is there", "document.body.innerText.includes('No node has registered yet')")
+        .expect("seen");
+    scene.relay.start();
+    wait_until("the monitor knows the nodes", || scene.api("/api/nodes").as_array().map(Vec::len) == Some(3));
+    // the page renews itself each second: a node is seen by the second renewal after the monitor knows it, so within two seconds
+    let renewals = "Number(document.documentElement.dataset.renewals)";
+    let before = browser.evaluate(renewals).expect("counted").as_f64().expect("a number");
+    let all = "['web-1', 'collector-0', 'outputter'].every(name => document.querySelector('.flow').innerText.includes(name))";
+    browser.wait("the nodes are on the page", all).expect("seen");
+    let after = browser.evaluate(renewals).expect("counted").as_f64().expect("a number");
+    assert!(after - before <= 2.0, "seen after {} renewals", after - before);
+    assert_eq!(browser.evaluate("document.documentElement.dataset.every").expect("read"), "1000");
+}
+
+fn an_hour_turns_complete(scene: &mut Scene, browser: &mut Browser) {
+    let state = format!("document.querySelector('tbody td:nth-child({}) .hour')?.className", 3 + 7);
+    browser.open(&scene.url("/hours?day=20161219")).expect("opened");
+    browser.wait("there are no hours", &format!("{state} === undefined")).expect("seen");
+    let lines = many_lines(1, 2_000);
+    std::fs::write(scene.relay.dir.path().join(format!("app.log.{HOUR}")), &lines).expect("written");
+    browser.wait("the hour is complete", &format!("{state} === 'hour complete'")).expect("seen");
+    let words = browser.evaluate("document.querySelector('.hour.complete[title]').title").expect("read");
+    let count = lines.iter().filter(|byte| **byte == b'\n').count();
+    assert!(words.as_str().is_some_and(|words| words.contains(&format!("{count} lines"))), "{words}");
+    let told = scene.api("/api/hours?day=20161219&state=complete");
+    assert_eq!((&told["hours"][0]["host"], &told["hours"][0]["lines"]), (&"web-1".into(), &count.into()));
+}
+
+fn a_killed_node_turns_red(scene: &mut Scene, browser: &mut Browser) {
+    browser.open(&scene.url("/")).expect("opened");
+    let red = "[...document.querySelectorAll('.flow li.bad')].some(node => node.innerText.includes('collector-0') \
+               && node.querySelector('.state.silent'))";
+    assert_eq!(browser.evaluate(red).expect("seen"), false);
+    scene.relay.collectors[0].kill();
+    browser.wait("the killed node is red", red).expect("seen");
+    let blocks = "document.querySelector('.note.bad').innerText.includes('collector-0')";
+    browser.wait("and is where to look first", blocks).expect("seen");
+    browser.open(&scene.url("/alerts")).expect("opened");
+    let alert = "document.querySelector('table tbody').innerText.includes('node silent')";
+    browser.wait("an alert is open", alert).expect("seen");
+    scene.relay.collectors[0].start_and_wait();
+    let over = "document.querySelector('table tbody').innerText.trim() === 'none'";
+    browser.wait("and over when it is back", over).expect("seen");
+}
+
+fn texts_stay_texts(scene: &Scene, browser: &mut Browser) {
+    scene.let_hostile_nodes_speak();
+    let nodes = scene.api("/api/nodes");
+    let ids = nodes.as_array().expect("a list").iter().filter_map(|node| node["id"].as_str());
+    let of_nodes = ids.filter(|id| id.starts_with("hostile")).map(|id| format!("/node?id={id}"));
+    for path in ["/", "/nodes", "/errors", "/alerts", "/hours"].map(str::to_owned).into_iter().chain(of_nodes)
+    {
+        browser.open(&scene.url(&path)).expect("opened");
+        let foreign = "document.querySelectorAll('img, iframe, [onerror], [onmouseover], script:not([src=\"/live.js\"])').length";
+        assert_eq!(browser.evaluate(foreign).expect("counted"), 0, "{path}");
+        let wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
+        assert_eq!(browser.evaluate(wide).expect("measured"), true, "{path} is wider than the window");
+        if path == "/errors" {
+            for text in HOSTILE {
+                let seen = format!("document.body.textContent.includes({})", serde_json::json!(text));
+                assert_eq!(browser.evaluate(&seen).expect("read"), true, "{text}");
+            }
+        }
+    }
+}
+
+fn errors_are_filtered(scene: &Scene, browser: &mut Browser) {
+    browser.open(&scene.url("/errors")).expect("opened");
+    let all = browser.evaluate("document.querySelectorAll('tbody tr').length").expect("counted");
+    assert!(all.as_u64() > Some(1), "{all}");
+    let fill =
+        format!("document.querySelector('input[name=text]').value = {}", serde_json::json!(HOSTILE[1]));
+    browser.evaluate(&fill).expect("filled in");
+    browser.evaluate("document.querySelector('form').requestSubmit()").expect("sent");
+    let filtered = "location.search.includes('text=') && document.querySelectorAll('tbody tr').length === 1 \
+                    && document.querySelector('td.text').textContent.includes('onerror')";
+    browser.wait("one error is left", filtered).expect("seen");
+    let kept =
+        format!("document.querySelector('input[name=text]').value === {}", serde_json::json!(HOSTILE[1]));
+    assert_eq!(browser.evaluate(&kept).expect("read"), true);
+}
+
+fn take_pictures(scene: &Scene, browser: &mut Browser) {
+    let folder = pictures();
+    let nodes = scene.api("/api/nodes");
+    let outputter = nodes.as_array().expect("a list").iter().find(|node| node["role"] == "outputter");
+    let node = format!("/node?id={}", outputter.and_then(|node| node["id"].as_str()).expect("an id"));
+    for (name, path) in
+        [("overview", "/"), ("nodes", "/nodes"), ("node", &node), ("hours", "/hours"), ("errors", "/errors")]
+    {
+        for scheme in ["light", "dark"] {
+            for (width, height, size) in [(1_280, 900, "wide"), (390, 844, "narrow")] {
+                browser.size(width, height).expect("sized");
+                browser.scheme(scheme).expect("set");
+                browser.open(&scene.url(path)).expect("opened");
+                let is_wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+                assert_eq!(
+                    browser.evaluate(is_wider).expect("measured"),
+                    false,
+                    "{name} does not fit into {width} pixels"
+                );
+                browser.screenshot(&folder.join(format!("{name}-{scheme}-{size}.png"))).expect("written");
+            }
+        }
+    }
+    browser.size(1_280, 900).expect("sized");
+    browser.scheme("light").expect("set");
+}
