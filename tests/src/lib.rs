@@ -15,6 +15,7 @@ pub mod lines;
 pub mod lives;
 #[cfg(feature = "mongodb")]
 pub mod mongo;
+pub mod monitored;
 pub mod mounts;
 pub mod ports;
 pub mod program;

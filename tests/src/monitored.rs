@@ -26,7 +26,8 @@ impl Monitored {
         );
         for program in relay.programs() {
             let text = std::fs::read_to_string(&program.config).expect("configuration");
-            std::fs::write(&program.config, text.replace("admin = \"127.0.0.1:0\"\n", &told)).expect("written");
+            std::fs::write(&program.config, text.replace("admin = \"127.0.0.1:0\"\n", &told))
+                .expect("written");
         }
         Monitored { relay, monitor }
     }

@@ -3,7 +3,8 @@
 use logferry_node::monitor::message::{self, Fields};
 use logferry_tests::browser::{Browser, chromium};
 use logferry_tests::lines::many_lines;
-use logferry_tests::{Program, Relay, RelayOptions, lacking, wait_until};
+use logferry_tests::monitored::Monitored;
+use logferry_tests::{RelayOptions, lacking, wait_until};
 use std::path::PathBuf;
 
 /// An hour that is long over.
@@ -17,78 +18,33 @@ const HOSTILE: [&str; 4] = [
     "</bdi></td></table><iframe src=//evil.example></iframe>",
 ];
 
-struct Scene {
-    relay: Relay,
-    monitor: Program,
+/// The monitor runs, the relay not yet.
+fn scene() -> Monitored {
+    let options = RelayOptions {
+        source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/app.log.<%Y%m%d%H>\"\n\
+                          rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n"
+            .into(),
+        ..RelayOptions::default()
+    };
+    let config =
+        "[check]\ninterval = \"500ms\"\nkeep_hours = \"10000d\"\n[alert]\nhold = \"0s\"\ndisk_free = 0\n";
+    Monitored::new("monitor-page", &options, config)
 }
 
-impl Scene {
-    /// The monitor runs, the relay not yet.
-    fn new() -> Scene {
-        let options = RelayOptions {
-            source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/app.log.<%Y%m%d%H>\"\n\
-                              rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n"
-                .into(),
-            ..RelayOptions::default()
-        };
-        let mut relay = Relay::new("monitor-page", &options);
-        let config = "[listen]\naddr = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[check]\ninterval = \"500ms\"\nkeep_hours = \"10000d\"\n\
-                      [alert]\nhold = \"0s\"\n";
-        let mut monitor = Program::new(relay.dir.path(), "monitor-1", "logferry-monitor", config);
-        monitor.start_and_wait();
-        let addr = std::fs::read_to_string(monitor.var_dir.join("listen.addr")).expect("its address");
-        for program in relay.programs() {
-            let text = std::fs::read_to_string(&program.config).expect("configuration");
-            let told = format!(
-                "admin = \"127.0.0.1:0\"\nmonitor = \"{}\"\nheartbeat = \"127.0.0.1:0\"\nheartbeat_interval = \"200ms\"\n",
-                addr.trim()
-            );
-            std::fs::write(&program.config, text.replace("admin = \"127.0.0.1:0\"\n", &told))
-                .expect("written");
-        }
-        Scene { relay, monitor }
-    }
-
-    fn url(&self, path: &str) -> String {
-        let addr = std::fs::read_to_string(self.monitor.var_dir.join("http.addr")).expect("its address");
-        format!("http://{}{path}", addr.trim())
-    }
-
-    fn api(&self, path: &str) -> serde_json::Value {
-        let mut answer = ureq::get(self.url(path)).call().expect("the monitor answers");
-        serde_json::from_str(&answer.body_mut().read_to_string().expect("a body")).expect("JSON")
-    }
-
-    /// Sends messages as a node.
-    fn tell(&self, messages: &[Fields]) {
-        let addr = std::fs::read_to_string(self.monitor.var_dir.join("listen.addr")).expect("its address");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut stream = tokio::net::TcpStream::connect(addr.trim()).await.expect("connected");
-            for one in messages {
-                message::write(&mut stream, one).await.expect("sent");
-                let answer = message::read(&mut stream).await.expect("read").expect("an answer");
-                assert_eq!(answer["err"], "0", "{answer:?}");
-            }
-        });
-    }
-
-    /// One node a text, which says it wherever it can.
-    fn let_hostile_nodes_speak(&self) {
-        let long = "long-name-".repeat(1_024);
-        for (number, text) in HOSTILE.iter().copied().chain([long.as_str()]).enumerate() {
-            let status = serde_json::json!({ "ready": false, "problems": [text], "last_error": text, "every_ms": 3_600_000 });
-            let (instance, status) = (format!("hostile-{number}"), status.to_string());
-            let who =
-                [("ip", "127.0.0.1"), ("port", "0"), ("hostname", text), ("role", text), ("name", text)];
-            let who = message::fields(who).into_iter().chain(message::fields([("instance", &instance)]));
-            let who: Fields = who.collect();
-            let with = |more: Fields| who.clone().into_iter().chain(more).collect::<Fields>();
-            self.tell(&[
-                with(message::fields([("req", "heartbeat"), ("status", &status)])),
-                with(message::fields([("req", "report"), ("type", text), ("msg", text)])),
-            ]);
-        }
+/// One node a text, which says it wherever it can.
+fn let_hostile_nodes_speak(scene: &Monitored) {
+    let long = "long-name-".repeat(1_024);
+    for (number, text) in HOSTILE.iter().copied().chain([long.as_str()]).enumerate() {
+        let status = serde_json::json!({ "ready": false, "problems": [text], "last_error": text, "every_ms": 3_600_000 });
+        let (instance, status) = (format!("hostile-{number}"), status.to_string());
+        let who = [("ip", "127.0.0.1"), ("port", "0"), ("hostname", text), ("role", text), ("name", text)];
+        let who = message::fields(who).into_iter().chain(message::fields([("instance", &instance)]));
+        let who: Fields = who.collect();
+        let with = |more: Fields| who.clone().into_iter().chain(more).collect::<Fields>();
+        scene.tell(&[
+            with(message::fields([("req", "heartbeat"), ("status", &status)])),
+            with(message::fields([("req", "report"), ("type", text), ("msg", text)])),
+        ]);
     }
 }
 
@@ -105,7 +61,7 @@ fn operators_see_nodes_hours_and_errors_and_texts_stay_texts() {
     let Some(program) = chromium() else {
         return lacking("operators_see_nodes_hours_and_errors", "Chromium is not installed (apt: chromium)");
     };
-    let mut scene = Scene::new();
+    let mut scene = scene();
     let mut browser = Browser::start(&program).expect("Chromium starts");
     browser.size(1_280, 900).expect("sized");
     nodes_appear(&mut scene, &mut browser);
@@ -117,7 +73,7 @@ fn operators_see_nodes_hours_and_errors_and_texts_stay_texts() {
     assert_eq!(browser.troubles(), Vec::<String>::new());
 }
 
-fn nodes_appear(scene: &mut Scene, browser: &mut Browser) {
+fn nodes_appear(scene: &mut Monitored, browser: &mut Browser) {
     browser.open(&scene.url("/")).expect("opened");
     browser
         .wait("nobody is there", "document.body.innerText.includes('No node has registered yet')")
@@ -134,7 +90,7 @@ fn nodes_appear(scene: &mut Scene, browser: &mut Browser) {
     assert_eq!(browser.evaluate("document.documentElement.dataset.every").expect("read"), "1000");
 }
 
-fn an_hour_turns_complete(scene: &mut Scene, browser: &mut Browser) {
+fn an_hour_turns_complete(scene: &mut Monitored, browser: &mut Browser) {
     let state = format!("document.querySelector('tbody td:nth-child({}) .hour')?.className", 3 + 7);
     browser.open(&scene.url("/hours?day=20161219")).expect("opened");
     browser.wait("there are no hours", &format!("{state} === undefined")).expect("seen");
@@ -148,7 +104,7 @@ fn an_hour_turns_complete(scene: &mut Scene, browser: &mut Browser) {
     assert_eq!((&told["hours"][0]["host"], &told["hours"][0]["lines"]), (&"web-1".into(), &count.into()));
 }
 
-fn a_killed_node_turns_red(scene: &mut Scene, browser: &mut Browser) {
+fn a_killed_node_turns_red(scene: &mut Monitored, browser: &mut Browser) {
     browser.open(&scene.url("/")).expect("opened");
     let red = "[...document.querySelectorAll('.flow li.bad')].some(node => node.innerText.includes('collector-0') \
                && node.querySelector('.state.silent'))";
@@ -165,8 +121,8 @@ fn a_killed_node_turns_red(scene: &mut Scene, browser: &mut Browser) {
     browser.wait("and over when it is back", over).expect("seen");
 }
 
-fn texts_stay_texts(scene: &Scene, browser: &mut Browser) {
-    scene.let_hostile_nodes_speak();
+fn texts_stay_texts(scene: &Monitored, browser: &mut Browser) {
+    let_hostile_nodes_speak(scene);
     let nodes = scene.api("/api/nodes");
     let ids = nodes.as_array().expect("a list").iter().filter_map(|node| node["id"].as_str());
     let of_nodes = ids.filter(|id| id.starts_with("hostile")).map(|id| format!("/node?id={id}"));
@@ -186,7 +142,7 @@ fn texts_stay_texts(scene: &Scene, browser: &mut Browser) {
     }
 }
 
-fn errors_are_filtered(scene: &Scene, browser: &mut Browser) {
+fn errors_are_filtered(scene: &Monitored, browser: &mut Browser) {
     browser.open(&scene.url("/errors")).expect("opened");
     let all = browser.evaluate("document.querySelectorAll('tbody tr').length").expect("counted");
     assert!(all.as_u64() > Some(1), "{all}");
@@ -202,7 +158,7 @@ fn errors_are_filtered(scene: &Scene, browser: &mut Browser) {
     assert_eq!(browser.evaluate(&kept).expect("read"), true);
 }
 
-fn take_pictures(scene: &Scene, browser: &mut Browser) {
+fn take_pictures(scene: &Monitored, browser: &mut Browser) {
     let folder = pictures();
     let nodes = scene.api("/api/nodes");
     let outputter = nodes.as_array().expect("a list").iter().find(|node| node["role"] == "outputter");

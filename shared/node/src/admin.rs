@@ -6,6 +6,7 @@ mod bounded;
 pub use access::{Access, TokenError, read_token};
 pub use bounded::Caller;
 
+use crate::monitor::status::{figure, lag_bytes};
 use crate::process::Process;
 use anyhow::Context;
 use axum::http::{StatusCode, header};
@@ -82,9 +83,10 @@ pub(crate) async fn serve(
 }
 
 fn router(process: &'static Process, status: Arc<dyn Fn() -> Status + Send + Sync>) -> Router {
+    let told = status.clone();
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/metrics", get(move || async move { metrics_text(process) }))
+        .route("/metrics", get(move || async move { metrics_text(process, &told()) }))
         .route("/readyz", get(move || async move { readiness(status()) }))
 }
 
@@ -93,7 +95,15 @@ pub(crate) fn front_page() -> Router {
     Router::new().route("/", get(|| async { "logferry: /metrics /healthz /readyz\n" }))
 }
 
-fn metrics_text(process: &Process) -> Response {
+/// What every program exports by the same names, whatever its own are.
+fn show(status: &Status) {
+    metrics::gauge!("logferry_node_ready").set(if status.ready { 1.0 } else { 0.0 });
+    metrics::gauge!("logferry_node_lag_bytes").set(lag_bytes(status) as f64);
+    metrics::gauge!("logferry_node_spool_bytes").set(figure(status, &["spool_bytes"]).unwrap_or(0) as f64);
+}
+
+fn metrics_text(process: &Process, status: &Status) -> Response {
+    show(status);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], process.render_metrics())
         .into_response()
 }

@@ -13,6 +13,7 @@ pub use url::Url;
 
 use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State};
 use logferry_node::monitor::hours::HourNews;
+use metrics::counter;
 use statements::{Dialect, Statement, Value};
 use std::time::Duration;
 
@@ -187,6 +188,7 @@ impl Database {
         guard: Option<Guard>,
         statements: Vec<Statement>,
     ) -> Result<(), DatabaseError> {
+        counter!("logferry_monitor_database_statements_total").increment(statements.len() as u64);
         match &mut self.engine {
             Engine::Sqlite(engine) => engine.run(guard, statements).await,
             Engine::Mysql(engine) => engine.run(guard, statements).await,
@@ -194,6 +196,7 @@ impl Database {
     }
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        counter!("logferry_monitor_database_statements_total").increment(1);
         match &mut self.engine {
             Engine::Sqlite(engine) => engine.query(statement).await,
             Engine::Mysql(engine) => engine.query(statement).await,

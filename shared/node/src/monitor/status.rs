@@ -45,7 +45,7 @@ pub(crate) struct Meter {
 }
 
 /// The first figure of these names that there is.
-fn figure(status: &Status, names: &[&str]) -> Option<u64> {
+pub(crate) fn figure(status: &Status, names: &[&str]) -> Option<u64> {
     names.iter().find_map(|name| status.figures.get(*name).copied())
 }
 
@@ -92,7 +92,8 @@ impl Meter {
     }
 }
 
-fn lag_bytes(status: &Status) -> u64 {
+/// Bytes that wait.
+pub(crate) fn lag_bytes(status: &Status) -> u64 {
     figure(status, &["lag_bytes", "queue_bytes"]).unwrap_or(0)
 }
 
