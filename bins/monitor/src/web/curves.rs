@@ -9,9 +9,12 @@ const HEIGHT: f64 = 48.0;
 /// Room for the stroke.
 const MARGIN: f64 = 2.0;
 
+/// What a curve is drawn of.
+type Figure = fn(&Sample) -> u64;
+
 /// Rate, lag and spool of the last hour.
 pub(super) fn curves(samples: &[Sample], now_ms: i64) -> Markup {
-    let figures: [(&str, &str, fn(&Sample) -> u64); 3] = [
+    let figures: [(&str, &str, Figure); 3] = [
         ("Rate", "/s", |sample| sample.rate_bytes),
         ("Waiting", "", |sample| sample.lag_bytes),
         ("Spool", "", |sample| sample.spool_bytes),
@@ -27,7 +30,7 @@ pub(super) fn curves(samples: &[Sample], now_ms: i64) -> Markup {
     }
 }
 
-fn curve(name: &str, unit: &str, samples: &[Sample], figure: fn(&Sample) -> u64, now_ms: i64) -> Markup {
+fn curve(name: &str, unit: &str, samples: &[Sample], figure: Figure, now_ms: i64) -> Markup {
     let most = samples.iter().map(figure).max().unwrap_or(0);
     let latest = samples.last().map_or(0, figure);
     let words =
@@ -50,7 +53,7 @@ fn parts(samples: &[Sample]) -> impl Iterator<Item = &[Sample]> {
     samples.chunk_by(|one, next| next.unix_ms - one.unix_ms <= 2 * SAMPLE_MS)
 }
 
-fn points(samples: &[Sample], figure: fn(&Sample) -> u64, most: u64, now_ms: i64) -> String {
+fn points(samples: &[Sample], figure: Figure, most: u64, now_ms: i64) -> String {
     let span = SAMPLE_MS as f64 * SAMPLES_MAX as f64;
     let point = |unix_ms: i64, value: u64| {
         let x = WIDTH * (1.0 - ((now_ms - unix_ms) as f64 / span).clamp(0.0, 1.0));
