@@ -53,6 +53,15 @@ pub fn pack(route: &[BTreeMap<String, String>], body: &[u8]) -> Vec<u8> {
 
 /// The packs of one hour of a host as a legacy tail cuts them: `lines_each` lines, and the rest in the done pack.
 pub fn packs_of_hour(ip: &str, hour: &str, lines: &[u8], lines_each: usize) -> Vec<Vec<u8>> {
+    packs_cut(ip, hour, lines, lines_each, false)
+}
+
+/// The same packs, shipped again because somebody asked for it.
+pub fn repulled_packs_of_hour(ip: &str, hour: &str, lines: &[u8], lines_each: usize) -> Vec<Vec<u8>> {
+    packs_cut(ip, hour, lines, lines_each, true)
+}
+
+fn packs_cut(ip: &str, hour: &str, lines: &[u8], lines_each: usize, repull: bool) -> Vec<Vec<u8>> {
     let all: Vec<&[u8]> = lines.split_inclusive(|byte| *byte == b'\n').collect();
     let full = all.len() / lines_each;
     let mut packs = Vec::new();
@@ -74,8 +83,10 @@ pub fn packs_of_hour(ip: &str, hour: &str, lines: &[u8], lines_each: usize) -> V
         if done {
             origin.insert("done".into(), "1".into());
         }
-        let body = if lines.is_empty() {
+        if repull || lines.is_empty() {
             origin.insert("repull".into(), "1".into());
+        }
+        let body = if lines.is_empty() {
             EMPTY_ZLIB.to_vec()
         } else {
             Compressor::new(Codec::Zlib, 6).expect("a codec").compress(&lines.concat()).to_vec()

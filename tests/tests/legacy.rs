@@ -4,7 +4,9 @@
 
 use logferry_pack::{Codec, Decoded, Decompressor, Limits, Pack, decode_header};
 use logferry_tests::compare::difference;
-use logferry_tests::legacy::{LegacyCollector, LegacyTail, Manners, packs_of_hour, routes, send_all};
+use logferry_tests::legacy::{
+    LegacyCollector, LegacyTail, Manners, packs_of_hour, repulled_packs_of_hour, routes, send_all,
+};
 use logferry_tests::lines::many_lines;
 use logferry_tests::ports::free_port;
 use logferry_tests::relay::SEND_TIMES;
@@ -331,6 +333,56 @@ fn a_mixed_chain_through_a_legacy_collector_stores_every_byte_once_while_all_are
     trial.count("kills", kills);
     trial.count("packs through the legacy collector", taken);
     trial.count("of them dropped there as seen", dropped);
+}
+
+#[test]
+fn what_is_repulled_passes_a_collector_that_has_seen_it_and_is_stored_where_it_is_missing() {
+    let mut place = Place::new("legacy-repull", "");
+    let (mut collector, addr) = place.collector();
+    place.outputter.start_and_wait();
+    collector.start_and_wait();
+    let (hour, lines) = ("2026112013", many_lines(3, 300));
+    let send = |packs: Vec<Vec<u8>>| send_all(&addr, &packs, Manners::default(), 1);
+    let name = format!("10.0.0.7_{hour}");
+    send(packs_of_hour("10.0.0.7", hour, &lines, 100));
+    // All is there, so a repull changes nothing; the empty done pack counts each time.
+    send(repulled_packs_of_hour("10.0.0.7", hour, &lines, 100));
+    assert_eq!(sorted(&place.log_file(&name)), sorted(&lines));
+    wait_until("the mark", || place.marks().contains(&format!("{name}_300")));
+    // The store's disk is lost: the collector drops what it has seen, but not what is repulled.
+    place.outputter.kill();
+    std::fs::remove_dir_all(&place.store).expect("removed");
+    std::fs::remove_dir_all(&place.outputter.var_dir).expect("removed");
+    place.outputter.start_and_wait();
+    send(packs_of_hour("10.0.0.7", hour, &lines, 100)[..3].to_vec());
+    assert_eq!(place.log_file(&name), b"");
+    send(repulled_packs_of_hour("10.0.0.7", hour, &lines, 100));
+    assert_eq!(sorted(&place.log_file(&name)), sorted(&lines));
+    wait_until("the mark", || place.marks().contains(&format!("{name}_300")));
+}
+
+#[test]
+fn done_packs_of_ours_without_lines_pass_a_legacy_collector_so_that_hours_become_complete() {
+    let mut place = Place::new("legacy-done", "");
+    place.outputter.start_and_wait();
+    let middle = LegacyCollector::start(&place.outputter_addr, 2);
+    let logs = place.dir.path().join("logs");
+    std::fs::create_dir(&logs).expect("a folder");
+    for hour in 10..14 {
+        std::fs::write(logs.join(format!("app.log.20251120{hour}")), many_lines(hour, 50)).expect("a log");
+    }
+    let config = format!(
+        "[[source]]\nname = \"app\"\npath = \"{}/app.log.<%Y%m%d%H>\"\nrotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n\
+         [send]\nto = [\"{}\"]\nprotocol = \"v1\"\n",
+        logs.display(),
+        middle.addr()
+    );
+    let mut tailer = Program::new(place.dir.path(), "web-1", "logferry-tailer", &config);
+    tailer.start_and_wait();
+    for hour in 10..14 {
+        let mark = place.store.join(format!("received/app/web-1_20251120{hour}_50"));
+        wait_until("the mark of each hour", || mark.exists());
+    }
 }
 
 #[test]
