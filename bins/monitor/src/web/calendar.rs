@@ -205,7 +205,7 @@ fn legend(rows: &Rows) -> Markup {
             @for (class, sign, word, state) in [
                 ("complete", "✔", "complete", HourState::Complete),
                 ("open", "…", "running", HourState::Open),
-                ("missing", "✖3", "3 packs missing", HourState::Missing),
+                ("missing", "✖3", "packs missing", HourState::Missing),
                 ("unclosed", "?", "over, never closed", HourState::Unclosed),
                 ("late", "+", "more came later", HourState::Late),
             ] {
