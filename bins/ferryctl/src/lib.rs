@@ -17,6 +17,7 @@ mod registry;
 mod repull;
 mod spool;
 mod status;
+mod top;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -90,6 +91,8 @@ enum Command {
     HashPassword,
     /// List the nodes that the monitor knows.
     Nodes(registry::NodesArgs),
+    /// Watch the nodes that the monitor knows, live in the terminal.
+    Top(top::Args),
     /// List the alerts that the monitor has announced; exit status 1 while one is open.
     Alerts(registry::AlertsArgs),
     /// List the warnings and errors that the monitor was told of.
@@ -171,6 +174,7 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Repull(args) => repull::run(args, output),
         Command::Status(args) => status::run(args, output),
         Command::HashPassword => hash_password::run(output),
+        Command::Top(args) => top::run(args, output),
         Command::Alerts(args) => registry::alerts(args, output),
         Command::Nodes(args) => registry::nodes(args, output),
         Command::Errors(args) => registry::errors(args, output),

@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 const TEXT_CHARS_MAX: usize = 200;
 
 #[derive(clap::Args)]
-struct From {
+pub(crate) struct From {
     /// HTTP address of the monitor, "host:port", or its var_dir on this machine.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     monitor: String,
@@ -142,7 +142,11 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
     Ok(Verdict::Fine)
 }
 
-fn ask<T: DeserializeOwned>(from: &From, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
+pub(crate) fn ask<T: DeserializeOwned>(
+    from: &From,
+    path: &str,
+    query: &[(&str, String)],
+) -> anyhow::Result<T> {
     let addr = resolve(&from.monitor)?;
     let mut request = status::agent(from.timeout).get(format!("http://{addr}{path}"));
     if let Some(file) = &from.token_file {
@@ -185,7 +189,7 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> comfy_tabl
     table
 }
 
-fn node_row(node: &NodeView) -> Vec<String> {
+pub(crate) fn node_row(node: &NodeView) -> Vec<String> {
     let known = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let state = match node.state {
         State::Up => "up".to_owned(),
@@ -222,7 +226,7 @@ fn now_ms() -> i64 {
 }
 
 /// Control characters and marks of direction would break the table, or do worse to a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let harmless = |c: char| {
         let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if c.is_control() || turns { ' ' } else { c }
