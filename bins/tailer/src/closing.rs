@@ -27,6 +27,10 @@ pub struct Outlook<'a> {
     pub grace: Option<Duration>,
     /// Hours that files are named after; whether any of them has bytes to read, or was written to just now.
     pub named: BTreeMap<Hour, bool>,
+    /// Hours of files that are there and cannot be opened: they stay open, whatever else is known of them.
+    pub held: BTreeSet<Hour>,
+    /// When the source was last seen as a whole, if it cannot be now: later hours may have lines that nobody saw.
+    pub seen_to: Option<Timestamp>,
     /// Where a source without a history begins: with its earliest file, or with the present hour.
     pub from_files: bool,
 }
@@ -57,6 +61,11 @@ impl Outlook<'_> {
         self.named.range(..=next).next_back().map(|(hour, _)| *hour)
     }
 
+    /// Whether nothing of an hour is hidden, but for files that are `held`.
+    fn is_seen(&self, hour: Hour) -> bool {
+        self.seen_to.is_none_or(|seen_to| self.clock.end_of(hour, self.now) <= seen_to)
+    }
+
     fn is_busy(&self, hour: Hour) -> bool {
         self.named.get(&hour).copied().unwrap_or(false)
     }
@@ -68,8 +77,10 @@ impl Outlook<'_> {
         source: &str,
         unsettled: impl FnOnce() -> BTreeSet<Hour>,
     ) -> Closing {
-        let mut ready: BTreeSet<Hour> =
-            book.open(source).filter(|hour| self.is_over(*hour) && !self.is_busy(*hour)).collect();
+        let is_ready = |hour: &Hour| {
+            self.is_over(*hour) && self.is_seen(*hour) && !self.is_busy(*hour) && !self.held.contains(hour)
+        };
+        let mut ready: BTreeSet<Hour> = book.open(source).filter(is_ready).collect();
         if !ready.is_empty() {
             let unsettled = unsettled();
             ready.retain(|hour| !unsettled.contains(hour));
@@ -89,13 +100,18 @@ impl Outlook<'_> {
         };
         let earliest = interest(EARLIEST_HOUR.try_into().unwrap_or(present));
         let mut due = match book.due(source) {
+            // The clock was ahead: what was closed then is known, and nothing else is to wait until it is there again.
+            Some(due) if self.clock.after(present).is_some_and(|next| due > next) => present,
             Some(due) => due,
             None if self.from_files => earliest,
             None => present,
         };
         let mut empty = 0;
-        while empty < EMPTY_HOURS_AT_ONCE && self.is_over(due) {
-            if book.has(source, due) {
+        let mut first_held = None;
+        while empty < EMPTY_HOURS_AT_ONCE && self.is_over(due) && self.is_seen(due) {
+            if self.held.contains(&due) {
+                first_held.get_or_insert(due);
+            } else if book.has(source, due) {
                 if !book.is_closed(source, due) && !ready.contains(&due) {
                     break;
                 }
@@ -114,7 +130,10 @@ impl Outlook<'_> {
             let Some(next) = self.clock.after(due) else { break };
             due = next;
         }
-        closing.due = Some(due);
+        // An hour that is held may have no lines after all. One of long ago is closed only if it has some.
+        let is_near =
+            |held: &Hour| self.clock.between(*held, due, EMPTY_HOURS_MAX + 1).len() <= EMPTY_HOURS_MAX;
+        closing.due = Some(first_held.filter(is_near).unwrap_or(due));
     }
 }
 
@@ -139,12 +158,15 @@ mod tests {
         clock: HourClock,
         book: HourBook,
         now: Timestamp,
+        held: BTreeSet<Hour>,
+        seen_to: Option<Timestamp>,
     }
 
     impl Scene {
         fn at(now: &str) -> Scene {
             let clock = HourClock::new(zone("UTC").expect("known"), HOUR);
-            Scene { clock, book: HourBook::default(), now: now.parse().expect("a time") }
+            let now = now.parse().expect("a time");
+            Scene { clock, book: HourBook::default(), now, held: BTreeSet::new(), seen_to: None }
         }
 
         fn with_lines(mut self, hours: &[&str]) -> Scene {
@@ -155,6 +177,20 @@ mod tests {
         fn due(mut self, text: &str) -> Scene {
             self.book.set_due("app", hour(text));
             self
+        }
+
+        fn hold(mut self, text: &str) -> Scene {
+            self.held.insert(hour(text));
+            self
+        }
+
+        fn seen_to(mut self, text: &str) -> Scene {
+            self.seen_to = Some(text.parse().expect("a time"));
+            self
+        }
+
+        fn close(&mut self, hours: &[&str]) {
+            hours.iter().for_each(|text| self.book.marked("app", hour(text), 1, true));
         }
 
         fn closing(
@@ -168,6 +204,8 @@ mod tests {
                 now: self.now,
                 grace: grace.map(Duration::from_secs),
                 named: named.iter().map(|(text, busy)| (hour(text), *busy)).collect(),
+                held: self.held.clone(),
+                seen_to: self.seen_to,
                 from_files: true,
             };
             let unsettled = || unsettled.iter().map(|text| hour(text)).collect();
@@ -233,5 +271,45 @@ mod tests {
         let scene = Scene::at("2026-11-21T09:00:01Z").due("2026111909");
         let (close, due) = scene.closing(None, &[], &[]);
         assert_eq!((close.len(), due.as_str()), (EMPTY_HOURS_AT_ONCE, "2026112001"));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_and_came_back_does_not_keep_hours_open_and_none_is_closed_twice() {
+        let mut scene = Scene::at("2026-11-21T09:30:00Z").due("2026112209");
+        scene.close(&["2026112110"]);
+        assert_eq!(scene.closing(None, &[], &[]), (vec![], "2026112109".to_owned()));
+        scene.book.set_due("app", hour("2026112109"));
+        scene.now = "2026-11-21T12:00:00Z".parse().expect("a time");
+        let expected = ["2026112109", "2026112111"].map(str::to_owned).to_vec();
+        assert_eq!(scene.closing(None, &[], &[]), (expected, "2026112112".to_owned()));
+        // The file of the next hour may be there a little early.
+        let early = Scene::at("2026-11-21T09:59:59Z").due("2026112110");
+        assert_eq!(early.closing(Some(600), &[("2026112110", false)], &[]).1, "2026112110");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_keeps_its_own_hour_open_and_no_other() {
+        let mut scene = Scene::at("2026-11-21T09:30:00Z").with_lines(&["2026112105", "2026112108"]);
+        scene = scene.due("2026112105").hold("2026112106").hold("2026112108");
+        let (close, due) = scene.closing(Some(60), &[], &[]);
+        assert_eq!((close, due.as_str()), (vec!["2026112105".into(), "2026112107".into()], "2026112106"));
+        scene.close(&["2026112107"]);
+        scene.book.marked("app", hour("2026112105"), 2, true);
+        scene.book.set_due("app", hour("2026112106"));
+        assert_eq!(scene.closing(Some(60), &[], &[]), (vec![], "2026112106".to_owned()));
+        // They had nothing to hide.
+        scene.held.clear();
+        let expected = ["2026112108", "2026112106"].map(str::to_owned).to_vec();
+        assert_eq!(scene.closing(Some(60), &[], &[]), (expected, "2026112109".to_owned()));
+        let of_long_ago = Scene::at("2026-11-21T09:30:00Z").due("2025010100").hold("2025010100");
+        assert_eq!(of_long_ago.closing(Some(60), &[], &[]).1, "2026112109");
+    }
+
+    #[test]
+    fn nothing_is_closed_that_ended_after_the_source_was_last_seen() {
+        let scene = Scene::at("2026-11-21T09:30:00Z").with_lines(&["2026112105", "2026112107"]);
+        let scene = scene.due("2026112105").seen_to("2026-11-21T07:59:59Z");
+        let expected = ["2026112105", "2026112106"].map(str::to_owned).to_vec();
+        assert_eq!(scene.closing(None, &[], &[]), (expected, "2026112107".to_owned()));
     }
 }

@@ -59,6 +59,23 @@ fn facts(statx: &Statx) -> Facts {
     }
 }
 
+/// A file lies below none of the folders that it must lie below.
+#[derive(Debug)]
+struct Outside(PathBuf);
+
+impl std::fmt::Display for Outside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it leads to {}, which is below none of the source's roots", self.0.display())
+    }
+}
+
+impl std::error::Error for Outside {}
+
+/// Whether [`open_below`] refused a file for the place where it lies.
+pub fn is_outside(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Outside>())
+}
+
 /// Opens a file that lies below one of these folders, whatever symbolic links lead to it; with no folders, anywhere.
 ///
 /// # Errors
@@ -74,8 +91,7 @@ pub fn open_below(path: &Path, roots: &[String]) -> io::Result<File> {
     if roots.iter().any(is_below) {
         return Ok(file);
     }
-    let what = format!("it leads to {}, which is below none of the source's roots", real.display());
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, what))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, Outside(real)))
 }
 
 /// Fills `buffer` from `offset` on, as far as the file has bytes; how many.

@@ -201,3 +201,46 @@ async fn hours_of_the_clock_end_by_the_clock_with_lines_or_without() {
     assert_eq!(books.values().filter(|(packs, _)| !packs.is_empty()).count(), 2);
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_roots_refuse_keeps_no_hour_open() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log.<%Y%m%d%H>");
+    rig.config.source[0].roots = vec![rig.at("").to_str().expect("plain").into()];
+    let outside = rig.folder.path().join("outside");
+    append(&outside, "nobody's business\n");
+    std::os::unix::fs::symlink(&outside, rig.at("app.log.2016121915")).expect("linked");
+    append(&rig.at("app.log.2016121916"), "one\n");
+    let tailer = rig.start();
+    wait_until("done", || hours_done(&tier) == ["2016121916"]);
+    assert_eq!(figure(&tailer, "unreadable"), 1);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_hour_is_done_whose_folder_is_away_and_all_are_when_it_is_back() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    let length = Duration::from_millis(200);
+    rig.config.node.time_zone = "UTC".into();
+    rig.config.hours.length = Interval(length);
+    let clock = HourClock::new(zone("UTC").expect("known"), length);
+    let present = || clock.hour_at(jiff::Timestamp::now()).expect("an hour").to_string();
+    append(&rig.log(), "one\n");
+    let tailer = rig.start();
+    wait_until("hours are done", || hours_done(&tier).len() >= 2);
+    let away = rig.folder.path().join("away");
+    std::fs::rename(rig.at(""), &away).expect("renamed");
+    wait_until("it is told", || figure(&tailer, "unreadable") == 1);
+    let first_hidden = present();
+    let since = Instant::now();
+    wait_until("hours go by", || since.elapsed() > 4 * length);
+    let done = hours_done(&tier);
+    assert!(done.last() < Some(&first_hidden), "{first_hidden} is not done: {done:?}");
+    std::fs::rename(&away, rig.at("")).expect("renamed");
+    wait_until("hours are done again", || hours_done(&tier).last() > Some(&first_hidden));
+    wait_until("it is well", || figure(&tailer, "unreadable") == 0);
+    assert!(hours_done(&tier).contains(&first_hidden));
+    tailer.stop().await.expect("a clean stop");
+}

@@ -9,7 +9,7 @@ use crate::ledger::record::{Cut, Mark};
 use crate::tracker::FileNumber;
 use jiff::Timestamp;
 use logferry_pack::Hour;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tracing::{debug, info};
@@ -18,6 +18,8 @@ impl Follower {
     /// After a look at a source: closes the hours that are over.
     pub(super) fn close_hours(&mut self, index: usize) {
         let named = self.named_hours(index);
+        let now = Timestamp::now();
+        let (held, seen_to) = self.hidden_hours(index, now);
         let source = &self.sources[index];
         let name = source.settings.name.clone();
         let goes_on = source.settings.start == Start::End || source.line_record.is_some();
@@ -25,13 +27,15 @@ impl Follower {
         let clock = self.clock.clone();
         let outlook = Outlook {
             clock: &clock,
-            now: Timestamp::now(),
+            now,
             grace: source.pattern.has_hours().then_some(source.settings.grace.0),
             named,
+            held,
+            seen_to,
             from_files: !at_end,
         };
         self.finish_hours(index, &outlook);
-        if !self.sources[index].failed.is_empty() || self.shared.journal_down.load(Ordering::Acquire) {
+        if self.shared.journal_down.load(Ordering::Acquire) {
             return;
         }
         let closing = outlook.closing(self.ledger.hours(), &name, || self.ledger.unsettled_hours(&name));
@@ -47,6 +51,25 @@ impl Follower {
             self.ledger.set_hours_due(&name, due);
         }
         self.send_marks();
+    }
+
+    /// The hours of files that cannot be opened; and when all of a source was last seen, if now some of it is hidden: a folder, or a file
+    /// whose hours its name does not tell.
+    fn hidden_hours(&mut self, index: usize, now: Timestamp) -> (BTreeSet<Hour>, Option<Timestamp>) {
+        let source = &mut self.sources[index];
+        let has_hours = source.pattern.has_hours();
+        let mut held = BTreeSet::new();
+        let mut is_hidden = source.has_hidden_folders();
+        for path in source.failed_within_roots() {
+            match source.pattern.time_of(path).filter(|_| has_hours) {
+                Some(time) => _ = held.insert(time.hour),
+                None => is_hidden = true,
+            }
+        }
+        if !is_hidden {
+            source.seen_to = now;
+        }
+        (held, is_hidden.then_some(source.seen_to))
     }
 
     /// The hours that files of a source are named after, and whether there is something going on in them.

@@ -37,6 +37,14 @@ const LOOK_SHARE: u32 = 10;
 /// Files of a source that are opened before others get their turn.
 const OPENED_AT_ONCE: usize = 64;
 
+/// Why a file is not read.
+#[derive(PartialEq, Eq)]
+struct Failure {
+    reason: String,
+    /// It lies outside of the source's `roots`: it is none of its files.
+    is_outside: bool,
+}
+
 /// A source at work.
 pub(super) struct Source {
     pub(super) settings: SourceSettings,
@@ -71,8 +79,12 @@ pub(super) struct Source {
     pub(super) looked: bool,
     pub(super) to_open: VecDeque<Sighting>,
     /// Files that could not be opened, and folders that could not be listed, with the reason: their lines are missing.
-    pub(super) failed: BTreeMap<PathBuf, String>,
+    failed: BTreeMap<PathBuf, Failure>,
     unreadable: BTreeMap<PathBuf, String>,
+    /// When all of it could be seen.
+    pub(super) seen_to: Timestamp,
+    /// The device of its fixed folder when files were there.
+    device: Option<u64>,
     is_empty: bool,
     /// Where a legacy system left off, until the first look is over.
     pub(super) line_record: Option<LineRecord>,
@@ -119,6 +131,8 @@ impl Source {
             to_open: VecDeque::new(),
             failed: BTreeMap::new(),
             unreadable: BTreeMap::new(),
+            seen_to: Timestamp::MIN,
+            device: None,
             is_empty: false,
             line_record: None,
             shelf: None,
@@ -160,10 +174,41 @@ impl Source {
     }
 
     fn open_failed(&mut self, path: &Path, error: &io::Error) {
-        let reason = error.to_string();
-        if self.failed.insert(path.to_owned(), reason.clone()).as_ref() != Some(&reason) {
+        let failure = || Failure { reason: error.to_string(), is_outside: files::is_outside(error) };
+        if self.failed.insert(path.to_owned(), failure()) != Some(failure()) {
             warn!(path = %path.display(), %error, "the file cannot be opened: trying again");
         }
+    }
+
+    /// Files that could not be opened, and should have been.
+    pub(super) fn failed_within_roots(&self) -> impl Iterator<Item = &Path> {
+        self.failed.iter().filter(|(_, failure)| !failure.is_outside).map(|(path, _)| path.as_path())
+    }
+
+    /// Whether there may be files that nobody sees.
+    pub(super) fn has_hidden_folders(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
+    /// What keeps the files of the fixed folder from being seen, though the folder has nothing to list: it was taken away, or the
+    /// file system that the files were on was.
+    fn fixed_folder_problem(&mut self) -> Option<(PathBuf, String)> {
+        // That of an input comes with its first line.
+        if self.shelf.is_some() {
+            return None;
+        }
+        let folder = files::fixed_folder(self.pattern.glob());
+        let problem = match files::facts_at(&folder.join(".")) {
+            Err(error) => error.to_string(),
+            Ok(facts) => {
+                if !self.is_empty {
+                    self.device = Some(facts.key.device);
+                }
+                let is_other = self.device.is_some_and(|device| device != facts.key.device);
+                is_other.then(|| "it is empty, and of another file system than its files were".to_owned())?
+            }
+        };
+        Some((folder, problem))
     }
 
     fn report_unreadable(&mut self, unreadable: Vec<(PathBuf, String)>) {
@@ -253,9 +298,11 @@ impl Follower {
         source.folders.extend(walk.folders);
         source.names_changed |= source.folders.len() > folders_before;
         source.has_links = walk.found.iter().any(|found| found.inode.is_none());
-        source.report_unreadable(walk.unreadable);
         let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
-        self.sources[index].report_empty(sightings.is_empty());
+        let source = &mut self.sources[index];
+        source.report_empty(sightings.is_empty());
+        let problem = source.fixed_folder_problem();
+        source.report_unreadable(walk.unreadable.into_iter().chain(problem).collect());
         let mut to_open = VecDeque::new();
         for decision in self.tracker.look(index, &sightings) {
             match decision {
