@@ -157,11 +157,11 @@ impl Look {
         check.finish(lines);
     }
 
-    fn command(&self, command: Document) {
+    fn command(&self, command: Document) -> Document {
         let done = self.runtime.block_on(async {
             Client::with_uri_str(&self.uri).await?.database(&self.database).run_command(command).await
         });
-        done.unwrap();
+        done.unwrap()
     }
 }
 
@@ -316,6 +316,31 @@ fn documents_of_three_hosts_with_the_same_key_become_one() {
         assert_eq!(document.len(), 2 + hosts.len() * 6);
     }
     assert_eq!(store.dead_letters(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn the_server_has_the_indexes_that_are_configured_and_the_time_to_live() {
+    let folder = Workdir::new("mongo-indexes");
+    let Some(server) = MongoServer::start(folder.path()) else { return };
+    let settings = "format = \"combined\"\nper_day = false\nindexes = [\"status, -time\"]\nttl = \"720h\"\n";
+    let mut store = Store::new("mongodb-indexes", &server.uri(), settings, "");
+    let look = Look::new(&server.uri(), &store);
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, AccessLog::lines(0..10).as_bytes());
+    wait_until("all documents are stored", || is_acknowledged(&tailer, &log) && is_stored(&store));
+    let answer = look.command(doc! { "listIndexes": "lines" });
+    let listed = answer.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+    let of_key = |wanted: &Document| {
+        let mut indexes = listed.iter().filter_map(|index| index.as_document());
+        indexes.find(|index| index.get_document("key").is_ok_and(|key| key.keys().eq(wanted.keys()))).cloned()
+    };
+    assert!(of_key(&doc! { "status": 1, "time": -1 }).is_some(), "{listed:?}");
+    let ttl = of_key(&doc! { "time": 1 }).unwrap_or_else(|| panic!("{listed:?}"));
+    let seconds =
+        ttl.get_i64("expireAfterSeconds").or_else(|_| ttl.get_i32("expireAfterSeconds").map(i64::from));
+    assert_eq!(seconds.ok(), Some(720 * 3600), "{listed:?}");
 }
 
 #[test]
