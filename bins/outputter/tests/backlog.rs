@@ -5,7 +5,7 @@
 
 use logferry_footprint::PackSeen;
 use logferry_link::Answer;
-use logferry_outputter::outputs::backlog::{Action, Backlog, BacklogLimits, Now, PackInfo, Ticket};
+use logferry_outputter::outputs::backlog::{Action, Backlog, BacklogLimits, Now, Overlap, PackInfo, Ticket};
 use logferry_outputter::outputs::log::{Seen, kept_record, stored_record};
 use logferry_pack::{PackIdentity, StreamId};
 use logferry_spool::RecordId;
@@ -27,7 +27,7 @@ type Pack = (u128, u64);
 fn info(pack: Pack) -> PackInfo {
     let identity =
         PackIdentity { stream: StreamId(pack.0), offset: pack.1 * SPAN, span: SPAN, sum: pack.1 as u32 };
-    PackInfo { identity, first: 0, bytes: BYTES, cost: BYTES, may_overlap: false }
+    PackInfo { identity, first: 0, bytes: BYTES, cost: BYTES, overlap: Overlap::Conflict }
 }
 
 #[derive(Debug)]
@@ -390,8 +390,30 @@ fn a_pack_of_other_content_at_the_same_place_is_a_conflict_unless_another_output
     let actions = world.backlog.offered(world.now, other, (0, 0), ((0, 0), 0));
     assert!(matches!(actions[..], [Action::Answer(_, Answer::Conflict(_))]), "{actions:?}");
     let actions =
-        world.backlog.offered(world.now, PackInfo { may_overlap: true, ..other }, (0, 0), ((0, 0), 0));
+        world.backlog.offered(world.now, PackInfo { overlap: Overlap::Taken, ..other }, (0, 0), ((0, 0), 0));
     assert!(matches!(actions[..], [Action::Store(..)]), "{actions:?}");
+}
+
+#[test]
+fn a_filtered_pack_that_was_cut_otherwise_is_a_duplicate_when_all_of_it_is_there_and_else_to_be_parted() {
+    let mut world = World::new(1);
+    let actions = world.backlog.offered(world.now, info((0, 0)), (0, 0), ((0, 0), 0));
+    let Action::Store(ticket, _) = actions[0] else { panic!("{actions:?}") };
+    world.backlog.stored(world.now, ticket);
+    world.backlog.recorded(world.now, true);
+    let span = info((0, 0)).identity.span;
+    for (offset, length, is_there) in [(0, span - 1, true), (1, span - 1, true), (1, span, false)] {
+        let mut other = PackInfo { overlap: Overlap::Duplicate, ..info((0, 0)) };
+        (other.identity.offset, other.identity.span, other.identity.sum) = (offset, length, 99);
+        let actions = world.backlog.offered(world.now, other, (0, 0), ((0, 0), 0));
+        let [Action::Answer(_, answer)] = &actions[..] else { panic!("{actions:?}") };
+        let expected = if is_there {
+            matches!(answer, Answer::Duplicate)
+        } else {
+            matches!(answer, Answer::Conflict(_))
+        };
+        assert!(expected, "{offset}+{length}: {answer:?}");
+    }
 }
 
 #[test]

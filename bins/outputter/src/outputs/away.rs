@@ -1,7 +1,7 @@
 //! The task of an output that can be away: turns what comes from the senders, the disk and the output into calls of the
 //! [`Backlog`], and carries out the [`Action`]s.
 
-use super::backlog::{Action, Backlog, BacklogFigures, BacklogLimits, Now, PackInfo, Ticket};
+use super::backlog::{Action, Backlog, BacklogFigures, BacklogLimits, Now, Overlap, PackInfo, Ticket};
 use super::keeper::{Found, Job, Keeper, KeeperHandle, KeeperOptions, Report};
 use super::route::{Offer, Route};
 use anyhow::Context;
@@ -190,15 +190,15 @@ impl Away {
     }
 
     fn offered(&mut self, offer: Offer) {
-        let Offer { pack, may_overlap, reply } = offer;
-        let Some(info) = self.info(&pack, may_overlap) else {
+        let Offer { pack, overlap, reply } = offer;
+        let Some(info) = self.info(&pack, overlap) else {
             return reply.send(Answer::Rejected { reason: "no_stream".into() });
         };
         let actions = self.backlog.offered(self.now(), info, pack, reply);
         self.act(actions);
     }
 
-    fn info(&self, pack: &Pack, may_overlap: bool) -> Option<PackInfo> {
+    fn info(&self, pack: &Pack, overlap: Overlap) -> Option<PackInfo> {
         let ours = pack.header.ours.as_ref()?;
         let bytes = pack.body.len() as u64;
         Some(PackInfo {
@@ -206,7 +206,7 @@ impl Away {
             first: ours.first,
             bytes,
             cost: bytes + ours.raw.saturating_mul(self.cost_per_raw_byte),
-            may_overlap,
+            overlap,
         })
     }
 
@@ -218,7 +218,7 @@ impl Away {
             Report::Read { packs, is_end } => {
                 let records = packs.into_iter().filter_map(|(record, pack)| {
                     // Only packs with a stream are ever kept.
-                    Some((record, self.info(&pack, true)?, pack))
+                    Some((record, self.info(&pack, Overlap::Taken)?, pack))
                 });
                 let records = records.collect();
                 self.backlog.read(now, records, is_end)

@@ -1,5 +1,6 @@
 //! The way of a pack from one output to the next, and of the answer back.
 
+use super::backlog::Overlap;
 use logferry_link::{Answer, Answerer};
 use logferry_pack::Pack;
 use std::sync::Arc;
@@ -8,8 +9,7 @@ use tokio::sync::mpsc;
 /// A pack for an output that can be away.
 pub(super) struct Offer {
     pub(super) pack: Arc<Pack>,
-    /// See [`PackInfo::may_overlap`](super::backlog::PackInfo::may_overlap).
-    pub(super) may_overlap: bool,
+    pub(super) overlap: Overlap,
     pub(super) reply: Answerer,
 }
 
@@ -27,9 +27,9 @@ impl Route {
     }
 
     /// Sends a pack on. The queue is bounded by the memory that packs without an answer may take (`listen.memory`).
-    pub(super) fn offer(&self, pack: Arc<Pack>, may_overlap: bool, reply: Answerer) {
+    pub(super) fn offer(&self, pack: Arc<Pack>, overlap: Overlap, reply: Answerer) {
         // At a stop nobody is there to take it: unanswered, the sender keeps it.
-        let _ = self.offers.send(Offer { pack, may_overlap, reply });
+        let _ = self.offers.send(Offer { pack, overlap, reply });
     }
 }
 
@@ -48,7 +48,10 @@ impl Reply {
     /// Sends the answer: what this output has goes on to the next, anything else back to the sender.
     pub fn send(self, answer: Answer) {
         match (self.next, &answer) {
-            (Some((route, pack)), Answer::Ok | Answer::Duplicate) => route.offer(pack, true, self.answerer),
+            (Some((route, pack)), Answer::Ok | Answer::Duplicate) => {
+                let overlap = Overlap::of_stored(&pack);
+                route.offer(pack, overlap, self.answerer);
+            }
             _ => self.answerer.send(answer),
         }
     }

@@ -1,7 +1,7 @@
 //! A pack in memory.
 
 use logferry_footprint::PackSeen;
-use logferry_pack::PackIdentity;
+use logferry_pack::{Ours, Pack, PackIdentity};
 use logferry_spool::RecordId;
 
 /// Names a pack while it is in memory; later ones are greater.
@@ -18,9 +18,40 @@ pub struct PackInfo {
     pub bytes: u64,
     /// Memory that storing it takes, in bytes.
     pub cost: u64,
-    /// It is taken even if its range was seen under another identity: another output has judged it already, or it was asked for again.
-    /// Each of its lines is known by its own place, so nothing is stored twice.
-    pub may_overlap: bool,
+    /// What becomes of it when its range was seen under another identity.
+    pub overlap: Overlap,
+}
+
+/// What becomes of a pack whose range was seen, wholly or in part, in packs that were cut otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is a conflict.
+    Conflict,
+    /// Wholly: it is a duplicate. In part: a conflict, so that its sender, who has the lines, sends the parts. With lines left out on the host
+    /// it is not known where each of the others stands, and storing them once more would double them.
+    Duplicate,
+    /// It is taken: each of its lines is known by its own place, so nothing is stored twice.
+    Taken,
+}
+
+impl Overlap {
+    /// Of a pack that another output has.
+    pub fn of_stored(pack: &Pack) -> Overlap {
+        if is_verbatim(pack) { Overlap::Taken } else { Overlap::Duplicate }
+    }
+
+    /// Of a pack that no output has judged.
+    pub fn of_new(pack: &Pack) -> Overlap {
+        match (pack.header.repull, is_verbatim(pack)) {
+            (false, _) => Overlap::Conflict,
+            (true, false) => Overlap::Duplicate,
+            (true, true) => Overlap::Taken,
+        }
+    }
+}
+
+fn is_verbatim(pack: &Pack) -> bool {
+    pack.header.ours.as_ref().is_some_and(Ours::is_verbatim)
 }
 
 impl PackInfo {

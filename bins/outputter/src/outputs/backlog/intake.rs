@@ -1,6 +1,6 @@
 //! Packs that come in, and answers that are due.
 
-use super::entry::{Entry, PackInfo, Stage};
+use super::entry::{Entry, Overlap, PackInfo, Stage};
 use super::{Action, Backlog, MissingPack, Now, Ticket};
 use logferry_footprint::Verdict;
 use logferry_link::Answer;
@@ -99,8 +99,14 @@ impl<P: Clone, W> Backlog<P, W> {
         }
         match self.taken.judge(&info.identity, info.first) {
             Verdict::Duplicate => Some(Answer::Duplicate),
-            Verdict::Conflict(remembered) if !info.may_overlap => Some(Answer::Conflict(remembered)),
-            _ => None,
+            Verdict::Conflict(remembered) => match info.overlap {
+                Overlap::Duplicate if self.taken.missing(&info.identity).is_empty() => {
+                    Some(Answer::Duplicate)
+                }
+                Overlap::Conflict | Overlap::Duplicate => Some(Answer::Conflict(remembered)),
+                Overlap::Taken => None,
+            },
+            Verdict::Next | Verdict::Gap { .. } => None,
         }
     }
 

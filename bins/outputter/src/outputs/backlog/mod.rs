@@ -16,7 +16,7 @@ mod intake;
 mod settle;
 mod spill;
 
-pub use entry::{PackInfo, Ticket};
+pub use entry::{Overlap, PackInfo, Ticket};
 
 use entry::{Entry, Stage};
 use logferry_footprint::{Footprint, PackSeen};
