@@ -40,10 +40,16 @@ impl Mounted {
 
     /// A fresh ext4 of 64 MiB in `image`, loop-mounted on `folder`; `None` where that is not allowed.
     pub fn ext4(image: &Path, folder: &Path) -> Option<Mounted> {
+        Mounted::ext4_with(image, folder, &[])
+    }
+
+    /// The same, made with more arguments of mkfs.ext4(8).
+    pub fn ext4_with(image: &Path, folder: &Path, arguments: &[&str]) -> Option<Mounted> {
         std::fs::create_dir_all(folder).expect("folder to mount on");
         let file = std::fs::File::create(image).expect("image");
         file.set_len(64 << 20).expect("image");
-        if !run("mkfs.ext4", &["-q", "-F", &image.display().to_string()]) {
+        let image_path = image.display().to_string();
+        if !run("mkfs.ext4", &[&["-q", "-F"], arguments, &[image_path.as_str()]].concat()) {
             return None;
         }
         let mounted = Mounted { folder: folder.to_owned(), image: Some(image.to_owned()) };

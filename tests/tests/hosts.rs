@@ -129,6 +129,64 @@ fn without_watches_files_are_polled_until_there_are_some_again() {
     assert_eq!(relay.tailer.figure("lost_bytes"), 0);
 }
 
+/// Events of a queue that nobody reads; one more, and the kernel drops the rest.
+const QUEUED_EVENTS: &str = "/proc/sys/fs/inotify/max_queued_events";
+
+#[test]
+fn when_the_queue_of_inotify_overflows_every_file_is_looked_at_and_each_line_comes_once() {
+    let trial = trial!();
+    let text = std::fs::read_to_string(QUEUED_EVENTS).expect("a limit");
+    let limit: usize = text.trim().parse().expect("a number");
+    if limit > 200_000 {
+        return skipped(trial.name(), "fs.inotify.max_queued_events is too large to be reached in a test");
+    }
+    // Nobody looks for what nobody told of.
+    let rarely = "poll_interval = \"600s\"\nrotate_wait = \"100ms\"\n[limits]\nrescan_interval = \"600s\"\n";
+    let section = format!("[[source]]\nname = \"app-0\"\npath = \"{{dir}}/logs/*.log*\"\n{rarely}");
+    let mut relay =
+        Relay::new("queue-overflow", &RelayOptions { source_sections: section, ..RelayOptions::default() });
+    let folder = relay.dir.path().join("logs");
+    std::fs::create_dir(&folder).expect("a folder");
+    let at = |number: usize| folder.join(format!("{number}.log"));
+    let mut contents: Vec<Vec<u8>> = (0..20).map(|number| lines(number, 0, 20)).collect();
+    contents.iter().enumerate().for_each(|(number, content)| append(&at(number), content));
+    relay.start();
+    wait_contents(&relay, &contents);
+    relay.wait_acknowledged();
+    let overflows = |relay: &Relay| relay.tailer.counter("logferry_tailer_watch_overflows_total", "");
+    assert_eq!(overflows(&relay), 0.0);
+
+    relay.tailer.signal(rustix::process::Signal::STOP);
+    let junk = folder.join("no-file-of-the-source");
+    for _ in 0..limit / 2 + 100 {
+        // Two events each, which the kernel cannot merge.
+        std::fs::write(&junk, "").expect("written");
+        std::fs::remove_file(&junk).expect("removed");
+    }
+    // Nothing tells of these.
+    for number in 0..20 {
+        append(&at(number), &lines(number, 20, 20));
+        contents[number].extend(lines(number, 20, 20));
+        let renamed = number % 4 == 0;
+        if renamed {
+            std::fs::rename(at(number), folder.join(format!("{number}.log.1"))).expect("renamed");
+        }
+        let new = if renamed { at(number) } else { at(number + 100) };
+        append(&new, &lines(number + 100, 0, 20));
+        contents.push(lines(number + 100, 0, 20));
+    }
+    relay.tailer.signal(rustix::process::Signal::CONT);
+    wait_contents(&relay, &contents);
+    assert!(overflows(&relay) >= 1.0, "{}", relay.tailer.log_text());
+    // And it is told of everything again.
+    append(&at(3), &lines(3, 40, 20));
+    contents[3].extend(lines(3, 40, 20));
+    append(&at(999), &lines(999, 0, 20));
+    contents.push(lines(999, 0, 20));
+    wait_contents(&relay, &contents);
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+}
+
 fn move_file(from: &Path, to: &Path) {
     let moved = Command::new("mv").arg(from).arg(to).status();
     assert!(moved.is_ok_and(|status| status.success()), "mv {}", from.display());

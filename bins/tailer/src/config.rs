@@ -1,5 +1,7 @@
 //! The tailer's configuration file: `[node]`, `[[source]]`, `[[input]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
 
+mod effect;
+
 use crate::body::BodyRules;
 use crate::encoding::Newline;
 use crate::entries::encoding_of;
@@ -205,6 +207,7 @@ impl ProgramConfig for TailerConfig {
         self.validate_sources()?;
         self.pack.validate()?;
         self.validate_lengths()?;
+        effect::check(self)?;
         if self.send.protocol == Protocol::V1 && self.pack.codec != Codec::Zlib {
             return Err(format!(
                 "pack.codec is \"{}\" but send.protocol is \"v1\": legacy nodes read \"zlib\" alone",

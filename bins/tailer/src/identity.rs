@@ -49,6 +49,11 @@ impl Head {
         if window.is_empty() { None } else { Head::complete(window).or(Some(Head::hashed(window))) }
     }
 
+    /// What of the first line of a file that starts with `bytes` is there; `None` when nothing is, or all of it.
+    pub fn begun(bytes: &[u8]) -> Option<Head> {
+        if Head::complete(bytes).is_some() { None } else { Head::finished(bytes) }
+    }
+
     /// Whether a file that starts with `bytes` has this head.
     pub fn agrees(&self, bytes: &[u8]) -> bool {
         let length = usize::from(self.length);
@@ -127,6 +132,11 @@ mod tests {
         assert_eq!(Head::complete(&[b'x'; 3000]).map(|head| head.length), Some(1024));
         assert_eq!(Head::finished(b"half").map(|head| head.length), Some(4));
         assert_eq!(Head::finished(b""), None);
+        assert_eq!(Head::begun(b"half").map(|head| head.length), Some(4));
+        assert_eq!(
+            (Head::begun(b""), Head::begun(b"line\n"), Head::begun(&[b'x'; 3000])),
+            (None, None, None)
+        );
     }
 
     #[test]

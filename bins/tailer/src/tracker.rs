@@ -117,6 +117,11 @@ impl Tracker {
         self.by_key.get(&key).copied()
     }
 
+    /// The path at which a file was met.
+    pub fn home(&self, file: FileNumber) -> Option<&Path> {
+        self.files.get(&file).map(|tracked| tracked.path.as_path())
+    }
+
     /// The file that had `path` before another one took it, and is still followed.
     pub fn predecessor(&self, source: usize, path: &Path, key: FileKey) -> Option<FileNumber> {
         let is_before = |tracked: &Tracked| {

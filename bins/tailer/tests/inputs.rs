@@ -4,6 +4,7 @@ mod common;
 
 use common::{Manner, Rig, Tier, figure, wait_until};
 use logferry_node::config::{ByteSize, Interval};
+use logferry_tailer::config::SourceSettings;
 use logferry_tailer::input::{Ack, InputSettings};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -68,6 +69,25 @@ async fn each_line_is_answered_when_it_is_on_the_disk_and_arrives_without_the_he
     tier.behave(Manner::Store);
     tier.wait_stored(b"one\ntwo\r\n");
     assert_eq!(tier.lock().seen[0].source, "lines");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_nobody_has_written_to_is_no_source_without_files() {
+    let tier = Tier::start().await;
+    let addr = free_addr();
+    let mut rig = rig(&tier, &[format!("tcp://{addr}")]);
+    let path = rig.at("nothing.log").to_str().expect("plain").into();
+    rig.config.source.push(SourceSettings { name: "files".into(), path, ..Default::default() });
+    let tailer = rig.start();
+    wait_until("both were looked at", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "sources_empty"), 1, "the source of files alone");
+    ask(&mut connect(&addr), b"one\n");
+    tier.wait_stored(b"one\n");
+    tailer.intake("lines").expect("the input").seal();
+    wait_until("its file is gone", || input_files(&rig).is_empty());
+    wait_until("it is looked at again", || figure(&tailer, "files") == 0);
+    assert_eq!(figure(&tailer, "sources_empty"), 1);
     tailer.stop().await.expect("a clean stop");
 }
 

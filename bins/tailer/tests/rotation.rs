@@ -4,6 +4,7 @@ mod common;
 
 use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
 use logferry_node::config::Interval;
+use logferry_trial::{skipped, trial};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
@@ -20,12 +21,16 @@ fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     contents
 }
 
-/// `content` under the same inode number as `path` has now, as far as the file system uses numbers again.
-fn put_in_place(rig: &Rig, path: &Path, content: &[u8]) -> bool {
+/// Most files that are made to get a number again.
+const NUMBERS_TRIED: usize = 256;
+
+/// `content` under the same inode number as `path` has now; false when the number is not to be had: another program has taken it, the
+/// file is still open, or the file system uses no number again.
+fn put_in_place(rig: &Rig, path: &Path, content: &[u8], tries: usize) -> bool {
     let wanted = inode(path);
     std::fs::remove_file(path).expect("removed");
     let mut others = Vec::new();
-    for number in 0..64 {
+    for number in 1..tries {
         std::fs::write(path, content).expect("written");
         if inode(path) == wanted {
             break;
@@ -90,6 +95,46 @@ async fn renames_while_the_tailer_is_down_are_found_again() {
     let tailer = rig.start();
     wait_until("all of every file", || sorted(tier.contents()) == sorted(expected.clone()));
     tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_had_one_path_while_the_tailer_was_down_are_shipped_in_the_order_in_which_they_were_written()
+ {
+    for pattern in ["app.log", "app.log*"] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        follow(&mut rig, pattern);
+        // The first file is not finished before the tailer is gone.
+        rig.config.source[0].rotate_wait = Interval::secs(3_600);
+        append(&rig.log(), lines(0, 10));
+        let tailer = rig.start();
+        tier.wait_stored(&lines(0, 10));
+        // The second file is met, too, before the tailer is gone.
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        append(&rig.log(), lines(20_000, 10));
+        tier.wait_stored(&[lines(0, 10), lines(20_000, 10)].concat());
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        tailer.stop().await.expect("a clean stop");
+        let old = [lines(10, 2_000), lines(20_010, 2_000)];
+        append(&rig.at("app.log.1"), &old[0]);
+        append(&rig.log(), &old[1]);
+        std::fs::rename(rig.at("app.log.1"), rig.at("app.log.2")).expect("renamed");
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        append(&rig.log(), lines(40_000, 2_000));
+        let packs = tier.lock().seen.len();
+        let tailer = rig.start();
+        wait_until("all", || tier.stored().len() == stored_of(&[10 + 2_000, 10 + 2_000, 2_000]));
+        let mut order: Vec<_> = tier.lock().seen[packs..].iter().map(|seen| seen.identity.stream).collect();
+        order.dedup();
+        let streams: Vec<_> = tier.lock().streams.iter().map(|(stream, _)| *stream).collect();
+        assert_eq!(order, streams, "with {pattern}: one after another");
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+/// Bytes of so many lines of three files that begin at 0, 20,000 and 40,000.
+fn stored_of(counts: &[usize; 3]) -> usize {
+    counts.iter().enumerate().map(|(file, count)| lines(file * 20_000, *count).len()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,25 +241,58 @@ async fn many_files_with_the_same_first_line_and_tiny_ones_are_told_apart() {
     tailer.stop().await.expect("a clean stop");
 }
 
+/// A file is replaced by another with `length` lines. Whether that has its inode number.
+async fn is_shipped_under_the_number_of_another(down: bool, length: usize) -> bool {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let first = [b"same first line\n", &lines(0, 20)[..]].concat();
+    append(&rig.log(), &first);
+    let mut tailer = Some(rig.start());
+    tier.wait_stored(&first);
+    wait_until("settled", || figure(tailer.as_ref().expect("it runs"), "caught_up") == 1);
+    if down {
+        tailer.take().expect("it runs").stop().await.expect("a clean stop");
+    }
+    let other = [b"same first line\n", &lines(500, length)[..]].concat();
+    // While the tailer is up each of them would be another file of its source.
+    let tries = if down { NUMBERS_TRIED } else { 1 };
+    let is_same_number = put_in_place(&rig, &rig.log(), &other, tries);
+    let tailer = tailer.unwrap_or_else(|| rig.start());
+    tier.wait_stored(&[first, other].concat());
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+    is_same_number
+}
+
+/// Whether the file system of the temporary folder uses inode numbers again: a tmpfs does not.
+fn numbers_are_used_again() -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut seen = std::collections::BTreeSet::new();
+    (0..NUMBERS_TRIED).any(|_| {
+        let path = folder.path().join("file");
+        std::fs::write(&path, "x").expect("written");
+        let is_new = seen.insert(inode(&path));
+        std::fs::remove_file(&path).expect("removed");
+        !is_new
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inode_that_is_used_again_is_another_file_whatever_its_length() {
-    for (down, length) in [(false, 1), (false, 60), (true, 1), (true, 60)] {
-        let tier = Tier::start().await;
-        let rig = Rig::new(&tier);
-        append(&rig.log(), [b"same first line\n", &lines(0, 20)[..]].concat());
-        let mut tailer = Some(rig.start());
-        tier.wait_stored(&[b"same first line\n", &lines(0, 20)[..]].concat());
-        wait_until("settled", || figure(tailer.as_ref().expect("it runs"), "caught_up") == 1);
-        if down {
-            tailer.take().expect("it runs").stop().await.expect("a clean stop");
+    let trial = trial!();
+    for length in [1, 60] {
+        let is_same_number = is_shipped_under_the_number_of_another(false, length).await;
+        assert!(!is_same_number, "an open file keeps its number");
+    }
+    if !numbers_are_used_again() {
+        return skipped(trial.name(), "the file system of the temporary folder uses no inode number again");
+    }
+    for length in [1, 60] {
+        // Another program may take the number first.
+        let mut tries = 0..20;
+        while !is_shipped_under_the_number_of_another(true, length).await {
+            assert!(tries.next().is_some(), "no file got the number of the one that it replaced");
         }
-        let other = [b"same first line\n", &lines(500, length)[..]].concat();
-        let is_same_number = put_in_place(&rig, &rig.log(), &other);
-        assert!(down || !is_same_number, "an open file keeps its number");
-        let tailer = tailer.unwrap_or_else(|| rig.start());
-        let expected = [b"same first line\n", &lines(0, 20)[..], &other].concat();
-        tier.wait_stored(&expected);
-        tailer.stop().await.expect("a clean stop");
     }
 }
 
@@ -236,6 +314,27 @@ async fn a_file_that_was_refilled_beyond_the_old_offset_is_read_from_its_start()
         std::fs::write(rig.log(), &second).expect("overwritten");
         let tailer = tailer.unwrap_or_else(|| rig.start());
         tier.wait_stored(&[first, second].concat());
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_refilled_to_its_old_length_is_read_from_its_start() {
+    let content = |byte: u8| [b"same first line\n", &vec![byte; 500][..], b"\n"].concat();
+    for down in [false, true] {
+        let tier = Tier::start().await;
+        let rig = Rig::new(&tier);
+        append(&rig.log(), content(b'a'));
+        let mut tailer = Some(rig.start());
+        tier.wait_stored(&content(b'a'));
+        wait_until("settled", || figure(tailer.as_ref().expect("it runs"), "caught_up") == 1);
+        if down {
+            tailer.take().expect("it runs").stop().await.expect("a clean stop");
+        }
+        std::fs::write(rig.log(), content(b'b')).expect("overwritten");
+        let tailer = tailer.unwrap_or_else(|| rig.start());
+        tier.wait_stored(&[content(b'a'), content(b'b')].concat());
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
         tailer.stop().await.expect("a clean stop");
     }
 }

@@ -74,7 +74,7 @@ impl Life<'_> {
     }
 
     /// The file to write to, with the index of its content; made when it is not there.
-    fn open_live(&mut self) -> (PathBuf, usize) {
+    pub(super) fn open_live(&mut self) -> (PathBuf, usize) {
         let home = self.home();
         if let Some((path, content)) = self.live.clone() {
             if path == home {
@@ -116,7 +116,7 @@ impl Life<'_> {
         self.write_lines(&path, content);
     }
 
-    fn write_lines(&mut self, path: &Path, content: usize) {
+    pub(super) fn write_lines(&mut self, path: &Path, content: usize) {
         let count = self.random.random_range(1..80);
         let mut bytes = Vec::new();
         (0..count).for_each(|_| bytes.extend(self.line(content)));
@@ -214,7 +214,7 @@ impl Life<'_> {
     }
 
     /// The file goes on with another content.
-    fn renew(&mut self, path: PathBuf) {
+    pub(super) fn renew(&mut self, path: PathBuf) {
         let content = self.begin();
         self.contents[content].hour =
             self.live.as_ref().and_then(|(_, old)| self.contents[*old].hour.clone());
@@ -283,7 +283,7 @@ impl Life<'_> {
         }
     }
 
-    fn silence(&mut self) {
+    pub(super) fn silence(&mut self) {
         self.proxy.set(Faults { black_hole: true, ..Faults::default() });
     }
 
@@ -308,16 +308,18 @@ impl Life<'_> {
 
     fn kill(&mut self) {
         if self.tailer.is_started() {
+            self.note_lost();
             self.tailer.kill();
             self.kills += 1;
             self.lose_descriptors();
         }
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         if self.tailer.is_started() {
             // Before that it does not take signals yet.
             wait_until("the tailer is up", || self.tailer.admin().is_some());
+            self.note_lost();
             let status = self.tailer.stop();
             assert!(status.success(), "{status} at a graceful stop: {}", self.trace());
             self.lose_descriptors();
@@ -346,7 +348,7 @@ impl Life<'_> {
     }
 
     /// Waits until all is there that must come.
-    fn catch_up(&mut self) -> Result<(), String> {
+    pub(super) fn catch_up(&mut self) -> Result<(), String> {
         self.speak();
         self.start();
         self.finish_partials();

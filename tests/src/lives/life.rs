@@ -8,6 +8,7 @@ use crate::{Program, store};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -51,6 +52,10 @@ pub struct Life<'a> {
     pub(super) lines: usize,
     pub(super) steps: usize,
     pub(super) trace: Vec<String>,
+    /// Contents of which something may be lost.
+    pub(super) risked: BTreeSet<usize>,
+    /// Most bytes that a process of the tailer has counted as lost.
+    pub(super) lost_max: u64,
     /// Kills of this life's tailer.
     pub kills: u64,
 }
@@ -81,9 +86,10 @@ impl<'a> Life<'a> {
             Kind::Link => "current",
         };
         let poll = [20, 100, 1000][random.random_range(0..3)];
+        let grace = if kind == Kind::Hourly { "grace = \"150ms\"\n" } else { "" };
         let config = format!(
             "time_zone = \"UTC\"\n[[source]]\nname = \"app\"\npath = \"{}/logs/{pattern}\"\nrotate_wait = \"60ms\"\n\
-             poll_interval = \"{poll}ms\"\ngrace = \"150ms\"\n[hours]\nlength = \"{HOUR_LENGTH:?}\"\n\
+             poll_interval = \"{poll}ms\"\n{grace}[hours]\nlength = \"{HOUR_LENGTH:?}\"\n\
              [pack]\nmax_bytes = \"4KiB\"\nmax_line = \"16KiB\"\nmax_age = \"20ms\"\nthreads = 1\n\
              [send]\nto = [\"{}\"]\n{SEND_TIMES}",
             dir.display(),
@@ -109,6 +115,8 @@ impl<'a> Life<'a> {
             lines: 0,
             steps: 0,
             trace: vec![format!("{kind:?}")],
+            risked: BTreeSet::new(),
+            lost_max: 0,
             kills: 0,
         }
     }
@@ -169,6 +177,7 @@ impl<'a> Life<'a> {
 
     /// From now on only what has arrived of a content is sure to arrive.
     pub(super) fn at_risk(&mut self, content: usize) {
+        self.risked.insert(content);
         let sure = self.arrived_of(content);
         let certain = self.contents[content].certain();
         self.contents[content].certain = Some(certain.min(sure));

@@ -5,6 +5,7 @@
 mod actions;
 pub mod content;
 mod life;
+mod losses;
 pub mod tiers;
 mod verify;
 

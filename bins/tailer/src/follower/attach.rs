@@ -8,7 +8,6 @@ use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::Meeting;
 use crate::legacy;
 use metrics::counter;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -31,10 +30,13 @@ impl Follower {
         if let Some(id) = self.ledger.current(key)
             && let Some(stream) = self.ledger.stream(id)
         {
-            let home = PathBuf::from(OsStr::from_bytes(&stream.met.path));
+            let home = stream.met.home();
             let same = stream.met.head.agrees(head_bytes) && size >= stream.frontier;
             if same && !stream.orphan {
-                return Ok(Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) });
+                let attached = Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) };
+                // It may have been cut back meanwhile, to where it was read or beyond.
+                self.unread_gone(id, path, size, "truncated");
+                return Ok(attached);
             }
             if !self.continue_in_copy(id, None) && !self.waits_for_packed_copy(id) {
                 self.bytes_gone(id, path, "replaced");

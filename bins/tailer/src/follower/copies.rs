@@ -1,6 +1,6 @@
 //! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
 
-use super::scan::LOOK_APART;
+use super::scan::{LOOK_APART, Source};
 use super::work::Worked;
 use super::{Followed, Follower};
 use crate::cutter::Cutter;
@@ -9,6 +9,7 @@ use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::{Met, Tail};
 use crate::tracker::{Age, FileNumber, Place};
+use crate::unpack::packing;
 use logferry_pack::StreamId;
 use metrics::counter;
 use std::collections::{BTreeSet, VecDeque};
@@ -42,8 +43,6 @@ pub(super) enum Origin {
 /// What is known of a file from before it was cut.
 pub(super) struct Before {
     pub file: FileNumber,
-    /// Length when last seen.
-    pub size: u64,
     /// Offset up to which packs were cut.
     pub at: u64,
     pub end_mark: Option<EndMark>,
@@ -70,17 +69,22 @@ impl Follower {
             return false;
         };
         let (path, facts) = (copy.path.clone(), copy.facts);
+        self.came_after_copy(id, &path, facts.size);
         if !self.adopt(id, &path, facts.key, before.map(|before| before.file)) {
             return false;
         }
         counter!("logferry_tailer_copies_continued_total").increment(1);
-        let unread = before.map_or(0, |before| before.size.saturating_sub(facts.size.max(before.at)));
         info!(copy = %path.display(), stream = %id, "the file was cut after it had been copied: the rest is read from the copy");
+        true
+    }
+
+    /// The bytes of a stream are in a copy of this length: what its file had beyond came between the copy and the cut.
+    fn came_after_copy(&mut self, id: StreamId, copy: &Path, length: u64) {
+        let unread = self.ledger.take_unread(id, length);
         if unread > 0 {
-            error!(copy = %path.display(), bytes = unread, "bytes that came between the copy and the cut are gone");
+            error!(copy = %copy.display(), bytes = unread, "bytes that came between the copy and the cut are gone");
             self.figures.lost(unread, "truncated");
         }
-        true
     }
 
     /// The stream's bytes are in this file from now on.
@@ -118,7 +122,7 @@ impl Follower {
         let (Some(stream), Some(source)) = (self.ledger.stream(id), self.source_of(id)) else {
             return vec![];
         };
-        let own = PathBuf::from(std::ffi::OsStr::from_bytes(&stream.met.path));
+        let own = stream.met.home();
         let mut folders: BTreeSet<PathBuf> = self.sources[source].folders.clone();
         folders.insert(files::folder_of(&own));
         let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
@@ -126,6 +130,26 @@ impl Follower {
         let named = paths.filter(|path| is_named_after(path, &stream.met.path));
         let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
         found.chain(self.held_candidates(id, source)).collect()
+    }
+
+    /// Whether another file of its source, named after a file without a stream, begins as that did: it has the bytes, and ships them. A
+    /// compressed one may, too.
+    pub(super) fn has_copy_beginning(&self, number: FileNumber, head: Head) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        let Source { settings, pattern, folders, .. } = &self.sources[file.source];
+        let own = file.path.as_os_str().as_bytes();
+        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let mut paths = entries.flatten().flatten().map(|entry| entry.path());
+        paths.any(|path| {
+            let mut bytes = [0; HEAD_BYTES_MAX];
+            is_named_after(&path, own)
+                && pattern.covers(&path)
+                && files::open_below(&path, &settings.roots)
+                    .and_then(|file| files::read_head(&file, &mut bytes))
+                    .is_ok_and(|filled| {
+                        head.agrees(&bytes[..filled]) || packing(&path, &bytes[..filled]).is_some()
+                    })
+        })
     }
 
     /// The same among files that are held open: copies may have been compressed or moved since they were opened.
@@ -365,7 +389,11 @@ impl Follower {
             let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
             let (path, key) = (file.path.clone(), file.key);
             let copy = Candidate { path: path.clone(), facts, handle };
-            if self.has_what_was_read(id, None, &copy)? && self.adopt(id, &path, key, None) {
+            if !self.has_what_was_read(id, None, &copy)? {
+                continue;
+            }
+            self.came_after_copy(id, &path, copy.facts.size);
+            if self.adopt(id, &path, key, None) {
                 info!(copy = %path.display(), stream = %id, "the rest of a file that is gone is read from its compressed copy");
                 return Ok(true);
             }

@@ -36,6 +36,7 @@ impl Follower {
             self.queue(successor);
         }
         self.offer_release(number, id);
+        self.queue_successors(number);
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let entry_due = self.entry_due(file);
         if entry_due.is_some_and(|due| due <= Instant::now()) {
@@ -45,8 +46,6 @@ impl Follower {
         if stays && !file.hour_over && !file.packed {
             return Ok(entry_due.map_or(Worked::Rest, Worked::At));
         }
-        self.queue_successors(number);
-        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let judged = self.age_of(file);
         match judged {
             Age::Living => Ok(entry_due.map_or(Worked::Rest, Worked::At)),
@@ -147,11 +146,14 @@ impl Follower {
         if unread == 0 && uncut {
             return;
         }
-        error!(path = %path.display(), bytes = unread, reason, "a deleted file is given up: bytes that were not read are lost");
-        self.figures.lost(unread, reason);
         let stream = file.stream;
-        if let Some(id) = stream {
-            self.bytes_gone(id, &path, reason);
+        error!(path = %path.display(), bytes = unread, reason, "a deleted file is given up: bytes that were not read are lost");
+        match stream {
+            Some(id) => {
+                self.ledger.left_at(id, size);
+                self.bytes_gone(id, &path, reason);
+            }
+            None => self.figures.lost(unread, reason),
         }
         self.let_go(number);
         if let Some(id) = stream {

@@ -9,7 +9,6 @@ use metrics::counter;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use tracing::{error, info, warn};
 
@@ -142,14 +141,19 @@ impl Follower {
         };
         let read_to = if file.stream.is_some() { file.cutter.seen_to() } else { file.cutter.at() };
         let is_here = file.place == Place::Here && !file.hour_over;
-        let same = |facts: Facts| facts.key == file.key && facts.size == read_to;
+        // Somebody may have written as much anew.
+        let seen = file.stream.and_then(|id| self.ledger.stream(id)?.seen);
+        let same = |facts: Facts| {
+            facts.key == file.key
+                && facts.size == read_to
+                && seen.is_none_or(|(_, touched_ns)| touched_ns == facts.touched_ns)
+        };
         is_here && has_nothing && files::facts_at(&file.path).is_ok_and(same)
     }
 
     /// A closed file is not at its path any more: it is looked for as after a restart.
     fn moved_while_closed(&mut self, number: FileNumber) {
         let Some(file) = self.let_go(number) else { return };
-        let unread = file.size.saturating_sub(file.cutter.at());
         info!(path = %file.path.display(), "a file that was closed for now is not where it was: looking for it");
         let Some(id) = file.stream else {
             let found = self.sources[file.source]
@@ -160,16 +164,13 @@ impl Follower {
                 found.map(|found| self.try_open(file.source, &found, Place::Gone { replaced: true }));
             match opened {
                 Some(Ok(number)) => self.queue(number),
-                _ => self.deleted_while_closed(&file.path, unread),
+                _ => self.deleted_while_closed(&file.path, file.size.saturating_sub(file.cutter.at())),
             }
             return;
         };
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return };
+        self.ledger.left_at(id, file.size);
         self.search(file.source, &met);
-        let is_found = self.by_stream.contains_key(&id) || self.waits_for_packed_copy(id);
-        if !is_found {
-            self.deleted_while_closed(Path::new(std::ffi::OsStr::from_bytes(&met.path)), unread);
-        }
     }
 
     fn deleted_while_closed(&self, path: &Path, unread: u64) {

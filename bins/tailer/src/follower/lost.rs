@@ -1,13 +1,13 @@
 //! Finding again what a restart left: files that were renamed, copied, compressed or deleted while no tailer held them.
 
-use super::Follower;
+use super::{Followed, Follower};
+use crate::config::CatchUp;
 use crate::files;
 use crate::ledger::record::Met;
-use crate::tracker::Place;
-use std::ffi::OsStr;
+use crate::tracker::{FileNumber, Place};
+use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tracing::{info, warn};
 
 impl Follower {
@@ -29,8 +29,56 @@ impl Follower {
         }
     }
 
+    /// After the first look at all files: those that are gone are looked for, and what had one path after another is put in its order.
+    pub(super) fn first_look_is_over(&mut self) {
+        self.search_lost();
+        let mut by_home: BTreeMap<&Path, Vec<FileNumber>> = BTreeMap::new();
+        for (number, file) in &self.files {
+            if let Some(home) = self.tracker.home(*number).filter(|_| self.keeps_order(file.source)) {
+                by_home.entry(home).or_default().push(*number);
+            }
+        }
+        let alike: Vec<Vec<FileNumber>> = by_home.into_values().filter(|files| files.len() > 1).collect();
+        alike.into_iter().for_each(|files| self.put_in_order(files));
+        // What waited for that goes on.
+        let homes = std::mem::take(&mut self.homes_before);
+        let is_held = |file: &Followed| file.stream.is_none() && homes.contains(file.path.as_path());
+        let held: Vec<FileNumber> =
+            self.files.iter().filter(|(_, file)| is_held(file)).map(|(number, _)| *number).collect();
+        held.into_iter().for_each(|number| self.queue(number));
+    }
+
+    /// Whether the files of a source that were at one path are read one after another: `catch_up` may say otherwise.
+    fn keeps_order(&self, source: usize) -> bool {
+        self.sources[source].settings.catch_up == CatchUp::Fair
+    }
+
+    /// Files that had the same path: the one that was there first goes first, and the one that is there now last.
+    fn put_in_order(&mut self, mut files: Vec<FileNumber>) {
+        files.sort_by_cached_key(|number| {
+            let file = self.files.get(number);
+            let is_home = file.is_some_and(|file| self.tracker.home(*number) == Some(&file.path));
+            let changed_ns =
+                file.and_then(|file| files::facts_at(&file.path).ok()).map(|facts| facts.changed_ns);
+            // Birth times are 0 where there are none.
+            (is_home, file.map(|file| file.key.born_ns), changed_ns, *number)
+        });
+        // In which order they were found says nothing.
+        if let Some(first) = files.first().and_then(|number| self.files.get_mut(number)) {
+            first.predecessor = None;
+        }
+        files.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
+    }
+
+    /// Whether a file that is new took the path of one that was not found yet: it waits until all were looked at.
+    pub(super) fn waits_for_first_look(&self, file: &Followed) -> bool {
+        file.stream.is_none()
+            && self.homes_before.contains(file.path.as_path())
+            && self.keeps_order(file.source)
+    }
+
     pub(super) fn search(&mut self, source: usize, met: &Met) {
-        let path = PathBuf::from(OsStr::from_bytes(&met.path));
+        let path = met.home();
         if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
             self.bytes_gone(met.stream, &path, "replaced");
             self.finish_orphan(met.stream);

@@ -23,8 +23,9 @@ use crate::cutter::{CutLimits, Cutter, Cutting};
 use crate::entries::Entries;
 use crate::event::{Changes, Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
+use crate::files;
 use crate::hour::HourClock;
-use crate::identity::{EndMark, FileKey};
+use crate::identity::{EndMark, FileKey, Head};
 use crate::input::shelf::Shelf;
 use crate::ledger::record::Tail;
 use crate::ledger::{Effect, Ledger, Verdict};
@@ -40,9 +41,10 @@ use handles::OpenFiles;
 use jiff::Timestamp;
 use logferry_link::Outgoing;
 use logferry_pack::{Hour, Name, StreamId};
+use metrics::counter;
 use packed::Packed;
 use scan::Source;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +52,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tally::{Counted, Tally};
 use throttle::Throttle;
-use tracing::info;
+use tracing::{info, warn};
 use watching::Folder;
 use work::Worked;
 
@@ -93,11 +95,15 @@ pub(crate) struct Followed {
     successor: Option<FileNumber>,
     /// `None` until its first line is there.
     stream: Option<StreamId>,
+    /// What of the first line was there without an end.
+    begun: Option<Head>,
     cutter: Cutter,
     /// The last bytes that were cut; `None` until something was.
     end_mark: Option<EndMark>,
     /// The file is known to have the bytes below its stream's frontier.
     verified: bool,
+    /// It was changed and is no longer than before: it may be another by now.
+    suspicious: bool,
     /// Packs that were cut last.
     recent: VecDeque<Tail>,
     /// Length at which a compressed copy of it ends: at that length its last line will get no end.
@@ -156,6 +162,8 @@ pub(crate) struct Follower {
     /// A folder, and what it is without symbolic links: that of the file that was met last.
     real_folder: (PathBuf, PathBuf),
     searched_lost: bool,
+    /// Paths that streams were met at by an earlier process; empty when all files were looked at once.
+    homes_before: HashSet<PathBuf>,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
     cut_limits: CutLimits,
@@ -200,6 +208,7 @@ impl Follower {
         for source in &mut sources {
             source.shelf = parts.shelves.get(&source.settings.name).cloned();
         }
+        let homes_before = parts.ledger.streams().map(|stream| stream.met.home()).collect();
         Ok(Follower {
             sources,
             tracker: Tracker::default(),
@@ -215,6 +224,7 @@ impl Follower {
             open_files: OpenFiles::new(parts.config.limits.open_files),
             real_folder: Default::default(),
             searched_lost: false,
+            homes_before,
             buffers: (0..parts.buffers).map(|_| vec![0; buffer_bytes]).collect(),
             buffer_bytes,
             cut_limits,
@@ -252,6 +262,7 @@ impl Follower {
             self.publish();
             self.wait();
         }
+        self.remember_lengths();
         let left = self.ledger.unsettled();
         if left > 0 {
             info!(
@@ -260,6 +271,25 @@ impl Follower {
             );
         }
         let _ = self.shipper.send(ToShipper::Finish(self.ledger.snapshot()));
+    }
+
+    /// How long files are that wait to be read: the next start can tell what of them has gone meanwhile.
+    fn remember_lengths(&mut self) {
+        let waiting: Vec<(FileNumber, StreamId, u64)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| !file.packed && self.sources[file.source].shelf.is_none())
+            .filter_map(|(number, file)| {
+                let size = files::facts_of(file.handle.as_ref()?).ok()?.size;
+                Some((*number, file.stream?, size)).filter(|_| size > file.cutter.seen_to())
+            })
+            .collect();
+        for (number, id, size) in waiting {
+            // It may have become another in the last moment.
+            if matches!(self.is_still(number, id), Ok(true)) {
+                self.ledger.saw(id, size, 0);
+            }
+        }
     }
 
     fn is_done(&self) -> bool {
@@ -364,6 +394,12 @@ impl Follower {
         }
         for descriptor in &changes.unwatched {
             self.folders.remove(descriptor);
+        }
+        if changes.overflow {
+            counter!("logferry_tailer_watch_overflows_total").increment(1);
+            warn!(
+                "events of inotify were lost: every file is looked at; if that is so often, raise fs.inotify.max_queued_events"
+            );
         }
         for (index, source) in self.sources.iter_mut().enumerate() {
             if changes.overflow {

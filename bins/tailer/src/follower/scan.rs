@@ -21,10 +21,9 @@ use jiff::Timestamp;
 use logferry_pack::{Hour, Name};
 use metrics::counter;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -168,9 +167,9 @@ impl Source {
         self.failed.len() + self.unreadable.len()
     }
 
-    /// No file is where its path leads.
+    /// No file is where its path leads, though somebody else should have put one there: an input has none until lines come.
     pub(super) fn is_without_files(&self) -> bool {
-        self.looked && self.is_empty
+        self.looked && self.is_empty && self.shelf.is_none()
     }
 
     fn open_failed(&mut self, path: &Path, error: &io::Error) {
@@ -223,6 +222,9 @@ impl Source {
     }
 
     fn report_empty(&mut self, is_empty: bool) {
+        if self.shelf.is_some() {
+            return;
+        }
         if is_empty && (!self.is_empty || !self.looked) {
             warn!(
                 source = self.settings.name,
@@ -251,7 +253,7 @@ impl Follower {
         let all_looked_at = || self.sources.iter().all(|source| source.looked && source.to_open.is_empty());
         if !self.searched_lost && all_looked_at() {
             self.searched_lost = true;
-            self.search_lost();
+            self.first_look_is_over();
         }
     }
 
@@ -461,12 +463,16 @@ impl Follower {
 
     /// A file that looks as it did when all of it was acknowledged is followed without being opened.
     fn open_unchanged(&mut self, source: usize, sighting: &Sighting) -> bool {
+        if sighting.key.born_ns == 0 {
+            // Another file may have the same number, and have been changed in the same second.
+            return false;
+        }
         let stream = self.ledger.current(sighting.key).and_then(|id| self.ledger.stream(id));
         let Some(stream) = stream.filter(|stream| stream.has_all_of(sighting.size, sighting.touched_ns))
         else {
             return false;
         };
-        let home = PathBuf::from(OsStr::from_bytes(&stream.met.path));
+        let home = stream.met.home();
         let attached = Attached { stream: Some(stream.met.stream), at: sighting.size, home: Some(home) };
         let Ok(facts) = files::facts_at(&sighting.path) else { return false };
         let is_same =
@@ -565,9 +571,11 @@ impl Follower {
                 predecessor,
                 successor: None,
                 stream: attached.stream,
+                begun: None,
                 cutter: Cutter::new(attached.at),
                 end_mark: None,
                 verified: false,
+                suspicious: false,
                 unlinked_since: None,
                 recent: VecDeque::new(),
                 compressed_at: None,

@@ -49,7 +49,6 @@ impl Follower {
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
         self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
-        let unread = size.saturating_sub(file.cutter.at());
         let at = file.cutter.at();
         file.cutter = Cutter::new(0);
         file.size = 0;
@@ -57,21 +56,28 @@ impl Follower {
         let (end_mark, recent) = (file.end_mark.take(), std::mem::take(&mut file.recent));
         let Some(id) = file.stream.take() else { return Worked::Again };
         self.by_stream.remove(&id);
-        let before = Before { file: number, size, end_mark, recent, at };
+        let before = Before { file: number, end_mark, recent, at };
+        self.ledger.left_at(id, size);
         if self.continue_in_copy(id, Some(&before)) || self.waits_for_packed_copy(id) {
             return Worked::Again;
         }
         info!(path = %path.display(), stream = %id, reason, "the file begins again");
-        if unread > 0 {
-            error!(path = %path.display(), bytes = unread, reason, "bytes that were not read yet are gone");
-            self.figures.lost(unread, reason);
-        }
         self.bytes_gone(id, &path, reason);
         Worked::Again
     }
 
+    /// The bytes of a stream above `from` are gone: those that its file is known to have had, and that were not read, are lost.
+    pub(super) fn unread_gone(&mut self, id: StreamId, path: &Path, from: u64, reason: &'static str) {
+        let unread = self.ledger.take_unread(id, from);
+        if unread > 0 {
+            error!(path = %path.display(), stream = %id, bytes = unread, reason, "bytes that were not read yet are gone");
+            self.figures.lost(unread, reason);
+        }
+    }
+
     /// No byte of a stream can be read any more. What is on its way may still arrive.
     pub(super) fn bytes_gone(&mut self, id: StreamId, path: &Path, reason: &'static str) {
+        self.unread_gone(id, path, 0, reason);
         let lost = self.ledger.orphan(id);
         if lost > 0 {
             error!(
@@ -134,6 +140,8 @@ impl Follower {
             "the file has changed since packs were cut from it: what it holds now is shipped as a new stream"
         );
         self.figures.lost(lost, "changed");
+        let (path, size) = (file.path.clone(), file.size);
+        self.unread_gone(id, &path, if has_tail { size } else { 0 }, "changed");
         self.regenerate(number, id, first, false);
         Ok(Worked::Again)
     }

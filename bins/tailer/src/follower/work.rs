@@ -18,7 +18,7 @@ use metrics::counter;
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
-use tracing::warn;
+use tracing::{error, warn};
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -70,7 +70,8 @@ impl Follower {
         }
         let unsent = stream.next_unsent();
         let unread = file.size.saturating_sub(file.cutter.seen_to());
-        if unsent.is_none() && unread == 0 && !file.cutter.is_over(&self.sources[file.source].cutting) {
+        let has_nothing = unsent.is_none() && unread == 0;
+        if has_nothing && !file.suspicious && !file.cutter.is_over(&self.sources[file.source].cutting) {
             return self.at_end(number, id);
         }
         if !stream.may_send() {
@@ -84,7 +85,14 @@ impl Follower {
         }
         if let Some(file) = self.files.get_mut(&number) {
             file.size_trusted = file.size;
-            file.verified = true;
+            (file.verified, file.suspicious) = (true, false);
+            if has_nothing {
+                // Only whether it is the same was to be seen.
+                return Ok(Worked::Again);
+            }
+            if !file.packed && self.sources[file.source].shelf.is_none() {
+                self.ledger.saw(id, file.size, 0);
+            }
         }
         match unsent {
             Some(cut) => self.resend(number, id, cut),
@@ -105,7 +113,19 @@ impl Follower {
             self.linked.remove(&number);
         }
         if let Some(id) = file.stream.filter(|_| !file.packed && self.sources[file.source].shelf.is_none()) {
-            self.ledger.saw(id, facts.size, facts.touched_ns);
+            // Who appends changes the length, too: something else was done to it, or nobody knows since when it is as it is.
+            file.suspicious |= match self.ledger.stream(id).and_then(|stream| stream.seen) {
+                Some((size, touched_ns)) => {
+                    touched_ns != facts.touched_ns && (size == facts.size || !file.verified)
+                }
+                None => false,
+            };
+            // Such file systems may tell the time of a change to the second only.
+            file.suspicious |= !file.verified && file.key.born_ns == 0;
+            // What is beyond may be of another file: that is seen when it is read.
+            if facts.size <= file.cutter.seen_to() {
+                self.ledger.saw(id, facts.size, facts.touched_ns);
+            }
         }
         if facts.size < length_min {
             return Ok(false);
@@ -136,7 +156,7 @@ impl Follower {
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
-        if self.waits_in_backlog(number) {
+        if self.waits_in_backlog(number) || self.waits_for_first_look(file) {
             return true;
         }
         let before = file.predecessor;
@@ -160,6 +180,11 @@ impl Follower {
             None => 0,
         };
         Ok((bytes, filled))
+    }
+
+    /// Whether an open file is still the one that its stream is of.
+    pub(super) fn is_still(&self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+        Ok(self.has_its_head(number, id)? && self.has_its_end(number)? && self.has_its_tail(number, id)?)
     }
 
     /// Whether the file still begins as its stream does: it may have been cut and have grown again since the last look.
@@ -190,6 +215,7 @@ impl Follower {
         if self.turned_out_packed(number, &bytes[..filled]) {
             return Ok(Worked::Rest);
         }
+        self.notice_begun(number, &bytes[..filled])?;
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let mut head = Head::complete(&bytes[..filled]);
         if head.is_none() {
@@ -229,6 +255,22 @@ impl Follower {
         file.size_trusted = file.size.max(filled as u64);
         self.by_stream.insert(stream, number);
         Ok(Worked::Again)
+    }
+
+    /// A first line without an end is no stream yet: it is remembered, so that its bytes are counted when it is cut.
+    fn notice_begun(&mut self, number: FileNumber, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = self.files.get_mut(&number) else { return Ok(()) };
+        let now = Head::begun(bytes);
+        let before = std::mem::replace(&mut file.begun, now);
+        let Some(before) = before.filter(|before| !before.agrees(bytes)) else { return Ok(()) };
+        if self.has_copy_beginning(number, before) {
+            return Ok(());
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(()) };
+        let (lost, reason) = (u64::from(before.length), "truncated");
+        error!(path = %file.path.display(), bytes = lost, reason, "a first line that had no end yet was cut: its bytes are gone");
+        self.figures.lost(lost, reason);
+        Ok(())
     }
 
     /// There is nothing to do for a file for now, and nothing that others have to wait for.

@@ -171,6 +171,9 @@ impl Ledger {
         }
         for seen in snapshot.seen {
             self.saw(seen.stream, seen.size, seen.touched_ns);
+            if let Some(stream) = self.streams.get_mut(&seen.stream) {
+                stream.left = seen.size;
+            }
         }
     }
 
@@ -310,6 +313,25 @@ impl Ledger {
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.seen = Some((size, touched_ns));
         }
+    }
+
+    /// The file of a stream had this length, and its bytes are not there any more.
+    pub fn left_at(&mut self, stream: StreamId, size: u64) {
+        // No file looks like this: the time of its change is not known.
+        self.saw(stream, size, 0);
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.left = size;
+        }
+    }
+
+    /// Bytes above `from` that the file of a stream had when it was left and that are in no pack: they are lost. Told once.
+    pub fn take_unread(&mut self, stream: StreamId, from: u64) -> u64 {
+        let Some(stream) = self.streams.get_mut(&stream) else { return 0 };
+        let unread = stream.unread(from);
+        if unread > 0 {
+            (stream.left, stream.seen) = (0, None);
+        }
+        unread
     }
 
     /// Streams that no file has the bytes of any more, and that are not finished.

@@ -134,6 +134,10 @@ impl Ledger {
                 let before = std::mem::replace(&mut stream.met.key, key);
                 stream.met.path = path;
                 stream.was.push(before);
+                if key != FileKey::NOWHERE {
+                    // What is known of the length of another file says nothing of this one.
+                    (stream.left, stream.seen) = (0, None);
+                }
                 if self.current.get(&before) == Some(&id) {
                     self.current.remove(&before);
                 }

@@ -9,6 +9,9 @@ use crate::ledger::past::{PastFile, PastFiles};
 use crate::ledger::ranges::HourRanges;
 use logferry_pack::{Hour, StreamId};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Version of the records.
 pub const STATE_VERSION: u8 = 1;
@@ -34,6 +37,13 @@ pub struct Met {
     pub first: u64,
     /// Ids of earlier generations of the file, newest last.
     pub past: Vec<StreamId>,
+}
+
+impl Met {
+    /// The path at which the file was met.
+    pub fn home(&self) -> PathBuf {
+        PathBuf::from(OsStr::from_bytes(&self.path))
+    }
 }
 
 /// Boundaries of a pack.

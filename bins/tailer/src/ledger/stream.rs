@@ -56,6 +56,9 @@ pub struct Stream {
     pub(crate) was: Vec<FileKey>,
     /// Length and time of change of its file when it was asked last.
     pub(crate) seen: Option<(u64, i64)>,
+    /// Length of its file when it was left: by an earlier process, or because its bytes are not there any more. What of them is in no
+    /// pack is lost, should nobody find them elsewhere.
+    pub(crate) left: u64,
     in_flight: usize,
     unsent: usize,
 }
@@ -73,6 +76,7 @@ impl Stream {
             conflict: None,
             was: Vec::new(),
             seen: None,
+            left: 0,
             in_flight: 0,
             unsent: 0,
         }
@@ -107,6 +111,11 @@ impl Stream {
     /// Offset up to which packs are cut.
     pub fn cut_end(&self) -> u64 {
         self.entries.back().map_or(self.frontier, |entry| entry.cut.end())
+    }
+
+    /// Bytes above `from` that the file had when it was left and that are in no pack.
+    pub(crate) fn unread(&self, from: u64) -> u64 {
+        self.left.saturating_sub(self.cut_end().max(from))
     }
 
     /// Packs on their way.

@@ -105,8 +105,8 @@ impl Problems<'_> {
     }
 }
 
-/// Where the value of the `table.key` that `message` begins with stands; the table itself if the key is absent.
-/// Nothing for arrays of tables with several entries, because the message does not say which entry is meant.
+/// Where the value of the `table.key` that `message` begins with stands; the table itself if the key is absent. Of an array of tables with
+/// several entries the one whose `name` the message has in quotes; nothing, if it does not say which entry is meant.
 fn place_of_key(root: &DeTable<'_>, message: &str) -> Option<usize> {
     let word = message.split(|c: char| c.is_whitespace() || c == ':').next()?;
     let (table, key) = word.split_once('.')?;
@@ -114,9 +114,20 @@ fn place_of_key(root: &DeTable<'_>, message: &str) -> Option<usize> {
     let table = match value.get_ref() {
         DeValue::Table(table) => table,
         DeValue::Array(array) if array.len() == 1 => array.iter().next()?.get_ref().as_table()?,
+        DeValue::Array(array) => {
+            let mut entries = array.iter().filter_map(|entry| entry.get_ref().as_table());
+            let table = entries.find(|table| is_named_in(table, message))?;
+            return place_within(table, key).or_else(|| place_within(table, "name"));
+        }
         _ => return None,
     };
     Some(place_within(table, key).unwrap_or(table_key.span().start))
+}
+
+fn is_named_in(table: &DeTable<'_>, message: &str) -> bool {
+    let name =
+        table.iter().find(|(key, _)| key.get_ref() == "name").and_then(|(_, name)| name.get_ref().as_str());
+    name.is_some_and(|name| message.contains(&format!("\"{name}\"")))
 }
 
 /// Where `key` stands in a table, or as much of a `table.key` as is there.
