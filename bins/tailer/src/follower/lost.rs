@@ -3,6 +3,7 @@
 use super::{Followed, Follower};
 use crate::config::CatchUp;
 use crate::files;
+use crate::identity::FileKey;
 use crate::ledger::record::Met;
 use crate::tracker::{FileNumber, Place};
 use std::collections::BTreeMap;
@@ -99,7 +100,9 @@ impl Follower {
             return;
         }
         if all_readable {
-            self.bytes_gone(met.stream, &path, "deleted");
+            // A file that was cut waited for its compressed copy until now.
+            let reason = if met.key == FileKey::NOWHERE { "truncated" } else { "deleted" };
+            self.bytes_gone(met.stream, &path, reason);
             self.ledger.finish(met.stream);
         }
     }

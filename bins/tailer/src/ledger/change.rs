@@ -97,6 +97,8 @@ impl Ledger {
     pub fn orphan(&mut self, id: StreamId) -> u64 {
         let Some(stream) = self.streams.get_mut(&id) else { return 0 };
         stream.orphan = true;
+        // What was left of the file is told by now.
+        (stream.left, stream.seen) = (0, None);
         self.orphans.insert(id);
         let (lost, kept): (Vec<Entry>, Vec<Entry>) =
             stream.entries.iter().partition(|entry| entry.fate == Fate::Unsent);
