@@ -47,6 +47,60 @@ fn put_in_place(rig: &Rig, path: &Path, content: &[u8], tries: usize) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_read_to_its_end_is_not_shipped_again_under_yet_another_name() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "*.log");
+    let tailer = rig.start();
+    let mut expected = Vec::new();
+    // one of many lines, and one of a single line
+    for (round, count) in [100, 1].into_iter().enumerate() {
+        let name = |ending: &str| rig.at(&format!("app{round}{ending}"));
+        let mut write = |path: &Path, from: usize, count: usize| {
+            append(path, lines(round * 1000 + from, count));
+            expected.extend(lines(round * 1000 + from, count));
+            tier.wait_stored(&expected);
+        };
+        let others = figure(&tailer, "files");
+        write(&name(".log"), 0, count);
+        std::fs::rename(name(".log"), name(".log.old")).expect("renamed");
+        write(&name(".log"), 500, 100);
+        wait_until("the renamed file is let go", || figure(&tailer, "files") == others + 1);
+        std::fs::rename(name(".log.old"), name("-20261121.log")).expect("renamed");
+        wait_until("it is met again", || figure(&tailer, "files") == others + 2);
+        write(&name("-20261121.log"), 700, 3);
+    }
+    tailer.stop().await;
+    // known after a restart, too
+    let tailer = rig.start();
+    append(&rig.log(), lines(5000, 5));
+    expected.extend(lines(5000, 5));
+    tier.wait_stored(&expected);
+    tailer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_young_file_that_begins_like_one_that_is_cut_is_no_copy_of_it() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app*.log*");
+    let tailer = rig.start();
+    let header = b"# version 1\n".to_vec();
+    let first = [header.clone(), lines(0, 500)].concat();
+    append(&rig.log(), &first);
+    tier.wait_stored(&first);
+    let young = rig.at("app-worker.log");
+    append(&young, &header);
+    wait_until("it is met", || figure(&tailer, "files") == 2 && figure(&tailer, "caught_up") == 1);
+    std::fs::File::options().write(true).open(rig.log()).expect("open").set_len(0).expect("cut");
+    wait_until("the cut is seen", || tailer.status()().figures["lag_bytes"] == 0);
+    append(&young, lines(1000, 300));
+    let expected = vec![first, [header, lines(1000, 300)].concat()];
+    wait_until("all of the young file is stored", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn renames_under_load_lose_nothing_and_double_nothing() {
     let tier = Tier::start().await;
     let rig = Rig::new(&tier);
@@ -645,8 +699,8 @@ async fn the_rest_of_a_copy_is_shipped_once_though_it_is_compressed_while_it_is_
     let tailer = rig.start();
     tier.wait_stored(&lines(0, 300));
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
-    // The cut is noticed before the copy is whole: as far as it was read the rest of the copy is known.
-    std::fs::write(rig.at("app.log.1"), lines(0, 100)).expect("written");
+    // The cut is noticed before the copy is whole: as far as it was read the rest of the copy is known, because it has a whole pack.
+    std::fs::write(rig.at("app.log.1"), lines(0, 150)).expect("written");
     std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
     append(&rig.log(), lines(500, 10));
     let mut expected = vec![lines(0, 300), lines(500, 10)];
@@ -654,7 +708,7 @@ async fn the_rest_of_a_copy_is_shipped_once_though_it_is_compressed_while_it_is_
     // What nobody has acknowledged yet is not remembered of a file that was read to its end.
     tier.behave(Manner::Silent);
     let packs = tier.lock().seen.len();
-    append(&rig.at("app.log.1"), lines(100, 300));
+    append(&rig.at("app.log.1"), lines(150, 250));
     wait_until("the rest is on its way", || tier.lock().seen.len() > packs);
     compress_file(&rig, "app.log.1", "gz");
     wait_until("the compressed one is looked at", || {

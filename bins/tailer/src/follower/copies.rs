@@ -200,12 +200,19 @@ impl Follower {
 
     /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.
     fn mark_shorter_copies(&mut self, id: StreamId, before: &Before, candidates: &[Candidate]) {
+        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
         for copy in candidates.iter().filter(|copy| copy.facts.size <= before.at && copy.facts.size > 0) {
-            let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= copy.facts.size);
-            if whole.is_none_or(|pack| files::has(&copy.handle, pack).unwrap_or(false)) {
+            let size = copy.facts.size;
+            let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= size);
+            let known = match whole {
                 // It may still be being copied: what it will have up to there was read, too.
-                self.ledger.copy_known(id, copy.facts.key, before.at);
-                self.know_by_content(id, copy, before.at);
+                Some(pack) => files::has(&copy.handle, pack).unwrap_or(false).then_some(before.at),
+                // Nothing but the first line tells, and a young file may have the same: what it grows by is its own.
+                None => (size > head_bytes).then_some(size),
+            };
+            if let Some(known) = known {
+                self.ledger.copy_known(id, copy.facts.key, known);
+                self.know_by_content(id, copy, known);
             }
         }
     }
@@ -284,14 +291,14 @@ impl Follower {
             if found.is_some_and(|found| found.length >= past.length) {
                 continue;
             }
-            let has_key = past.keys.first() == Some(&file.key);
-            let is_this = has_key && (past.tail.is_none() || file.packed);
-            let is_other = !has_key && file.packed && is_named_after(&file.path, &past.path);
+            let is_this = past.keys.first() == Some(&file.key);
+            let is_other = !is_this && file.packed && is_named_after(&file.path, &past.path);
             // The first line alone says nothing: many files have the same.
             let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
             let agrees = match tail {
                 Some(tail) => files::has(file.handle()?, &tail)?,
-                None => is_this && past.tail.is_none(),
+                // Without birth times a number may be that of another file with the same line.
+                None => is_this && (past.tail.is_none() || file.key.born_ns != 0),
             };
             if (is_this || is_other) && agrees {
                 found = Some(past);

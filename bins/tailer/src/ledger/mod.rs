@@ -220,7 +220,10 @@ impl Ledger {
     fn finished(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get(&id) {
             let shipped = stream.tail.map_or(stream.met.first, |tail| tail.offset + tail.span);
-            let keys = [&[stream.met.key], stream.was.as_slice()].concat();
+            // What a file holds whose stream was cut off is something else by now: it is not that stream's file any more.
+            let own =
+                if stream.orphan { vec![FileKey::NOWHERE, stream.met.key] } else { vec![stream.met.key] };
+            let keys = [own.as_slice(), stream.was.as_slice()].concat();
             let (head, path) = (stream.met.head, stream.met.path.clone());
             let file = PastFile { stream: id, keys, path, head, length: shipped, tail: stream.tail };
             self.past_files.push(&stream.met.source, file);
