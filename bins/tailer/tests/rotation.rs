@@ -70,13 +70,13 @@ async fn a_file_that_was_read_to_its_end_is_not_shipped_again_under_yet_another_
         wait_until("it is met again", || figure(&tailer, "files") == others + 2);
         write(&name("-20261121.log"), 700, 3);
     }
-    tailer.stop().await;
+    tailer.stop().await.expect("a clean stop");
     // known after a restart, too
     let tailer = rig.start();
     append(&rig.log(), lines(5000, 5));
     expected.extend(lines(5000, 5));
     tier.wait_stored(&expected);
-    tailer.stop().await;
+    tailer.stop().await.expect("a clean stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +97,7 @@ async fn a_young_file_that_begins_like_one_that_is_cut_is_no_copy_of_it() {
     append(&young, lines(1000, 300));
     let expected = vec![first, [header, lines(1000, 300)].concat()];
     wait_until("all of the young file is stored", || sorted(tier.contents()) == sorted(expected.clone()));
-    tailer.stop().await;
+    tailer.stop().await.expect("a clean stop");
 }
 
 #[tokio::test(flavor = "multi_thread")]
