@@ -104,6 +104,7 @@ async fn the_api_lists_nodes_and_finds_errors() {
         ("?kind=error&limit=1", vec!["no route"]),
         ("?node=web-2", vec![]),
         ("?role=tailer&kind=WARNING", vec!["Disk nearly full"]),
+        ("?role=tailer&kind=warn", vec!["Disk nearly full"]),
     ] {
         let errors: serde_json::Value =
             serde_json::from_str(&get(addr, &format!("/api/errors{query}")).await.1).expect("JSON");

@@ -28,12 +28,17 @@ pub(super) struct Filter {
     pub(super) limit: Option<usize>,
 }
 
+/// A kind as nodes report it: their logs say WARN.
+fn level_of(kind: &str) -> &str {
+    if kind.eq_ignore_ascii_case("warn") { "WARNING" } else { kind }
+}
+
 impl Filter {
     fn wants(&self, entry: &ErrorEntry, needle: &str) -> bool {
         let is = |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
         is(&self.node, &entry.name)
             && (is(&self.role, &entry.role) || is(&self.role, tier(&entry.role)))
-            && is(&self.kind, &entry.kind)
+            && is(level_of(&self.kind), &entry.kind)
             && (needle.is_empty() || entry.text.to_lowercase().contains(needle))
             && self.since_ms.is_none_or(|since| entry.unix_ms >= since)
     }
