@@ -8,7 +8,8 @@
 use anyhow::Context;
 use bytes::Bytes;
 use logferry_transform::{Format, Origin, Outcome, Runner, Transform, Value};
-use mongodb::bson::{Document, RawDocumentBuf, serialize_to_document, serialize_to_raw_document_buf};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Document, RawDocumentBuf, serialize_to_document, serialize_to_raw_document_buf};
 use mongodb::options::{Acknowledgment, WriteConcern};
 use mongodb::{Client, Collection};
 use std::time::Instant;
@@ -60,7 +61,9 @@ fn documents(log: &[u8]) -> anyhow::Result<Vec<RawDocumentBuf>> {
         if let Outcome::Document(document) = runner.run(&Bytes::copy_from_slice(line), &origin, 0) {
             let mut bson: Document = serialize_to_document(&serde_json::to_value(Value::Object(document))?)?;
             // As large as those of the output.
-            bson.insert("_id", vec![documents.len() as i64, 0, 0]);
+            let mut id = vec![0; 24];
+            id[..8].copy_from_slice(&(documents.len() as u64).to_be_bytes());
+            bson.insert("_id", Binary { subtype: BinarySubtype::Generic, bytes: id });
             documents.push(serialize_to_raw_document_buf(&bson)?);
         }
     }
