@@ -14,6 +14,11 @@ pub fn unlink(disk: &dyn Disk, path: &Path) -> io::Result<bool> {
     or_none(disk.unlink(path)).map(|unlinked| unlinked.is_some())
 }
 
+/// Gives a file another name. Returns whether there was one.
+pub fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> io::Result<bool> {
+    or_none(disk.rename(from, to)).map(|renamed| renamed.is_some())
+}
+
 fn or_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

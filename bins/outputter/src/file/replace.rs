@@ -29,7 +29,7 @@ use logferry_durable::{Disk, DiskFile};
 use logferry_footprint::Ranges;
 use logferry_pack::{Header, Pack, StreamId};
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -379,10 +379,7 @@ pub fn finish(disk: &dyn Disk, folders: &Folders, replaced: &Replaced) -> io::Re
         (folders.log_file(&replaced.staged), folders.log_file(&replaced.path)),
     ];
     for (from, to) in &renames {
-        match disk.rename(from, to) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            renamed => renamed?,
-        }
+        if_there::rename(disk, from, to)?;
         sync_folder(disk, to)?;
     }
     let staged = folders.headers.join(&replaced.staged);

@@ -89,10 +89,7 @@ impl FileRecovery {
 
 /// Gives a file the name that it was made for, durably; a file that is not there has it.
 fn put_in_place(disk: &dyn Disk, file: &Path) -> io::Result<()> {
-    match disk.rename(&aside(file), file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        renamed => renamed?,
-    }
+    if_there::rename(disk, &aside(file), file)?;
     sync_folder(disk, file)
 }
 

@@ -286,17 +286,7 @@ mod tests {
     fn fact(id: u64, done: bool) -> Fact {
         let hour = 2026112100.try_into().unwrap();
         let key = HourKey { source: "access".into(), host: "web-1".into(), hour };
-        Fact {
-            key,
-            id,
-            is_numbered: true,
-            done,
-            lines: 10,
-            bytes: 100,
-            range: None,
-            hour_ranges: None,
-            at_ms: 1_000 * id as i64,
-        }
+        Fact { at_ms: 1_000 * id as i64, ..Fact::of_a_test(key, id, done) }
     }
 
     fn book(facts: &[Fact]) -> HourBook {

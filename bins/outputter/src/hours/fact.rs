@@ -64,6 +64,22 @@ pub struct Fact {
 }
 
 impl Fact {
+    /// Ten lines of 100 bytes, of no stream.
+    #[cfg(test)]
+    pub fn of_a_test(key: HourKey, id: u64, done: bool) -> Fact {
+        Fact {
+            key,
+            id,
+            is_numbered: true,
+            done,
+            lines: 10,
+            bytes: 100,
+            range: None,
+            hour_ranges: None,
+            at_ms: 0,
+        }
+    }
+
     /// Of a pack that was received at `at_ms`.
     pub fn new(header: &Header, at_ms: i64) -> Fact {
         let ours = named(header);

@@ -55,17 +55,7 @@ mod tests {
             host: "web-1".into(),
             hour: hour.try_into().expect("an hour"),
         };
-        Fact {
-            key,
-            id,
-            is_numbered: true,
-            done,
-            lines: 10,
-            bytes: 100,
-            range: None,
-            hour_ranges: None,
-            at_ms: 1,
-        }
+        Fact { at_ms: 1, ..Fact::of_a_test(key, id, done) }
     }
 
     #[test]
