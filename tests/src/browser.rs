@@ -60,6 +60,8 @@ impl Browser {
             .env("PIPE_IN", &pipe_in)
             .env("PIPE_OUT", &pipe_out)
             .env("HOME", dir.path())
+            // its sockets stay when it is killed: they go with the folder
+            .env("TMPDIR", dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(dir.path().join("log"))?)

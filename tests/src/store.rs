@@ -20,6 +20,8 @@ pub struct StoredPack {
     pub offset: u64,
     /// Stream bytes that it stands for; 0: a pack without lines.
     pub span: u64,
+    /// crc32c of these.
+    pub sum: u32,
     /// Its body.
     pub body: Vec<u8>,
 }
@@ -72,6 +74,7 @@ fn packs_of(hour: &str, headers: &[u8], data: &[u8]) -> Vec<StoredPack> {
             stream: text("stream"),
             offset: number("offset"),
             span: number("span"),
+            sum: u32::from_str_radix(&text("sum"), 16).unwrap_or_default(),
             body: body.to_owned(),
         });
     }

@@ -15,7 +15,7 @@ const HOUR: &str = "2016121904";
 const COLUMNS: &str = r#"{"access":{"columns":[{"name":"event_param_id","type":"int"}],"partitions":["event_day","event_httpstatus"]},
                           "others":{"columns":["event_url"],"partitions":["event_day"]}}"#;
 
-fn relay() -> Relay {
+fn relay(format: &str) -> Relay {
     let options = RelayOptions {
         source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log.<%Y%m%d%H>\"\n\
                           rotate_wait = \"200ms\"\npoll_interval = \"50ms\"\n"
@@ -29,7 +29,7 @@ fn relay() -> Relay {
     std::fs::write(dir.join("black"), "10.0.0.66 # noise\n").expect("a file");
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/etl/access.vrl");
     let etl = format!(
-        "[etl]\ndir = \"{0}/etl\"\nprogram = \"{1}\"\ncolumns = \"{0}/columns.json\"\nformat = \"tsv\"\nip_black_list = \"{0}/black\"\n",
+        "[etl]\ndir = \"{0}/etl\"\nprogram = \"{1}\"\ncolumns = \"{0}/columns.json\"\nformat = \"{format}\"\nip_black_list = \"{0}/black\"\n",
         dir.display(),
         program.display()
     );
@@ -73,7 +73,7 @@ fn tables(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.expect("listed").path();
         if path.is_dir() {
             tables(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "tsv") {
+        } else if path.extension().is_some_and(|extension| extension == "tsv" || extension == "parquet") {
             found.push(path);
         }
     }
@@ -85,14 +85,41 @@ fn rows(relay: &Relay) -> BTreeSet<u64> {
     tables(&relay.dir.path().join("etl"), &mut found);
     let mut numbers = BTreeSet::new();
     for path in found {
-        let text = std::fs::read_to_string(&path).expect("a table");
-        assert!(text.ends_with('\n'), "{} ends in the middle of a row", path.display());
-        for line in text.lines() {
-            let number = line.parse().unwrap_or_else(|_| panic!("{line:?} in {}", path.display()));
+        let is_parquet = path.extension().is_some_and(|extension| extension == "parquet");
+        for number in if is_parquet { rows_of_parquet(&path) } else { rows_of_tsv(&path) } {
             assert!(numbers.insert(number), "row {number} is there twice");
         }
     }
     numbers
+}
+
+fn rows_of_tsv(path: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(path).expect("a table");
+    assert!(text.ends_with('\n'), "{} ends in the middle of a row", path.display());
+    let number = |line: &str| line.parse().unwrap_or_else(|_| panic!("{line:?} in {}", path.display()));
+    text.lines().map(number).collect()
+}
+
+/// A file of which a part is missing has no good footer, or ends within a page.
+#[cfg(feature = "etl")]
+fn rows_of_parquet(path: &Path) -> Vec<u64> {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::RowAccessor;
+    let file = std::fs::File::open(path).expect("a table");
+    let reader = SerializedFileReader::new(file).unwrap_or_else(|bad| panic!("{}: {bad}", path.display()));
+    let told = reader.metadata().file_metadata().num_rows();
+    let rows = reader.get_row_iter(None).expect("rows");
+    let number = |row: parquet::errors::Result<parquet::record::Row>| {
+        row.and_then(|row| row.get_long(0)).unwrap_or_else(|bad| panic!("{}: {bad}", path.display())) as u64
+    };
+    let numbers: Vec<u64> = rows.map(number).collect();
+    assert_eq!(numbers.len() as i64, told, "{}", path.display());
+    numbers
+}
+
+#[cfg(not(feature = "etl"))]
+fn rows_of_parquet(path: &Path) -> Vec<u64> {
+    panic!("{}: no test without the feature etl writes Parquet", path.display())
 }
 
 fn mark(relay: &Relay) -> Option<serde_json::Value> {
@@ -112,19 +139,28 @@ fn wait_made(relay: &Relay, lines: u64) {
 
 #[test]
 fn kills_of_the_outputter_in_the_middle_of_an_hour_leave_no_half_table_and_no_double_row() {
-    let trial = logferry_trial::trial!();
-    let mut relay = relay();
+    kills_in_the_middle_of_an_hour(&logferry_trial::trial!(), "tsv");
+}
+
+#[cfg(feature = "etl")]
+#[test]
+fn kills_of_the_outputter_leave_no_half_parquet_file_and_no_double_row() {
+    kills_in_the_middle_of_an_hour(&logferry_trial::trial!(), "parquet");
+}
+
+fn kills_in_the_middle_of_an_hour(trial: &logferry_trial::Trial, format: &str) {
+    let mut relay = relay(format);
     if !has_etl(&relay) {
         return logferry_trial::skipped("etl", "the outputter was built without --features etl");
     }
-    let (kills, mut lines) = (if logferry_trial::long_run() { 50 } else { 8 }, 6_000);
+    let (kills, mut lines) = (if logferry_trial::long_run() { 200 } else { 50 }, 6_000);
     let mut random = StdRng::seed_from_u64(4);
     write_lines(&relay, 0, lines);
     relay.start();
     let work = relay.dir.path().join("etl/.work");
     let is_at_work = || std::fs::read_dir(&work).is_ok_and(|entries| entries.count() > 1);
     let (mut at_work, mut late) = (0, 0);
-    for _ in 0..kills {
+    while at_work < kills {
         let begin = Instant::now();
         wait_until("an hour is being made, or was", || {
             is_at_work() || mark(&relay).is_some_and(|mark| mark["lines"].as_u64() == Some(lines))
@@ -151,7 +187,30 @@ fn kills_of_the_outputter_in_the_middle_of_an_hour_leave_no_half_table_and_no_do
         status["figures"]["etl_hours_waiting"].as_u64() == Some(0)
     });
     relay.outputter.kill();
-    assert!(at_work > 0, "no kill met an hour that was being made");
     trial.count("kills of an outputter that made tables", at_work);
     trial.count("hours that late lines completed again", late + 1);
+}
+
+#[test]
+fn tables_are_made_again_when_they_are_asked_for_with_what_the_lists_say_now() {
+    let mut relay = relay("tsv");
+    if !has_etl(&relay) {
+        return logferry_trial::skipped("etl redo", "the outputter was built without --features etl");
+    }
+    write_lines(&relay, 0, 1_000);
+    relay.start();
+    wait_made(&relay, 1_000);
+    std::fs::write(relay.dir.path().join("black"), "# nobody any more\n").expect("a list");
+    let redo = |host: &str| {
+        let ferryctl = logferry_tests::program::binary("ferryctl");
+        let asked = ["etl", "redo", "--source", "app", "--host", host, "--hour", HOUR, "--admin"];
+        Command::new(ferryctl).args(asked).arg(&relay.outputter.var_dir).output().expect("it runs")
+    };
+    let unknown = redo("web-9");
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && said.contains("is not complete"), "{said}");
+    let ran = redo("web-1");
+    assert!(ran.status.success(), "{ran:?}");
+    wait_until("the tables have all lines", || mark(&relay).is_some_and(|mark| mark["dropped_ip"] == 0));
+    assert_eq!(rows(&relay), (0..1_000).collect());
 }

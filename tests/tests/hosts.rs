@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use logferry_tests::clock::SteppedClock;
 use logferry_tests::lives::content::{Arrived, Content};
 use logferry_tests::mounts::Mounted;
-use logferry_tests::{PATIENCE, Relay, RelayOptions, skipped, store, trial, wait_until};
+use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, skipped, store, trial, wait_until};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -251,4 +251,7 @@ fn no_line_is_split_though_the_tailer_is_killed_between_its_halves() {
     append(&log, &lines(1, 0, 1));
     wait_contents(&relay, &[written, lines(1, 0, 1)]);
     assert_eq!(relay.tailer.counter("logferry_tailer_unfinished_lines_total", "") as u64, 1);
+    // And is a line of its own in the store, whatever comes behind it.
+    let stored = compare::stored(&relay.output, "app-0", "web-1");
+    assert!(stored.split(|byte| *byte == b'\n').any(|line| line == b"no end"));
 }

@@ -3,10 +3,12 @@
 
 #![allow(clippy::print_stdout)] // a test talks to who runs it
 
+use jiff::Timestamp;
+use logferry_tests::clock::hour;
 use logferry_tests::mounts::Mounted;
 use logferry_tests::ports::free_port;
 use logferry_tests::program::binary;
-use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, long_run, skipped, trial, wait_until};
+use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, long_run, skipped, store, trial, wait_until};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -166,6 +168,16 @@ fn a_full_disk_answers_nothing_and_loses_nothing() {
 
 /// A tailer of standard input that ships to the relay's collector, source `lines`.
 fn piped(relay: &Relay, wait: &str) -> Child {
+    piped_in(relay, wait, "piped-var")
+}
+
+/// The same with another state folder.
+fn piped_in(relay: &Relay, wait: &str, var_dir: &str) -> Child {
+    piped_with(relay, wait, var_dir, &[])
+}
+
+/// The same with more arguments.
+fn piped_with(relay: &Relay, wait: &str, var_dir: &str, more: &[&str]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(relay.dir.path().join("piped.log"));
     let config = std::fs::read_to_string(&relay.tailer.config).expect("the tailer's configuration");
     let (_, to) = config.split_once("to = [\"").expect("a target");
@@ -173,7 +185,8 @@ fn piped(relay: &Relay, wait: &str) -> Child {
     Command::new(binary("logferry-tailer"))
         .args(["--stdin", "--source", "lines", "--name", "web-1", "--wait", wait, "--to", to])
         .arg("--var-dir")
-        .arg(relay.dir.path().join("piped-var"))
+        .arg(relay.dir.path().join(var_dir))
+        .args(more)
         .stdin(Stdio::piped())
         .stderr(log.expect("a log"))
         .spawn()
@@ -201,6 +214,50 @@ fn standard_input_is_stored_when_the_program_ends() {
     assert!(feed(&mut piped(&relay, "120s"), b"line 0\nno end").success());
     let expected = format!("{written}line 0\nno end\n");
     assert!(compare::stored(&relay.output, "lines", "web-1") == expected.as_bytes());
+}
+
+#[test]
+fn runs_with_other_state_folders_and_after_the_loss_of_one_lose_and_double_nothing() {
+    let (mut relay, _) = relay("stdin-folders", "");
+    relay.outputter.start_and_wait();
+    relay.collectors[0].start_and_wait();
+    let mut expected: Vec<u8> = Vec::new();
+    for var_dir in ["one", "two", "one", "lost", "lost"] {
+        // The same lines each time: it is not by their content that they are known.
+        let lines = "line 1\nline 2\n".repeat(500);
+        assert!(
+            feed(&mut piped_in(&relay, "120s", var_dir), lines.as_bytes()).success(),
+            "{}",
+            piped_log(&relay)
+        );
+        expected.extend_from_slice(lines.as_bytes());
+        if var_dir == "lost" {
+            std::fs::remove_dir_all(relay.dir.path().join(var_dir)).expect("removed");
+        }
+    }
+    assert!(compare::stored(&relay.output, "lines", "web-1") == expected, "{}", piped_log(&relay));
+}
+
+#[test]
+fn an_hour_that_is_over_is_closed_before_the_next_run_ends() {
+    let (mut relay, _) = relay("stdin-hours", "");
+    relay.outputter.start_and_wait();
+    relay.collectors[0].start_and_wait();
+    let config = relay.dir.path().join("piped.toml");
+    // Hours of two seconds; a source of its own, without a path.
+    let text = "time_zone = \"UTC\"\n[[source]]\nname = \"lines\"\n[hours]\nlength = \"2s\"\n[send]\nto = [\"127.0.0.1:1\"]\n";
+    std::fs::write(&config, format!("[node]\n{text}")).expect("written");
+    let run = |lines: &str| {
+        let mut child =
+            piped_with(&relay, "120s", "piped-var", &["--config", config.to_str().expect("plain")]);
+        assert!(feed(&mut child, lines.as_bytes()).success(), "{}", piped_log(&relay));
+        store::books(&store::packs(&relay.output, "lines", "web-1"))
+    };
+    let first: Vec<String> = run("one\n").into_keys().collect();
+    let length = Duration::from_secs(2);
+    wait_until("the hour is over", || first.iter().all(|of_line| *of_line < hour(Timestamp::now(), length)));
+    let books = run("");
+    assert!(first.iter().all(|hour| books[hour].is_complete() && books[hour].with_lines == 1), "{books:?}");
 }
 
 #[test]

@@ -7,38 +7,36 @@ use logferry_tests::{long_run, trial};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Lives in the normal run.
 const LIVES: u64 = 2_000;
 /// The same in the long run.
 const LIVES_LONG: u64 = 40_000;
-/// Lives that share a collector and an outputter, at the same time: most of a life is waiting.
-const TOGETHER: usize = 25;
-/// Pairs of a collector and an outputter at the same time.
-const CREWS: usize = 3;
+/// Lives at the same time: most of a life is waiting.
+const TOGETHER: usize = 75;
+/// Lives that are given the same collector and outputter, one after another. These end with the last of them.
+const SHARING: usize = 25;
 
 #[test]
 fn every_line_arrives_once_in_order_and_in_complete_hours_whatever_hosts_do() {
     let trial = trial!();
     let lives = if long_run() { LIVES_LONG } else { LIVES };
-    let seeds: Vec<u64> = trial.seeds("lives of log files with real programs", 0..lives).collect();
-    let groups = Mutex::new(seeds.chunks(TOGETHER));
-    let failed: Mutex<Vec<(u64, String)>> = Mutex::default();
-    let kills = AtomicU64::new(0);
+    let roster = Roster::new(trial.seeds("lives of log files with real programs", 0..lives).collect());
     std::thread::scope(|scope| {
-        for _ in 0..CREWS {
+        for _ in 0..TOGETHER {
             scope.spawn(|| {
-                while failed.lock().expect("list").is_empty() {
-                    let Some(group) = groups.lock().expect("list").next() else { return };
-                    kills.fetch_add(live_together(group, &failed), Ordering::Relaxed);
+                while let Some((seed, tiers)) = roster.next() {
+                    roster.live(seed, &tiers);
                 }
             });
         }
     });
-    trial.count("kills", kills.into_inner());
-    let failed = failed.into_inner().expect("list");
+    let Roster { kills, state } = roster;
+    let State { tiers, failed, .. } = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    drop(tiers);
+    trial.count("kills", kills.load(Ordering::Relaxed));
     if let Some((seed, _)) = failed.first() {
         trial.failed_at(*seed);
         let what: Vec<&str> = failed.iter().map(|(_, what)| what.as_str()).collect();
@@ -46,26 +44,47 @@ fn every_line_arrives_once_in_order_and_in_complete_hours_whatever_hosts_do() {
     }
 }
 
-/// Runs lives side by side; how often programs were killed.
-fn live_together(seeds: &[u64], failed: &Mutex<Vec<(u64, String)>>) -> u64 {
-    let mut tiers = Tiers::start(seeds[0]);
-    let kills = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for seed in seeds {
-            let (tiers, kills) = (&tiers, &kills);
-            scope.spawn(move || {
-                let lived = catch_unwind(AssertUnwindSafe(|| live(*seed, tiers)));
-                match lived.unwrap_or_else(|_| Err(format!("seed {seed}: a panic, see above"))) {
-                    Ok(killed) => _ = kills.fetch_add(killed, Ordering::Relaxed),
-                    Err(what) => failed.lock().expect("list").push((*seed, what)),
-                }
-            });
-        }
-    });
-    if !failed.lock().expect("list").is_empty() {
-        tiers.keep();
+/// The lives that are still to be lived, and those that failed.
+struct Roster {
+    kills: Arc<AtomicU64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    seeds: std::vec::IntoIter<u64>,
+    /// For the next lives, and how many were given it.
+    tiers: Option<(Arc<Tiers>, usize)>,
+    failed: Vec<(u64, String)>,
+}
+
+impl Roster {
+    fn new(seeds: Vec<u64>) -> Roster {
+        let state = State { seeds: seeds.into_iter(), tiers: None, failed: Vec::new() };
+        Roster { kills: Arc::default(), state: Mutex::new(state) }
     }
-    kills.into_inner() + tiers.end()
+
+    /// The next life, with its collector and outputter; none after a failure.
+    fn next(&self) -> Option<(u64, Arc<Tiers>)> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let seed = state.seeds.next().filter(|_| state.failed.is_empty())?;
+        let (tiers, given) = match state.tiers.take() {
+            Some((tiers, given)) if given < SHARING => (tiers, given),
+            _ => (Arc::new(Tiers::start(seed, self.kills.clone())), 0),
+        };
+        state.tiers = Some((tiers.clone(), given + 1));
+        Some((seed, tiers))
+    }
+
+    fn live(&self, seed: u64, tiers: &Tiers) {
+        let lived = catch_unwind(AssertUnwindSafe(|| live(seed, tiers)));
+        match lived.unwrap_or_else(|_| Err(format!("seed {seed}: a panic, see above"))) {
+            Ok(killed) => _ = self.kills.fetch_add(killed, Ordering::Relaxed),
+            Err(what) => {
+                tiers.keep();
+                self.state.lock().unwrap_or_else(PoisonError::into_inner).failed.push((seed, what));
+            }
+        }
+    }
 }
 
 fn live(seed: u64, tiers: &Tiers) -> Result<u64, String> {

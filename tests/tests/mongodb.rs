@@ -6,9 +6,10 @@
 use futures_util::TryStreamExt;
 use logferry_tests::mongo::MongoServer;
 use logferry_tests::mongo::fake::{FakeMongo, Turn};
+use logferry_tests::mounts::Mounted;
 use logferry_tests::ports::free_port;
 use logferry_tests::relay::SEND_TIMES;
-use logferry_tests::{Program, Workdir, append, long_run, trial, wait_until};
+use logferry_tests::{Program, Workdir, append, long_run, skipped, trial, wait_until};
 use mongodb::Client;
 use mongodb::bson::{DateTime, Document, doc};
 use rand::rngs::StdRng;
@@ -16,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 
@@ -28,6 +29,8 @@ struct Store {
     database: String,
     /// More settings of the tailers' `[pack]`.
     pack: &'static str,
+    /// More settings of the tailers' `[[source]]`.
+    source: &'static str,
 }
 
 impl Store {
@@ -39,7 +42,7 @@ impl Store {
              connect_timeout = \"2s\"\nspool_after = \"300ms\"\n{mongodb}"
         );
         let outputter = Program::new(dir.path(), "outputter", "logferry-outputter", &config);
-        Store { dir, outputter, port, database, pack: "" }
+        Store { dir, outputter, port, database, pack: "", source: "" }
     }
 
     /// A tailer of a host, and the file that it follows.
@@ -47,8 +50,9 @@ impl Store {
         let file = self.dir.path().join(format!("app-{host}.log"));
         std::fs::write(&file, b"").unwrap();
         let config = format!(
-            "[[source]]\nname = \"access\"\npath = \"{}\"\n[pack]\nmax_bytes = \"256KiB\"\n{}[send]\nto = [\"127.0.0.1:{}\"]\n{SEND_TIMES}",
+            "[[source]]\nname = \"access\"\npath = \"{}\"\n{}[pack]\nmax_bytes = \"256KiB\"\n{}[send]\nto = [\"127.0.0.1:{}\"]\n{SEND_TIMES}",
             file.display(),
+            self.source,
             self.pack,
             self.port
         );
@@ -57,11 +61,14 @@ impl Store {
 
     /// Lines in the dead-letter files.
     fn dead_letters(&self) -> Vec<serde_json::Value> {
-        let folder = self.outputter.var_dir.join("dead_letter");
-        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let text: String = files.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        letters_in(&self.outputter.var_dir.join("dead_letter"))
     }
+}
+
+fn letters_in(folder: &Path) -> Vec<serde_json::Value> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let text: String = files.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Whether a tailer that runs since its file was empty has read all of it, and everything is acknowledged.
@@ -273,49 +280,200 @@ fn files_go_on_while_the_server_is_away_the_spool_grows_to_its_cap_and_memory_st
 }
 
 #[test]
-fn documents_of_three_hosts_with_the_same_key_become_one() {
-    let folder = Workdir::new("mongo-upsert");
+fn documents_go_on_while_the_disk_of_the_files_is_full_and_the_files_catch_up_in_order_exactly_once() {
+    let trial = trial!();
+    let folder = Workdir::new("file-away");
+    let file = folder.path().join("store");
+    let Some(disk) = Mounted::tmpfs(&file, 3 * MIB) else {
+        return skipped(trial.name(), "a tmpfs cannot be mounted here (root is needed)");
+    };
     let Some(server) = MongoServer::start(folder.path()) else { return };
-    let settings = "mode = \"upsert\"\nformat = \"logd_transaction\"\n";
-    let mut store = Store::new("mongodb-upsert", &server.uri(), settings, "");
+    let more = format!("[file]\ndir = \"{}\"\n", file.display());
+    let mut store = Store::new("file-away", &server.uri(), "format = \"combined\"\n", &more);
+    store.pack = "codec = \"none\"\n";
     store.outputter.start_and_wait();
-    let transactions = 3_000_u64;
-    let hosts = ["www", "cart", "pay"];
-    let mut tailers = Vec::new();
-    for host in hosts {
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    let stored = || logferry_tests::compare::stored(&file, "access", "web-1");
+    let (rounds, lines) = (6, 90_000);
+    let part = |round: u64| AccessLog::lines(lines * round / rounds..lines * (round + 1) / rounds);
+    for round in 0..rounds {
+        append(&log, part(round).as_bytes());
+        if round >= 2 {
+            wait_until("packs wait for the files", || store.outputter.figure("unwritten_packs") > 0);
+            store.outputter.kill();
+            store.outputter.start();
+        }
+    }
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("all documents are stored", || {
+        store.outputter.figure("backlog_packs") == 0
+            && store.outputter.counter("logferry_outputter_spool_packs", "mongodb") == 0.0
+    });
+    let look = Look::new(&server.uri(), &store);
+    look.check(lines);
+    let text = AccessLog::lines(0..lines);
+    let begin = stored();
+    assert!(begin.len() < text.len() && text.as_bytes().starts_with(&begin), "the disk was not full");
+    wait_until("it says what it cannot write, and takes packs all the same", || {
+        let status = store.outputter.status().unwrap_or_default();
+        status["ready"] == true && status["problems"].to_string().contains("the output cannot be written")
+    });
+
+    disk.resize(256 * MIB);
+    wait_until("the files catch up", || stored().len() > begin.len());
+    store.outputter.kill();
+    store.outputter.start();
+    wait_until("the files have all", || {
+        store.outputter.status().is_some_and(|status| {
+            status["figures"]["unwritten_packs"].as_u64() == Some(0)
+                && status["problems"] == serde_json::json!([])
+        }) && stored().len() >= text.len()
+    });
+    assert!(stored() == text.as_bytes(), "the files differ from what was written");
+    append(&log, AccessLog::line(lines).as_bytes());
+    wait_until("what comes later is written", || stored().len() > text.len());
+    wait_until("all documents are stored", || is_acknowledged(&tailer, &log) && is_stored(&store));
+    look.check(lines + 1);
+    assert_eq!(store.outputter.counter("logferry_outputter_conflicts_total", ""), 0.0);
+    let peak = store.outputter.memory_peak() / MIB;
+    assert!(peak < 160, "{peak} MiB of memory");
+    trial.count("kills while the files are away", rounds - 1);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_holds_up_no_documents_and_no_other_file() {
+    let fake = FakeMongo::start(Vec::new());
+    let folder = Workdir::new("file-blocked");
+    let file = folder.path().join("store");
+    let more = format!("[file]\ndir = \"{}\"\npath = \"{{source}}/{{host}}\"\n", file.display());
+    let mut store = Store::new("file-blocked", &fake.uri(), "format = \"raw\"\n", &more);
+    let blocked = file.join("log_data/access/web-1");
+    std::fs::create_dir_all(&blocked).unwrap();
+    store.outputter.start_and_wait();
+    let tailers = ["web-1", "web-2"].map(|host| {
         let (mut tailer, log) = store.tailer(host);
         tailer.start_and_wait();
-        let mut text = String::new();
-        // Each twice: the second has the last word.
-        for (step, number) in (0..transactions * 2).map(|line| (line / transactions, line % transactions)) {
-            let query = format!("step={step}&transaction_id=t{number}&tn={host}%20{number}");
+        (tailer, log)
+    });
+    let text = |begin: u64| -> String { (begin..begin + 3_000).map(|n| format!("line {n}\n")).collect() };
+    let both = |text: &str| tailers.iter().for_each(|(_, log)| append(log, text.as_bytes()));
+    let acknowledged = || tailers.iter().all(|(tailer, log)| is_acknowledged(tailer, log));
+    both(&text(0));
+    wait_until("all lines are acknowledged", acknowledged);
+    both(&text(3_000));
+    wait_until("all lines are acknowledged", acknowledged);
+    wait_until("all documents are stored", || store.outputter.figure("backlog_packs") == 0);
+    assert_eq!(fake.documents().len(), 12_000);
+    let all = text(0) + &text(3_000);
+    let read = |host: &str| std::fs::read_to_string(file.join("log_data/access").join(host));
+    assert!(read("web-2").unwrap() == all, "the other file waits");
+    assert!(store.outputter.figure("unwritten_packs") > 0);
+    std::fs::remove_dir(&blocked).unwrap();
+    wait_until("the file has all", || read("web-1").is_ok_and(|read| read.len() >= all.len()));
+    assert!(read("web-1").unwrap() == all, "the file differs from what was written");
+    wait_until("nothing waits any more", || {
+        store.outputter.status().is_some_and(|status| status["problems"] == serde_json::json!([]))
+    });
+    assert_eq!((store.outputter.figure("unwritten_packs"), fake.documents().len()), (0, 12_000));
+}
+
+const HOSTS: [&str; 3] = ["www", "cart", "pay"];
+
+/// Lines of a host: of each transaction one, and one that has none. `step` is a field that a later line changes.
+fn transactions(host: &str, numbers: std::ops::Range<u64>, step: u64) -> String {
+    let mut text = String::new();
+    for number in numbers {
+        let query = format!("step={step}&transaction_id=t{number}&tn={host}%20{number}");
+        for query in [query, format!("no={number}")] {
             writeln!(
                 text,
                 "{host}.example.com 10.0.0.1 - [02/Jan/2026:15:04:05 -0700] \"GET /x?{query} HTTP/1.1\" 200"
             )
             .unwrap();
-            writeln!(text, "{host}.example.com 10.0.0.1 - [02/Jan/2026:15:04:05 -0700] \"GET /x?no={number} HTTP/1.1\" 200").unwrap();
         }
-        append(&log, text.as_bytes());
-        tailers.push((tailer, log));
     }
-    wait_until("all lines are acknowledged", || {
-        tailers.iter().all(|(tailer, log)| is_acknowledged(tailer, log))
-    });
-    wait_until("all documents are stored", || is_stored(&store));
-    let documents = Look::new(&server.uri(), &store).documents();
+    text
+}
+
+/// Each transaction is one document with the fields of all hosts, and the last word of each.
+fn check_transactions(documents: Vec<Document>, transactions: u64) {
     assert_eq!(documents.len() as u64, transactions);
     for document in documents {
         let number = document.get_str("transaction_id").unwrap().strip_prefix('t').unwrap();
-        for host in hosts {
+        for host in HOSTS {
             assert_eq!(document.get_str(format!("{host}_tn")).unwrap(), format!("{host} {number}"));
             assert_eq!(document.get_str(format!("{host}_step")).unwrap(), "1");
             assert_eq!(document.get_i64(format!("{host}_ipinlong")).unwrap(), 167_772_161);
             assert_eq!(document.get_i64(format!("{host}_day")).unwrap(), 20_260_102);
         }
-        assert_eq!(document.len(), 2 + hosts.len() * 6);
+        assert_eq!(document.len(), 2 + HOSTS.len() * 6);
     }
+}
+
+#[test]
+fn documents_of_three_hosts_with_the_same_key_become_one() {
+    let folder = Workdir::new("mongo-upsert");
+    let Some(server) = MongoServer::start(folder.path()) else { return };
+    // Packs go in many slices.
+    let settings = "mode = \"upsert\"\nformat = \"logd_transaction\"\nmemory = \"1MiB\"\n";
+    let mut store = Store::new("mongodb-upsert", &server.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let count = 3_000;
+    let tailers = HOSTS.map(|host| {
+        let (mut tailer, log) = store.tailer(host);
+        tailer.start_and_wait();
+        append(&log, (transactions(host, 0..count, 0) + &transactions(host, 0..count, 1)).as_bytes());
+        (tailer, log)
+    });
+    wait_until("all lines are acknowledged", || {
+        tailers.iter().all(|(tailer, log)| is_acknowledged(tailer, log))
+    });
+    wait_until("all documents are stored", || is_stored(&store));
+    check_transactions(Look::new(&server.uri(), &store).documents(), count);
     assert_eq!(store.dead_letters(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn documents_of_three_hosts_become_one_while_the_outputter_and_the_server_are_killed_in_turn() {
+    const ROUNDS: u64 = 8;
+    let trial = trial!();
+    let mut random = StdRng::seed_from_u64(trial.seed(1));
+    let folder = Workdir::new("mongo-upsert-kills");
+    let Some(mut server) = MongoServer::start_own(folder.path()) else { return };
+    let settings = "mode = \"upsert\"\nformat = \"logd_transaction\"\n";
+    let mut store = Store::new("mongodb-upsert-kills", &server.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let tailers = HOSTS.map(|host| {
+        let (mut tailer, log) = store.tailer(host);
+        tailer.start_and_wait();
+        (tailer, log)
+    });
+    let count = 1_600;
+    for round in 0..ROUNDS {
+        // All of step 0 in the first half, so that the second half has the last word.
+        let (step, part) = (round / (ROUNDS / 2), round % (ROUNDS / 2));
+        let numbers = count * part / (ROUNDS / 2)..count * (part + 1) / (ROUNDS / 2);
+        for ((_, log), host) in tailers.iter().zip(HOSTS) {
+            append(log, transactions(host, numbers.clone(), step).as_bytes());
+        }
+        std::thread::sleep(Duration::from_millis(random.random_range(20..500)));
+        if round.is_multiple_of(2) {
+            store.outputter.kill();
+            store.outputter.start();
+        } else {
+            server.kill();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
+            server.restart();
+        }
+    }
+    wait_until("all lines are acknowledged", || {
+        tailers.iter().all(|(tailer, log)| is_acknowledged(tailer, log))
+    });
+    wait_until("all documents are stored", || is_stored(&store));
+    check_transactions(Look::new(&server.uri(), &store).documents(), count);
+    assert_eq!(store.dead_letters(), Vec::<serde_json::Value>::new());
+    trial.count("kills while documents are merged", ROUNDS);
 }
 
 #[test]
@@ -424,6 +582,158 @@ fn a_document_that_the_server_refuses_dies_alone_in_its_bulk() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["reason"], "poison (code 121)");
     assert_eq!(letters[0]["line"].as_str().unwrap(), AccessLog::line(42).trim_end());
+}
+
+#[test]
+fn a_server_that_refuses_writes_for_a_reason_of_its_own_makes_no_dead_letters() {
+    // Bulk and probe are refused, six times: more than it takes to halve a bulk of 100 down to one document.
+    let script = [2, 2, 9, 9, 2, 2, 9, 9, 2, 2, 9, 9].map(Turn::Refused).to_vec();
+    let (fake, store) = play(script, 1_000);
+    assert_eq!(fake.turns_left(), 0);
+    check(fake.documents(), 1_000);
+    assert_eq!(store.dead_letters(), Vec::<serde_json::Value>::new());
+    assert!(store.outputter.counter("logferry_mongodb_retries_total", "") >= 6.0);
+    assert!(store.outputter.log_text().contains("no document is the cause"), "the log does not say why");
+}
+
+#[test]
+fn a_document_that_spoils_its_whole_bulk_dies_alone() {
+    let (fake, store) = play(vec![Turn::Spoils("/item/42", 2)], 100);
+    assert_eq!(fake.documents().len(), 99);
+    let letters = store.dead_letters();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["line"].as_str().unwrap(), AccessLog::line(42).trim_end());
+}
+
+/// What a real server has of these lines, and their dead letters.
+fn stored_of(
+    format: &str,
+    index: Option<Document>,
+    lines: &[u8],
+) -> Option<(Vec<Document>, Vec<serde_json::Value>)> {
+    let folder = Workdir::new("mongo-lines");
+    let server = MongoServer::start(folder.path())?;
+    let settings = format!("format = \"{format}\"\nper_day = false\n");
+    let mut store = Store::new("mongodb-lines", &server.uri(), &settings, "");
+    let look = Look::new(&server.uri(), &store);
+    if let Some(index) = index {
+        look.command(doc! { "createIndexes": "lines", "indexes": [index] });
+    }
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, lines);
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("all documents are stored", || is_stored(&store));
+    Some((look.documents(), store.dead_letters()))
+}
+
+#[test]
+fn a_line_that_quotes_the_servers_words_is_no_duplicate_of_itself() {
+    let index = doc! { "key": { "message": 1 }, "name": "message_1", "unique": true };
+    let lines = b"plain\nplain\nevil index: _id_ x\nevil index: _id_ x\nevil index: _id_ dup key: y\nevil index: _id_ dup key: y\n";
+    let Some((documents, letters)) = stored_of("raw", Some(index), lines) else { return };
+    assert_eq!((documents.len(), letters.len()), (3, 3), "{letters:?}");
+}
+
+#[test]
+fn a_document_with_the_id_of_another_is_a_dead_letter_and_the_same_one_is_not() {
+    let lines =
+        b"{\"_id\":\"a\",\"v\":1}\n{\"_id\":\"a\",\"v\":2}\n{\"_id\":\"a\",\"v\":1}\n{\"_id\":\"b\"}\n";
+    let Some((documents, letters)) = stored_of("json", None, lines) else { return };
+    assert_eq!((documents.len(), letters.len()), (2, 1), "{documents:?} {letters:?}");
+    assert_eq!(letters[0]["line"], "{\"_id\":\"a\",\"v\":2}");
+    assert!(letters[0]["reason"].as_str().unwrap().contains("another document"), "{letters:?}");
+}
+
+#[test]
+fn packs_of_many_short_lines_keep_the_memory_and_each_line_is_a_document() {
+    // More documents than `memory` holds, in slices.
+    let fake = FakeMongo::start(Vec::new());
+    let settings = "format = \"combined\"\nmemory = \"1MiB\"\nbulk_size = 100\n";
+    let mut store = Store::new("mongodb-slices", &fake.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, AccessLog::lines(0..10_000).as_bytes());
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("all documents are stored", || is_stored(&store));
+    check(fake.documents(), 10_000);
+
+    // 4 million documents that no server takes.
+    let mut store = Store::new("mongodb-short", "mongodb://127.0.0.1:1", "format = \"raw\"\n", "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    append(&log, &b"a\n".repeat(4 << 20));
+    tailer.start_and_wait();
+    wait_until("the spool has what the server does not take", || is_acknowledged(&tailer, &log));
+    let documents = || store.outputter.counter("logferry_mongodb_lines_total", "document");
+    let mut last = (0.0, Instant::now());
+    wait_until("what there is memory for is parsed", || {
+        let now = documents();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        now > 0.0 && last.1.elapsed() > Duration::from_millis(500)
+    });
+    let peak = store.outputter.memory_peak() / MIB;
+    println!("{peak} MiB at most with 4 million documents that wait");
+    assert!(peak < 110, "{peak} MiB of memory");
+}
+
+#[test]
+fn dead_letters_at_their_limit_hold_packs_until_somebody_takes_the_files_away() {
+    let fake = FakeMongo::start(Vec::new());
+    let settings = "format = \"combined\"\nmemory = \"1MiB\"\ndead_letter_max = \"1MiB\"\n";
+    let mut store = Store::new("mongodb-letters", &fake.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    let lines: String = (0..8_000).map(|number| format!("no access log {number}\n")).collect();
+    append(&log, lines.as_bytes());
+    let problems = || store.outputter.status().unwrap_or_default()["problems"].to_string();
+    wait_until("it says that it holds packs", || problems().contains("mongodb.dead_letter_max"));
+    let (folder, away) = (store.outputter.var_dir.join("dead_letter"), store.dir.path().join("away"));
+    std::fs::create_dir(&away).unwrap();
+    let size = |file: std::fs::DirEntry| file.metadata().map_or(0, |metadata| metadata.len());
+    let is_full =
+        || std::fs::read_dir(&folder).is_ok_and(|files| files.flatten().map(size).sum::<u64>() >= MIB);
+    let mut times = 0;
+    wait_until("all documents are stored", || {
+        if is_full() && problems().contains("mongodb.dead_letter_max") {
+            std::fs::rename(&folder, away.join(format!("{times}"))).unwrap();
+            times += 1;
+        }
+        is_acknowledged(&tailer, &log) && is_stored(&store)
+    });
+    let mut letters: Vec<_> = (0..times).flat_map(|time| letters_in(&away.join(format!("{time}")))).collect();
+    letters.extend(store.dead_letters());
+    let lines: BTreeSet<&str> = letters.iter().map(|letter| letter["line"].as_str().unwrap()).collect();
+    assert_eq!((lines.len(), letters.len()), (8_000, 8_000));
+    assert_eq!(problems(), "[]");
+}
+
+/// Ships 12,000 equal lines in packs of 600 from a source with these settings, and gives back how many documents there are.
+fn documents_of_equal_lines(source: &'static str, line: &[u8]) -> usize {
+    let fake = FakeMongo::start(Vec::new());
+    let mut store = Store::new("mongodb-equal", &fake.uri(), "format = \"raw\"\n", "");
+    (store.pack, store.source) = ("max_lines = 600\n", source);
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, &line.repeat(12_000));
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("all documents are stored", || is_stored(&store));
+    fake.documents().len()
+}
+
+#[test]
+fn equal_lines_are_a_document_each_also_where_their_encoding_or_a_filter_changes_their_places() {
+    // Longer than on the host: 3 bytes for 2.
+    assert_eq!(documents_of_equal_lines("encoding = \"latin1\"\n", b"\xe9\n"), 12_000);
+    // Shorter: "x" goes.
+    assert_eq!(documents_of_equal_lines("exclude = [\"x\"]\n", b"x\ny\n"), 12_000);
+    assert_eq!(documents_of_equal_lines("", b"y\n"), 12_000);
 }
 
 #[test]

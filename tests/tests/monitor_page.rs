@@ -67,6 +67,7 @@ fn operators_see_nodes_hours_and_errors_and_texts_stay_texts() {
     nodes_appear(&mut scene, &mut browser);
     an_hour_turns_complete(&mut scene, &mut browser);
     take_pictures(&scene, &mut browser);
+    a_phone_reads_on_while_the_page_renews_itself(&scene, &mut browser);
     a_killed_node_turns_red(&mut scene, &mut browser);
     texts_stay_texts(&scene, &mut browser);
     errors_are_filtered(&scene, &mut browser);
@@ -104,13 +105,41 @@ fn an_hour_turns_complete(scene: &mut Monitored, browser: &mut Browser) {
     assert_eq!((&told["hours"][0]["host"], &told["hours"][0]["lines"]), (&"web-1".into(), &count.into()));
 }
 
+fn a_phone_reads_on_while_the_page_renews_itself(scene: &Monitored, browser: &mut Browser) {
+    browser.size(390, 844).expect("sized");
+    browser.open(&scene.url("/nodes")).expect("opened");
+    let fits =
+        "[...document.querySelectorAll('.scroll')].every(table => table.scrollWidth <= table.clientWidth)";
+    assert_eq!(browser.evaluate(fits).expect("measured"), true, "nodes are wider than the window");
+    let labels = "[...document.querySelectorAll('td[data-label]')].every(cell => cell.getBoundingClientRect().right <= innerWidth)";
+    assert_eq!(browser.evaluate(labels).expect("measured"), true);
+    browser.open(&scene.url("/hours")).expect("opened");
+    let scrolled = "document.querySelector('.scroll').scrollLeft";
+    browser.evaluate(&format!("{scrolled} = 150")).expect("scrolled");
+    browser
+        .evaluate("window.seen = Number(document.documentElement.dataset.renewals); window.cell = document.querySelector('.hour')")
+        .expect("noted");
+    browser
+        .wait("it renews itself", "Number(document.documentElement.dataset.renewals) > window.seen + 1")
+        .expect("renewed");
+    assert_eq!(browser.evaluate(scrolled).expect("measured"), 150);
+    assert_eq!(browser.evaluate("window.cell.isConnected").expect("known"), true);
+    browser.size(1_280, 900).expect("sized");
+}
+
 fn a_killed_node_turns_red(scene: &mut Monitored, browser: &mut Browser) {
     browser.open(&scene.url("/")).expect("opened");
     let red = "[...document.querySelectorAll('.flow li.bad')].some(node => node.innerText.includes('collector-0') \
                && node.querySelector('.state.silent'))";
     assert_eq!(browser.evaluate(red).expect("seen"), false);
+    // whoever is about to follow a link goes on to be told
+    let focus = "[...document.querySelectorAll('.flow a')].find(link => link.innerText.includes('collector-0')).focus(), \
+                 (window.focused = document.activeElement).tagName";
+    assert_eq!(browser.evaluate(focus).expect("focused"), "A");
     scene.relay.collectors[0].kill();
     browser.wait("the killed node is red", red).expect("seen");
+    let is_kept = "document.activeElement === window.focused && window.focused.isConnected";
+    assert_eq!(browser.evaluate(is_kept).expect("known"), true, "the focus went away");
     let blocks = "document.querySelector('.note.bad').innerText.includes('collector-0')";
     browser.wait("and is where to look first", blocks).expect("seen");
     browser.open(&scene.url("/alerts")).expect("opened");

@@ -9,13 +9,12 @@ use std::process::{Command, Output};
 
 const HOUR: &str = "2026112013";
 
-/// A relay with an hourly source `access`, a plain one `app`, one that is filtered, and one that cannot be shipped again.
+/// A relay with an hourly source `access`, a plain one `app`, and one that is filtered.
 fn relay(test: &str) -> Relay {
     let sections = "[[source]]\nname = \"access\"\npath = \"{dir}/logs/access.<%Y%m%d%H>.log\"\n\
          rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n\
          [[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log\"\npoll_interval = \"100ms\"\n\
          [[source]]\nname = \"chosen\"\npath = \"{dir}/logs/chosen.<%Y%m%d%H>.log\"\ninclude = [\"7\"]\npoll_interval = \"100ms\"\n\
-         [[source]]\nname = \"wide\"\npath = \"{dir}/logs/wide.log\"\nencoding = \"utf-16le\"\npoll_interval = \"100ms\"\n\
          [repull]\nrate = \"0B\"\n";
     let options = RelayOptions {
         source_sections: sections.to_owned(),
@@ -210,27 +209,6 @@ fn lines_of_a_filtered_source_come_back_wherever_the_packs_were_cut() {
 }
 
 #[test]
-fn a_source_that_cannot_be_shipped_again_hinders_no_other() {
-    let mut relay = relay("repull-others");
-    let file = logs(&relay).join(format!("access.{HOUR}.log"));
-    std::fs::write(&file, many_lines(1, 100)).expect("written");
-    let wide = logs(&relay).join("wide.log");
-    std::fs::write(&wide, "wide\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>())
-        .expect("written");
-    relay.start();
-    relay.wait_acknowledged();
-    let (output, _) = repull(&relay, &["--file", &file.display().to_string()]);
-    assert!(output.status.success(), "{output:?}");
-    let (output, _) = repull(&relay, &["--hour", HOUR]);
-    assert!(output.status.success(), "{output:?}");
-    let (output, answer) = repull(&relay, &["--file", &wide.display().to_string()]);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let problem = &answer["problems"][0];
-    assert_eq!(problem["source"].as_str(), Some("wide"), "{answer}");
-    assert!(problem["what"].as_str().is_some_and(|what| what.contains("encoding")), "{answer}");
-}
-
-#[test]
 fn what_cannot_be_shipped_is_named_and_the_exit_status_says_so() {
     let mut relay = relay("repull-problems");
     let file = logs(&relay).join(format!("access.{HOUR}.log"));
@@ -250,9 +228,17 @@ fn what_cannot_be_shipped_is_named_and_the_exit_status_says_so() {
         answer["problems"][0]["what"].as_str().is_some_and(|what| what.contains("not there any more")),
         "{answer}"
     );
+    let log = relay.tailer.log_text();
+    assert!(log.contains(&format!("not shipped again: access {} bytes 0-", file.display())), "{log}");
+    assert!(log.contains(&format!("a repull begins: hour {HOUR}, all sources")), "{log}");
+    let of_repulls = |line: &&str| line.contains("repull") || line.contains("not shipped again");
+    for line in log.lines().filter(of_repulls) {
+        assert!(!line.contains("Some(") && !line.contains("None"), "{line}");
+    }
     let (output, _) = repull(&relay, &["--source", "access"]);
     assert_eq!(output.status.code(), Some(2), "neither hour nor file");
     let (output, _) = repull(&relay, &["--hour", HOUR, "--source", "nothing"]);
+    assert_eq!(output.status.code(), Some(2), "a source that is none");
     assert!(String::from_utf8_lossy(&output.stderr).contains("only: access, app"), "{output:?}");
 }
 

@@ -110,6 +110,7 @@ impl Board {
             ("streams_forgotten_total", relay.streams_forgotten),
             ("streams_active", relay.streams_active),
             ("duplicates_total", relay.duplicates_total),
+            ("bytes_total", relay.bytes_total),
             ("forwarded_bytes_total", relay.forwarded_bytes_total),
             ("quarantined_files", quarantined_files),
             ("quarantined_bytes", quarantined_bytes),

@@ -87,7 +87,7 @@ impl Collector {
         let stop_max = config.relay.stop_grace.0 + STOP_EXTRA;
         let relay = tokio::spawn(shell.run(packs_in, settled, reports_in, stop.clone(), stop_max));
         let receiver = tokio::spawn(receiver.run(packs, stop.clone()));
-        tracing::info!(%addr, to = ?config.send.to, "packs are taken");
+        tracing::info!(%addr, to = config.send.to.join(", "), "packs are taken");
         Ok(Collector { addr, board, stop, sender_stop, receiver, relay })
     }
 
@@ -180,12 +180,12 @@ fn report_recovery(dir: &Path, report: &SpoolReport) {
     if !report.damage.is_none() || !report.left_alone.is_empty() || report.unsecured.is_some() {
         tracing::error!(
             spool = %dir.display(),
-            ?report,
+            %report,
             "the spool was damaged: packs that were acknowledged may be lost; the damaged ranges are in its folder \"damaged\", \
              and the lines can be shipped again from the hosts"
         );
     } else if report.records > 0 || report.torn_bytes > 0 {
-        tracing::info!(spool = %dir.display(), ?report, "packs are in the spool from the last run");
+        tracing::info!(spool = %dir.display(), %report, "packs are in the spool from the last run");
     }
 }
 

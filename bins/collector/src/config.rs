@@ -54,69 +54,63 @@ impl ProgramConfig for CollectorConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
-        if self.listen.addr.is_empty() {
-            return Err(
+        rules::all([
+            rules::ensure(!self.listen.addr.is_empty(), || {
                 "listen.addr is missing: set the address to take packs on, such as \"0.0.0.0:1302\"".into()
-            );
-        }
-        self.send.validate()?;
-        self.validate_sizes()?;
-        self.validate_times()
+            }),
+            self.send.validate(),
+            self.validate_sizes(),
+            self.validate_times(),
+        ])
     }
 }
 
 impl CollectorConfig {
     fn validate_sizes(&self) -> Result<(), String> {
         let (pack_max, header_max) = (self.listen.pack_max, self.listen.header_max);
-        for (name, size) in [
+        let not_zero = [
             ("listen.memory", self.listen.memory),
             ("listen.window", self.listen.window),
             ("send.window", self.send.window),
             ("spool.max_bytes", self.spool.max_bytes),
             ("spool.segment_bytes", self.spool.segment_bytes),
-        ] {
-            if size.0 == 0 {
-                return Err(format!("{name} is 0: nothing could pass"));
-            }
-        }
-        if pack_max > PACK_MAX_MAX {
-            return Err(
+        ]
+        .map(|(name, size)| rules::ensure(size.0 > 0, || format!("{name} is 0: nothing could pass")));
+        let relations = [
+            rules::ensure(pack_max <= PACK_MAX_MAX, || {
                 "listen.pack_max is larger than 48MiB, which is what the spool takes with room to spare"
-                    .into(),
-            );
-        }
-        if header_max > pack_max {
-            return Err("listen.header_max is larger than listen.pack_max, which includes the header".into());
-        }
-        if pack_max > self.listen.memory {
-            return Err(
+                    .into()
+            }),
+            rules::ensure(header_max <= pack_max, || {
+                "listen.header_max is larger than listen.pack_max, which includes the header".into()
+            }),
+            rules::ensure(pack_max <= self.listen.memory, || {
                 "listen.pack_max is larger than listen.memory: one pack must fit into the memory for packs"
-                    .into(),
-            );
-        }
-        Ok(())
+                    .into()
+            }),
+        ];
+        rules::all(not_zero.into_iter().chain(relations))
     }
 
     fn validate_times(&self) -> Result<(), String> {
         let relay = &self.relay;
-        for (name, time) in [
+        let not_zero = [
             ("spool_after", relay.spool_after),
             ("slow_after", relay.slow_after),
             ("busy_after", relay.busy_after),
-        ] {
-            if time.0.is_zero() {
-                return Err(format!("relay.{name} is 0: give a time such as \"1s\""));
-            }
-        }
-        if relay.slow_after < relay.spool_after {
-            return Err(
+        ]
+        .map(|(name, time)| {
+            rules::ensure(!time.0.is_zero(), || format!("relay.{name} is 0: give a time such as \"1s\""))
+        });
+        let relations = [
+            rules::ensure(relay.slow_after >= relay.spool_after, || {
                 "relay.slow_after is shorter than relay.spool_after: it is the longer patience".into()
-            );
-        }
-        if relay.stop_grace > Interval::secs(8) {
-            return Err("relay.stop_grace is longer than 8s: a node must be able to stop within 10s".into());
-        }
-        Ok(())
+            }),
+            rules::ensure(relay.stop_grace <= Interval::secs(8), || {
+                "relay.stop_grace is longer than 8s: a node must be able to stop within 10s".into()
+            }),
+        ];
+        rules::all(not_zero.into_iter().chain(relations))
     }
 }
 

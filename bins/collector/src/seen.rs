@@ -59,7 +59,7 @@ impl SeenLog {
         if recovered.report.is_suspect() || undecodable > 0 {
             counter!("logferry_collector_footprint_damaged_total").increment(1);
             tracing::warn!(
-                report = ?recovered.report,
+                report = %recovered.report,
                 undecodable,
                 streams = footprint.streams(),
                 "the footprint was damaged: packs that it does not remember are forwarded again, the next tier tells what it has"

@@ -26,6 +26,8 @@ const SEEN_FLUSH: Duration = Duration::from_millis(250);
 /// A pack in memory.
 struct Held {
     bytes: PackBytes,
+    /// In no order with first deliveries.
+    apart: bool,
     waiters: Vec<Answerer>,
 }
 
@@ -214,11 +216,12 @@ impl Shell {
             return self.answer(answer, Answer::Rejected { reason: "no_stream".into() });
         };
         let (identity, first, repull) = (ours.identity, ours.first, pack.header.repull);
+        let end_to_end = pack.header.repull_job().is_some();
         pack.push_hop(&self.hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));
         let bytes = PackBytes { stream: identity.stream, header: pack.encode_header(), body: pack.body };
-        let info = PackInfo { identity, first, repull, bytes: bytes.len() };
+        let info = PackInfo { identity, first, repull, end_to_end, bytes: bytes.len() };
         let ticket = self.new_ticket();
-        self.held.insert(ticket, Held { bytes, waiters: vec![answer] });
+        self.held.insert(ticket, Held { bytes, apart: end_to_end, waiters: vec![answer] });
         self.tell(Event::Arrived { ticket, pack: info });
     }
 
@@ -245,9 +248,10 @@ impl Shell {
 
     fn hold(&mut self, read: PackRead) -> FetchedPack {
         let PackRead { record, identity, first, repull, bytes } = read;
-        let pack = PackInfo { identity, first, repull, bytes: bytes.len() };
+        // What is in the spool was answered, as an older collector did with a pack that is shipped again, too.
+        let pack = PackInfo { identity, first, repull, end_to_end: false, bytes: bytes.len() };
         let ticket = self.new_ticket();
-        self.held.insert(ticket, Held { bytes, waiters: Vec::new() });
+        self.held.insert(ticket, Held { bytes, apart: false, waiters: Vec::new() });
         FetchedPack { ticket, record, pack }
     }
 
@@ -320,8 +324,9 @@ impl Shell {
     }
 
     fn submit(&mut self, ticket: Ticket) {
-        let Some(PackBytes { stream, header, body }) = self.bytes_of(ticket) else { return };
-        self.overflow.push_back(Outgoing { ticket, stream, header, body });
+        let Some(Held { bytes, apart, .. }) = self.held.get(&ticket) else { return };
+        let PackBytes { stream, header, body } = bytes.clone();
+        self.overflow.push_back(Outgoing { ticket, stream, apart: *apart, header, body });
         self.submit_overflow();
     }
 

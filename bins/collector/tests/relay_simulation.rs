@@ -134,7 +134,7 @@ fn info((stream, number): PackId) -> PackInfo {
         span: 100,
         sum: (stream * 1_000 + number) as u32,
     };
-    PackInfo { identity, first: 0, repull: false, bytes: PACK_BYTES }
+    PackInfo { identity, first: 0, repull: false, end_to_end: false, bytes: PACK_BYTES }
 }
 
 impl World {

@@ -52,7 +52,7 @@ impl Place {
     /// Lines of a file from the first to the last; `None` when there are none.
     fn of(file: &Path, lines: &[host::Told]) -> Option<Place> {
         let (first, last) = (lines.first()?, lines.last()?);
-        Some(Place { file: file.to_owned(), from: first.0, to: last.0 + last.1, lines: lines.len() as u64 })
+        Some(Place { file: file.to_owned(), from: first.from, to: last.to, lines: lines.len() as u64 })
     }
 }
 

@@ -66,7 +66,7 @@ fn check(file: &Path, args: &Args, output: &mut Output<'_>) -> anyhow::Result<Ve
         None => (Verdict::Usage, vec![unknown_role(file)]),
         Some(role) => match load(role, file) {
             Ok(()) => (Verdict::Fine, Vec::new()),
-            Err(error) => (Verdict::Problem, error.to_string().lines().map(str::to_owned).collect()),
+            Err(error) => (Verdict::Problem, error.lines().map(str::to_owned).collect()),
         },
     };
     let report = Report { file, role, ok: verdict == Verdict::Fine, problems };
@@ -83,9 +83,10 @@ fn check(file: &Path, args: &Args, output: &mut Output<'_>) -> anyhow::Result<Ve
     Ok(verdict)
 }
 
-fn load(role: Role, file: &Path) -> Result<(), config::ConfigError> {
-    fn load_as<C: ProgramConfig>(file: &Path) -> Result<(), config::ConfigError> {
-        config::load::<C>(file).map(drop)
+fn load(role: Role, file: &Path) -> Result<(), String> {
+    fn load_as<C: ProgramConfig>(file: &Path) -> Result<(), String> {
+        let config = config::load::<C>(file).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| format!("{}: {error}", file.display()))
     }
     match role {
         Role::Tailer => load_as::<TailerConfig>(file),

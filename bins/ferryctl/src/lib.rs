@@ -131,6 +131,8 @@ enum SpoolCommand {
 enum EtlCommand {
     /// Make tables of files, as the outputter does of complete hours; tables of an earlier run are replaced.
     Run(etl::RunArgs),
+    /// Have a running outputter make the tables of a complete hour again: after they failed, or with another program.
+    Redo(etl::RedoArgs),
     /// Run the examples of programs and print what is other than expected.
     Test(etl::TestArgs),
 }
@@ -169,6 +171,7 @@ fn run(command: &Command, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
         Command::Spool(SpoolCommand::Export(args)) => spool::export(args, output),
         Command::Hours(args) => hours::run(args, output),
         Command::Etl(EtlCommand::Run(args)) => etl::run(args, output),
+        Command::Etl(EtlCommand::Redo(args)) => etl::redo(args, output),
         Command::Etl(EtlCommand::Test(args)) => etl::test(args, output),
         Command::Audit(args) => audit::run(args, output),
         Command::Repull(args) => repull::run(args, output),

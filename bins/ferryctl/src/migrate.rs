@@ -10,7 +10,8 @@ use crate::config_check::{Role, problems_of};
 use crate::{Output, Verdict};
 use anyhow::Context;
 use ini::Ini;
-use shared::Source;
+use shared::{Place, Source};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -97,7 +98,8 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
     let ini =
         Ini::parse(&String::from_utf8_lossy(&bytes)).map_err(|fault| anyhow::anyhow!("{shown}:{fault}"))?;
     let has = |role: &LegacyRole| role.sections().iter().any(|section| ini.has(section));
-    let mut roles: Vec<LegacyRole> = LegacyRole::ALL.into_iter().filter(has).collect();
+    let found: Vec<LegacyRole> = LegacyRole::ALL.into_iter().filter(has).collect();
+    let mut roles = found.clone();
     if let Some(role) = args.role {
         roles.retain(|found| *found == role);
     }
@@ -109,7 +111,7 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
             Ok(Verdict::Usage)
         }
         ([role], None) => {
-            let text = migrated(*role, args, &ini, output)?;
+            let text = migrated(*role, &found, args, &ini, output)?;
             write!(output.out, "{text}")?;
             verdict(*role, &text, output)
         }
@@ -123,11 +125,16 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
         }
         (_, Some(dir)) => {
             let mut all = Verdict::Fine;
-            for role in roles {
-                let text = migrated(role, args, &ini, output)?;
-                let path = dir.join(format!("{}.toml", role.ours().name()));
-                // What is there may be what somebody has finished by hand.
-                let file = std::fs::File::create_new(&path);
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            let paths: Vec<PathBuf> = roles.iter().map(|role| dir.join(file_name(*role, &roles))).collect();
+            // What is there may be what somebody has finished by hand: nothing is written beside it.
+            if let Some(there) = paths.iter().find(|path| path.exists()) {
+                anyhow::bail!("{} is there already: move it away, or name another folder", there.display());
+            }
+            for (role, path) in roles.into_iter().zip(paths) {
+                let text = migrated(role, &found, args, &ini, output)?;
+                // It may hold the password of a database.
+                let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&path);
                 std::io::Write::write_all(
                     &mut file.with_context(|| format!("cannot create {}", path.display()))?,
                     text.as_bytes(),
@@ -140,10 +147,36 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
     }
 }
 
+/// Where the configuration of a role goes: `outputter.toml`, or, as several legacy roles became outputters, `outputter-fcollector.toml`.
+fn file_name(role: LegacyRole, all: &[LegacyRole]) -> String {
+    let ours = role.ours().name();
+    let is_only_one = all.iter().filter(|other| other.ours().name() == ours).count() <= 1;
+    if is_only_one { format!("{ours}.toml") } else { format!("{ours}-{}.toml", role.name()) }
+}
+
+/// The same whether one role of the file is migrated or all.
+fn place(role: LegacyRole, found: &[LegacyRole]) -> Place {
+    let count = |roles: usize| u16::try_from(roles).unwrap_or(0);
+    let before = || found.iter().take_while(|other| **other != role);
+    let alike = before().filter(|other| other.ours().name() == role.ours().name());
+    Place {
+        name: file_name(role, found).trim_end_matches(".toml").to_owned(),
+        before: count(before().count()),
+        alike_before: count(alike.count()),
+    }
+}
+
 /// The configuration; with what this build cannot check as comments.
-fn migrated(role: LegacyRole, args: &Args, ini: &Ini, output: &mut Output<'_>) -> anyhow::Result<String> {
+fn migrated(
+    role: LegacyRole,
+    found: &[LegacyRole],
+    args: &Args,
+    ini: &Ini,
+    output: &mut Output<'_>,
+) -> anyhow::Result<String> {
     let draft = |with_features| {
-        role.draft(Source::new(role.name(), role.sections(), args, ini.clone(), with_features))
+        let place = place(role, found);
+        role.draft(Source::new(role.name(), role.sections(), args, ini.clone(), place, with_features))
     };
     let text = draft(true);
     if problems_of(role.ours(), &text)?.is_empty() {

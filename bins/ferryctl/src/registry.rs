@@ -163,6 +163,10 @@ pub(crate) fn ask<T: DeserializeOwned>(
         code.as_u16() != 401,
         "{addr} wants a login: name a file with its token with --token-file"
     );
+    if code.as_u16() == 429 {
+        let wait = response.headers().get("retry-after").and_then(|wait| wait.to_str().ok()).unwrap_or("60");
+        anyhow::bail!("{addr} has seen too many wrong logins from here: ask again in {wait} seconds");
+    }
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
     serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
 }

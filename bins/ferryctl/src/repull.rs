@@ -3,7 +3,7 @@
 use crate::{Output, Verdict, status};
 use anyhow::Context;
 use logferry_node::admin::{Status, read_token};
-use logferry_tailer::repull::client::{RunningNode, What};
+use logferry_tailer::repull::client::{RunningNode, What, is_mistake};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -54,6 +54,12 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
             return Ok(Verdict::Usage);
         }
     };
-    let is_complete = node.repull(&request, args.what.json, output.out)?;
+    let is_complete = match node.repull(&request, args.what.json, output.out) {
+        Err(error) if is_mistake(&error) => {
+            writeln!(output.err, "error: {error:#}")?;
+            return Ok(Verdict::Usage);
+        }
+        outcome => outcome?,
+    };
     Ok(if is_complete { Verdict::Fine } else { Verdict::Problem })
 }

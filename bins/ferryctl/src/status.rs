@@ -129,7 +129,10 @@ fn row(addr: &str, status: &Status) -> Vec<String> {
         }
     };
     let mut problems = status.problems.clone();
-    problems.extend(status.last_error.as_ref().map(|error| format!("last: {error}")));
+    problems.extend(status.last_error.as_ref().map(|error| match status.last_error_s {
+        Some(age) => format!("{} ago: {error}", human::seconds(age)),
+        None => format!("last: {error}"),
+    }));
     vec![
         addr.to_owned(),
         status.role.clone(),

@@ -1,6 +1,8 @@
 //! `ferryctl migrate-config`: INI files of each legacy role become configurations that pass `config check`.
 
 mod support;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use support::{ferryctl, file};
 use tempfile::TempDir;
 
@@ -15,17 +17,27 @@ struct Migrated {
 
 /// Migrates, checks the result with `config check`, and reads it.
 fn migrated(ini: &str, role: &str, more: &[&str]) -> Migrated {
+    let migrated = unchecked(ini, more);
+    assert_passes_the_check(&migrated, role);
+    migrated
+}
+
+fn unchecked(ini: &str, more: &[&str]) -> Migrated {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(dir.path().join("var")).expect("a folder");
     std::fs::write(dir.path().join("var/footprint.json"), "{}").expect("a file");
     let path = file(&dir, "config.ini", ini.as_bytes());
     let ran = ferryctl(&[&["migrate-config", &path], more].concat());
     assert_eq!(ran.status, 0, "{}\n{}", ran.err, ran.out);
-    let result = file(&dir, &format!("{role}.toml"), ran.out.as_bytes());
-    let checked = ferryctl(&["config", "check", &result]);
-    assert_eq!(checked.status, 0, "{}\n{}", checked.err, ran.out);
     let table = ran.out.parse().expect("TOML");
     Migrated { dir, text: ran.out, table }
+}
+
+#[track_caller]
+fn assert_passes_the_check(migrated: &Migrated, role: &str) {
+    let result = file(&migrated.dir, &format!("{role}.toml"), migrated.text.as_bytes());
+    let checked = ferryctl(&["config", "check", &result]);
+    assert_eq!(checked.status, 0, "{}\n{}", checked.err, migrated.text);
 }
 
 #[test]
@@ -87,7 +99,19 @@ fn a_file_collector_becomes_an_outputter_in_the_same_folder() {
 fn roles_whose_outputs_are_not_in_every_build_pass_the_check_all_the_same() {
     let ini = "[etlcollector]\nlisten = 1306\nsave_dir = /data\nspider_list = conf/spiders\ncolumns_file = conf/columns\n\
                hosts_white_list = conf/hosts\nip_black_list = conf/black\n";
-    let Migrated { dir, text, .. } = migrated(ini, "outputter", &[]);
+    let mut tables = unchecked(ini, &[]);
+    // The program of the package, and the lists of the legacy node, are to be there.
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/etl/access.vrl");
+    tables.text = tables.text.replace("/etc/logferry/etl/access.vrl", program);
+    std::fs::create_dir(tables.dir.path().join("conf")).expect("a folder");
+    let columns = br#"{"access":{"columns":["event_url"]}}"#.as_slice();
+    for (name, content) in
+        [("columns", columns), ("spiders", b""), ("hosts", b"www.example.com\n"), ("black", b"")]
+    {
+        file(&tables.dir, &format!("conf/{name}"), content);
+    }
+    assert_passes_the_check(&tables, "outputter");
+    let Migrated { dir, text, .. } = &tables;
     for key in ["[etl]", "columns = ", "spider_list = ", "hosts_white_list = ", "ip_black_list = "] {
         assert!(text.contains(key), "{text}");
     }
@@ -134,7 +158,37 @@ fn several_roles_are_written_to_a_folder_and_nothing_there_is_overwritten() {
     }
     let again = ferryctl(&["migrate-config", &path, "--to", to, "--role", "tail"]);
     assert_eq!(again.status, 1);
-    assert!(again.err.contains("cannot create"), "{}", again.err);
+    assert!(again.err.contains("is there already"), "{}", again.err);
+
+    let two_stores = "[monitor]\nhb_port = 4000\n[fcollector]\nlisten = 1306\nsave_dir = /data/logs\n[collector]\nlisten = 1302\nsend_to = o:1306\n\
+                      [etlcollector]\nlisten = 1307\nsave_dir = /data/etl\n";
+    let path = file(&dir, "two.ini", two_stores.as_bytes());
+    let refused = ferryctl(&["migrate-config", &path, "--to", to]);
+    assert_eq!(refused.status, 1);
+    assert!(
+        !dir.path().join("outputter-fcollector.toml").exists(),
+        "something was written before the refusal"
+    );
+    let to = dir.path().join("two");
+    let ran = ferryctl(&["migrate-config", &path, "--to", to.to_str().expect("text")]);
+    let mode = |path: &Path| std::fs::metadata(path).expect("written").permissions().mode() & 0o777;
+    assert_eq!(mode(&to.join("collector.toml")), 0o600, "passwords may be in it");
+    let nodes = ["outputter-fcollector", "outputter-etlcollector", "collector"].map(|name| {
+        let text = std::fs::read_to_string(to.join(format!("{name}.toml")));
+        let table: toml::Table =
+            text.unwrap_or_else(|_| panic!("{name}: {}", ran.err)).parse().expect("TOML");
+        table["node"].clone()
+    });
+    for key in ["var_dir", "admin", "heartbeat"] {
+        let mut own: Vec<&str> = nodes.iter().filter_map(|node| node[key].as_str()).collect();
+        own.sort_unstable();
+        own.dedup();
+        assert_eq!(own.len(), 3, "each has its own {key}: {own:?}");
+    }
+    let heartbeats: Vec<_> = nodes.iter().filter_map(|node| node["heartbeat"].as_str()).collect();
+    assert_eq!(heartbeats, ["0.0.0.0:4001", "0.0.0.0:4002", "0.0.0.0:4000"], "the first keeps hb_port");
+    let alone = ferryctl(&["migrate-config", &path, "--role", "etlcollector"]);
+    assert!(alone.out.contains("0.0.0.0:4002") && alone.out.contains("hb_port was 4000"), "{}", alone.out);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use base64::prelude::BASE64_STANDARD;
 use blake2::{Blake2b512, Digest};
 use constant_time_eq::constant_time_eq;
 use guesses::Guesses;
-use logferry_node::admin::read_token;
+use ipnet::IpNet;
+use logferry_node::admin::{credentials, is_own_name, read_token};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -130,7 +131,7 @@ impl Gate {
     }
 
     async fn is_right(&self, given: &[u8]) -> bool {
-        if let Some(token) = given.strip_prefix(b"Bearer ") {
+        if let Some(token) = credentials(given, "Bearer") {
             return self.token.as_ref().is_some_and(|right| constant_time_eq(token, right.as_bytes()));
         }
         let Some((user, hash)) = &self.login else { return false };
@@ -160,27 +161,40 @@ pub(crate) fn token_of(file: &str) -> anyhow::Result<Option<String>> {
     if file.is_empty() { Ok(None) } else { Ok(Some(read_token(Path::new(file))?)) }
 }
 
+/// Addresses and networks: "10.0.0.7", "10.1.0.0/16".
+///
+/// # Errors
+/// One is neither.
+pub(crate) fn networks(texts: &[String]) -> Result<Vec<IpNet>, String> {
+    let network = |text: &String| {
+        let host = text.parse::<IpAddr>().map(IpNet::from);
+        host.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+            format!(
+                "{text:?} is neither an address such as \"10.0.0.7\" nor a network such as \"10.1.0.0/16\""
+            )
+        })
+    };
+    texts.iter().map(network).collect()
+}
+
+/// Whether an address is one of these; an IPv4 address may come in the form of IPv6.
+pub(crate) fn is_among(networks: &[IpNet], peer: &str) -> bool {
+    let ip = peer.parse::<IpAddr>().map(|ip| ip.to_canonical());
+    ip.is_ok_and(|ip| networks.iter().any(|network| network.contains(&ip)))
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Name and password of a basic login (RFC 7617).
 fn basic(given: &[u8]) -> Option<(String, Vec<u8>)> {
-    let decoded = BASE64_STANDARD.decode(given.strip_prefix(b"Basic ")?.trim_ascii()).ok()?;
+    let decoded = BASE64_STANDARD.decode(credentials(given, "Basic")?).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     Some((String::from_utf8(decoded[..colon].to_vec()).ok()?, decoded[colon + 1..].to_vec()))
 }
 
 /// An address, or `localhost`, with or without a port.
-fn is_own_name(host: &str) -> bool {
-    let without_port = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let name = without_port.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,7 +221,12 @@ mod tests {
     #[tokio::test]
     async fn only_the_whole_login_or_the_whole_token_opens() {
         let gate = gate(true, Some("secret-token"));
-        for right in [login("ops:pass:word"), b"Bearer secret-token".to_vec(), login("ops:pass:word")] {
+        for right in [
+            login("ops:pass:word"),
+            b"bearer secret-token".to_vec(),
+            b"Bearer   secret-token ".to_vec(),
+            login("ops:pass:word"),
+        ] {
             assert_eq!(judged(&gate, &right).await, Verdict::Welcome);
         }
         assert_eq!(gate.judge(None, None, None).await, Verdict::Unknown);
@@ -250,6 +269,21 @@ mod tests {
             ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"]
         {
             assert_eq!(gate.judge(None, Some(strange), None).await, Verdict::WrongHost, "{strange}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_of_their_networks_alone() {
+        let listed = ["10.0.0.7", "10.1.0.0/16", "fd00::/8"].map(str::to_owned);
+        let networks = networks(&listed).expect("good");
+        for peer in ["10.0.0.7", "10.1.255.1", "::ffff:10.0.0.7", "fd12::1"] {
+            assert!(is_among(&networks, peer), "{peer}");
+        }
+        for peer in ["10.0.0.8", "10.2.0.1", "::ffff:10.0.0.8", "fe80::1", "", "web-1"] {
+            assert!(!is_among(&networks, peer), "{peer}");
+        }
+        for bad in ["10.0.0", "10.0.0.0/33", "web-1", ""] {
+            assert!(super::networks(&[bad.to_owned()]).is_err(), "{bad}");
         }
     }
 

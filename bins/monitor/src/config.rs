@@ -15,6 +15,12 @@ logferry_node::settings! {
         pub http: String = "127.0.0.1:8080".to_owned() => rules::address_or_empty,
         /// Most connections of nodes at a time.
         pub connections_max: u64 = 4096 => rules::at_least(1),
+        /// Most of them from one address: raise it where many nodes are behind one.
+        pub connections_per_address: u64 = 1024 => rules::at_least(1),
+        /// Longest time for a whole message, once begun.
+        pub frame_timeout: Interval = Interval::secs(30) => rules::at_least(Interval::ms(1)),
+        /// Most bytes of messages that have begun and are not whole; further large ones wait.
+        pub unfinished_max: ByteSize = ByteSize::mib(32) => rules::between(ByteSize::mib(1), ByteSize::gib(1)),
         /// Silence after which a node's connection is closed.
         pub idle_timeout: Interval = Interval::secs(4000) => rules::at_least(Interval::ms(1)),
     }
@@ -32,6 +38,9 @@ logferry_node::settings! {
         /// File whose first line is the token that each message of a node must bring ([node] monitor_token_file there). Legacy nodes
         /// cannot bring one. Empty: whoever reaches `listen.addr` is listened to.
         pub nodes_token_file: String = String::new(),
+        /// Addresses and networks ("10.0.0.7", "10.1.0.0/16") from where legacy nodes register, unregister and log without the token; what
+        /// comes from there is believed. Nothing else is taken without it.
+        pub legacy_from: Vec<String> = Vec::new() => networks,
     }
 }
 logferry_node::settings! {
@@ -102,6 +111,11 @@ fn password_hash(value: &String) -> Result<(), String> {
 }
 
 #[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
+fn networks(value: &Vec<String>) -> Result<(), String> {
+    access::networks(value).map(drop)
+}
+
+#[expect(clippy::ptr_arg, reason = "a rule takes a reference to the declared type")]
 fn database_url(value: &String) -> Result<(), String> {
     if value.is_empty() { Ok(()) } else { Url::parse(value).map(drop) }
 }
@@ -119,19 +133,18 @@ impl ProgramConfig for MonitorConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
-        if self.listen.addr.is_empty() {
-            return Err(
-                "listen.addr is missing: set the address to take messages of nodes on, such as \"0.0.0.0:4040\"".into(),
-            );
-        }
-        self.access.validate()?;
-        self.alert.validate()?;
-        if !self.access.has_login() && !is_of_this_machine(&self.listen.http) {
-            return Err("listen.http can be reached by other machines, so it needs a login: set access.user and \
-                access.password_hash (`ferryctl hash-password` makes one), or access.token_file, or listen on 127.0.0.1"
-                .into());
-        }
-        Ok(())
+        rules::all([
+            rules::ensure(!self.listen.addr.is_empty(), || {
+                "listen.addr is missing: set the address to take messages of nodes on, such as \"0.0.0.0:4040\"".into()
+            }),
+            self.access.validate(),
+            self.alert.validate(),
+            rules::ensure(self.access.has_login() || is_of_this_machine(&self.listen.http), || {
+                "listen.http can be reached by other machines, so it needs a login: set access.user and \
+                 access.password_hash (`ferryctl hash-password` makes one), or access.token_file, or listen on 127.0.0.1"
+                    .into()
+            }),
+        ])
     }
 }
 
@@ -142,6 +155,12 @@ impl AccessSettings {
     }
 
     fn validate(&self) -> Result<(), String> {
+        if self.nodes_token_file.is_empty() && !self.legacy_from.is_empty() {
+            return Err(
+                "access.legacy_from has no effect without access.nodes_token_file: all nodes are listened to"
+                    .into(),
+            );
+        }
         match (self.user.is_empty(), self.password_hash.is_empty()) {
             (false, true) => {
                 Err("access.password_hash is missing: `ferryctl hash-password` makes one".into())
@@ -198,6 +217,19 @@ mod tests {
         assert!(
             checked("", "password_hash = \"secret\"").expect_err("no hash").starts_with("monitor.toml:5")
         );
+    }
+
+    #[test]
+    fn addresses_of_legacy_nodes_are_checked_and_need_a_token_of_the_others() {
+        let checked = |access: &str| {
+            let text = format!("[listen]\naddr = \"0.0.0.0:4040\"\n[access]\n{access}\n");
+            config::parse::<MonitorConfig>("monitor.toml", &text).map(drop).map_err(|error| error.to_string())
+        };
+        let with_token = "nodes_token_file = \"/etc/logferry/nodes.token\"\nlegacy_from = ";
+        assert_eq!(checked(&format!("{with_token}[\"10.0.0.7\", \"10.1.0.0/16\"]")), Ok(()));
+        let error = checked(&format!("{with_token}[\"web-1\"]")).expect_err("a name");
+        assert!(error.starts_with("monitor.toml:5") && error.contains("10.1.0.0/16"), "{error}");
+        assert!(checked("legacy_from = [\"10.0.0.7\"]").expect_err("no token").contains("nodes_token_file"));
     }
 
     #[test]

@@ -49,7 +49,8 @@ struct Snapshot {
 }
 
 enum Request {
-    Append(Vec<Change>, oneshot::Sender<Result<(), JournalError>>),
+    /// With the most bytes that may wait then.
+    Append(Vec<Change>, u64, oneshot::Sender<Result<(), JournalError>>),
     Written(u64),
 }
 
@@ -79,12 +80,12 @@ impl Journal {
         let (mut log, recovered) = Log::open(disk, dir, LOG_NAME)
             .with_context(|| format!("the queue in {} cannot be opened", dir.display()))?;
         if recovered.report.is_suspect() {
-            tracing::error!(report = ?recovered.report, "the queue to the database was damaged: registrations and errors may be lost");
+            tracing::error!(report = %recovered.report, "the queue to the database was damaged: registrations and errors may be lost");
         }
         let snapshot = restore(&recovered.snapshot, &recovered.records);
         let mut waiting = Waiting::default();
         for (number, change) in &snapshot.waiting {
-            waiting.push(*number, change.clone());
+            waiting.push(*number, change.clone(), bytes_of(change));
         }
         // before the first change, so that its number belongs to an id that is on the disk
         if recovered.snapshot.is_none() || log.wants_snapshot() {
@@ -111,12 +112,24 @@ impl Journal {
     /// # Errors
     /// None of them was taken.
     pub async fn append(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        self.append_up_to(self.bytes_max, changes).await
+    }
+
+    /// The same for what its senders keep if it is refused: the last quarter is left to what nobody else has, such as who registered and left.
+    ///
+    /// # Errors
+    /// None of them was taken.
+    pub async fn append_of_nodes(&self, changes: Vec<Change>) -> Result<(), JournalError> {
+        self.append_up_to(self.bytes_max - self.bytes_max / 4, changes).await
+    }
+
+    async fn append_up_to(&self, bytes_max: u64, changes: Vec<Change>) -> Result<(), JournalError> {
         if changes.is_empty() {
             return Ok(());
         }
         let (answer, answered) = oneshot::channel();
         let gone = || JournalError::Failed("its thread has ended".to_owned());
-        self.requests.send(Request::Append(changes, answer)).await.map_err(|_| gone())?;
+        self.requests.send(Request::Append(changes, bytes_max, answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -165,8 +178,7 @@ impl Journal {
 }
 
 impl Waiting {
-    fn push(&mut self, number: u64, change: Change) {
-        let bytes = bytes_of(&change);
+    fn push(&mut self, number: u64, change: Change, bytes: u64) {
         self.bytes += bytes;
         self.queue.push_back((number, change, bytes));
     }
@@ -217,40 +229,49 @@ struct Writer {
     journal: Journal,
 }
 
+/// Number, change, bytes.
+type Taken = Vec<(u64, Change, u64)>;
 type Answers = Vec<(oneshot::Sender<Result<(), JournalError>>, Result<(), JournalError>)>;
 
 impl Writer {
     fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            let (mut taken, mut answers) = (Vec::new(), Answers::new());
+            let (mut taken, mut answers) = (Taken::new(), Answers::new());
             let mut group = vec![first];
             while group.len() < GROUP_MAX
                 && let Ok(request) = requests.try_recv()
             {
                 group.push(request);
             }
+            let mut bytes = self.journal.lock().bytes;
             for request in group {
-                self.take(request, &mut taken, &mut answers);
+                self.take(request, &mut bytes, &mut taken, &mut answers);
             }
             self.commit(taken, answers);
         }
     }
 
-    fn take(&mut self, request: Request, taken: &mut Vec<(u64, Change)>, answers: &mut Answers) {
-        let (changes, answer) = match request {
-            Request::Append(changes, answer) => (changes, answer),
+    /// `bytes`: of what waits, and of what was taken since.
+    fn take(&mut self, request: Request, bytes: &mut u64, taken: &mut Taken, answers: &mut Answers) {
+        let (changes, bytes_max, answer) = match request {
+            Request::Append(changes, bytes_max, answer) => (changes, bytes_max, answer),
             Request::Written(number) => return self.append(&Record::Written(number)),
         };
-        let bytes: u64 = changes.iter().map(bytes_of).sum();
-        let before: u64 = taken.iter().map(|(_, change)| bytes_of(change)).sum();
-        if self.journal.lock().bytes + before + bytes > self.journal.bytes_max {
+        let sized = |change: Change| {
+            let size = bytes_of(&change);
+            (change, size)
+        };
+        let sized: Vec<(Change, u64)> = changes.into_iter().map(sized).collect();
+        let more: u64 = sized.iter().map(|(_, size)| size).sum();
+        if *bytes + more > bytes_max {
             counter!("logferry_monitor_queue_full_total").increment(1);
-            answers.push((answer, Err(JournalError::Full(self.journal.bytes_max))));
+            answers.push((answer, Err(JournalError::Full(bytes_max))));
             return;
         }
-        for change in changes {
+        *bytes += more;
+        for (change, size) in sized {
             self.append(&Record::Change(self.next, change.clone()));
-            taken.push((self.next, change));
+            taken.push((self.next, change, size));
             self.next += 1;
         }
         answers.push((answer, Ok(())));
@@ -264,12 +285,12 @@ impl Writer {
     }
 
     /// What could not be committed is not taken, by nobody: its senders have it still.
-    fn commit(&mut self, taken: Vec<(u64, Change)>, answers: Answers) {
+    fn commit(&mut self, taken: Taken, answers: Answers) {
         let outcome = if self.log.is_poisoned() { self.compact(&taken) } else { self.log.commit() };
         if outcome.is_ok() {
             let mut waiting = self.journal.lock();
-            for (number, change) in taken {
-                waiting.push(number, change);
+            for (number, change, bytes) in taken {
+                waiting.push(number, change, bytes);
             }
             waiting.show();
             drop(waiting);
@@ -294,10 +315,10 @@ impl Writer {
         }
     }
 
-    fn compact(&mut self, taken: &[(u64, Change)]) -> std::io::Result<()> {
+    fn compact(&mut self, taken: &[(u64, Change, u64)]) -> std::io::Result<()> {
         let mut waiting: Vec<(u64, Change)> =
             self.journal.lock().queue.iter().map(|(number, change, _)| (*number, change.clone())).collect();
-        waiting.extend_from_slice(taken);
+        waiting.extend(taken.iter().map(|(number, change, _)| (*number, change.clone())));
         let snapshot = Snapshot { id: self.journal.id, next: self.next, waiting };
         let bytes = postcard::to_stdvec(&snapshot).map_err(std::io::Error::other)?;
         self.log.snapshot(&bytes)

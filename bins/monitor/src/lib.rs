@@ -26,6 +26,7 @@ pub mod registry;
 
 mod intake;
 mod prober;
+mod pruner;
 pub mod web;
 mod writer;
 

@@ -8,6 +8,7 @@ use crate::database::Url;
 use crate::intake;
 use crate::journal::{Journal, JournalError};
 use crate::prober;
+use crate::pruner;
 use crate::registry::{
     Change, ErrorEntry, Identity, Node, NodeRow, Now, Options, Refusal, Registry, Reported,
 };
@@ -18,7 +19,7 @@ use logferry_node::admin::Status;
 use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
 use metrics::counter;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,6 +46,8 @@ pub struct Monitor {
     pub(crate) config: MonitorConfig,
     /// What each message of a node must bring.
     pub(crate) nodes_token: Option<String>,
+    /// From where legacy nodes need not bring it.
+    pub(crate) legacy_from: Vec<ipnet::IpNet>,
     /// Addresses whose messages were refused, and when it was said last.
     strangers: Mutex<HashMap<String, Instant>>,
     started: Instant,
@@ -84,7 +87,9 @@ impl Running {
         let health = Arc::new(Health::new(url.to_string()));
         let nodes_token =
             access::token_of(&config.access.nodes_token_file).context("access.nodes_token_file")?;
-        let monitor = Arc::new(Monitor { nodes_token, ..Monitor::new(config.clone(), journal, health) });
+        let legacy_from = access::networks(&config.access.legacy_from).map_err(anyhow::Error::msg)?;
+        let monitor =
+            Arc::new(Monitor { nodes_token, legacy_from, ..Monitor::new(config.clone(), journal, health) });
         monitor.restore_waiting();
         let webhooks = config.alert.webhook.iter().map(Webhook::new).collect::<anyhow::Result<Vec<_>>>()?;
         let listener = tokio::net::TcpListener::bind(&config.listen.addr)
@@ -92,11 +97,12 @@ impl Running {
             .with_context(|| format!("listen.addr {} cannot be bound", config.listen.addr))?;
         let addr = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let writer = DatabaseWriter::new(url, monitor.clone());
+        let writer = DatabaseWriter::new(url.clone(), monitor.clone());
         let writer = tokio::spawn(writer.run(stop.clone()));
         let tasks = vec![
             tokio::spawn(intake::listen(listener, monitor.clone(), stop.clone())),
             tokio::spawn(prober::probe_all(monitor.clone(), stop.clone())),
+            tokio::spawn(pruner::run(url, monitor.clone(), stop.clone())),
             tokio::spawn(watch(monitor.clone(), stop.clone())),
             tokio::spawn(keeper::run(monitor.clone(), webhooks, stop.clone())),
         ];
@@ -128,6 +134,7 @@ async fn watch(monitor: Arc<Monitor>, stop: CancellationToken) {
         let now = monitor.now();
         let changes = monitor.registry().tick(now);
         monitor.store_or_owe(changes).await;
+        monitor.store_owed().await;
     }
 }
 
@@ -142,6 +149,7 @@ impl Monitor {
             hours_max: count(check.hours_max),
             forget_after: check.forget_after.0,
             grace: check.interval.0.max(Duration::from_secs(30)),
+            probe_max: check.interval.0 + check.probe_timeout.0 + Duration::from_secs(1),
         };
         let registry = Mutex::new(Registry::new(options));
         let started = Instant::now();
@@ -153,6 +161,7 @@ impl Monitor {
             alerts,
             config,
             nodes_token: None,
+            legacy_from: Vec::new(),
             strangers: Mutex::default(),
             started,
         }
@@ -178,7 +187,7 @@ impl Monitor {
                 Change::Forgotten(row) => drop(nodes.remove(&row.id)),
                 Change::Error(entry) => errors.push(entry),
                 Change::Hour(row) => hours.push(row),
-                Change::Alert(_) => {}
+                Change::Alert(_) | Change::AddressLeft(_) => {}
             }
         }
         self.registry().keep_hours(hours);
@@ -234,8 +243,11 @@ impl Monitor {
         match reported {
             Reported::LeftOut => counter!("logferry_monitor_reports_left_out_total").increment(1),
             Reported::Store(entry) => {
+                if let Err(error) = self.journal.append_of_nodes(vec![Change::Error(entry.clone())]).await {
+                    self.registry().report_not_stored(who);
+                    return Err(error.into());
+                }
                 counter!("logferry_monitor_reports_total").increment(1);
-                self.journal.append(vec![Change::Error(entry.clone())]).await?;
                 self.registry().keep(entry);
             }
         }
@@ -246,12 +258,27 @@ impl Monitor {
     pub(crate) async fn tell_hours(&self, who: &Identity, told: Vec<HourNews>) -> Result<(), NotTaken> {
         // what is older would be forgotten at once, and told again
         let first = self.first_hour_kept();
-        let told = told.into_iter().filter(|news| news.hour >= first).collect();
+        let told: Vec<HourNews> = told.into_iter().filter(|news| news.hour >= first).collect();
+        self.name_hours_ahead(who, &told).await?;
         let changed = self.registry().tell_hours(who, told, self.now());
         counter!("logferry_monitor_hours_changed_total").increment(changed.len() as u64);
-        self.journal.append(changed.iter().cloned().map(Change::Hour).collect()).await?;
+        self.journal.append_of_nodes(changed.iter().cloned().map(Change::Hour).collect()).await?;
         self.registry().keep_hours(changed);
         Ok(())
+    }
+
+    /// Says, once in a while for each outputter, that its hours are too far ahead to be true.
+    async fn name_hours_ahead(&self, who: &Identity, told: &[HourNews]) -> Result<(), NotTaken> {
+        let is_ahead = |news: &&HourNews| self.registry().hours().is_ahead(news.hour);
+        let Some(news) = told.iter().find(is_ahead) else { return Ok(()) };
+        if !self.is_new_stranger(&format!("hours of {}", who.id())) {
+            return Ok(());
+        }
+        let text = format!(
+            "hour {} of {}/{} is more than a day ahead: the clock or the file names of its host are wrong",
+            news.hour, news.host, news.source
+        );
+        self.report(who, "hour ahead", &text, None).await
     }
 
     /// The oldest hour that is kept, `YYYYMMDDHH`; a day is added for the zones of hosts.
@@ -265,10 +292,28 @@ impl Monitor {
         begin.strftime("%Y%m%d%H").to_string().parse().unwrap_or(0)
     }
 
-    /// For what nobody waits for: what cannot be stored now is tried again, as far as it is about nodes.
+    /// For what nobody waits for: what cannot be stored now is tried again.
     pub(crate) async fn store_or_owe(&self, changes: Vec<Change>) {
         if let Err(error) = self.store(changes).await {
-            tracing::debug!(%error, "changes of nodes are stored later");
+            tracing::debug!(%error, "changes are stored later");
+        }
+    }
+
+    /// The same, behind what is owed already: a later state of a thing must not be overtaken by an earlier one.
+    pub(crate) async fn store_in_order(&self, changes: Vec<Change>) {
+        let owes = self.registry().owed().0 > 0;
+        if owes { self.registry().not_stored(changes) } else { self.store_or_owe(changes).await }
+    }
+
+    async fn store_owed(&self) {
+        loop {
+            let owed = self.registry().take_owed();
+            if owed.is_empty() {
+                return;
+            }
+            if self.journal.append(owed.clone()).await.is_err() {
+                return self.registry().owe_again(owed);
+            }
         }
     }
 
@@ -278,7 +323,7 @@ impl Monitor {
         }
         let stored = self.journal.append(changes.clone()).await;
         if stored.is_err() {
-            self.registry().not_stored(&changes);
+            self.registry().not_stored(changes);
         }
         Ok(stored?)
     }
@@ -289,7 +334,17 @@ impl Monitor {
     }
 
     /// Takes over what the database knows.
-    pub(crate) fn restore(&self, nodes: Vec<NodeRow>, errors: Vec<ErrorEntry>) {
+    pub(crate) fn restore(&self, mut nodes: Vec<NodeRow>, errors: Vec<ErrorEntry>) {
+        let mut forgotten = HashSet::new();
+        for (_, change) in self.journal.oldest(usize::MAX) {
+            match change {
+                Change::Forgotten(row) => drop(forgotten.insert(row.id)),
+                Change::Node(row) => drop(forgotten.remove(&row.id)),
+                _ => {}
+            }
+        }
+        // it does not know yet that they are
+        nodes.retain(|row| !forgotten.contains(&row.id));
         self.registry().restore(nodes, errors, self.now());
     }
 
@@ -299,8 +354,10 @@ impl Monitor {
         let nodes = self.registry().nodes().map(|node| node.row.state).collect::<Vec<_>>();
         let in_state = |state| nodes.iter().filter(|other| **other == state).count() as u64;
         let away = self.health.away();
-        let problems =
-            away.map(|why| format!("degraded: the database is away, {changes} changes wait: {why}"));
+        let away = away.map(|why| format!("degraded: the database is away, {changes} changes wait: {why}"));
+        let prune = self.health.prune_problem();
+        let prune = prune.map(|why| format!("degraded: old rows cannot be deleted from the database: {why}"));
+        let (owed, lost) = self.registry().owed();
         let figures = [
             ("nodes_up", in_state(crate::registry::State::Up)),
             ("nodes_silent", in_state(crate::registry::State::Silent)),
@@ -308,10 +365,12 @@ impl Monitor {
             ("queue_changes", changes),
             ("queue_bytes", bytes),
             ("changes_refused_total", self.health.refused()),
+            ("changes_owed", owed as u64),
+            ("changes_lost_total", lost),
         ];
         Status {
             ready: true,
-            problems: problems.into_iter().collect(),
+            problems: away.into_iter().chain(prune).collect(),
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             ..Status::default()
         }

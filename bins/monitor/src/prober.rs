@@ -1,66 +1,72 @@
 //! Probes the heartbeat port of each node: connects, and wants `!`.
 
 use crate::monitor::Monitor;
+use crate::registry::{Probe, ProbeError};
+use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Probes at a time.
-const PROBES_MAX: usize = 64;
+/// Probes at a time of nodes that may be expected to answer, and of others.
+const PROBES_MAX: usize = 256;
 
-/// A round every `check.interval`, until `stop`.
+/// Probes each node every `check.interval`, until `stop`. Nobody waits for another one's answer: a node whose last probe is still under way is passed
+/// over, and those that are not expected to answer take no place from the others.
 pub(crate) async fn probe_all(monitor: Arc<Monitor>, stop: CancellationToken) {
-    let check = &monitor.config.check;
-    let mut rounds = tokio::time::interval(check.interval.0);
+    let mut rounds = tokio::time::interval(monitor.config.check.interval.0);
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (quick, slow) = (Arc::new(Semaphore::new(PROBES_MAX)), Arc::new(Semaphore::new(PROBES_MAX)));
+    let (mut probes, mut under_way) = (JoinSet::new(), HashMap::<String, AbortHandle>::new());
     loop {
         tokio::select! {
             _ = rounds.tick() => {}
             () = stop.cancelled() => return,
         }
-        tokio::select! {
-            () = round(&monitor, check.probe_timeout.0) => {}
-            () = stop.cancelled() => return,
+        while probes.try_join_next().is_some() {}
+        under_way.retain(|_, probe| !probe.is_finished());
+        let due = monitor.registry().probes();
+        for node in due.into_iter().filter(|node| !under_way.contains_key(&node.id)).collect::<Vec<_>>() {
+            let slots = if node.is_slow { slow.clone() } else { quick.clone() };
+            let id = node.id.clone();
+            under_way.insert(id, probes.spawn(look_at(node, slots, monitor.clone())));
         }
     }
 }
 
-async fn round(monitor: &Arc<Monitor>, patience: Duration) {
-    let slots = Arc::new(Semaphore::new(PROBES_MAX));
-    let mut probes = tokio::task::JoinSet::new();
-    let nodes = monitor.registry().probes();
-    for (id, ip, port) in nodes {
-        let (slots, monitor) = (slots.clone(), monitor.clone());
-        probes.spawn(async move {
-            let Ok(_slot) = slots.acquire().await else { return };
-            let outcome = probe(&ip, port, patience).await;
-            let answered = if outcome.is_ok() { "yes" } else { "no" };
-            metrics::counter!("logferry_monitor_probes_total", "answered" => answered).increment(1);
-            let now = monitor.now();
-            let changes = monitor.registry().probed(&id, outcome, now);
-            monitor.store_or_owe(changes).await;
-        });
-    }
-    while probes.join_next().await.is_some() {}
+async fn look_at(node: Probe, slots: Arc<Semaphore>, monitor: Arc<Monitor>) {
+    let Ok(_slot) = slots.acquire().await else { return };
+    let outcome = probe(&node.ip, node.port, monitor.config.check.probe_timeout.0).await;
+    let answered = if outcome.is_ok() { "yes" } else { "no" };
+    metrics::counter!("logferry_monitor_probes_total", "answered" => answered).increment(1);
+    let now = monitor.now();
+    let changes = monitor.registry().probed(&node.id, outcome, now);
+    monitor.store_or_owe(changes).await;
 }
 
 /// `Err` says why there was no `!`.
-async fn probe(ip: &str, port: u16, patience: Duration) -> Result<(), String> {
+async fn probe(ip: &str, port: u16, patience: Duration) -> Result<(), ProbeError> {
     let answer = async {
-        let mut stream = TcpStream::connect((ip, port)).await.map_err(|error| error.to_string())?;
+        let mut stream = TcpStream::connect((ip, port)).await.map_err(|error| ProbeError {
+            is_refused: error.kind() == ErrorKind::ConnectionRefused,
+            text: error.to_string(),
+        })?;
         let mut byte = [0];
-        match stream.read(&mut byte).await {
-            Ok(1) if byte == *b"!" => Ok(()),
-            Ok(0) => Err("the connection was closed without an answer".to_owned()),
-            Ok(_) => Err(format!("the answer begins with {:?} instead of \"!\"", char::from(byte[0]))),
-            Err(error) => Err(error.to_string()),
-        }
+        let wrong = match stream.read(&mut byte).await {
+            Ok(1) if byte == *b"!" => return Ok(()),
+            Ok(0) => "the connection was closed without an answer".to_owned(),
+            Ok(_) => format!("the answer begins with {:?} instead of \"!\"", char::from(byte[0])),
+            Err(error) => error.to_string(),
+        };
+        Err(wrong.as_str().into())
     };
-    timeout(patience, answer).await.unwrap_or_else(|_| Err(format!("no answer within {patience:?}")))
+    let late = |_| Err(format!("no answer within {patience:?}").as_str().into());
+    timeout(patience, answer).await.unwrap_or_else(late)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Writes the queue to the database, and comes back for as long as the database is away. The only part that waits for it.
 
-use crate::database::{Database, DatabaseError, Url};
+use crate::database::{Database, DatabaseError, LegacyRows, Url};
 use crate::monitor::Monitor;
 use crate::registry::Change;
 use metrics::{counter, gauge};
@@ -16,17 +16,21 @@ const BATCH_MAX: usize = 500;
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 /// Longest wait.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// Time between two looks for errors that are too old.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Rounds of probes between two looks at the legacy table.
 const ROUNDS_TO_ADOPT: u32 = 3;
+/// Time after which it is said again that a legacy table takes no rows.
+const LEGACY_SAID_EVERY: Duration = Duration::from_secs(3_600);
 /// File in `var_dir` with the changes that the database will never take, one JSON object a line.
 const REFUSED_FILE: &str = "refused.ndjson";
+
+/// Why it is away before the first try.
+const NOT_TRIED: &str = "not connected yet";
 
 /// How the database is.
 pub(crate) struct Health {
     pub(crate) url: String,
     away: Mutex<Option<String>>,
+    prune_problem: Mutex<Option<String>>,
     refused: AtomicU64,
     restored: AtomicBool,
 }
@@ -35,7 +39,8 @@ impl Health {
     pub(crate) fn new(url: String) -> Health {
         Health {
             url,
-            away: Mutex::new(Some("not connected yet".to_owned())),
+            away: Mutex::new(Some(NOT_TRIED.to_owned())),
+            prune_problem: Mutex::default(),
             refused: AtomicU64::new(0),
             restored: AtomicBool::new(false),
         }
@@ -44,6 +49,15 @@ impl Health {
     /// Why it is away.
     pub(crate) fn away(&self) -> Option<String> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why what is old is not deleted.
+    pub(crate) fn prune_problem(&self) -> Option<String> {
+        self.prune_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_prune_problem(&self, why: Option<String>) {
+        *self.prune_problem.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Changes that it will never take.
@@ -62,6 +76,9 @@ impl Health {
             std::mem::replace(&mut *self.away.lock().unwrap_or_else(PoisonError::into_inner), why.clone());
         match (before, why) {
             (None, Some(error)) => tracing::warn!(database = self.url, error, "the database is away"),
+            (Some(before), Some(error)) if before == NOT_TRIED => {
+                tracing::warn!(database = self.url, error, "the database is away from the start");
+            }
             (Some(_), None) => tracing::info!(database = self.url, "the database takes changes"),
             _ => {}
         }
@@ -74,13 +91,16 @@ pub(crate) struct DatabaseWriter {
     monitor: Arc<Monitor>,
     restored: bool,
     adopt_at: Instant,
-    prune_at: Instant,
+    /// Changes in the next transaction: fewer after one that was in vain.
+    batch: usize,
+    /// When it was said last that a legacy table takes no rows.
+    legacy_said: Option<Instant>,
 }
 
 impl DatabaseWriter {
     pub(crate) fn new(url: Url, monitor: Arc<Monitor>) -> DatabaseWriter {
         let now = Instant::now();
-        DatabaseWriter { url, monitor, restored: false, adopt_at: now, prune_at: now }
+        DatabaseWriter { url, monitor, restored: false, adopt_at: now, batch: BATCH_MAX, legacy_said: None }
     }
 
     /// Until `stop`, and then until the queue is written or the caller has no more patience.
@@ -135,17 +155,22 @@ impl DatabaseWriter {
     }
 
     /// All that waits; gives how far the database is then.
-    async fn write_queue(&self, database: &mut Database, mut applied: u64) -> Result<u64, DatabaseError> {
-        let journal = &self.monitor.journal;
+    async fn write_queue(&mut self, database: &mut Database, mut applied: u64) -> Result<u64, DatabaseError> {
+        let journal = self.monitor.journal.clone();
         loop {
-            let batch = journal.oldest(BATCH_MAX);
+            let batch = journal.oldest(self.batch);
             let Some(upto) = batch.last().map(|(number, _)| *number) else { return Ok(applied) };
             let changes: Vec<&Change> = batch.iter().map(|(_, change)| change).collect();
             match database.apply(journal.id(), (applied, upto), &changes).await {
                 Ok(()) => {}
                 Err(DatabaseError::Refused(_)) => self.write_singly(database, applied, &batch).await?,
-                Err(away) => return Err(away),
+                Err(away) => {
+                    // however slow it is, one change at a time gets through
+                    self.batch = (self.batch / 2).max(1);
+                    return Err(away);
+                }
             }
+            self.batch = (self.batch * 2).min(BATCH_MAX);
             journal.written(upto).await;
             applied = upto;
         }
@@ -153,7 +178,7 @@ impl DatabaseWriter {
 
     /// One change of these is not taken, and must not hold up the others.
     async fn write_singly(
-        &self,
+        &mut self,
         database: &mut Database,
         mut applied: u64,
         batch: &[(u64, Change)],
@@ -162,9 +187,18 @@ impl DatabaseWriter {
         for (number, change) in batch {
             let step = (applied, *number);
             let mut written = database.apply(id, step, &[change]).await;
+            // a legacy table that is made otherwise than ours must not cost ours anything
+            for legacy in [LegacyRows::Plain, LegacyRows::Without] {
+                if let Err(DatabaseError::Refused(why)) = written {
+                    written = database.apply_with(id, step, &[change], legacy).await;
+                    if legacy == LegacyRows::Without && written.is_ok() {
+                        self.legacy_left_out(&why);
+                    }
+                }
+            }
             if let Err(DatabaseError::Refused(_)) = written {
-                // the columns of a legacy table may be short, or of another character set
-                written = database.apply(id, step, &[&change.plain()]).await;
+                let plain = change.plain();
+                written = database.apply_with(id, step, &[&plain], LegacyRows::Without).await;
             }
             if let Err(DatabaseError::Refused(why)) = &written {
                 self.set_aside(change, why);
@@ -172,8 +206,17 @@ impl DatabaseWriter {
             }
             written?;
             applied = *number;
+            self.monitor.journal.written(applied).await;
         }
         Ok(())
+    }
+
+    fn legacy_left_out(&mut self, why: &str) {
+        counter!("logferry_monitor_legacy_rows_refused_total").increment(1);
+        if self.legacy_said.is_none_or(|said| said.elapsed() >= LEGACY_SAID_EVERY) {
+            self.legacy_said = Some(Instant::now());
+            tracing::warn!(why, "a table of the legacy monitor does not take rows; ours have them");
+        }
     }
 
     fn set_aside(&self, change: &Change, why: &str) {
@@ -205,20 +248,10 @@ impl DatabaseWriter {
             // what came meanwhile is younger than the rows
             if self.monitor.journal.waiting().0 == 0 {
                 let moment = self.monitor.now();
-                self.monitor.registry().adopt(rows, moment);
+                let changes = self.monitor.registry().adopt(rows, moment);
+                self.monitor.store_or_owe(changes).await;
             }
             self.adopt_at = now + self.monitor.config.check.interval.0 * ROUNDS_TO_ADOPT;
-        }
-        if now >= self.prune_at {
-            let keep = self.monitor.config.database.keep_errors.0.as_millis();
-            let before = self.monitor.now().unix_ms - i64::try_from(keep).unwrap_or(i64::MAX / 2);
-            database.prune(before).await?;
-            let first = self.monitor.first_hour_kept();
-            self.monitor.registry().forget_hours_before(first);
-            let keep = self.monitor.config.alert.keep.0.as_millis();
-            let before = self.monitor.now().unix_ms - i64::try_from(keep).unwrap_or(i64::MAX / 2);
-            database.prune_hours_and_alerts(first, before).await?;
-            self.prune_at = now + PRUNE_EVERY;
         }
         Ok(())
     }

@@ -91,3 +91,36 @@ async fn nodes_without_the_token_are_refused_counted_and_named_once() {
     assert_eq!(monitor.monitor.nodes().len(), 1);
     monitor.stop().await;
 }
+
+#[tokio::test]
+async fn legacy_nodes_are_let_in_by_their_addresses_and_nobody_else_without_the_token() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let token_file = dir.path().join("nodes-token");
+    std::fs::write(&token_file, "nodes-token-1\n").expect("written");
+    let legacy = |request| {
+        [("req", request), ("ip", "127.0.0.1"), ("port", "4000"), ("hostname", "web-1"), ("role", "tail")]
+    };
+    for (from, is_in) in [("127.0.0.0/8", true), ("10.0.0.7", false)] {
+        let var = tempfile::tempdir().expect("a folder");
+        let mut config = config(var.path(), "");
+        config.access.nodes_token_file = token_file.display().to_string();
+        config.access.legacy_from = vec![from.to_owned()];
+        let monitor = start(&config).await;
+        let mut peer = Peer::connect(monitor.addr).await;
+        let (code, why) = peer.ask(&legacy("register")).await;
+        assert_eq!(code, if is_in { "0" } else { "1" }, "{why}");
+        assert_eq!(monitor.monitor.nodes().len(), usize::from(is_in));
+        peer.tell(&[("ip", "127.0.0.1:4000"), ("type", "ERROR"), ("msg", "disk full"), ("role", "tail")])
+            .await;
+        assert_eq!(peer.ask(&legacy("dance")).await.0, "1", "only what legacy nodes say");
+        assert_eq!(!monitor.monitor.errors(10, |entry| entry.text == "disk full").is_empty(), is_in);
+        assert_eq!(peer.ask(&ours("register", "web-2", "a1")).await.0, "1", "ours can bring the token");
+        let wrong = with(legacy("register").to_vec(), &[("token", "guessed")]);
+        assert_eq!(peer.ask(&wrong).await.0, "1");
+        let right = with(ours("register", "web-2", "a1"), &[("token", "nodes-token-1")]);
+        assert_eq!(peer.ask(&right).await.0, "0");
+        let hints = monitor.monitor.errors(10, |entry| entry.text.contains("legacy_from")).len();
+        assert_eq!(hints, usize::from(!is_in), "whoever is kept out is told how to let it in");
+        monitor.stop().await;
+    }
+}

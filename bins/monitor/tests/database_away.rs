@@ -16,6 +16,7 @@ fn entry(number: u32) -> ErrorEntry {
         name: "web-1".into(),
         kind: "ERROR".into(),
         text: format!("number {number}"),
+        node: String::new(),
     }
 }
 
@@ -46,6 +47,48 @@ async fn what_was_acknowledged_while_the_database_was_away_is_written_after_a_re
         database.errors(100).await.expect("errors").into_iter().map(|error| error.text).collect();
     assert_eq!(texts, (0..20).map(|number| format!("number {number}")).collect::<Vec<_>>());
     assert_eq!(database.nodes().await.expect("nodes")[0].name, "web-1");
+}
+
+/// A copy of the folder at any moment is what a kill would leave.
+#[tokio::test]
+async fn who_came_and_left_survives_a_kill_also_when_the_queue_takes_no_reports_any_more() {
+    let (dir, killed) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let url = sqlite(dir.path());
+    std::fs::create_dir(dir.path().join("monitor.db")).expect("in the way");
+    let mut config = config(dir.path(), &url);
+    config.database.queue_max = logferry_node::config::ByteSize::kib(64);
+    config.check.errors_per_minute = 10_000;
+    let away = start(&config).await;
+    let mut peer = Peer::connect(away.addr).await;
+    assert_eq!(peer.ask(&ours("register", "web-1", "a1")).await.0, "0");
+    let text = "disk full ".repeat(300);
+    let report = with(ours("report", "web-1", "a1"), &[("type", "ERROR"), ("msg", &text)]);
+    let mut taken = 0;
+    while peer.ask(&report).await.0 == "0" {
+        taken += 1;
+    }
+    assert!(taken > 5, "{taken}");
+    for _ in 0..10 {
+        assert_eq!(peer.ask(&report).await.0, "1", "nodes keep their reports");
+        assert_eq!(peer.ask(&ours("register", "web-2", "b2")).await.0, "0");
+        assert_eq!(peer.ask(&ours("unregister", "web-2", "b2")).await.0, "0");
+    }
+    assert_eq!(peer.ask(&ours("register", "web-3", "c3")).await.0, "0");
+    assert_eq!(peer.ask(&ours("unregister", "web-1", "a1")).await.0, "0");
+    for entry in std::fs::read_dir(dir.path()).expect("listed").filter_map(Result::ok) {
+        if entry.path().is_file() {
+            std::fs::copy(entry.path(), killed.path().join(entry.file_name())).expect("copied");
+        }
+    }
+    away.stop().await;
+    config.node.var_dir = killed.path().to_owned();
+    config.database.url = sqlite(killed.path());
+    let back = start(&config).await;
+    let states: Vec<_> =
+        back.monitor.nodes().iter().map(|node| (node.row.name.clone(), node.row.state.word())).collect();
+    assert_eq!(states, [("web-1".into(), "left"), ("web-2".into(), "left"), ("web-3".into(), "up")]);
+    assert_eq!(back.monitor.errors(1_000, |entry| entry.kind == "ERROR").len(), taken);
+    back.stop().await;
 }
 
 #[tokio::test]

@@ -113,6 +113,38 @@ async fn a_node_that_does_not_answer_probes_turns_silent_and_comes_back() {
     monitor.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_holds_up_no_probe_of_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut config = config(dir.path(), "");
+    // what hangs does so for the whole test
+    config.check.probe_timeout = logferry_node::config::Interval::secs(600);
+    let monitor = start(&config).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    let mut register = async |name: &str, listener: &tokio::net::TcpListener| {
+        let port = listener.local_addr().expect("an address").port().to_string();
+        let message =
+            [("req", "register"), ("ip", "127.0.0.1"), ("port", &port), ("hostname", name), ("role", "tail")];
+        assert_eq!(peer.ask(&message).await.0, "0");
+    };
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    register("mute", &mute).await;
+    let (held, _) = mute.accept().await.expect("it is probed");
+    let good = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    register("good", &good).await;
+    for _ in 0..5 {
+        let (mut stream, _) = good.accept().await.expect("it is probed");
+        stream.write_all(b"!").await.expect("answered");
+    }
+    drop(good);
+    wait_until("silent", async || {
+        monitor.monitor.nodes().iter().any(|node| node.row.name == "good" && node.row.state == State::Silent)
+    })
+    .await;
+    drop(held);
+    monitor.stop().await;
+}
+
 async fn answer_probes(listener: tokio::net::TcpListener) {
     loop {
         let (mut stream, _) = listener.accept().await.expect("accepted");

@@ -6,6 +6,7 @@ use crate::finish::{FinishSettings, Plan, RetentionSettings};
 use logferry_node::config::{
     ByteSize, Interval, ListenSettings, NodeSettings, ProgramConfig, Setting, Settings, rules,
 };
+use logferry_spool::SpoolOptions;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,11 +52,11 @@ logferry_node::settings! {
 }
 
 logferry_node::settings! {
-    /// `[spool]`: packs on disk for outputs that can be away, such as databases.
+    /// `[spool]`: packs on disk for an output that is away, while the others go on.
     pub struct SpoolSettings {
-        /// Cap of the packs kept on disk for outputs that can be away (databases). [file] does not use it: while its folder is full or away, senders are told to come again later, and keep the packs.
+        /// Cap of the packs kept on disk for an output that is away; each output has a spool of its own. Those of [file] go there where there is another output; else senders are told to come again later, and keep them.
         pub max_bytes: ByteSize = ByteSize::gib(20),
-        /// Size of a segment file. Not used by [file].
+        /// Size of a segment file.
         pub segment_bytes: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(4)),
     }
 }
@@ -69,7 +70,7 @@ logferry_node::settings! {
         pub webhook: String = String::new(),
         /// Longest that a command or webhook may take; then it has failed, and is run again later.
         pub hook_timeout: Interval = Interval::secs(300) => rules::at_least(Interval::ms(1)),
-        /// Commands and webhooks that run at a time.
+        /// Commands that run at a time, and webhooks, and hours that are put into the queue of [etl].
         pub hooks_at_once: u64 = 4 => rules::between(1, 64),
         /// How long an hour is remembered after its last pack. One that is not complete by then expires with a warning.
         pub keep: Interval = Interval::secs(4 * 24 * 3600) => rules::at_least(Interval::secs(1)),
@@ -151,11 +152,13 @@ logferry_node::settings! {
         pub key: String = "transaction_id".to_owned(),
         /// Lines that do not fit: dead_letter, or store (as `message` and `error`).
         pub unparsed: String = "dead_letter".to_owned() => rules::one_of(&["dead_letter", "store"]),
+        /// Disk for dead letters: with more than this in `var_dir`/dead_letter packs are held instead, until somebody removes files.
+        pub dead_letter_max: ByteSize = ByteSize::gib(1) => rules::at_least(ByteSize::mib(1)),
         /// Documents in one write.
         pub bulk_size: u64 = 1000 => rules::between(1, 100_000),
         /// Writes at the same time.
         pub savers: u64 = 4 => rules::between(1, 256),
-        /// What the server has to say before a document counts as stored: majority, or a number of servers from 1.
+        /// What the server has to say before a document counts as stored: majority, or a number of servers from 1 to 50.
         pub write_concern: String = "majority".to_owned(),
         /// Documents count as stored when the server has them in its journal on disk; false: in memory.
         pub journal: bool = true,
@@ -175,7 +178,7 @@ logferry_node::settings! {
         pub queue_bytes_max: ByteSize = ByteSize::mib(8) => rules::at_least(ByteSize::kib(64)),
         /// How long a pack waits for the server before it goes to the spool, and is acknowledged from there.
         pub spool_after: Interval = Interval::secs(2),
-        /// Memory for lines and documents on their way to the server.
+        /// Memory for lines and documents on their way to the server, beside the lines of a single pack that are more.
         pub memory: ByteSize = ByteSize::mib(32) => rules::at_least(ByteSize::mib(1)),
         /// Memory of footprints: which packs are stored or in the spool.
         pub footprint_memory: ByteSize = ByteSize::mib(32) => rules::at_least(ByteSize::mib(1)),
@@ -192,7 +195,7 @@ pub struct OutputterConfig {
     pub node: NodeSettings,
     /// `[listen]`.
     pub listen: ListenSettings,
-    /// `[spool]`: not used by `[file]`, which writes on the spot or has the sender keep the pack.
+    /// `[spool]`: for an output that is away.
     pub spool: SpoolSettings,
     /// `[file]`.
     pub file: Option<FileSettings>,
@@ -208,6 +211,13 @@ pub struct OutputterConfig {
     pub etl: Option<EtlSettings>,
     /// `[mongodb]`.
     pub mongodb: Option<MongodbSettings>,
+}
+
+impl SpoolSettings {
+    /// Of one spool.
+    pub(crate) fn options(&self) -> SpoolOptions {
+        SpoolOptions { bytes_max: self.max_bytes.0, segment_bytes: self.segment_bytes.0 }
+    }
 }
 
 impl ProgramConfig for OutputterConfig {
@@ -227,37 +237,74 @@ impl ProgramConfig for OutputterConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
-        if self.listen.addr.is_empty() {
-            return Err(
+        rules::all([
+            rules::ensure(!self.listen.addr.is_empty(), || {
                 "listen.addr is not set: say where packs come in, such as addr = \"0.0.0.0:1306\"".into()
-            );
-        }
-        self.hours.validate()?;
-        if let Some(file) = &self.file {
-            Plan::new(&self.finish, &file.dir.join("log_data"), Form::of(&file.archive))?;
-        }
+            }),
+            self.hours.validate(),
+            self.validate_ages(),
+            rules::ensure(self.file.is_some() || self.mongodb.is_some(), || {
+                "no output is configured: add a [file] table with dir = \"…\", or [mongodb]".into()
+            }),
+            self.file.as_ref().map_or(Ok(()), |file| self.validate_file(file)),
+            self.mongodb.as_ref().map_or(Ok(()), |mongodb| mongodb.validate(&self.listen, &self.node)),
+            self.etl.as_ref().map_or(Ok(()), |etl| self.validate_etl(etl)),
+            self.validate_effects(),
+        ])
+    }
+
+    #[cfg(feature = "etl")]
+    fn check(&self) -> Result<(), String> {
+        self.etl.as_ref().map_or(Ok(()), |etl| crate::etl::check(etl, &self.node.time_zone))
+    }
+}
+
+impl OutputterConfig {
+    fn validate_ages(&self) -> Result<(), String> {
         let age = self.retention.age.0;
-        if !age.is_zero() && age < self.hours.keep.0 {
-            return Err(format!(
+        rules::ensure(age.is_zero() || age >= self.hours.keep.0, || {
+            format!(
                 "retention.age ({}) is below hours.keep ({}): an hour must not be removed while lines of it are waited for",
                 self.retention.age, self.hours.keep
-            ));
-        }
-        if self.file.is_none() && self.mongodb.is_none() {
-            return Err("no output is configured: add a [file] table with dir = \"…\", or [mongodb]".into());
-        }
-        if let Some(mongodb) = &self.mongodb {
-            mongodb.validate(&self.listen, &self.node)?;
-        }
-        if let Some(etl) = &self.etl {
-            if self.file.is_none() {
-                return Err(
-                    "[etl] makes its tables of the log files: add a [file] table with dir = \"…\"".into()
-                );
-            }
-            etl.validate()?;
-        }
-        self.file.as_ref().map_or(Ok(()), |file| file.validate(&self.listen))
+            )
+        })
+    }
+
+    fn validate_file(&self, file: &FileSettings) -> Result<(), String> {
+        let finish = Plan::new(&self.finish, &file.dir.join("log_data"), Form::of(&file.archive));
+        rules::all([file.validate(&self.listen), finish.map(drop)])
+    }
+
+    fn validate_etl(&self, etl: &EtlSettings) -> Result<(), String> {
+        let has_files = rules::ensure(self.file.is_some(), || {
+            "etl.dir takes tables that are made of the log files: add a [file] table with dir = \"…\"".into()
+        });
+        let path = self.file.as_ref().map_or(Ok(()), |file| etl.validate_path(file));
+        rules::all([has_files, path, etl.validate()])
+    }
+
+    /// Hours are known from the header files, so nothing that follows from them can be had without `[file]`.
+    fn validate_effects(&self) -> Result<(), String> {
+        let (finish, retention) = (&self.finish, &self.retention);
+        let set = [
+            ("hours.on_complete", !self.hours.on_complete.is_empty()),
+            ("hours.webhook", !self.hours.webhook.is_empty()),
+            ("repull.hosts", !self.repull.hosts.is_empty()),
+            ("finish.compress", finish.compress != "none"),
+            ("finish.dir", !finish.dir.as_os_str().is_empty()),
+            ("finish.mode", !finish.mode.is_empty()),
+            ("finish.owner", !finish.owner.is_empty()),
+            ("retention.age", !retention.age.0.is_zero()),
+            ("retention.bytes", retention.bytes.0 > 0),
+            ("retention.free", retention.free.0 > 0),
+        ];
+        rules::all(set.map(|(name, is_set)| {
+            rules::ensure(self.file.is_some() || !is_set, || {
+                format!(
+                    "{name} has no effect without [file]: which hours are complete is known from its header files; add [file], or leave it out"
+                )
+            })
+        }))
     }
 }
 
@@ -302,41 +349,50 @@ impl EtlSettings {
             ("program", &self.program, "which program makes records of lines"),
             ("columns", &self.columns, "which file says what is written"),
         ];
-        match needed.into_iter().find(|(_, path, _)| path.as_os_str().is_empty()) {
-            Some((name, _, what)) => Err(format!("etl.{name} is not set: say {what}")),
-            None => Ok(()),
+        rules::all(needed.map(|(name, path, what)| {
+            rules::ensure(!path.as_os_str().is_empty(), || format!("etl.{name} is not set: say {what}"))
+        }))
+    }
+
+    /// An hour's tables are made of its files, so no file may have lines of another hour: they would be in the tables of both.
+    fn validate_path(&self, file: &FileSettings) -> Result<(), String> {
+        // A template that is none is told of elsewhere.
+        if Template::parse(&file.path).map_or(true, |template| template.has_files_of_one_hour()) {
+            return Ok(());
         }
+        Err(format!(
+            "file.path is {:?}, but [etl] makes the tables of an hour of all lines of its files: a file must hold one hour of one \
+             source of one host, so put {{source}}, {{host}} and {{hour}} into it (hours that are in other files already are not \
+             taken apart), or leave [etl] out",
+            file.path
+        ))
     }
 }
 
 impl FileSettings {
     fn validate(&self, listen: &ListenSettings) -> Result<(), String> {
-        if self.dir.as_os_str().is_empty() {
-            return Err("file.dir is not set: say which folder holds log_data/ and headers/".into());
-        }
-        Template::parse(&self.path).map_err(|error| format!("file.path: {error}"))?;
-        if self.inflate_memory.0 < 1 << 20 {
-            return Err(
+        rules::all([
+            rules::ensure(!self.dir.as_os_str().is_empty(), || {
+                "file.dir is not set: say which folder holds log_data/ and headers/".into()
+            }),
+            Template::parse(&self.path).map(drop).map_err(|error| format!("file.path: {error}")),
+            rules::ensure(self.inflate_memory.0 >= 1 << 20, || {
                 "file.inflate_memory is below 1MiB: one pack would not fit; set it to 1MiB or more".into()
-            );
-        }
-        if self.open_files_max < 2 {
-            return Err("file.open_files_max is below 2: set it to 2 or more".into());
-        }
-        if !(1..=SYNC_THREADS_MAX).contains(&self.sync_threads) {
-            return Err(format!(
-                "file.sync_threads is {}: set it to 1 to {SYNC_THREADS_MAX}",
-                self.sync_threads
-            ));
-        }
-        if self.hold_bytes_max.0 >= listen.memory.0 {
-            return Err(format!(
-                "file.hold_bytes_max ({}) must be below listen.memory ({}): else packs behind gaps could take all \
-                 the memory, and the pack that closes the gap would find none",
-                self.hold_bytes_max.0, listen.memory.0
-            ));
-        }
-        Ok(())
+            }),
+            rules::ensure(self.open_files_max >= 2, || {
+                "file.open_files_max is below 2: set it to 2 or more".into()
+            }),
+            rules::ensure((1..=SYNC_THREADS_MAX).contains(&self.sync_threads), || {
+                format!("file.sync_threads is {}: set it to 1 to {SYNC_THREADS_MAX}", self.sync_threads)
+            }),
+            rules::ensure(self.hold_bytes_max < listen.memory, || {
+                format!(
+                    "file.hold_bytes_max ({}) must be below listen.memory ({}): else packs behind gaps could take all \
+                     the memory, and the pack that closes the gap would find none",
+                    self.hold_bytes_max, listen.memory
+                )
+            }),
+        ])
     }
 }
 
@@ -357,6 +413,74 @@ mod tests {
         change(&mut config, &mut file);
         config.file = Some(file);
         config.validate().unwrap_err()
+    }
+
+    #[cfg(feature = "etl")]
+    fn etl_set() -> EtlSettings {
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/etl");
+        let (program, columns) = (shipped.join("access.vrl"), shipped.join("columns.json"));
+        EtlSettings { dir: "/data/etl".into(), program, columns, ..EtlSettings::default() }
+    }
+
+    #[cfg(feature = "etl")]
+    #[test]
+    fn tables_are_only_made_of_files_of_one_hour() {
+        let validated = |path: &str| {
+            let mut config = good();
+            config.file.as_mut().unwrap().path = path.into();
+            config.etl = Some(etl_set());
+            config.validate()
+        };
+        for path in ["{source}/{host}_{hour}", "{day}/{host}/{source}_{hour}_{stream}"] {
+            validated(path).unwrap();
+        }
+        for path in
+            ["{source}/{day}", "{source}/{host}", "{host}_{hour}", "{source}/{hour}", "{source}/{ip}_{hour}"]
+        {
+            let error = validated(path).unwrap_err();
+            assert!(error.contains("file.path") && error.contains("[etl]"), "{path}: {error}");
+        }
+    }
+
+    #[cfg(feature = "etl")]
+    #[test]
+    fn files_of_etl_are_read_when_the_configuration_is_checked() {
+        let mut config = good();
+        config.etl = Some(etl_set());
+        config.check().unwrap();
+        let changes: [fn(&mut EtlSettings); 3] = [
+            |etl| etl.program = "/nonexistent.vrl".into(),
+            |etl| etl.columns = "/nonexistent.json".into(),
+            |etl| etl.spider_list = "/nonexistent".into(),
+        ];
+        for change in changes {
+            let mut config = good();
+            let mut etl = etl_set();
+            change(&mut etl);
+            config.etl = Some(etl);
+            config.validate().unwrap();
+            let error = config.check().unwrap_err();
+            assert!(error.contains("etl") && error.contains("/nonexistent"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_needs_header_files_is_refused_without_file() {
+        type Change = fn(&mut OutputterConfig);
+        let changes: [(&str, Change); 5] = [
+            ("hours.on_complete", |c| c.hours.on_complete = vec!["true".into()]),
+            ("hours.webhook", |c| c.hours.webhook = "http://127.0.0.1/".into()),
+            ("repull.hosts", |c| drop(c.repull.hosts.insert("a".into(), "a:1".into()))),
+            ("finish.compress", |c| c.finish.compress = "zstd".into()),
+            ("retention.bytes", |c| c.retention.bytes = ByteSize(1)),
+        ];
+        for (name, change) in changes {
+            let mut config = good();
+            (config.file, config.mongodb) = (None, Some(MongodbSettings::default()));
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(error.contains(name) && error.contains("[file]"), "{name}: {error}");
+        }
     }
 
     #[test]

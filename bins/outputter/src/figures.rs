@@ -1,6 +1,7 @@
 //! Figures and problems of the outputter, for `/readyz`, `ferryctl status` and `/metrics`.
 
 use crate::file::order::OrderFigures;
+use crate::file::shelf::ShelfFigures;
 use logferry_link::Answer;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
@@ -30,8 +31,11 @@ pub struct Figures {
     files_open: AtomicU64,
     problem: Mutex<Option<String>>,
     files_unusable: AtomicU64,
+    shelf: Mutex<(ShelfFigures, bool)>,
     /// By path: when it was last met, and what it is.
     file_problems: Mutex<BTreeMap<String, (Instant, String)>>,
+    /// By what they are about.
+    notices: Mutex<BTreeMap<String, String>>,
 }
 
 impl Figures {
@@ -74,6 +78,18 @@ impl Figures {
         std::mem::replace(&mut *current, problem).is_some()
     }
 
+    /// What waits in the spool to be written, and whether more may be added.
+    pub fn set_shelf(&self, figures: ShelfFigures, takes_more: bool) {
+        gauge!("logferry_outputter_unwritten_packs").set(figures.packs as f64);
+        *self.shelf.lock().unwrap_or_else(PoisonError::into_inner) = (figures, takes_more);
+    }
+
+    /// Whether packs that cannot be written are taken all the same, into the spool.
+    pub fn takes_unwritten(&self) -> bool {
+        let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.1 && shelf.0.trouble.is_none()
+    }
+
     /// A single file cannot be written. Returns whether that is news.
     pub fn set_file_problem(&self, path: &str, error: &io::Error) -> bool {
         let mut problems = self.file_problems.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,6 +108,30 @@ impl Figures {
         self.file_problems.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
+    /// Somebody should look at `subject`, although packs are taken as before. Returns whether that is news.
+    pub fn set_notice(&self, subject: &str, text: String) -> bool {
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = notices.contains_key(subject);
+        let is_news = notices.get(subject) != Some(&text);
+        if is_known || notices.len() < FILE_PROBLEMS_MAX {
+            notices.insert(subject.to_owned(), text);
+        }
+        is_news
+    }
+
+    /// `subject` is as it should be.
+    pub fn clear_notice(&self, subject: &str) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).remove(subject);
+    }
+
+    /// What somebody should look at, although packs are taken as before.
+    pub fn notices(&self) -> Vec<String> {
+        let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = notices.len().saturating_sub(FILE_PROBLEMS_NAMED);
+        let rest = (more > 0).then(|| format!("and {more} more things to look at: see the log"));
+        notices.values().take(FILE_PROBLEMS_NAMED).cloned().chain(rest).collect()
+    }
+
     /// How many files cannot be written until they are recovered.
     pub fn set_files_unusable(&self, count: u64) {
         self.files_unusable.store(count, Relaxed);
@@ -107,7 +147,13 @@ impl Figures {
         let more = texts.len().saturating_sub(FILE_PROBLEMS_NAMED);
         texts.truncate(FILE_PROBLEMS_NAMED);
         let rest = (more > 0).then(|| format!("and {more} more files cannot be written"));
-        whole.into_iter().chain(texts).chain(rest).collect()
+        let shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let waiting = shelf.packs;
+        let kept =
+            (waiting > 0).then(|| format!("{waiting} packs wait in the spool to be written into files"));
+        let trouble =
+            shelf.trouble.map(|trouble| format!("the spool takes no packs for the files: {trouble}"));
+        whole.into_iter().chain(texts).chain(rest).chain(kept).chain(trouble).collect()
     }
 
     /// By name, as the admin endpoint shows them. Sets the gauges of `/metrics` on the way.
@@ -119,10 +165,13 @@ impl Figures {
         gauge!("logferry_outputter_streams").set(order.streams as f64);
         gauge!("logferry_outputter_footprint_bytes").set(order.footprint_bytes as f64);
         counter!("logferry_outputter_packs_forgotten_total").absolute(order.packs_forgotten);
+        let unwritten = self.shelf.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
         let figures = [
             ("queue_packs", order.pending_packs),
             ("queue_bytes", order.pending_bytes),
             ("held_packs", order.held_packs),
+            ("unwritten_packs", unwritten.packs),
+            ("unwritten_footprint_bytes", unwritten.footprint_bytes),
             ("held_bytes", order.held_bytes),
             ("streams", order.streams),
             ("footprint_bytes", order.footprint_bytes),

@@ -39,7 +39,9 @@ use etl::EtlOutput;
 use file::archive::Form;
 use file::commit::{self, SharedOrder};
 use file::output::FileOutput;
+use file::template::Template;
 use finish::Plan;
+use hours::redo;
 use hours::report::Filter;
 use hours::shell::{Finish, Hours};
 use logferry_durable::RealDisk;
@@ -49,6 +51,7 @@ use logferry_node::quarantine::Quarantine;
 use logferry_node::runtime::Node;
 use outputs::route::Reply;
 use second::Second;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::mpsc;
 
@@ -83,9 +86,21 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     node.tell_hours(move || told.news());
     node.watch_disk(&settings.dir);
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
-    serve_status(&node, figures.clone(), order.clone(), second.clone(), hours.clone(), etl.clone()).await?;
+    let template = Template::parse(&settings.path).context("file.path")?;
+    let redo = redo::routes(hours.clone(), settings.dir.clone(), template);
+    let pages = (hours_page(hours.clone()), if config.etl.is_some() { redo } else { Router::new() });
+    let listens = Arc::new(AtomicBool::new(false));
+    let shown = Shown {
+        figures: figures.clone(),
+        order: order.clone(),
+        second: second.clone(),
+        etl: etl.clone(),
+        listens: listens.clone(),
+    };
+    serve_status(&node, shown, pages).await?;
     second.start(&node, &config, limits).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
+    let (unwritten, spool) = (settings.clone(), config.spool.options());
     let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours));
     let mut output = match tokio::task::spawn_blocking(starting).await? {
         Err(error) if node.stop.is_cancelled() => {
@@ -95,10 +110,21 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
         started => started?,
     };
     output.set_route(second.route());
+    let (var_dir, bytes_max) = (node.var_dir().to_owned(), node.settings.quarantine_max.0);
+    let opening = move || {
+        let quarantine = Quarantine::open(Arc::new(RealDisk), &var_dir, bytes_max)
+            .context("the quarantine cannot be opened")?;
+        output
+            .keep_unwritten(&unwritten, &var_dir, limits, spool, Arc::new(quarantine))
+            .context("the spool of packs that cannot be written yet cannot be opened")?;
+        anyhow::Ok(output)
+    };
+    let output = tokio::task::spawn_blocking(opening).await??;
     order.get_or_init(|| output.order());
     let receiver = Receiver::bind(options)
         .await
         .with_context(|| format!("listen.addr: cannot bind {}", config.listen.addr))?;
+    listens.store(true, Ordering::Release);
     let hops = HopStamp::new(receiver.local_addr().ip(), node.settings.zone()?);
     tracing::info!(addr = %receiver.local_addr(), "taking packs");
     let (packs, packs_taken) = mpsc::channel(INCOMING_PACKS_MAX);
@@ -121,28 +147,38 @@ pub(crate) fn prepare_for_legacy(options: &mut ReceiverOptions, node: &Node) -> 
     Ok(())
 }
 
-/// `order` is filled in once recovery is through.
-async fn serve_status(
-    node: &Node,
+/// What `/readyz` tells of.
+struct Shown {
     figures: Arc<Figures>,
+    /// Filled in once recovery is through.
     order: Arc<OnceLock<SharedOrder<Reply>>>,
     second: Second,
-    hours: Hours,
     etl: EtlOutput,
-) -> anyhow::Result<()> {
+    /// Packs are taken.
+    listens: Arc<AtomicBool>,
+}
+
+async fn serve_status(node: &Node, shown: Shown, (pages, guarded): (Router, Router)) -> anyhow::Result<()> {
+    let Shown { figures, order, second, etl, listens } = shown;
     let status = move || {
         let order_figures = order.get().map_or_else(Default::default, |order| commit::lock(order).figures());
         let mut problems = figures.problems();
+        if problems.is_empty() && !listens.load(Ordering::Acquire) {
+            problems.push("starting: packs are not taken yet".to_owned());
+        }
+        let is_written = problems.is_empty() || listens.load(Ordering::Acquire) && figures.takes_unwritten();
         problems.extend(order_figures.footprint_is_full.then(|| FOOTPRINT_FULL.to_owned()));
-        problems.extend(etl.problems());
+        let etl_problems = etl.problems();
+        let ready = is_written && !order_figures.footprint_is_full && etl_problems.is_empty();
+        problems.extend(etl_problems);
+        problems.extend(figures.notices());
         let mut by_name = figures.by_name(&order_figures);
         by_name.extend(etl.figures());
-        let mut status =
-            Status { ready: problems.is_empty(), problems, figures: by_name, ..Status::default() };
+        let mut status = Status { ready, problems, figures: by_name, ..Status::default() };
         second.add_to(&mut status);
         status
     };
-    node.serve_admin_with(status, hours_page(hours)).await.map(drop)
+    node.serve_admin_pages(status, pages, guarded).await.map(drop)
 }
 
 /// `/hours`: the books as JSON, for one `host` or `source`, or of what is `missing`.

@@ -5,6 +5,9 @@ use crate::outputs::away::SharedFigures;
 use crate::outputs::direct;
 use crate::outputs::route::Route;
 use anyhow::Context;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
 use logferry_link::{Budget, HopStamp, Receiver, ReceiverOptions};
 use logferry_node::admin::Status;
 use logferry_node::runtime::Node;
@@ -14,12 +17,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// What is wrong with the output itself, for people.
-type ProblemText = Box<dyn Fn() -> Option<String> + Send + Sync>;
+type ProblemTexts = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 struct Running {
     route: Route,
     figures: SharedFigures,
-    problem: ProblemText,
+    problems: ProblemTexts,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -54,11 +57,11 @@ impl Second {
         );
         let (away, route, status) = started.await.context("[mongodb] cannot be started")?;
         let task = tokio::spawn(away.run(node.stop.clone()));
-        let problem = status.problem;
+        let problems = status.problems;
         self.running.get_or_init(|| Running {
             route,
             figures: status.figures,
-            problem: Box::new(move || problem.text()),
+            problems: Box::new(move || problems.iter().filter_map(|problem| problem.text()).collect()),
             task: Mutex::new(Some(task)),
         });
         Ok(())
@@ -81,7 +84,7 @@ impl Second {
     pub(crate) fn add_to(&self, status: &mut Status) {
         let Some(running) = self.running.get() else { return };
         let figures = running.figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        status.problems.extend((running.problem)());
+        status.problems.extend((running.problems)());
         if let Some(trouble) = &figures.spool_trouble {
             status.problems.push(format!("the spool takes no packs: {trouble}"));
             status.ready = false;
@@ -126,7 +129,7 @@ pub(crate) async fn run_alone(node: Node, config: OutputterConfig) -> anyhow::Re
         shown.add_to(&mut status);
         status
     };
-    node.serve_admin(status).await?;
+    node.serve_admin_with(status, no_hours_page()).await?;
     second.start(&node, &config, options.limits).await?;
     let route = second.route().context("no output is configured")?;
     let receiver = Receiver::bind(options)
@@ -139,4 +142,11 @@ pub(crate) async fn run_alone(node: Node, config: OutputterConfig) -> anyhow::Re
     direct::run(packs_taken, hops, route).await;
     second.finish().await;
     receiving.await.context("the receiver failed")
+}
+
+/// `/hours` of an outputter without `[file]`.
+fn no_hours_page() -> Router {
+    let text = "this outputter has no [file], and the books of the hours are those of its header files";
+    let answer = move || async move { (StatusCode::NOT_FOUND, Json(serde_json::json!({ "error": text }))) };
+    Router::new().route("/hours", get(answer))
 }

@@ -42,7 +42,7 @@ impl Place {
         let path = self.dir.path().join(host);
         std::fs::write(&path, text).unwrap();
         let key = HourKey::new("access", host, Some("2026112113".parse().unwrap())).unwrap();
-        Wanted { key, total, paths: vec![path] }
+        Wanted { key, total, lines: text.lines().count() as u64, paths: vec![path] }
     }
 
     fn etl(&self, path: &str) -> PathBuf {

@@ -5,43 +5,26 @@
 
 mod common;
 
-use common::outputter::{Answers, Outputter, VAR_DIR, Waiter};
-use common::{Bodies, Stream, folders, identity, parcel, stream};
+use common::outputter::{Answers, Direct, Outputter, VAR_DIR, Waiter};
+use common::{Bodies, Stream, folders, identity, pack, parcel, stream};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::Answer;
 use logferry_outputter::file::archive::Form;
-use logferry_outputter::file::commit::Committer;
-use logferry_outputter::file::headers::{Finished, Place};
+use logferry_outputter::file::headers::Place;
 use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::layout::Layout;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::file::walk::files_below;
+use logferry_outputter::finish::finisher::Outcome;
 use logferry_outputter::finish::{Committed, FinishSettings, Finisher, Plan};
-use logferry_pack::crc32c;
+use logferry_pack::{Codec, Pack, StreamId, crc32c};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const STARTS_MAX: usize = 400;
-
-/// The committer on this thread.
-struct Direct<'a>(&'a mut Committer<Waiter>);
-
-impl Committed for Direct<'_> {
-    fn lengths(&mut self, path: &str) -> Option<Lengths> {
-        self.0.committed_lengths(path)
-    }
-
-    fn retire(&mut self, path: &str, expected: Lengths, finished: Finished) -> io::Result<bool> {
-        self.0.retire(path, expected, &finished)
-    }
-
-    fn remove(&mut self, path: &str) -> io::Result<bool> {
-        self.0.remove(path)
-    }
-}
 
 struct World {
     disk: FaultyDisk,
@@ -135,7 +118,7 @@ impl World {
         let paths = self.paths();
         let Some(path) = paths.get(self.random.below(paths.len().max(1) as u64) as usize) else { return };
         let finished = self.finisher().finish(path, &mut Direct(&mut outputter.committer), || false);
-        if let Ok(logferry_outputter::finish::finisher::Outcome::Finished(_)) = finished {
+        if let Ok(Outcome::Finished(_)) = finished {
             self.finished += 1;
         }
         if let Err(error) = finished {
@@ -355,6 +338,85 @@ fn a_damaged_log_file_is_not_finished_and_stays() {
     }
     let files: Vec<PathBuf> = world.disk.files();
     assert!(!files.iter().any(|file| file.to_string_lossy().contains(".finishing")), "{files:?}");
+}
+
+/// Has the outputter take these packs.
+fn take(world: &World, outputter: &mut Outputter, packs: &[Pack]) {
+    for (index, pack) in packs.iter().enumerate() {
+        outputter.offer(parcel(pack), Waiter { stream: 0, index, answers: world.answers.clone() });
+    }
+    outputter.commit(usize::MAX, |_| ()).unwrap();
+}
+
+#[test]
+fn late_lines_are_not_added_to_a_finished_file_that_is_damaged() {
+    for (compress, damage) in [("none", 3), ("gzip", 30), ("zstd", 30), ("none", usize::MAX)] {
+        let world = World::new(1, Form::Lines, compress, "/done");
+        let mut outputter = world.start().unwrap();
+        let packs = &world.streams[0].packs;
+        let path = parcel(&packs[0]).path;
+        take(&world, &mut outputter, &packs[..1]);
+        let finished = world.finisher().finish(&path, &mut Direct(&mut outputter.committer), || false);
+        assert!(matches!(finished, Ok(Outcome::Finished(_))), "{finished:?}");
+        let target = world.plan.target(&path).unwrap();
+        let before = world.disk.read(&target).unwrap();
+        let flip = |bytes: &mut Vec<u8>| match bytes.get_mut(damage) {
+            Some(byte) => *byte ^= 1,
+            None => bytes.truncate(3),
+        };
+        assert!(world.disk.damage(&target, flip));
+        take(&world, &mut outputter, &packs[1..2]);
+        let mut committer = Direct(&mut outputter.committer);
+        let error = world.finisher().finish(&path, &mut committer, || false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let error = error.to_string();
+        assert!(error.contains("repull --replace") && error.contains(&*target.to_string_lossy()), "{error}");
+        assert!(committer.lengths(&path).unwrap().data > 0, "late lines stay in the log file");
+        assert!(world.disk.files().iter().all(|file| !file.to_string_lossy().contains(".finishing")));
+        // Mended by whoever has a copy of it.
+        assert!(world.disk.damage(&target, |bytes| *bytes = before));
+        let finished = world.finisher().finish(&path, &mut committer, || false);
+        assert!(matches!(finished, Ok(Outcome::Finished(_))), "{finished:?}");
+        let end = identity(&packs[1]).offset + identity(&packs[1]).span;
+        assert_eq!(world.lines(&path), world.streams[0].bytes[..end as usize]);
+    }
+}
+
+#[test]
+fn an_hour_without_lines_is_finished_once_like_any_other() {
+    for (form, compress) in [
+        (Form::Lines, "none"),
+        (Form::Lines, "gzip"),
+        (Form::Lines, "zstd"),
+        (Form::Gzip, "none"),
+        (Form::Zstd, "none"),
+    ] {
+        let world = World::new(1, form, compress, "/done");
+        let mut outputter = world.start().unwrap();
+        let mut done = pack(StreamId(9), "host-9", 2026112100, 0, b"", Codec::None);
+        (done.header.done, done.header.id) = (true, 1);
+        let path = parcel(&done).path;
+        take(&world, &mut outputter, &[done]);
+        let finish = |outputter: &mut Outputter| {
+            world.finisher().finish(&path, &mut Direct(&mut outputter.committer), || false).unwrap()
+        };
+        assert!(matches!(finish(&mut outputter), Outcome::Finished(_)));
+        let target = world.plan.target(&path).unwrap();
+        let bytes = world.disk.read(&target).unwrap();
+        assert_eq!(bytes.is_empty(), (form, compress) == (Form::Lines, "none"));
+        assert_eq!(world.read_lines(&target), b"");
+        assert!(world.disk.read(&world.folders.log_file(&path)).is_err(), "it is not in two places");
+        assert_eq!(finish(&mut outputter), Outcome::Nothing);
+        world.disk.crash();
+        for slot in ["journal.0", "journal.1"] {
+            drop(world.disk.unlink(&Path::new(VAR_DIR).join(slot)));
+        }
+        let mut outputter = world.start().unwrap();
+        assert_eq!(finish(&mut outputter), Outcome::Nothing);
+        take(&world, &mut outputter, &[pack(StreamId(9), "host-9", 2026112100, 0, b"late\n", Codec::None)]);
+        assert!(matches!(finish(&mut outputter), Outcome::Finished(_)));
+        assert_eq!(world.read_lines(&target), b"late\n");
+    }
 }
 
 #[test]

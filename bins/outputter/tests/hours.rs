@@ -207,15 +207,23 @@ impl World {
         for _ in 0..2_000 {
             self.now_ms += 1_000;
             assert!(self.keep());
-            let told = |key: &HourKey, truth: &Truth| {
-                !truth.is_whole() || self.told.get(key).is_some_and(|told| told.contains(&truth.lines))
-            };
-            let all_told = !self.has_hook || self.truth.iter().all(|(key, truth)| told(key, truth));
-            if self.mail.ended.is_empty() && all_told {
+            if self.mail.ended.is_empty() && (!self.has_hook || self.are_all_told()) {
                 return;
             }
         }
         panic!("hooks of whole hours have not run");
+    }
+
+    /// Whether hooks were told what each mark says, also that of an hour to which lines came late.
+    fn are_all_told(&self) -> bool {
+        let is_told =
+            |key: &HourKey, lines: u64| self.told.get(key).is_some_and(|told| told.contains(&lines));
+        let marks = self.marks();
+        self.truth.iter().all(|(key, truth)| {
+            let mut marked =
+                truth.whole_with.iter().filter(|lines| marks.contains(&format!("{key}_{lines}")));
+            (!truth.is_whole() || is_told(key, truth.lines)) && marked.all(|lines| is_told(key, *lines))
+        })
     }
 
     fn marks(&self) -> BTreeSet<String> {
@@ -595,4 +603,108 @@ fn an_hour_of_several_streams_that_was_lost_is_whole_when_repulls_have_brought_a
     trial.count("hours that became whole", whole);
     trial.count("hours that did not", open);
     assert!(whole > 300 && open > 100, "{whole} {open}");
+}
+
+/// What one tailer sends of an hour: packs in turn of its streams, some of whose numbers it gives back because it cannot read their bytes any
+/// more, and the done pack that tells of the others.
+fn numbering(streams: std::ops::Range<u64>, gives_back: bool, random: &mut Random) -> Vec<Pack> {
+    let mut pieces: Vec<(u64, (u64, u64))> = Vec::new();
+    for stream in streams {
+        let to = 2 + 2 * random.below(50);
+        pieces.extend(cuts(0, to, random).into_iter().map(|piece| (stream, piece)));
+    }
+    let mut lucky: Vec<_> =
+        pieces.iter().map(|(stream, piece)| (piece.0 + random.below(60), *stream, *piece)).collect();
+    lucky.sort_unstable();
+    let (mut packs, mut told, mut marks) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, (_, stream, (from, to))) in lucky.into_iter().enumerate() {
+        let pack = bytes_of(stream, from, to, index as u64 + 1);
+        if gives_back && random.one_in(5) {
+            let mut mark = bytes_of(stream, from, from, index as u64 + 1);
+            mark.header.repull = true;
+            marks.push(mark);
+            // It has arrived all the same, or never.
+            if random.one_in(2) {
+                packs.push(pack);
+            }
+        } else {
+            told.push(HourRange { stream: StreamId(stream.into()), from, to });
+            packs.push(pack);
+        }
+    }
+    let total = (packs.iter().chain(&marks)).map(|pack| pack.header.id).max().unwrap_or(0) + 1;
+    let mut done = bytes_of(last_stream(&packs, &marks), 200, 200, total);
+    (done.header.done, done.header.repull) = (true, true);
+    done.header.set_hour_ranges(&told);
+    packs.extend(marks);
+    packs.push(done);
+    packs
+}
+
+/// The stream that the done pack travels with.
+fn last_stream(packs: &[Pack], marks: &[Pack]) -> u64 {
+    packs.iter().chain(marks).last().map_or(1, |pack| common::identity(pack).stream.0 as u64)
+}
+
+#[test]
+fn an_hour_whose_tailer_lost_its_state_is_whole_only_when_all_is_there_that_was_sent_under_either_numbers() {
+    let trial = logferry_trial::trial!();
+    let (mut whole, mut others, mut twice) = (0, 0, 0);
+    trial.seeds("hours of tailers that began to number anew", 0..1_000).for_each(|seed| {
+        let mut world = World::new(seed);
+        world.has_hook = false;
+        let mut random = Random::new(seed);
+        let (count, loses) = (1 + random.below(3), random.one_in(2));
+        let numberings: Vec<Vec<Pack>> = (0..count)
+            .map(|number| {
+                let first = 1 + 4 * number;
+                numbering(first..first + 1 + random.below(3), count == 1 && !loses, &mut random)
+            })
+            .collect();
+        let mut sent: Vec<(u64, usize, &Pack)> = Vec::new();
+        for (number, packs) in numberings.iter().enumerate() {
+            let spread = if random.one_in(2) { 1_000 } else { 40 };
+            let packs = packs.iter().enumerate();
+            sent.extend(
+                packs
+                    .map(|(at, pack)| (300 * number as u64 + at as u64 + random.below(spread), number, pack)),
+            );
+        }
+        sent.sort_by_key(|(at, number, pack)| (*at, *number, pack.header.id));
+        let mut left: Vec<usize> = numberings.iter().map(Vec::len).collect();
+        let (mut lines, mut whole_with) = (0, BTreeSet::new());
+        for (_, number, pack) in sent {
+            if loses && random.one_in(6) {
+                continue;
+            }
+            world.commit(pack);
+            lines += pack.header.lines;
+            left[number] -= 1;
+            let is_begun = |(number, left): &(usize, &usize)| **left < numberings[*number].len();
+            if left.iter().enumerate().filter(is_begun).all(|(_, left)| *left == 0) {
+                whole_with.insert(lines);
+            }
+            if random.one_in(5) {
+                assert!(world.keep());
+            }
+            if random.one_in(12) {
+                world.stop();
+            }
+        }
+        world.settle();
+        let mark = |lines: &u64| format!("access/host-0_2026112100_{lines}");
+        let is_whole = left.iter().all(|left| *left == 0);
+        if is_whole {
+            assert_eq!(world.marks(), BTreeSet::from([mark(&lines)]));
+            twice += u64::from(count > 1);
+        } else {
+            let possible: BTreeSet<String> = whole_with.iter().map(mark).collect();
+            let marks = world.marks();
+            assert!(marks.len() <= 1 && marks.is_subset(&possible), "{marks:?} {possible:?} {left:?}");
+        }
+        *(if is_whole { &mut whole } else { &mut others }) += 1;
+    });
+    trial.count("hours that became whole", whole);
+    trial.count("hours that did not", others);
+    assert!(whole > 300 && others > 300 && twice > 150, "{whole} {others} {twice}");
 }

@@ -5,14 +5,16 @@
 
 mod common;
 
-use common::outputter::{Answers, Outputter, VAR_DIR, Waiter};
+use common::outputter::{Answers, Direct, Outputter, VAR_DIR, Waiter};
 use common::running::{Client, start};
 use common::{folders, pack, parcel, read_output};
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk};
-use logferry_link::{Answer, Outcome};
+use logferry_link::Answer;
 use logferry_outputter::file::replace::ASIDE_KEEP;
-use logferry_pack::{Codec, HourRange, Pack, Place, StreamId};
+use logferry_outputter::finish::finisher::Outcome;
+use logferry_outputter::finish::{FinishSettings, Finisher, Plan};
+use logferry_pack::{Codec, HourRange, Pack, Place, StreamId, crc32c};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -244,6 +246,74 @@ fn nothing_is_replaced_by_less_by_more_or_by_parts() {
 }
 
 #[test]
+fn fewer_lines_than_there_were_replace_nothing_unless_that_is_wanted() {
+    let disk = damaged_store(Damage::Flip);
+    let mut fewer = whole_hour();
+    leave_first_line_out(&mut fewer[1]);
+    let reason = refusal(&disk, &fewer);
+    assert!(reason.contains("has 24 lines and would take the place of 25"), "{reason}");
+    assert!(reason.contains("--fewer-lines"), "{reason}");
+    let mut wanted = replacement(StreamId(0xfed), &[piece(1, 0, 90), piece(1, 90, 120), piece(2, 0, 130)]);
+    leave_first_line_out(&mut wanted[1]);
+    wanted[3].header.allow_fewer_lines();
+    live(&disk, &wanted).unwrap();
+    let expected = [bytes(1, 0, 90), bytes(1, 100, 120), bytes(2, 0, 130)].concat();
+    assert_eq!(disk.read(&log_file()).unwrap(), expected);
+}
+
+/// As a filter of the source would: the pack stands for the same bytes.
+fn leave_first_line_out(pack: &mut Pack) {
+    let body = bytes(1, 100, 120);
+    let ours = pack.header.ours.as_mut().unwrap();
+    (ours.codec, ours.raw, ours.crc) = (Codec::None, body.len() as u64, crc32c(&body));
+    ours.raw_sum = Some(ours.crc);
+    pack.header.lines = 2;
+    pack.body = body.into();
+}
+
+/// Finishes the hour into `/done`.
+fn finish(disk: &FaultyDisk) -> Outcome {
+    let settings = FinishSettings { dir: "/done".into(), ..FinishSettings::default() };
+    let plan = Plan::new(&settings, &folders().data, folders().form).unwrap();
+    let finisher = Finisher { disk: Arc::new(disk.clone()), folders: folders(), plan, guard: None };
+    let mut outputter = Outputter::start(Arc::new(disk.clone()), &folders()).unwrap();
+    let path = format!("access/web_{HOUR}");
+    finisher.finish(&path, &mut Direct(&mut outputter.committer), || false).unwrap()
+}
+
+#[test]
+fn a_finished_hour_is_replaced_too_whenever_the_power_is_cut_and_finished_anew() {
+    let finished = Path::new("/done").join(format!("access/web_{HOUR}"));
+    for kind in [Damage::None, Damage::Flip, Damage::Removed] {
+        for die_after in 0.. {
+            let disk = damaged_store(Damage::None);
+            assert!(matches!(finish(&disk), Outcome::Finished(250)));
+            assert!(disk.read(&log_file()).is_err());
+            match kind {
+                Damage::Flip => assert!(disk.damage(&finished, |bytes| bytes[30] ^= 4)),
+                Damage::Removed => disk.unlink(&finished).unwrap(),
+                _ => {}
+            }
+            disk.sync_dir(finished.parent().unwrap()).unwrap();
+            disk.set_faults(Faults { die_after: Some(die_after), ..Faults::default() });
+            let is_through = live(&disk, &whole_hour()).is_ok();
+            disk.set_faults(Faults::default());
+            disk.crash();
+            live(&disk, &whole_hour()).unwrap();
+            let case = format!("{kind:?} after {die_after}");
+            assert_eq!(disk.read(&log_file()).unwrap(), replaced_bytes(), "{case}");
+            assert!(disk.read(&finished).is_err(), "{case}: its lines are in one place");
+            assert!(matches!(finish(&disk), Outcome::Finished(250)), "{case}");
+            assert_eq!(disk.read(&finished).unwrap(), replaced_bytes(), "{case}");
+            assert!(disk.read(&log_file()).is_err(), "{case}");
+            if is_through {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn lines_that_came_meanwhile_are_not_lost() {
     let disk = damaged_store(Damage::Flip);
     let mut outputter = Outputter::start(Arc::new(disk.clone()), &folders()).unwrap();
@@ -282,9 +352,9 @@ async fn a_store_that_keeps_many_hours_in_a_file_says_that_it_cannot_replace_one
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path(), |file| file.path = "{source}/{host}_{day}".into()).await;
     let mut client = Client::new(&running.addr);
-    assert_eq!(client.deliver(delivered().iter()).await, [(); 5].map(|()| Outcome::Ok));
+    assert_eq!(client.deliver(delivered().iter()).await, [(); 5].map(|()| logferry_link::Outcome::Ok));
     let outcomes = client.deliver(whole_hour()[..1].iter()).await;
-    let [Outcome::Rejected { reason }] = &outcomes[..] else { panic!("{outcomes:?}") };
+    let [logferry_link::Outcome::Rejected { reason }] = &outcomes[..] else { panic!("{outcomes:?}") };
     assert!(reason.contains("[file] path"), "{reason}");
     running.stop().await;
 }

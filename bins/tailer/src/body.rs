@@ -9,6 +9,7 @@ use crate::entries::{Entries, OpenEntry, Place, encoding_of};
 use crate::filter::LineFilter;
 use metrics::{Counter, counter};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The rules of one source.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Lead {
     pub line_bytes_before: usize,
     /// The file begins with the byte order mark of big-endian UTF-16.
     pub big_endian_by_mark: bool,
+    /// The pack's last line has no end, and none will come: its body gets one, because what is stored behind it is of another file.
+    pub unended: bool,
 }
 
 /// What a body holds.
@@ -63,11 +66,34 @@ impl BodyRules {
         })
     }
 
+    /// The same rules, for bytes that were counted when they went out first.
+    pub(crate) fn uncounted(mut self) -> BodyRules {
+        self.filter = self.filter.uncounted();
+        for counter in [&mut self.replaced, &mut self.long_lines, &mut self.long_lines_bytes] {
+            *counter = Counter::noop();
+        }
+        self
+    }
+
+    /// Bodies are the bytes of the file.
+    pub fn are_verbatim(&self) -> bool {
+        !self.filter.is_set() && self.encoding == TextEncoding::Verbatim && self.line_bytes_max.is_none()
+    }
+
+    /// Entries are chosen as a whole, so that a body depends on where its first entry begins.
+    pub fn choose_entries(&self) -> bool {
+        self.filter.is_set() && self.entries.is_some()
+    }
+
     /// The body of a pack of these bytes.
     pub fn body<'a>(&self, bytes: &'a [u8], lead: Lead) -> Body<'a> {
         let text = match &self.entries {
             Some(entries) if self.filter.is_set() => Cow::Owned(self.chosen_entries(entries, bytes, lead)),
             _ => self.chosen_lines(bytes, lead),
+        };
+        let text = match lead.unended && text.last().is_some_and(|last| *last != b'\n') {
+            true => Cow::Owned([&text[..], b"\n"].concat()),
+            false => text,
         };
         match text {
             // With a filter nothing can be told from the bytes being all there; without one they are as they were.
@@ -102,13 +128,12 @@ impl BodyRules {
     }
 
     fn without_long_lines<'a>(&self, bytes: &'a [u8], lead: Lead, max: usize) -> Cow<'a, [u8]> {
-        let newline = self.encoding.newline(lead.big_endian_by_mark);
         // Nothing that is shorter holds a line that is too long.
         if lead.line_bytes_before + bytes.len() < max {
             return bytes.into();
         }
         let mut kept: Option<Vec<u8>> = None;
-        for line in Lines::new(bytes, newline, lead.offset) {
+        for line in self.lines(bytes, lead) {
             let is_long = self.is_long(line, lead, max);
             match &mut kept {
                 None if is_long => kept = Some(bytes[..line.at].to_vec()),
@@ -133,30 +158,87 @@ impl BodyRules {
 
     fn chosen_entries(&self, entries: &Entries, bytes: &[u8], lead: Lead) -> Vec<u8> {
         let mut chosen = Vec::with_capacity(bytes.len());
-        let (mut entry, mut entry_at) = (Vec::new(), lead.offset);
+        self.each_chosen_entry(entries, bytes, lead, |text, _| chosen.extend_from_slice(text));
+        chosen
+    }
+
+    /// The text of each entry that is shipped, and where its lines are in the pack.
+    fn each_chosen_entry(
+        &self,
+        entries: &Entries,
+        bytes: &[u8],
+        lead: Lead,
+        mut take: impl FnMut(&[u8], &[Range<usize>]),
+    ) {
+        let (mut entry, mut lines, mut entry_at) = (Vec::new(), Vec::new(), lead.offset);
+        let mut choose = |entry: &[u8], offset: u64, count: u64, lines: &[Range<usize>]| {
+            let text = self.text(entry, offset, lead);
+            if !entry.is_empty() && self.filter.takes_entry(&text, count) {
+                take(&text, lines);
+            }
+        };
         let mut open = OpenEntry::default();
-        let newline = self.encoding.newline(lead.big_endian_by_mark);
-        for line in Lines::new(bytes, newline, lead.offset) {
+        for line in self.lines(bytes, lead) {
             let offset = lead.offset + line.at as u64;
             let place = entries.place(open, line.bytes, offset, lead.big_endian_by_mark);
             if place != Place::Within {
-                self.choose_entry(&entry, entry_at, open.lines, lead, &mut chosen);
-                (entry_at, _) = (offset, entry.clear());
+                choose(&entry, entry_at, open.lines, &lines);
+                (entry_at, _, _) = (offset, entry.clear(), lines.clear());
             }
             open = open.with(place, line.bytes);
             if !self.line_bytes_max.is_some_and(|max| self.is_long(line, lead, max)) {
                 entry.extend_from_slice(line.bytes);
+                lines.push(line.range());
             }
         }
-        self.choose_entry(&entry, entry_at, open.lines, lead, &mut chosen);
-        chosen
+        choose(&entry, entry_at, open.lines, &lines);
     }
 
-    fn choose_entry(&self, entry: &[u8], offset: u64, lines: u64, lead: Lead, chosen: &mut Vec<u8>) {
-        let text = self.text(entry, offset, lead);
-        if !entry.is_empty() && self.filter.takes_entry(&text, lines) {
-            chosen.extend_from_slice(&text);
+    /// The body once more, line by line: where each line is in the file, and its text. A piece of a line that was split is told on its
+    /// own.
+    pub fn each_line(&self, bytes: &[u8], lead: Lead, mut take: impl FnMut(Range<u64>, &[u8])) {
+        let mut take_text = |range: &Range<usize>| {
+            let (from, to) = (lead.offset + range.start as u64, lead.offset + range.end as u64);
+            take(from..to, &self.text(&bytes[range.clone()], from, lead));
+        };
+        if let Some(entries) = self.entries.as_ref().filter(|_| self.filter.is_set()) {
+            return self.each_chosen_entry(entries, bytes, lead, |_, lines| {
+                lines.iter().for_each(&mut take_text);
+            });
         }
+        for line in self.lines(bytes, lead) {
+            if self.line_bytes_max.is_some_and(|max| self.is_long(line, lead, max)) {
+                continue;
+            }
+            let text = self.text(line.bytes, lead.offset + line.at as u64, lead);
+            if !self.filter.choose(&text).is_empty() {
+                take_text(&line.range());
+            }
+        }
+    }
+
+    /// Where the bytes of a pack can be parted in two, near their middle, so that the two bodies are what its own is; `None` where they
+    /// cannot.
+    pub fn middle(&self, bytes: &[u8], lead: Lead) -> Option<usize> {
+        let entries = self.entries.as_ref().filter(|_| self.filter.is_set());
+        let (half, mut before, mut open) = (bytes.len() / 2, None, OpenEntry::default());
+        for line in self.lines(bytes, lead) {
+            let offset = lead.offset + line.at as u64;
+            let place =
+                entries.map(|entries| entries.place(open, line.bytes, offset, lead.big_endian_by_mark));
+            open = open.with(place.unwrap_or(Place::First), line.bytes);
+            if line.at > 0 && place != Some(Place::Within) {
+                before = Some(line.at);
+                if line.at >= half {
+                    break;
+                }
+            }
+        }
+        before
+    }
+
+    fn lines<'a>(&self, bytes: &'a [u8], lead: Lead) -> Lines<'a> {
+        Lines::new(bytes, self.encoding.newline(lead.big_endian_by_mark), lead.offset)
     }
 }
 
@@ -169,6 +251,12 @@ struct Line<'a> {
     bytes: &'a [u8],
     /// Length of the newline; 0: it has none.
     ended_by: usize,
+}
+
+impl Line<'_> {
+    fn range(&self) -> Range<usize> {
+        self.at..self.at + self.bytes.len()
+    }
 }
 
 /// The lines of a pack.
@@ -292,6 +380,46 @@ mod tests {
             let short = |line: &&str| line.trim_end_matches('\n').len() * units < max;
             let expected: String = text.split_inclusive('\n').filter(short).collect();
             prop_assert_eq!(String::from_utf8(body).expect("text"), expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        /// With every rule there is, and bytes that break lines and characters in all ways.
+        #[test]
+        fn the_lines_of_a_body_are_the_body_and_its_halves_make_it_up(
+            bytes in prop::collection::vec(prop::sample::select(&b"ab7#\n\n\xe9\0"[..]), 0..120),
+            encoding in prop::sample::select(&["utf-8", "latin1", "utf-16le"][..]),
+            drop in any::<bool>(), chosen in any::<bool>(), entries in any::<bool>(), units in 0u64..20,
+        ) {
+            let rules = rules(12, |s| {
+                s.encoding = encoding.into();
+                s.long_lines = if drop { LongLines::Drop } else { LongLines::Split };
+                if chosen {
+                    s.include = vec!["7".into()];
+                }
+                if entries {
+                    s.multiline.start = "^#".into();
+                }
+            });
+            let lead = Lead { offset: units * 2, ..Lead::default() };
+            let body = rules.body(&bytes, lead).bytes.into_owned();
+            let (mut told, mut end) = (Vec::new(), lead.offset);
+            rules.each_line(&bytes, lead, |range, text| {
+                assert!(range.start >= end && range.end <= lead.offset + bytes.len() as u64);
+                end = range.end;
+                told.extend_from_slice(text);
+            });
+            prop_assert_eq!(told.escape_ascii().to_string(), body.escape_ascii().to_string());
+            if let Some(middle) = rules.middle(&bytes, lead) {
+                prop_assert!(middle > 0 && middle < bytes.len());
+                let mut halves = rules.body(&bytes[..middle], lead).bytes.into_owned();
+                let second = Lead { offset: lead.offset + middle as u64, ..lead };
+                halves.extend_from_slice(&rules.body(&bytes[middle..], second).bytes);
+                prop_assert_eq!(halves.escape_ascii().to_string(), body.escape_ascii().to_string());
+            } else {
+                prop_assert!(rules.choose_entries() || rules.lines(&bytes, lead).count() < 2);
+            }
         }
     }
 }

@@ -54,6 +54,16 @@ impl Outlook<'_> {
         by_clock || (self.grace.is_some() && self.newest_named().is_some_and(|newest| hour < newest))
     }
 
+    /// Whether a day is over, told by its first hour: a file of a later one is there, or `grace` has gone by since.
+    pub fn is_day_over(&self, day: Hour, named: &BTreeSet<Hour>, grace: Duration) -> bool {
+        let last = Hour::new(day.year(), day.month(), day.day(), 23).unwrap_or(day);
+        let by_clock = later(self.clock.end_of(last, self.now), grace) <= self.now;
+        // One that is named far ahead of the clock says nothing about the present.
+        let next = self.clock.hour_at(self.now).ok().and_then(|present| self.clock.after(present));
+        let newest = next.and_then(|next| named.range(..=next).next_back());
+        by_clock || newest.is_some_and(|newest| day < *newest)
+    }
+
     /// The hour of the newest file. One that is named far ahead of the clock says nothing about the present.
     fn newest_named(&self) -> Option<Hour> {
         let present = self.clock.hour_at(self.now).ok()?;

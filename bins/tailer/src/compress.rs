@@ -63,7 +63,7 @@ fn make_pack(
     let (ticket, stream) = (job.ticket, job.stream);
     let (pack, buffer) = build_pack(labels, rules, compressor, job);
     let header = pack.encode_header();
-    (Outgoing { ticket, stream, header, body: pack.body }, buffer)
+    (Outgoing { ticket, stream, apart: false, header, body: pack.body }, buffer)
 }
 
 /// The pack of a job, and the job's buffer.

@@ -1,13 +1,14 @@
 //! The tailer's configuration file: `[node]`, `[[source]]`, `[[input]]`, `[pack]`, `[limits]`, `[hours]`, `[send]`.
 
 mod effect;
+mod overlap;
 
 use crate::body::BodyRules;
 use crate::encoding::Newline;
 use crate::entries::encoding_of;
 use crate::hour::HOUR;
 use crate::input::{self, InputSettings};
-use crate::pattern::PathPattern;
+use crate::pattern::{PathsError, SourcePaths};
 use logferry_node::config::{
     ByteSize, Interval, NodeSettings, ProgramConfig, Protocol, SendSettings, Setting, Settings,
     SpoolSettings, rules,
@@ -64,6 +65,9 @@ settings! {
         pub name: String = String::new() => rules::node_name,
         /// Files to follow: a plain path, a glob, or a path with a time pattern, "access.log.<%Y%m%d%H>".
         pub path: String = String::new(),
+        /// The file that is being written, if it gets its name of `path` only when its hour or day is over, as with log4j and logback:
+        /// "server.log". A name in the folder of `path`, a path, or a glob; empty: files have their names from the start.
+        pub current: String = String::new(),
         /// Folders below which its files must really lie, whatever symbolic links lead to them; none: anywhere.
         pub roots: Vec<String> = Vec::new(),
         /// Where to begin with files that are there at the very first start: "beginning" or "end".
@@ -204,17 +208,21 @@ impl ProgramConfig for TailerConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
-        self.validate_sources()?;
-        self.pack.validate()?;
-        self.validate_lengths()?;
-        effect::check(self)?;
-        if self.send.protocol == Protocol::V1 && self.pack.codec != Codec::Zlib {
-            return Err(format!(
-                "pack.codec is \"{}\" but send.protocol is \"v1\": legacy nodes read \"zlib\" alone",
-                self.pack.codec
-            ));
-        }
-        self.send.validate()
+        let is_readable = self.send.protocol != Protocol::V1 || self.pack.codec == Codec::Zlib;
+        rules::all([
+            self.validate_sources(),
+            self.pack.validate(),
+            self.validate_lengths(),
+            effect::check(self),
+            overlap::check(&self.source),
+            rules::ensure(is_readable, || {
+                let codec = self.pack.codec;
+                format!(
+                    "pack.codec is \"{codec}\" but send.protocol is \"v1\": legacy nodes read \"zlib\" alone"
+                )
+            }),
+            self.send.validate(),
+        ])
     }
 }
 
@@ -225,23 +233,20 @@ impl TailerConfig {
         }
         input::config::validate(&self.input)?;
         let mut names = BTreeSet::new();
-        for source in &input::config::sources(self)? {
-            source.validate()?;
-            let is_input = self.input.iter().any(|input| input.name == source.name);
-            if is_input && encoding_of(source)?.newline(false) != Newline::Byte {
-                return Err(format!(
-                    "source.encoding of \"{}\" is UTF-16, and lines of an [[input]] end with the byte 0A: leave it out",
-                    source.name
-                ));
-            }
-            if !names.insert(source.name.clone()) {
-                return Err(format!(
-                    "source.name \"{}\" is used twice: give each source its own",
-                    source.name
-                ));
-            }
-        }
-        Ok(())
+        rules::all(input::config::sources(self)?.iter().map(|source| {
+            let name = &source.name;
+            let is_new = names.insert(name.clone());
+            let is_input = self.input.iter().any(|input| input.name == *name);
+            // An encoding that is not known is told by the source's own check.
+            let is_wide = encoding_of(source).is_ok_and(|it| it.newline(false) != Newline::Byte);
+            rules::all([
+                source.validate(),
+                rules::ensure(!(is_input && is_wide), || {
+                    format!("source.encoding of \"{name}\" is UTF-16, and lines of an [[input]] end with the byte 0A: leave it out")
+                }),
+                rules::ensure(is_new, || format!("source.name \"{name}\" is used twice: give each source its own")),
+            ])
+        }))
     }
 
     /// Text in UTF-8 may be three times as long as in the file, and without a codec it must fit a pack as it is.
@@ -257,34 +262,45 @@ impl TailerConfig {
             ("pack.max_line", self.pack.max_line),
             ("source.multiline.max_bytes", source.multiline.max_bytes),
         ];
-        match lengths.into_iter().find(|(_, length)| *length > most) {
-            Some((key, length)) => Err(format!(
-                "{key} {length} is too large with codec \"none\" and the encoding of source \"{}\": at most {most}",
-                source.name
-            )),
-            None => Ok(()),
-        }
+        rules::all(lengths.map(|(key, length)| {
+            rules::ensure(length <= most, || {
+                let name = &source.name;
+                format!("{key} {length} is too large with codec \"none\" and the encoding of source \"{name}\": at most {most}")
+            })
+        }))
     }
 }
 
 impl SourceSettings {
     fn validate(&self) -> Result<(), String> {
-        if self.name.is_empty() {
-            return Err("source.name is missing: it names the source's files at the store".to_owned());
-        }
-        Name::new(self.name.as_str()).map_err(|error| format!("source.name \"{}\": {error}", self.name))?;
-        if self.path.is_empty() {
-            return Err(format!("source.path of \"{}\" is missing: give a path or a glob", self.name));
-        }
-        BodyRules::new(self, 1)?;
-        let is_wide = encoding_of(self)?.newline(false) != Newline::Byte;
-        if is_wide && !self.line_record.is_empty() {
-            return Err(
-                "source.line_record counts lines of bytes, and has no use for files of UTF-16".to_owned()
-            );
-        }
-        PathPattern::parse(&self.path).map_err(|error| format!("source.path \"{}\": {error}", self.path))?;
-        Ok(())
+        let name = match self.name.as_str() {
+            "" => Err("source.name is missing: it names the source's files at the store".to_owned()),
+            name => Name::new(name).map(drop).map_err(|error| format!("source.name of \"{name}\": {error}")),
+        };
+        let path = match self.path.as_str() {
+            "" => Err(format!(
+                "source.path of \"{}\" is missing: give a path or a glob; only a file for --stdin alone can do without",
+                self.name
+            )),
+            path => SourcePaths::new(path, &self.current).map(drop).map_err(|error| match error {
+                PathsError::Path(error) => format!("source.path of \"{}\", {path:?}: {error}", self.name),
+                PathsError::Current(error) => {
+                    format!("source.current of \"{}\", {:?}: {error}", self.name, self.current)
+                }
+            }),
+        };
+        let is_wide = encoding_of(self).is_ok_and(|it| it.newline(false) != Newline::Byte);
+        rules::all([
+            name,
+            path,
+            BodyRules::new(self, 1).map(drop),
+            rules::ensure(!is_wide || self.line_record.is_empty(), || {
+                format!(
+                    "source.line_record of \"{}\" counts lines of bytes, and has no use for files of UTF-16",
+                    self.name
+                )
+            }),
+        ])
     }
 }
 
@@ -295,13 +311,17 @@ impl PackSettings {
             Codec::Zstd => 1..=19,
             Codec::None => i32::MIN..=i32::MAX,
         };
-        if !levels.contains(&self.level) {
-            return Err(format!("pack.level {} is out of range {levels:?} of the codec", self.level));
-        }
-        if !self.ip.is_empty() && self.ip.parse::<std::net::IpAddr>().is_err() {
-            return Err(format!("pack.ip \"{}\" is not an address", self.ip));
-        }
-        Ok(())
+        let is_address = self.ip.is_empty() || self.ip.parse::<std::net::IpAddr>().is_ok();
+        rules::all([
+            rules::ensure(levels.contains(&self.level), || {
+                let (low, high) = (levels.start(), levels.end());
+                format!(
+                    "pack.level {} is out of range: codec \"{}\" has {low} to {high}",
+                    self.level, self.codec
+                )
+            }),
+            rules::ensure(is_address, || format!("pack.ip \"{}\" is not an address", self.ip)),
+        ])
     }
 }
 
@@ -315,6 +335,19 @@ mod tests {
             SourceSettings { name: "access".into(), path: "/var/log/*.log".into(), ..Default::default() };
         let send = SendSettings { to: vec!["127.0.0.1:1302".into()], ..Default::default() };
         TailerConfig { source: vec![source], send, ..Default::default() }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told_at_once_each_with_its_line() {
+        let text = "[[source]]\nname = \"a\"\npath = \"/a\"\ngrace = \"7s\"\n[[source]]\nname = \"b\"\ninclude = [\"(\"]\n\
+            [pack]\nlevel = 77\n[send]\nto = [\"h:1\", \"h:1\"]\n";
+        let error = config::parse::<TailerConfig>("t.toml", text).expect_err("five mistakes").to_string();
+        for (line, what) in
+            [(4, "grace"), (6, "path"), (7, "include"), (9, "level"), (11, "twice"), (10, "single")]
+        {
+            let is_there = |told: &str| told.starts_with(&format!("t.toml:{line}:")) && told.contains(what);
+            assert!(error.lines().any(is_there), "{what} at line {line} is missing in:\n{error}");
+        }
     }
 
     fn refused(change: impl FnOnce(&mut TailerConfig)) -> String {

@@ -43,19 +43,19 @@ impl Entries {
     /// # Errors
     /// A setting that cannot be understood, with its name.
     pub fn new(settings: &SourceSettings) -> Result<Option<Entries>, String> {
-        let multiline = &settings.multiline;
+        let SourceSettings { name, multiline, .. } = settings;
         let (setting, expression) = match (multiline.start.as_str(), multiline.continuation.as_str()) {
             ("", "") => return Ok(None),
             (start, "") => ("start", start),
             ("", continuation) => ("continuation", continuation),
             _ => {
-                return Err(
-                    "source.multiline.continuation: start is there as well: one of them decides".to_owned()
-                );
+                return Err(format!(
+                    "source.multiline.continuation of \"{name}\": start is there as well, and one of them decides: leave one out"
+                ));
             }
         };
         let first_lines = RegexBuilder::new(expression).unicode(false).build().map_err(|error| {
-            format!("source.multiline.{setting}: {}", error.to_string().replace('\n', " "))
+            format!("source.multiline.{setting} of \"{name}\": {}", error.to_string().replace('\n', " "))
         })?;
         Ok(Some(Entries {
             first_lines,
@@ -109,7 +109,8 @@ pub fn without_newline(text: &[u8]) -> &[u8] {
 /// # Errors
 /// A label that is not known or cannot be used.
 pub fn encoding_of(settings: &SourceSettings) -> Result<TextEncoding, String> {
-    TextEncoding::of_label(&settings.encoding).map_err(|error| format!("source.encoding: {error}"))
+    TextEncoding::of_label(&settings.encoding)
+        .map_err(|error| format!("source.encoding of \"{}\": {error}", settings.name))
 }
 
 #[cfg(test)]

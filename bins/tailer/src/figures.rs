@@ -5,6 +5,7 @@ use logferry_link::Sender;
 use logferry_node::admin::Status;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Figures of the follower, in bytes or numbers.
@@ -36,10 +37,14 @@ pub struct Figures {
     pub packs_total: AtomicU64,
     /// Hours closed by a done pack, each time one is.
     pub hours_closed: AtomicU64,
+    /// Hours that are over, and not closed yet.
+    pub hours_waiting: AtomicU64,
     /// Files that were cut, or replaced in place, and began again.
     pub restarts: AtomicU64,
     /// Bytes that are known to be lost.
     pub lost_bytes: AtomicU64,
+    /// What is missing of the files of sources, for people.
+    pub source_problems: Mutex<Vec<String>>,
 }
 
 impl Figures {
@@ -57,6 +62,12 @@ impl Figures {
     pub fn hour_closed(&self) {
         self.hours_closed.fetch_add(1, Ordering::Relaxed);
         counter!("logferry_tailer_hours_closed_total").increment(1);
+    }
+
+    /// Whether all was looked at, and no hour that is over waits for its done pack, nor that for its answer.
+    pub fn has_closed_hours(&self) -> bool {
+        let is_none = |figure: &AtomicU64| figure.load(Ordering::Acquire) == 0;
+        self.looked.load(Ordering::Acquire) && is_none(&self.hours_waiting) && is_none(&self.queue_packs)
     }
 
     /// Bytes cannot be shipped any more.
@@ -80,11 +91,14 @@ impl Figures {
             let cause = health.last_error.as_deref().unwrap_or("not connected yet");
             problems.push(format!("no target is up: {cause}"));
         }
+        // A restart would not help, and the other sources go on: such a node is ready, and says what it lacks.
+        let ready = problems.is_empty();
+        problems.extend(self.source_problems.lock().map(|told| told.clone()).unwrap_or_default());
         Status {
             role: "tailer".to_owned(),
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            ready: problems.is_empty(),
+            ready,
             problems,
             figures: self.figures(shared, health.targets_up as u64, journal_down),
             ..Status::default()
@@ -115,6 +129,7 @@ impl Figures {
             ("bytes_total", get(&self.bytes_total)),
             ("packs_total", get(&self.packs_total)),
             ("hours_closed", get(&self.hours_closed)),
+            ("hours_waiting", get(&self.hours_waiting)),
             ("file_restarts", get(&self.restarts)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];

@@ -24,8 +24,8 @@ impl LineFilter {
     pub fn new(settings: &SourceSettings) -> Result<LineFilter, String> {
         let dropped = counter!("logferry_tailer_lines_filtered_total", "source" => settings.name.clone());
         Ok(LineFilter {
-            include: set("include", &settings.include)?,
-            exclude: set("exclude", &settings.exclude)?,
+            include: set("include", &settings.name, &settings.include)?,
+            exclude: set("exclude", &settings.name, &settings.exclude)?,
             dropped,
         })
     }
@@ -74,11 +74,11 @@ impl LineFilter {
 }
 
 /// Expressions over bytes: a line need not be UTF-8, so `.` is any byte, and `\w`, `\d`, `\s` and `(?i)` mean ASCII.
-fn set(setting: &str, expressions: &[String]) -> Result<RegexSet, String> {
+fn set(setting: &str, name: &str, expressions: &[String]) -> Result<RegexSet, String> {
     RegexSetBuilder::new(expressions)
         .unicode(false)
         .build()
-        .map_err(|error| format!("source.{setting}: {}", error.to_string().replace('\n', " ")))
+        .map_err(|error| format!("source.{setting} of \"{name}\": {}", error.to_string().replace('\n', " ")))
 }
 
 #[cfg(test)]
@@ -130,6 +130,6 @@ mod tests {
     #[test]
     fn a_bad_expression_is_refused_with_its_setting() {
         let error = filter(&[], &["("]).err().expect("an open group");
-        assert!(error.starts_with("source.exclude: ") && error.contains("unclosed group"), "{error}");
+        assert!(error.starts_with("source.exclude of \"") && error.contains("unclosed group"), "{error}");
     }
 }

@@ -52,6 +52,7 @@ pub mod legacy;
 pub mod pace;
 pub mod pattern;
 pub mod piped;
+mod recut;
 pub mod repull;
 pub mod shipper;
 pub mod spooling;

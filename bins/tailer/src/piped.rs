@@ -3,6 +3,7 @@
 //! It is a tailer of its own, with a state folder of its own, whose only source is an input that nobody listens for.
 
 use crate::config::TailerConfig;
+use crate::figures::Figures;
 use crate::input::InputSettings;
 use crate::input::inlet::Intake;
 use crate::input::stdin::Reading;
@@ -11,7 +12,7 @@ use anyhow::Context;
 use clap::Parser;
 use logferry_durable::RealDisk;
 use logferry_node::cli;
-use logferry_node::config::{self, Interval, Mode};
+use logferry_node::config::{self, Interval, Mode, ProgramConfig, Setting};
 use logferry_node::runtime::Node;
 use logferry_pack::Name;
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
     version,
     about = "Ships the lines of standard input, and ends with it.",
     after_help = "Exit status 0: all lines have arrived, or they are kept in the state folder and the next start ships them.\n\
-                  Several of these at a time on one host need a --source, or a --var-dir, of their own each."
+                  The hour of the clock in which it ends stays open for more: the next start with this state folder closes it.\n\
+                  Several of these at a time on one host need a --source of their own each."
 )]
 pub struct PipedArgs {
     /// Ship standard input.
@@ -69,7 +71,7 @@ impl PipedArgs {
     /// What is wrong, and what to do.
     pub fn configuration(&self) -> Result<TailerConfig, String> {
         let mut config = match &self.config {
-            Some(path) => config::load::<TailerConfig>(path).map_err(|error| error.to_string())?,
+            Some(path) => config::load::<PipedConfig>(path).map_err(|error| error.to_string())?.0,
             None => TailerConfig::default(),
         };
         let source = &self.source;
@@ -104,6 +106,35 @@ impl PipedArgs {
     }
 }
 
+/// The file of a tailer, in which standard input may be a `[[source]]` without a path, and nothing needs to be followed.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct PipedConfig(TailerConfig);
+
+impl ProgramConfig for PipedConfig {
+    fn tables() -> Vec<(&'static str, &'static [Setting])> {
+        TailerConfig::tables()
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let mut config = self.0.clone();
+        let is_input = |name: &str| self.0.input.iter().any(|input| input.name == name);
+        let without_path = self.0.source.iter().filter(|source| source.path.is_empty());
+        let mut names: Vec<&str> = without_path.map(|source| source.name.as_str()).collect();
+        if self.0.source.is_empty() && self.0.input.is_empty() {
+            names.push("stdin");
+        }
+        names.retain(|name| !name.is_empty() && !is_input(name));
+        // As it will be: the source of an input that nobody listens for.
+        config.input.extend(names.into_iter().map(|name| InputSettings {
+            name: name.to_owned(),
+            listen: vec![format!("unix:///stdin/{name}")],
+            ..InputSettings::default()
+        }));
+        config.validate()
+    }
+}
+
 /// The program.
 pub fn main() -> ExitCode {
     let args = PipedArgs::parse();
@@ -122,6 +153,7 @@ async fn run(node: Node, mut config: TailerConfig, wait: Duration) -> anyhow::Re
     let input: &InputSettings = config.input.first().context("an input for standard input")?;
     let tailer = Tailer::start(&config, Arc::new(RealDisk))?;
     node.serve_admin(tailer.status()).await?;
+    let figures = tailer.figures();
     let intake = tailer.intake(&input.name).context("an input for standard input")?;
     let line_bytes_max = config.pack.max_line.0 as usize;
     let mut reading =
@@ -132,7 +164,7 @@ async fn run(node: Node, mut config: TailerConfig, wait: Duration) -> anyhow::Re
     };
     if ended {
         info!("standard input has ended");
-        let arrived = all_arrived(&intake, wait, &node.stop).await;
+        let arrived = all_arrived(&intake, &figures, wait, &node.stop).await;
         if arrived || !node.stop.is_cancelled() {
             tailer.stop_within(Duration::ZERO).await?;
         } else {
@@ -144,7 +176,10 @@ async fn run(node: Node, mut config: TailerConfig, wait: Duration) -> anyhow::Re
         intake.seal();
         tailer.stop().await?;
     }
-    let left = intake.shelf.bytes();
+    if ended && !figures.has_closed_hours() {
+        info!("an hour that is over has no done pack yet: the next start with this folder closes it");
+    }
+    let left = intake.shelf.lines_bytes();
     if left > 0 {
         warn!(
             bytes = left, folder = %config.node.var_dir.display(),
@@ -154,13 +189,13 @@ async fn run(node: Node, mut config: TailerConfig, wait: Duration) -> anyhow::Re
     Ok(())
 }
 
-/// Waits until the files of the input are gone, which they are when the next tier has all of them.
-async fn all_arrived(intake: &Intake, wait: Duration, stop: &CancellationToken) -> bool {
+/// Waits until the files of the input are gone, which they are when the next tier has all of them, and the hours that are over are closed.
+async fn all_arrived(intake: &Intake, figures: &Figures, wait: Duration, stop: &CancellationToken) -> bool {
     let begin = Instant::now();
     let mut sealed = false;
     while begin.elapsed() < wait && !stop.is_cancelled() {
         if intake.is_idle() {
-            if intake.shelf.is_empty() {
+            if intake.shelf.is_empty() && figures.has_closed_hours() {
                 return true;
             }
             if !sealed {
@@ -189,6 +224,23 @@ mod tests {
         assert_eq!(sources(&config).expect("good")[0].name, "job");
         assert!(args(&[]).configuration().expect_err("no target").contains("--to"));
         assert!(args(&["--to", "nowhere"]).configuration().expect_err("bad").contains("--to"));
+    }
+
+    #[test]
+    fn a_source_of_a_file_that_is_there_for_standard_input_needs_no_path_and_others_keep_their_rules() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tailer.toml");
+        let configuration = |sources: &str| {
+            let text = format!("{sources}[send]\nto = [\"127.0.0.1:1\"]\n");
+            std::fs::write(&path, text).expect("written");
+            args(&["--config", path.to_str().expect("plain")]).configuration()
+        };
+        let job = "[[source]]\nname = \"job\"\nexclude = ['^DEBUG']\n";
+        let config = configuration(job).expect("good");
+        assert_eq!(sources(&config).expect("good")[0].exclude, ["^DEBUG"]);
+        assert_eq!(configuration("").expect("good").source.len(), 0);
+        assert!(configuration(&job.replace("DEBUG", "(")).expect_err("bad").contains("exclude"));
+        assert!(configuration(&format!("{job}{job}")).expect_err("twice").contains("used twice"));
     }
 
     #[test]

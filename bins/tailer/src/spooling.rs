@@ -157,7 +157,10 @@ impl Spooling {
                 let (header, body): (Bytes, Bytes) =
                     (record.payload.slice(..body_at), record.payload.slice(body_at..));
                 let ticket = REPLAY | self.last_ticket;
-                return Some((record.id, Outgoing { ticket, stream: StreamId(record.key), header, body }));
+                return Some((
+                    record.id,
+                    Outgoing { ticket, stream: StreamId(record.key), apart: false, header, body },
+                ));
             }
             error!(record = record.id.0, "a record of the spool is no pack: it stays there");
         }

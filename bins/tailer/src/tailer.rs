@@ -6,12 +6,13 @@ use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
 use crate::event::{Event, Shared, ToShipper};
 use crate::figures::Figures;
+use crate::files;
 use crate::follower::{Follower, Parts};
 use crate::hour::{self, HourClock};
 use crate::input::inlet::Intake;
 use crate::input::{self, Inputs};
 use crate::ledger::Ledger;
-use crate::repull::desk::Desk;
+use crate::repull::desk::{Desk, Sources};
 use crate::repull::http;
 use crate::repull::{self, Worker};
 use crate::shipper::Shipper;
@@ -66,6 +67,7 @@ impl Tailer {
         };
         let labels = labels(config)?;
         let var_dir = &config.node.var_dir;
+        let stopped_ns = state_written_ns(var_dir);
         let (log, recovered) = Log::open(disk.clone(), var_dir, STATE_LOG)
             .with_context(|| format!("the state log in {} cannot be opened", var_dir.display()))?;
         let input_disk = disk.clone();
@@ -114,8 +116,7 @@ impl Tailer {
             })?);
         }
         let (to_worker, repulls) = crossbeam_channel::unbounded();
-        let sources = config.source.iter().map(|source| source.name.clone()).collect();
-        let desk = Arc::new(Desk::new(&config.node.name, sources, to_worker));
+        let desk = Arc::new(Desk::new(&config.node.name, Sources::of(config), to_worker));
         let auditor = Arc::new(Auditor { config: config.clone(), follower: events.clone() });
         let turn = Arc::new(Semaphore::new(1));
         let counter = http::Counter { desk: desk.clone(), auditor, turn };
@@ -129,7 +130,6 @@ impl Tailer {
             compressor: Compressor::new(labels.codec, labels.level)
                 .map_err(|error| anyhow::anyhow!("[pack] codec and level: {error}"))?,
             labels: labels.clone(),
-            rules: rules.clone(),
         };
         let worker = Worker::new(parts, courier);
         // Not waited for at the stop: what it does is only read.
@@ -158,6 +158,7 @@ impl Tailer {
             figures: figures.clone(),
             buffers,
             shelves: inputs.shelves(),
+            stopped_ns,
         })?;
         threads.push(spawn("follower", move || follower.run())?);
         inputs.listen(config)?;
@@ -180,6 +181,11 @@ impl Tailer {
             inputs(&mut status);
             status
         }
+    }
+
+    /// Figures of the follower.
+    pub fn figures(&self) -> Arc<Figures> {
+        self.figures.clone()
     }
 
     /// Hands lines to the `[[input]]` of this name.
@@ -272,6 +278,14 @@ fn local_address(targets: &[String]) -> String {
         socket.local_addr().ok().map(|addr| addr.ip().to_string())
     };
     targets.iter().find_map(towards).unwrap_or_else(|| "127.0.0.1".to_owned())
+}
+
+/// When the state was written last, in nanoseconds since 1970 by the clock that stamps files; to be asked before it is opened.
+fn state_written_ns(var_dir: &std::path::Path) -> Option<i64> {
+    let entries = std::fs::read_dir(var_dir).ok()?.flatten();
+    let of_state =
+        entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(STATE_LOG.as_bytes()));
+    of_state.filter_map(|entry| files::facts_at(&entry.path()).ok()).map(|facts| facts.changed_ns).max()
 }
 
 fn report(var_dir: &std::path::Path, recovered: &Recovered, ledger: &Ledger) {

@@ -45,6 +45,20 @@ pub enum Place {
     },
 }
 
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Place::Here => "at its path",
+            Place::Moved { replaced: false } => "under another name of its source",
+            Place::Moved { replaced: true } => {
+                "under another name of its source, and its path has another file"
+            }
+            Place::Gone { replaced: false } => "under no name of its source",
+            Place::Gone { replaced: true } => "under no name of its source, and its path has another file",
+        })
+    }
+}
+
 impl Place {
     /// Another file has taken the path.
     pub fn is_replaced(self) -> bool {
@@ -104,10 +118,23 @@ impl Tracker {
         if let Some(of_source) = self.by_source.get_mut(&tracked.source) {
             of_source.remove(&file);
         }
-        if let Some(at_path) = self.by_path.get_mut(&tracked.path) {
+        self.leave(&tracked.path, file);
+    }
+
+    /// A file that was moved is at home where it is now.
+    pub fn settled(&mut self, file: FileNumber, path: PathBuf) {
+        let Some(tracked) = self.files.get_mut(&file) else { return };
+        let before = std::mem::replace(&mut tracked.path, path.clone());
+        tracked.place = Place::Here;
+        self.leave(&before, file);
+        self.by_path.entry(path).or_default().push(file);
+    }
+
+    fn leave(&mut self, path: &Path, file: FileNumber) {
+        if let Some(at_path) = self.by_path.get_mut(path) {
             at_path.retain(|other| *other != file);
             if at_path.is_empty() {
-                self.by_path.remove(&tracked.path);
+                self.by_path.remove(path);
             }
         }
     }

@@ -26,6 +26,16 @@ pub enum Packing {
     Bzip2,
 }
 
+/// Whether a file has the name of a compressed one.
+pub fn is_packed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ["gz", "zst", "bz2"].iter().any(|packed| ending == *packed))
+}
+
+/// The path that a file had before it was compressed; its own, if it has not the name of a compressed one.
+pub fn plain_path(path: &Path) -> PathBuf {
+    if is_packed_name(path) { path.with_extension("") } else { path.to_owned() }
+}
+
 /// How a file is compressed, told by its name and its first bytes; `None` for a plain file.
 pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
     let (packing, magic): (Packing, &[u8]) = match path.extension()?.to_str()? {
@@ -35,6 +45,21 @@ pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
         _ => return None,
     };
     first_bytes.starts_with(magic).then_some(packing)
+}
+
+/// Whether a file is compressed in a way that is not read, told by its name and its first bytes: it has no lines.
+pub fn is_foreign(path: &Path, first_bytes: &[u8]) -> bool {
+    let magic: &[u8] = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("xz") => &[0xfd, b'7', b'z', b'X', b'Z', 0],
+        Some("lz4") => &[0x04, 0x22, 0x4d, 0x18],
+        Some("lzma") => &[0x5d, 0, 0],
+        Some("lzo") => &[0x89, b'L', b'Z', b'O'],
+        Some("Z") => &[0x1f, 0x9d],
+        Some("7z") => &[b'7', b'z', 0xbc, 0xaf],
+        Some("zip") => b"PK",
+        _ => return false,
+    };
+    first_bytes.starts_with(magic)
 }
 
 /// A file to unpack.
@@ -52,6 +77,8 @@ pub struct UnpackJob {
     pub size: u64,
     /// Way of compression.
     pub packing: Packing,
+    /// Number of its first lines that were shipped by a legacy system.
+    pub skip_lines: u64,
 }
 
 /// Unpacks one file after another until nobody asks for more. `folder` has room for the largest.
@@ -111,6 +138,11 @@ mod tests {
         assert_eq!(of("a.bz2", b"BZh9"), Some(Packing::Bzip2));
         assert_eq!(of("a.log", &[0x1f, 0x8b, 8]), None);
         assert_eq!(of("a.gz", b"plain text\n"), None);
+        let foreign = |name: &str, bytes: &[u8]| is_foreign(Path::new(name), bytes);
+        assert!(foreign("a.log.1.xz", b"\xfd7zXZ\0\0\x04") && foreign("a.lz4", b"\x04\x22\x4d\x18\x60"));
+        assert!(
+            !foreign("a.xz", b"plain text\n") && !foreign("a.xz", b"") && !foreign("a.log", b"\xfd7zXZ\0")
+        );
     }
 
     #[test]
@@ -127,6 +159,7 @@ mod tests {
             key: FileKey { device: 0, inode: 0, born_ns: 0 },
             size,
             packing: Packing::Gzip,
+            skip_lines: 0,
         };
         std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
         assert!(unpack(&job(1), folder.path()).is_err());

@@ -145,7 +145,8 @@ fn join(folder: &Path, name: &std::ffi::OsStr) -> PathBuf {
 }
 
 fn matches(pattern: &Pattern, name: &std::ffi::OsStr) -> bool {
-    pattern.matches_path_with(Path::new(name), MatchOptions::default())
+    // A name need not be UTF-8: each byte that is none counts as a character.
+    pattern.matches_with(&name.to_string_lossy(), MatchOptions::default())
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ async fn a_renamed_file_is_read_to_its_end_before_the_new_one() {
     append(&old, "no end");
     append(&rig.log(), lines(500, 100));
     let mut expected = lines(0, 500);
-    expected.extend(b"no end");
+    expected.extend(b"no end\n");
     expected.extend(lines(500, 100));
     tier.wait_stored(&expected);
     wait_until("the old file is closed", || figure(&tailer, "files") == 1);

@@ -149,7 +149,7 @@ async fn the_unfinished_last_line_of_an_hour_is_shipped_before_the_hour_is_done(
     wait_until("done", || hours_done(&tier).len() == 2);
     let mut contents = tier.contents();
     contents.sort();
-    assert_eq!(contents, [b"line\nno newline".to_vec(), b"no newline".to_vec()]);
+    assert_eq!(contents, [b"line\nno newline\n".to_vec(), b"no newline\n".to_vec()]);
     let books = books(&tier);
     assert_eq!(books["2016121915"], (vec![1], vec![(2, true)]));
     assert_eq!(books["2016121916"], (vec![1, 2], vec![(3, true)]));
@@ -198,7 +198,9 @@ async fn hours_of_the_clock_end_by_the_clock_with_lines_or_without() {
         assert!(packs.iter().copied().eq(1..=count), "{hour}: {packs:?}");
         assert_eq!(marks, &[(count + 1, true)], "{hour}");
     }
-    assert_eq!(books.values().filter(|(packs, _)| !packs.is_empty()).count(), 2);
+    // An hour may end while the first lines are read.
+    let with_lines = books.values().filter(|(packs, _)| !packs.is_empty()).count();
+    assert!((2..books.len()).contains(&with_lines), "{books:?}");
     tailer.stop().await.expect("a clean stop");
 }
 
@@ -242,5 +244,26 @@ async fn no_hour_is_done_whose_folder_is_away_and_all_are_when_it_is_back() {
     wait_until("hours are done again", || hours_done(&tier).last() > Some(&first_hidden));
     wait_until("it is well", || figure(&tailer, "unreadable") == 0);
     assert!(hours_done(&tier).contains(&first_hidden));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_of_another_hour_is_no_copy_though_all_that_was_read_is_their_common_first_line() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.log.<%Y%m%d%H>");
+    let (header, first) = ("# time level message\n", rig.at("app.log.2016121916"));
+    append(&first, header);
+    let tailer = rig.start();
+    tier.wait_stored(header.as_bytes());
+    tailer.stop().await.expect("a clean stop");
+    std::fs::remove_file(&first).expect("removed");
+    let next = [header.as_bytes(), &lines(0, 300)].concat();
+    append(&rig.at("app.log.2016121918"), &next);
+    let tailer = rig.start();
+    wait_until("the next hour is done", || hours_done(&tier).contains(&"2016121918".to_owned()));
+    assert_eq!(tier.contents().iter().map(Vec::len).max(), Some(next.len()));
+    assert_eq!(tier.contents().len(), 2, "each file is a stream");
+    assert_eq!(books(&tier)["2016121918"].0.first(), Some(&1));
     tailer.stop().await.expect("a clean stop");
 }

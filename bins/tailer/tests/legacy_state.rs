@@ -2,8 +2,21 @@
 
 mod common;
 
-use common::{Rig, Tier, append, figure, lines, wait_until};
+use common::{Rig, Tier, append, compress, figure, lines, wait_until};
 use logferry_tailer::config::Start;
+
+/// Writes a record, and waits until files that come now are younger.
+fn record(rig: &mut Rig, file: &str, lines: usize) {
+    let path = rig.folder.path().join("line.rec");
+    std::fs::write(&path, format!("{} {lines}\n", rig.at(file).display())).expect("written");
+    rig.config.source[0].line_record = path.to_str().expect("plain").into();
+    let changed = |path: &std::path::Path| path.metadata().and_then(|facts| facts.modified()).expect("asked");
+    let probe = rig.folder.path().join("probe");
+    wait_until("the clock of files goes on", || {
+        std::fs::write(&probe, "now").expect("written");
+        changed(&probe) > changed(&path)
+    });
+}
 
 fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     contents.sort();
@@ -52,4 +65,66 @@ async fn a_plain_file_goes_on_and_a_legacy_state_that_is_none_falls_back_to_star
         tier.wait_stored(format!("{expected}four\n").as_bytes());
         tailer.stop().await.expect("a clean stop");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_that_were_compressed_are_before_the_record_or_go_on_after_its_lines() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log.<%Y%m%d%H>");
+    for (hour, ending) in [(14, "gz"), (15, "zst"), (16, "gz"), (17, "bz2")] {
+        let name = format!("app.log.20161219{hour}.{ending}");
+        std::fs::write(rig.at(&name), compress(&lines(hour * 1_000, 100), ending)).expect("written");
+    }
+    append(&rig.at("app.log.2016121918"), lines(18_000, 100));
+    record(&mut rig, "app.log.2016121916", 30);
+    let expected = vec![lines(16_030, 70), lines(17_000, 100), lines(18_000, 100)];
+    // The second start knows all of it.
+    for _ in 0..2 {
+        let tailer = rig.start();
+        wait_until("what is left", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("all is read", || figure(&tailer, "files") == 1 && figure(&tailer, "caught_up") == 1);
+        tailer.stop().await.expect("a clean stop");
+    }
+    assert_eq!(sorted(tier.contents()), sorted(expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_file_that_was_rotated_since_goes_on_and_those_before_it_are_not_shipped() {
+    for (pattern, ending) in [("app.log", ""), ("app.log*", ""), ("app.log", "gz"), ("app.log*", "gz")] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow(pattern);
+        append(&rig.at("app.log.1"), lines(0, 100));
+        append(&rig.log(), lines(1_000, 100));
+        record(&mut rig, "app.log", 30);
+        append(&rig.log(), lines(1_100, 5));
+        std::fs::rename(rig.at("app.log.1"), rig.at("app.log.2")).expect("renamed");
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        if !ending.is_empty() {
+            let packed = compress(&[lines(1_000, 100), lines(1_100, 5)].concat(), ending);
+            std::fs::write(rig.at("app.log.1.gz"), packed).expect("written");
+            std::fs::remove_file(rig.at("app.log.1")).expect("removed");
+        }
+        append(&rig.log(), lines(2_000, 50));
+        let tailer = rig.start();
+        let expected = vec![lines(1_030, 75), lines(2_000, 50)];
+        wait_until("the rest and the new file", || sorted(tier.contents()) == sorted(expected.clone()));
+        tailer.stop().await.expect("a clean stop");
+        assert_eq!(sorted(tier.contents()), sorted(expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_file_that_was_copied_and_truncated_since_goes_on_in_the_copy() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    append(&rig.log(), lines(0, 100));
+    record(&mut rig, "app.log", 30);
+    common::copy_and_truncate(&rig, "app.log.1");
+    append(&rig.log(), lines(2_000, 50));
+    let tailer = rig.start();
+    let expected = vec![lines(30, 70), lines(2_000, 50)];
+    wait_until("the rest and the new lines", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
 use logferry_node::config::{ByteSize, Interval};
+use logferry_tailer::config::CatchUp;
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
@@ -174,4 +175,31 @@ async fn a_first_line_without_an_end_is_not_counted_when_it_goes_on_or_a_copy_ha
     });
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_whose_turn_had_not_come_at_the_stop_are_counted_when_they_are_deleted() {
+    for (pattern, catch_up, names) in [
+        (
+            "app.log.<%Y%m%d%H>",
+            CatchUp::Fair,
+            ["app.log.2016121909", "app.log.2016121910", "app.log.2016121911"],
+        ),
+        ("*.log", CatchUp::Oldest, ["a.log", "b.log", "c.log"]),
+    ] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.config.source[0].path = rig.at(pattern).to_str().expect("plain").into();
+        rig.config.source[0].catch_up = catch_up;
+        rig.config.send.window = ByteSize::kib(8);
+        tier.behave(Manner::Silent);
+        names.iter().for_each(|name| append(&rig.at(name), lines(0, ALL)));
+        let tailer = rig.start();
+        wait_until("they are open", || figure(&tailer, "lag_bytes") == 3 * lines(0, ALL).len() as u64);
+        tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+        names.iter().for_each(|name| std::fs::remove_file(rig.at(name)).expect("removed"));
+        let tailer = rig.start();
+        wait_until("all are counted", || figure(&tailer, "lost_bytes") == 3 * lines(0, ALL).len() as u64);
+        tailer.stop().await.expect("a clean stop");
+    }
 }

@@ -13,6 +13,33 @@ fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_whose_files_cannot_be_seen_is_named_in_the_status_of_a_node_that_is_ready() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    let path = rig.at("not/there/*.log").to_str().expect("plain").to_owned();
+    let other = logferry_tailer::config::SourceSettings {
+        name: "other".into(),
+        path,
+        ..rig.config.source[0].clone()
+    };
+    rig.config.source.push(other);
+    append(&rig.log(), "one\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\n");
+    let status = tailer.status();
+    wait_until("it is named", || {
+        let status = status();
+        status.ready
+            && status.problems.iter().any(|told| told.contains("source other") && told.contains("not/there"))
+    });
+    std::fs::create_dir_all(rig.at("not/there")).expect("folders");
+    append(&rig.at("not/there/a.log"), "two\n");
+    tier.wait_stored(b"one\ntwo\n");
+    wait_until("nothing is missing", || status().problems.is_empty());
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifty_files_that_are_deleted_while_the_tailer_is_behind_are_read_to_their_ends() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
@@ -64,5 +91,29 @@ async fn zero_bytes_and_holes_are_shipped_byte_for_byte_and_nothing_hangs_on_the
     }
     tier.wait_stored(&std::fs::read(rig.log()).expect("read"));
     assert_eq!((figure(&tailer, "lost_bytes"), tier.lock().streams.len()), (0, 1));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_name_is_not_utf_8_is_shipped() {
+    use std::os::unix::ffi::OsStrExt;
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("*/app*.log");
+    let name = |bytes: &'static [u8]| std::path::Path::new(std::ffi::OsStr::from_bytes(bytes));
+    let folder = rig.at("").join(name(b"dir\xfe"));
+    std::fs::create_dir(&folder).expect("a folder");
+    let path = folder.join(name(b"app-\xff\xe9.log"));
+    append(&path, "one\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\n");
+    append(&path, "two\n");
+    tier.wait_stored(b"one\ntwo\n");
+    tailer.stop().await.expect("a clean stop");
+    // And over a restart, under another such name.
+    std::fs::rename(&path, folder.join(name(b"app-\xfd.log"))).expect("renamed");
+    append(&folder.join(name(b"app-\xfd.log")), "three\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"one\ntwo\nthree\n");
     tailer.stop().await.expect("a clean stop");
 }

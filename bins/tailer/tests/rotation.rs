@@ -2,23 +2,14 @@
 
 mod common;
 
-use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
+use common::{Manner, Rig, Tier, append, compress, copy_and_truncate, figure, lines, sorted, wait_until};
 use logferry_node::config::Interval;
 use logferry_trial::{skipped, trial};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-fn follow(rig: &mut Rig, pattern: &str) {
-    rig.config.source[0].path = rig.at(pattern).to_str().expect("plain").into();
-}
-
 fn inode(path: &Path) -> u64 {
     std::fs::metadata(path).expect("it is there").ino()
-}
-
-fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    contents.sort();
-    contents
 }
 
 /// Most files that are made to get a number again.
@@ -50,7 +41,7 @@ fn put_in_place(rig: &Rig, path: &Path, content: &[u8], tries: usize) -> bool {
 async fn a_file_that_was_read_to_its_end_is_not_shipped_again_under_yet_another_name() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "*.log");
+    rig.follow("*.log");
     let tailer = rig.start();
     let mut expected = Vec::new();
     // one of many lines, and one of a single line
@@ -83,7 +74,7 @@ async fn a_file_that_was_read_to_its_end_is_not_shipped_again_under_yet_another_
 async fn a_young_file_that_begins_like_one_that_is_cut_is_no_copy_of_it() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app*.log*");
+    rig.follow("app*.log*");
     let tailer = rig.start();
     let header = b"# version 1\n".to_vec();
     let first = [header.clone(), lines(0, 500)].concat();
@@ -97,6 +88,26 @@ async fn a_young_file_that_begins_like_one_that_is_cut_is_no_copy_of_it() {
     append(&young, lines(1000, 300));
     let expected = vec![first, [header, lines(1000, 300)].concat()];
     wait_until("all of the young file is stored", || sorted(tier.contents()) == sorted(expected.clone()));
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refill_with_the_same_first_line_is_noticed_though_nothing_was_acknowledged_before_a_restart() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let header = b"# version 1\n".to_vec();
+    let [first, second] =
+        [(0, 20), (1000, 200)].map(|(from, count)| [header.clone(), lines(from, count)].concat());
+    tier.behave(Manner::Silent);
+    append(&rig.log(), &first);
+    let tailer = rig.start();
+    wait_until("it was sent", || tier.lock().seen.len() == 1);
+    tailer.stop_within(std::time::Duration::ZERO).await.expect("a clean stop");
+    let tailer = rig.start();
+    wait_until("it was sent again", || tier.lock().seen.len() == 2);
+    std::fs::write(rig.log(), &second).expect("cut and filled again");
+    tier.behave(Manner::Store);
+    wait_until("each is a stream", || sorted(tier.contents()) == sorted(vec![first.clone(), second.clone()]));
     tailer.stop().await.expect("a clean stop");
 }
 
@@ -131,7 +142,7 @@ async fn renames_under_load_lose_nothing_and_double_nothing() {
 async fn renames_while_the_tailer_is_down_are_found_again() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     let mut expected = Vec::new();
     for round in 0..6 {
         let tailer = rig.start();
@@ -157,7 +168,7 @@ async fn files_that_had_one_path_while_the_tailer_was_down_are_shipped_in_the_or
     for pattern in ["app.log", "app.log*"] {
         let tier = Tier::start().await;
         let mut rig = Rig::new(&tier);
-        follow(&mut rig, pattern);
+        rig.follow(pattern);
         // The first file is not finished before the tailer is gone.
         rig.config.source[0].rotate_wait = Interval::secs(3_600);
         append(&rig.log(), lines(0, 10));
@@ -222,7 +233,7 @@ async fn a_symbolic_link_that_is_swapped_leads_to_the_new_file_after_the_old_one
 async fn a_link_that_leads_out_of_the_roots_is_refused_and_named_until_it_leads_elsewhere() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "*.log*");
+    rig.follow("*.log*");
     rig.config.source[0].roots = vec![rig.at("").to_str().expect("plain").into()];
     let secret = rig.folder.path().join("secret");
     append(&secret, "nobody's business\n");
@@ -253,7 +264,7 @@ async fn a_link_that_leads_out_of_the_roots_is_refused_and_named_until_it_leads_
 async fn a_hard_link_is_the_same_file_and_is_shipped_once() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "*.log");
+    rig.follow("*.log");
     append(&rig.at("a.log"), "one\n");
     std::fs::hard_link(rig.at("a.log"), rig.at("b.log")).expect("linked");
     let tailer = rig.start();
@@ -273,7 +284,7 @@ async fn a_hard_link_is_the_same_file_and_is_shipped_once() {
 async fn many_files_with_the_same_first_line_and_tiny_ones_are_told_apart() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "*.log");
+    rig.follow("*.log");
     let content = |number: usize| match number % 3 {
         0 => b"#Fields: date time\n".to_vec(),
         1 => [b"#Fields: date time\n", &lines(number, 3)[..]].concat(),
@@ -373,6 +384,22 @@ async fn a_file_that_was_refilled_beyond_the_old_offset_is_read_from_its_start()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_refilled_is_known_by_its_middle_though_it_begins_and_ends_as_before() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let with = |middle: &[u8]| [b"same first line\n", middle, "=".repeat(200).as_bytes(), b"\n"].concat();
+    let first = with(&lines(1_000, 20));
+    append(&rig.log(), &first);
+    let tailer = rig.start();
+    tier.wait_stored(&first);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    let second = [with(&lines(2_000, 20)), lines(0, 5)].concat();
+    std::fs::write(rig.log(), &second).expect("overwritten");
+    tier.wait_stored(&[first, second].concat());
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_was_refilled_to_its_old_length_is_read_from_its_start() {
     let content = |byte: u8| [b"same first line\n", &vec![byte; 500][..], b"\n"].concat();
     for down in [false, true] {
@@ -437,19 +464,13 @@ async fn a_deleted_file_that_can_be_read_in_time_loses_nothing() {
     tailer.stop().await.expect("a clean stop");
 }
 
-/// As `logrotate` with `copytruncate` does.
-fn copy_and_truncate(rig: &Rig, copy: &str) {
-    std::fs::copy(rig.log(), rig.at(copy)).expect("copied");
-    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_not_read_before_a_copytruncate_is_read_from_the_copy() {
     // The copy is one of the source's files, or beside them.
     for pattern in ["app.log*", "app.log"] {
         let tier = Tier::start().await;
         let mut rig = Rig::new(&tier);
-        follow(&mut rig, pattern);
+        rig.follow(pattern);
         rig.config.send.window = logferry_node::config::ByteSize::kib(8);
         append(&rig.log(), lines(0, 10));
         let tailer = rig.start();
@@ -480,7 +501,7 @@ async fn what_was_not_read_before_a_copytruncate_is_read_from_the_copy() {
 async fn a_copy_that_was_read_on_after_a_restart_is_not_new_when_other_files_come() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     rig.config.source[0].rotate_wait = Interval::ms(1);
     append(&rig.log(), lines(0, 100));
     let tailer = rig.start();
@@ -507,7 +528,7 @@ async fn a_copy_that_was_read_on_after_a_restart_is_not_new_when_other_files_com
 async fn a_file_that_was_cut_filled_and_renamed_before_its_first_pack_was_answered_is_read_on_in_its_copy() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     tier.behave(Manner::Silent);
     append(&rig.log(), lines(0, 30));
     let tailer = rig.start();
@@ -530,7 +551,7 @@ async fn a_file_that_was_cut_filled_and_renamed_before_its_first_pack_was_answer
 async fn copies_that_are_truncated_again_and_again_are_never_shipped_twice() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     let mut tailer = rig.start();
     let mut expected = Vec::new();
     for round in 0..30 {
@@ -571,7 +592,7 @@ async fn copies_that_are_truncated_again_and_again_are_never_shipped_twice() {
 async fn bytes_between_the_copy_and_the_cut_are_counted() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log");
+    rig.follow("app.log");
     rig.config.send.window = logferry_node::config::ByteSize::kib(8);
     append(&rig.log(), lines(0, 10));
     let tailer = rig.start();
@@ -596,7 +617,7 @@ async fn bytes_between_the_copy_and_the_cut_are_counted() {
 async fn a_file_that_was_moved_to_another_file_system_is_not_shipped_twice() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     append(&rig.log(), lines(0, 100));
     let tailer = rig.start();
     tier.wait_stored(&lines(0, 100));
@@ -625,7 +646,7 @@ async fn a_file_that_was_moved_to_another_file_system_is_not_shipped_twice() {
 async fn a_copy_of_a_file_that_is_not_cut_becomes_a_file_of_its_own() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
+    rig.follow("app.log*");
     append(&rig.log(), "one\ntwo\n");
     let tailer = rig.start();
     tier.wait_stored(b"one\ntwo\n");
@@ -636,178 +657,11 @@ async fn a_copy_of_a_file_that_is_not_cut_becomes_a_file_of_its_own() {
     tailer.stop().await.expect("a clean stop");
 }
 
-fn compress(content: &[u8], extension: &str) -> Vec<u8> {
-    use std::io::Write;
-    match extension {
-        "gz" => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(content).expect("in memory");
-            encoder.finish().expect("in memory")
-        }
-        "bz2" => {
-            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-            encoder.write_all(content).expect("in memory");
-            encoder.finish().expect("in memory")
-        }
-        _ => zstd::encode_all(content, 1).expect("in memory"),
-    }
-}
-
-/// As `gzip` and its like do: the compressed file, then the deletion.
-fn compress_file(rig: &Rig, name: &str, extension: &str) {
-    let content = std::fs::read(rig.at(name)).expect("read");
-    std::fs::write(rig.at(&format!("{name}.{extension}")), compress(&content, extension)).expect("written");
-    std::fs::remove_file(rig.at(name)).expect("removed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_file_that_was_compressed_is_not_shipped_twice() {
-    for extension in ["gz", "zst", "bz2"] {
-        let tier = Tier::start().await;
-        let mut rig = Rig::new(&tier);
-        follow(&mut rig, "app.log*");
-        append(&rig.log(), lines(0, 300));
-        let mut tailer = rig.start();
-        tier.wait_stored(&lines(0, 300));
-        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-        append(&rig.log(), lines(500, 10));
-        compress_file(&rig, "app.log.1", extension);
-        let both = vec![lines(0, 300), lines(500, 10)];
-        wait_until("both", || sorted(tier.contents()) == sorted(both.clone()));
-        // And while the tailer is down, after it was read, and closed long ago.
-        wait_until("only the new file is open", || figure(&tailer, "files") == 1);
-        tailer.stop().await.expect("a clean stop");
-        std::fs::rename(rig.log(), rig.at("app.log.2")).expect("renamed");
-        compress_file(&rig, "app.log.2", extension);
-        append(&rig.log(), "the last\n");
-        tailer = rig.start();
-        let all = [both, vec![b"the last\n".to_vec()]].concat();
-        wait_until("the last", || tier.contents().contains(&b"the last\n".to_vec()));
-        wait_until("the compressed ones are let go", || figure(&tailer, "files") == 1);
-        wait_until("each once", || sorted(tier.contents()) == sorted(all.clone()));
-        assert_eq!(figure(&tailer, "lost_bytes"), 0);
-        tailer.stop().await.expect("a clean stop");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_rest_of_a_copy_is_shipped_once_though_it_is_compressed_while_it_is_being_shipped() {
-    let tier = Tier::start().await;
-    let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
-    append(&rig.log(), lines(0, 300));
-    let tailer = rig.start();
-    tier.wait_stored(&lines(0, 300));
-    wait_until("settled", || figure(&tailer, "caught_up") == 1);
-    // The cut is noticed before the copy is whole: as far as it was read the rest of the copy is known, because it has a whole pack.
-    std::fs::write(rig.at("app.log.1"), lines(0, 150)).expect("written");
-    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
-    append(&rig.log(), lines(500, 10));
-    let mut expected = vec![lines(0, 300), lines(500, 10)];
-    wait_until("the new beginning", || sorted(tier.contents()) == sorted(expected.clone()));
-    // What nobody has acknowledged yet is not remembered of a file that was read to its end.
-    tier.behave(Manner::Silent);
-    let packs = tier.lock().seen.len();
-    append(&rig.at("app.log.1"), lines(150, 250));
-    wait_until("the rest is on its way", || tier.lock().seen.len() > packs);
-    compress_file(&rig, "app.log.1", "gz");
-    wait_until("the compressed one is looked at", || {
-        figure(&tailer, "caught_up") == 0 && figure(&tailer, "files") >= 2
-    });
-    tier.behave(Manner::Store);
-    expected.push(lines(300, 100));
-    wait_until("only the file in use is followed", || figure(&tailer, "files") == 1);
-    let lengths = |contents: &[Vec<u8>]| contents.iter().map(Vec::len).collect::<Vec<_>>();
-    let stored = sorted(tier.contents());
-    assert_eq!(lengths(&stored), lengths(&sorted(expected.clone())));
-    assert!(stored == sorted(expected));
-    assert_eq!(figure(&tailer, "lost_bytes"), 0);
-    tailer.stop().await.expect("a clean stop");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn compressed_files_that_were_never_read_are_shipped_once() {
-    let tier = Tier::start().await;
-    let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
-    let mut expected = Vec::new();
-    for (number, extension) in ["gz", "zst", "bz2"].into_iter().enumerate() {
-        // The same first line in all, and no newline at the end.
-        let content = [b"begins\n", &lines(number * 1_000, 500)[..], b"no end"].concat();
-        std::fs::write(rig.at(&format!("app.log.{number}.{extension}")), compress(&content, extension))
-            .expect("written");
-        expected.push(content);
-    }
-    let tailer = rig.start();
-    wait_until("all three", || sorted(tier.contents()) == sorted(expected.clone()));
-    wait_until("they are let go", || figure(&tailer, "files") == 0);
-    tailer.stop().await.expect("a clean stop");
-    // One that is not complete yet waits.
-    let content = lines(9_000, 500);
-    let packed = compress(&content, "gz");
-    std::fs::write(rig.at("app.log.9.gz"), &packed[..packed.len() / 2]).expect("written");
-    append(&rig.log(), "plain\n");
-    let tailer = rig.start();
-    expected.push(b"plain\n".to_vec());
-    wait_until("the plain file", || sorted(tier.contents()) == sorted(expected.clone()));
-    std::fs::write(rig.at("app.log.9.gz"), &packed).expect("written");
-    expected.push(content);
-    wait_until("the whole one", || sorted(tier.contents()) == sorted(expected.clone()));
-    tailer.stop().await.expect("a clean stop");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_last_line_without_an_end_is_shipped_once_when_its_file_was_compressed_and_stays_under_another_name()
- {
-    let tier = Tier::start().await;
-    let mut rig = Rig::new(&tier);
-    follow(&mut rig, "app.log*");
-    let content = [&lines(0, 300)[..], b"no end"].concat();
-    append(&rig.at("app.log.1"), &content);
-    std::fs::hard_link(rig.at("app.log.1"), rig.at("app.log.2")).expect("linked");
-    compress_file(&rig, "app.log.2", "gz");
-    append(&rig.log(), "another\n");
-    let tailer = rig.start();
-    let mut expected = vec![content, b"another\n".to_vec()];
-    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
-    wait_until("the compressed one is let go", || figure(&tailer, "files") == 2);
-    // Who has it open under its other name may go on.
-    append(&rig.at("app.log.1"), " but this\nand more");
-    expected[0].extend(b" but this\n");
-    wait_until("it goes on", || sorted(tier.contents()) == sorted(expected.clone()));
-    wait_until("a line without an end waits again", || figure(&tailer, "partial_bytes") == 8);
-    tailer.stop().await.expect("a clean stop");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_rest_of_a_file_that_was_compressed_while_the_tailer_was_down_is_read_from_there() {
-    for pattern in ["app.log*", "app.log"] {
-        let tier = Tier::start().await;
-        let mut rig = Rig::new(&tier);
-        follow(&mut rig, pattern);
-        append(&rig.log(), lines(0, 300));
-        let tailer = rig.start();
-        tier.wait_stored(&lines(0, 300));
-        wait_until("settled", || figure(&tailer, "caught_up") == 1);
-        tailer.stop().await.expect("a clean stop");
-        append(&rig.log(), lines(300, 400));
-        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-        compress_file(&rig, "app.log.1", "gz");
-        append(&rig.log(), lines(2_000, 20));
-        let tailer = rig.start();
-        let expected = vec![lines(0, 700), lines(2_000, 20)];
-        wait_until("all of both", || sorted(tier.contents()) == sorted(expected.clone()));
-        wait_until("caught up", || figure(&tailer, "caught_up") == 1 && figure(&tailer, "files") == 1);
-        assert_eq!(figure(&tailer, "lost_bytes"), 0);
-        tailer.stop().await.expect("a clean stop");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_with_the_lines_of_one_that_is_gone_is_no_copy_of_it() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
-    follow(&mut rig, "*.log");
+    rig.follow("*.log");
     rig.config.source[0].rotate_wait = Interval::ms(50);
     let written = b"begin\nend\n";
     std::fs::write(rig.at("job.log"), written).expect("written");
@@ -819,5 +673,22 @@ async fn a_new_file_with_the_lines_of_one_that_is_gone_is_no_copy_of_it() {
     std::fs::write(rig.at("job-2.log"), written).expect("written");
     wait_until("the second file is shipped, too", || tier.contents() == [written.to_vec(), written.to_vec()]);
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_whose_names_begin_alike_are_no_copies_of_each_other_whatever_their_lines() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("*.log");
+    let written = b"begin\nend\n";
+    std::fs::write(rig.at("worker1.log"), written).expect("written");
+    let tailer = rig.start();
+    tier.wait_stored(written);
+    std::fs::remove_file(rig.at("worker1.log")).expect("removed");
+    for (number, other) in ["worker10.log", "worker1-error.log"].into_iter().enumerate() {
+        std::fs::write(rig.at(other), written).expect("written");
+        wait_until("it is shipped, too", || tier.contents() == vec![written.to_vec(); number + 2]);
+    }
     tailer.stop().await.expect("a clean stop");
 }

@@ -61,6 +61,51 @@ async fn an_unfinished_line_or_an_empty_file_of_an_earlier_hour_holds_up_no_othe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn days_are_caught_up_in_their_order_and_end_with_their_last_line_whole_or_not() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "app.<%Y%m%d>.log");
+    // The later day is the older file, and none but the second has an end.
+    for day in [21, 20, 19] {
+        append(&rig.at(&format!("app.201612{day}.log")), lines(day * 1_000, 400));
+        append(&rig.at(&format!("app.201612{day}.log")), if day == 20 { "" } else { "half a line" });
+    }
+    let tailer = rig.start();
+    let ends = ["half a line\n", "", "half a line\n"];
+    let days: Vec<Vec<u8>> = (19..22)
+        .zip(ends)
+        .map(|(day, end)| [&lines(day * 1_000, 400)[..], end.as_bytes()].concat())
+        .collect();
+    wait_until("all of all days", || {
+        tier.contents().len() == 3 && tier.stored().len() == days.concat().len()
+    });
+    assert_eq!(tier.contents(), days, "in the order of the days, as they were first seen");
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_line_of_the_present_day_waits_for_its_end() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.node.time_zone = "UTC".into();
+    rig.config.source[0].rotate_wait = Interval::ms(20);
+    follow(&mut rig, "app.<%Y%m%d>.log");
+    let day = |days: i64| {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        rig.at(&at.to_zoned(jiff::tz::TimeZone::UTC).strftime("app.%Y%m%d.log").to_string())
+    };
+    append(&day(-1), "half of ");
+    append(&day(0), "half a li");
+    let tailer = rig.start();
+    wait_until("that of the day before is shipped", || tier.stored() == b"half of \n");
+    append(&day(0), "ne\n");
+    tier.wait_stored(b"half of \nhalf a line\n");
+    assert_eq!(tier.lock().seen.len(), 2, "in one piece");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_with_the_numbers_of_each_hour() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
@@ -97,5 +142,21 @@ async fn files_in_new_folders_of_a_pattern_are_noticed_without_polling() {
     append(&folder.join(now.strftime("app.log.%H").to_string()), "in a new folder\n");
     tier.wait_stored(b"in a new folder\n");
     assert_eq!(hours_seen(&tier), [(now.strftime("%Y%m%d%H").to_string(), 1)]);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_day_of_the_year_tells_the_hour_too() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    follow(&mut rig, "<%y>/app.log.<%j-%H>");
+    std::fs::create_dir(rig.at("16")).expect("a folder");
+    for (day, line) in [("060-23", "a leap day\n"), ("366-00", "the last\n"), ("367-00", "none\n")] {
+        append(&rig.at(&format!("16/app.log.{day}")), line);
+    }
+    let tailer = rig.start();
+    tier.wait_stored(b"a leap day\nthe last\n");
+    let hours: Vec<String> = hours_seen(&tier).into_iter().map(|(hour, _)| hour).collect();
+    assert_eq!(hours, ["2016022923", "2016123100"]);
     tailer.stop().await.expect("a clean stop");
 }

@@ -2,6 +2,7 @@
 
 use crate::disk::{Disk, DiskFile, parent, replace_with};
 use crate::format::{self, Kind, RECORD_BYTES_MAX, Slot};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,32 @@ impl RecoveryReport {
     /// Whether state may be missing: the owner must rebuild or cross-check.
     pub fn is_suspect(&self) -> bool {
         self.damaged_records > 0 || self.from_older_slot || self.unreadable
+    }
+}
+
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RecoveryReport { torn_bytes, damaged_records, from_older_slot, unreadable, set_aside } = self;
+        let mut found = Vec::new();
+        if *unreadable {
+            found.push("nothing in its files can be read".to_owned());
+        }
+        if *from_older_slot {
+            found.push("the newer of its files cannot be used, the older one was".to_owned());
+        }
+        if *damaged_records > 0 {
+            let records = if *damaged_records == 1 { "record is" } else { "records are" };
+            found.push(format!("{damaged_records} {records} damaged"));
+        }
+        if *torn_bytes > 0 {
+            found.push(format!("{torn_bytes} bytes of a record that was not written whole were cut"));
+        }
+        if !set_aside.is_empty() {
+            let paths: Vec<String> = set_aside.iter().map(|path| path.display().to_string()).collect();
+            found.push(format!("copies of what is damaged: {}", paths.join(", ")));
+        }
+        formatter.write_str(if found.is_empty() { "nothing is damaged" } else { "" })?;
+        formatter.write_str(&found.join("; "))
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 use logferry_durable::faulty::{Faults, FaultyDisk};
-use logferry_durable::{Disk, RealDisk, replace};
+use logferry_durable::{Disk, RealDisk, RecoveryReport, replace};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -155,4 +155,22 @@ fn each_new_folder_is_synced_into_its_parent() {
         let calls = trace.lines().filter(|line| line.contains(&synced) && line.ends_with("= 0"));
         assert_eq!(calls.count(), 1, "fsyncs of {synced} in:\n{trace}");
     }
+}
+
+#[test]
+fn what_was_found_damaged_is_told_in_words() {
+    let report = RecoveryReport::default();
+    assert_eq!(report.to_string(), "nothing is damaged");
+    let report = RecoveryReport {
+        torn_bytes: 7,
+        damaged_records: 1,
+        from_older_slot: true,
+        unreadable: false,
+        set_aside: vec!["/var/journal.0.damaged-1".into()],
+    };
+    assert_eq!(
+        report.to_string(),
+        "the newer of its files cannot be used, the older one was; 1 record is damaged; \
+         7 bytes of a record that was not written whole were cut; copies of what is damaged: /var/journal.0.damaged-1"
+    );
 }

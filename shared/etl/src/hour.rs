@@ -53,10 +53,15 @@ impl HourKey {
         format!("{:032x}", xxh3_128(format!("{}\0{}", self.source, self.host_and_hour()).as_bytes()))
     }
 
+    /// What names of its table files begin with; those of an hour of another source may, too.
+    pub fn part_prefix(&self) -> String {
+        format!("part-{}", part(&self.host_and_hour()))
+    }
+
     /// Name of a table file without its extension: `part-{host}_{hour}~{source}~{kind}~{number}`. No other hour has it,
     /// because `~` is escaped in names.
     pub fn part_name(&self, kind: &str, number: u32) -> String {
-        let mut name = format!("part-{}", part(&self.host_and_hour()));
+        let mut name = self.part_prefix();
         for text in [self.source.as_str(), kind].into_iter().filter(|text| !text.is_empty()) {
             name.push('~');
             name.push_str(&part(text));

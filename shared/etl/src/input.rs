@@ -14,6 +14,11 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const BUFFER_BYTES: usize = 256 << 10;
 
+/// Whether it is the file that is wrong, and not the disk, which may come back: errors of the system have its number, those of a decoder have none.
+pub fn is_damage(error: &io::Error) -> bool {
+    error.raw_os_error().is_none()
+}
+
 /// Lines of a file, up to the length that it had when it was opened.
 pub struct Lines {
     reader: Box<dyn BufRead + Send>,
@@ -163,13 +168,46 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(&bytes).unwrap();
         let mut lines = Lines::open(file.path()).unwrap();
-        let ended = loop {
+        assert!(is_damage(&error_of(&mut lines)));
+    }
+
+    fn error_of(lines: &mut Lines) -> io::Error {
+        loop {
             match lines.next_line() {
                 Ok(Some(_)) => {}
-                other => break other.is_err(),
+                Ok(None) => panic!("the file is no shorter than it is"),
+                Err(error) => return error,
             }
-        };
-        assert!(ended);
+        }
+    }
+
+    /// A file with a bad sector behind these bytes.
+    struct BadSector(io::Cursor<Vec<u8>>);
+
+    impl Read for BadSector {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::from_raw_os_error(5)),
+                count => Ok(count),
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_in_the_middle_of_a_file_is_no_damage_of_it_whatever_the_form() {
+        let text = (0..100_000).map(|number| format!("line {number}\n")).collect::<String>();
+        let zstd = zstd::encode_all(text.as_bytes(), 1).unwrap();
+        for (bytes, form) in [(text.clone().into_bytes(), 0), (gzip(text.as_bytes()), 1), (zstd, 2)] {
+            let half = bytes[..bytes.len() / 2].to_vec();
+            let raw = BufReader::new(BadSector(io::Cursor::new(half)));
+            let reader: Box<dyn BufRead + Send> = match form {
+                0 => Box::new(raw),
+                1 => Box::new(BufReader::new(flate2::bufread::MultiGzDecoder::new(raw))),
+                _ => Box::new(BufReader::new(zstd::Decoder::with_buffer(raw).unwrap())),
+            };
+            let mut lines = Lines { reader, line: Vec::new(), taken: Arc::default(), file_bytes: 0 };
+            assert!(!is_damage(&error_of(&mut lines)), "form {form}");
+        }
     }
 
     #[test]

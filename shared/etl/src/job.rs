@@ -5,7 +5,7 @@ use crate::counts::Counts;
 use crate::engine::{Engine, Judged};
 use crate::format::Format;
 use crate::hour::HourKey;
-use crate::input::{InputLine, LINE_BYTES_MAX, Lines};
+use crate::input::{InputLine, LINE_BYTES_MAX, Lines, is_damage};
 use crate::lists::Lists;
 use crate::program::{Line, LineProgram};
 use crate::publish::{DoneMark, Store};
@@ -41,6 +41,8 @@ pub struct Job {
     pub key: HourKey,
     /// Its files, in order.
     pub paths: Vec<PathBuf>,
+    /// They have as many lines at least, or were cut: no tables are made then.
+    pub lines_min: u64,
 }
 
 /// How far a job is.
@@ -100,8 +102,9 @@ impl Job {
             key: &self.key,
         };
         let mut engine = Engine { program, lists, columns: &recipe.columns };
-        let made = run.read_all(&self.paths, &mut engine, observe).and_then(|()| run.judge(recipe));
-        made.and_then(|()| run.publish(store)).inspect_err(|error| {
+        let made =
+            run.read_all(&self.paths, &mut engine, observe).and_then(|()| run.judge(recipe, self.lines_min));
+        made.and_then(|()| run.publish(store, &self.paths)).inspect_err(|error| {
             // The error is why we are here; what stays aside is removed by the next attempt.
             let _ = match error {
                 JobError::Failed { reason, counts } => store.fail(&self.key, reason, counts),
@@ -140,7 +143,13 @@ impl Run<'_> {
                 let line = match lines.next_line() {
                     Ok(Some(line)) => line,
                     Ok(None) => break,
-                    Err(error) => return Err(self.failed(format!("{}: {error}", path.display()))),
+                    Err(error) => {
+                        let text = format!("{}: {error}", path.display());
+                        return Err(match is_damage(&error) {
+                            true => self.failed(text),
+                            false => JobError::Disk(io::Error::new(error.kind(), text)),
+                        });
+                    }
                 };
                 self.take(&line, engine)?;
                 if self.progress.counts.lines.is_multiple_of(OBSERVED_LINES) {
@@ -198,8 +207,14 @@ impl Run<'_> {
         }
     }
 
-    fn judge(&self, recipe: &Recipe) -> Result<(), JobError> {
+    fn judge(&self, recipe: &Recipe, lines_min: u64) -> Result<(), JobError> {
         let Counts { lines, rejected, .. } = self.progress.counts;
+        if lines < lines_min {
+            return Err(self.failed(format!(
+                "its files have {lines} lines, and {lines_min} at least were stored: ship what is missing again (ferryctl repull --replace), \
+                 then ask for the tables (ferryctl etl redo)"
+            )));
+        }
         let is_bad = lines >= JUDGED_LINES_MIN
             && u128::from(rejected) * 100 > u128::from(lines) * u128::from(recipe.rejected_percent_max);
         match &self.first_reject {
@@ -211,10 +226,10 @@ impl Run<'_> {
         }
     }
 
-    fn publish(mut self, store: &Store) -> Result<DoneMark, JobError> {
+    fn publish(mut self, store: &Store, inputs: &[PathBuf]) -> Result<DoneMark, JobError> {
         let finished = self.tables.finish(&mut self.staging);
         finished.map_err(|error| self.table_error(error))?;
         self.rejects.finish(&mut self.staging, self.key)?;
-        Ok(store.publish(self.key, self.staging, &self.progress.counts)?)
+        Ok(store.publish(self.key, self.staging, &self.progress.counts, inputs)?)
     }
 }

@@ -65,6 +65,9 @@ pub struct FailMark {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Manifest {
     files: BTreeSet<String>,
+    /// What they were made of.
+    #[serde(default)]
+    inputs: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +76,8 @@ struct Commit {
     files: Vec<Staged>,
     stale: Vec<String>,
     mark: DoneMark,
+    #[serde(default)]
+    inputs: BTreeSet<PathBuf>,
 }
 
 /// What [`Store::open`] found to do.
@@ -144,18 +149,25 @@ impl Store {
         self.remove_aside(|name| name.starts_with(&prefix)).map(drop)
     }
 
-    /// Puts the hour's files into place of its old ones.
+    /// Puts the hour's files, made of `inputs`, into place of its old ones.
     ///
     /// # Errors
     /// Those of the disk. The next [`Store::begin`] or [`Store::open`] then finishes or removes what was done.
-    pub fn publish(&self, key: &HourKey, staging: Staging, counts: &Counts) -> io::Result<DoneMark> {
+    pub fn publish(
+        &self,
+        key: &HourKey,
+        staging: Staging,
+        counts: &Counts,
+        inputs: &[PathBuf],
+    ) -> io::Result<DoneMark> {
         let files = staging.into_staged();
         let fresh: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let old = self.manifest(key);
+        let old = self.manifest(key)?;
         let stale = old.files.into_iter().filter(|path| !fresh.contains(path.as_str())).collect();
         let is_table = |file: &&Staged| !file.path.starts_with(crate::rejects::DIR);
         let mark = DoneMark { counts: *counts, tables: files.iter().filter(is_table).count() as u64 };
-        let commit = Commit { key: key.clone(), files, stale, mark: mark.clone() };
+        let inputs = inputs.iter().cloned().collect();
+        let commit = Commit { key: key.clone(), files, stale, mark: mark.clone(), inputs };
         let path = self.commit_path(key);
         replace(&*self.disk, &path, &serde_json::to_vec(&commit)?)?;
         self.carry_out(&path)?;
@@ -182,18 +194,29 @@ impl Store {
         Store::work_dir(&self.dir).join(format!("{}{COMMIT_SUFFIX}", key.id()))
     }
 
-    fn manifest(&self, key: &HourKey) -> Manifest {
+    /// Files of the hour's earlier run. Without knowing them nothing is put into place: rows would be there twice.
+    fn manifest(&self, key: &HourKey) -> io::Result<Manifest> {
         let path = self.dir.join(MANIFEST_DIR).join(key.path());
         match self.disk.read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(
-                    "{}: {error}; files of an earlier run may stay beside the new ones",
-                    path.display()
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                let text = format!(
+                    "{}: {error}: which table files the hour has is not known; remove those named {}… and this file, and the hour is made again",
+                    path.display(),
+                    key.part_prefix()
                 );
-                Manifest::default()
+                io::Error::new(io::ErrorKind::InvalidData, text)
             }),
-            Err(_) => Manifest::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Manifest::default()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Files that the tables of an hour were made of; none where nobody said so.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn inputs(&self, key: &HourKey) -> io::Result<BTreeSet<PathBuf>> {
+        self.manifest(key).map(|manifest| manifest.inputs)
     }
 
     /// Step 3 of the above.
@@ -209,7 +232,7 @@ impl Store {
         self.remove_all(commit.stale.iter())?;
         self.move_into_place(&commit.files)?;
         let files = commit.files.iter().map(|file| file.path.clone()).collect();
-        let manifest = serde_json::to_vec(&Manifest { files })?;
+        let manifest = serde_json::to_vec(&Manifest { files, inputs: commit.inputs })?;
         self.replace_in(&self.dir.join(MANIFEST_DIR).join(&mark), &manifest)?;
         self.replace_in(&self.dir.join(DONE_DIR).join(&mark), &serde_json::to_vec(&commit.mark)?)?;
         self.disk.unlink(path)?;

@@ -22,6 +22,9 @@ pub struct Wanted {
     pub key: HourKey,
     /// Packs that it has; grows when late lines complete it again.
     pub total: u64,
+    /// Lines that it has; grows also when a repull brings some.
+    #[serde(default)]
+    pub lines: u64,
     /// Its files, in order.
     pub paths: Vec<PathBuf>,
 }
@@ -50,6 +53,8 @@ struct Waiting {
     due_ms: u64,
     failures: u32,
     is_running: bool,
+    /// It was wanted again while it ran: what it had then may not be in the tables.
+    is_wanted_again: bool,
 }
 
 fn place(key: &HourKey) -> (Option<logferry_pack::Hour>, HourKey) {
@@ -60,13 +65,15 @@ impl Queue {
     /// An hour is complete (again). Gives whether that is news.
     pub fn want(&mut self, wanted: Wanted) -> bool {
         match self.waiting.get_mut(&place(&wanted.key)) {
-            Some(waiting) if waiting.wanted.total >= wanted.total => false,
+            Some(waiting) if waiting.wanted == wanted && !waiting.is_running => false,
             Some(waiting) => {
                 waiting.wanted = wanted;
+                waiting.is_wanted_again = waiting.is_running;
                 true
             }
             None => {
-                let waiting = Waiting { wanted, due_ms: 0, failures: 0, is_running: false };
+                let waiting =
+                    Waiting { wanted, due_ms: 0, failures: 0, is_running: false, is_wanted_again: false };
                 self.waiting.insert(place(&waiting.wanted.key), waiting);
                 true
             }
@@ -77,7 +84,7 @@ impl Queue {
     pub fn start(&mut self, now_ms: u64) -> Option<Wanted> {
         let waiting =
             self.waiting.values_mut().find(|waiting| !waiting.is_running && waiting.due_ms <= now_ms)?;
-        waiting.is_running = true;
+        (waiting.is_running, waiting.is_wanted_again) = (true, false);
         Some(waiting.wanted.clone())
     }
 
@@ -93,7 +100,7 @@ impl Queue {
             }
             Ended::Stopped => waiting.due_ms = now_ms,
             // More has come meanwhile.
-            Ended::Settled if waiting.wanted.total > wanted.total => {
+            Ended::Settled if waiting.is_wanted_again => {
                 waiting.due_ms = now_ms;
                 waiting.failures = 0;
             }
@@ -225,7 +232,7 @@ mod tests {
 
     fn wanted(host: &str, hour: &str, total: u64) -> Wanted {
         let key = HourKey::new("access", host, Some(hour.parse().unwrap())).unwrap();
-        Wanted { key, total, paths: vec![format!("/data/{host}_{hour}").into()] }
+        Wanted { key, total, lines: 10 * total, paths: vec![format!("/data/{host}_{hour}").into()] }
     }
 
     #[test]
@@ -251,6 +258,20 @@ mod tests {
         assert!(!queue.ended(&first, Ended::Settled, 5));
         let again = queue.start(5).unwrap();
         assert_eq!(again.total, 3);
+        assert!(queue.ended(&again, Ended::Settled, 5) && queue.is_empty());
+    }
+
+    #[test]
+    fn an_hour_that_got_other_lines_or_files_without_another_pack_is_made_of_these() {
+        let mut queue = Queue::default();
+        queue.want(wanted("a", "2026112101", 2));
+        let more = Wanted { lines: 25, ..wanted("a", "2026112101", 2) };
+        assert!(queue.want(more.clone()), "it waits");
+        let first = queue.start(0).unwrap();
+        assert_eq!(first.lines, 25);
+        assert!(queue.want(more), "it was replaced by as many lines while it ran");
+        assert!(!queue.ended(&first, Ended::Settled, 5));
+        let again = queue.start(5).unwrap();
         assert!(queue.ended(&again, Ended::Settled, 5) && queue.is_empty());
     }
 

@@ -21,6 +21,23 @@ const COLUMNS: &str = r#"{"access":{"columns":["n","text"],"partitions":["day"]}
 const OLD: &str = "n=1 day=1 text=a\nn=2 day=2 text=b\n";
 const NEW: &str = "n=1 day=1 text=a\nbad\nn=3 day=1 text=c\nn=2 day=3 text=b\nn=4 day=3 text=d\n";
 
+#[test]
+fn an_hour_whose_old_files_are_not_known_keeps_them_and_gets_no_others_beside_them() {
+    let recipe = recipe(COLUMNS, Format::Tsv);
+    let disk = with_old(1, &recipe);
+    let old = seen(&disk);
+    let manifest = Path::new(DIR).join(".manifest").join(key("web-1").path());
+    let good = disk.read(&manifest).unwrap();
+    logferry_durable::replace(&disk, &manifest, b"{\"files\":").unwrap();
+    let error = run(&store(&disk).unwrap(), &recipe, &Lists::default(), "web-1", NEW).unwrap_err();
+    assert!(matches!(&error, JobError::Disk(_)), "it is tried again: {error:?}");
+    assert!(error.to_string().contains(".manifest/access/web-1"), "{error}");
+    assert_eq!(seen(&disk), old);
+    logferry_durable::replace(&disk, &manifest, &good).unwrap();
+    run(&store(&disk).unwrap(), &recipe, &Lists::default(), "web-1", NEW).unwrap();
+    no_row_is_there_twice(&disk);
+}
+
 fn store(disk: &FaultyDisk) -> std::io::Result<Store> {
     Store::open(Arc::new(disk.clone()), Path::new(DIR)).map(|(store, _)| store)
 }

@@ -1,8 +1,9 @@
 //! All streams' footprints, and the judgement of packs against them.
 
 use crate::memory::Memory;
+use crate::recent::{REMEMBERED_PACKS_MAX, RecentPacks};
 use crate::slot::Slot;
-use crate::{PackSeen, Remembered, SeenPack, ranges::Ranges, recent::RecentPacks};
+use crate::{PackSeen, Remembered, SeenPack, ranges::Ranges};
 use logferry_pack::{LEGACY_KEEP_SECS, PackIdentity, StreamId};
 use std::collections::BTreeMap;
 
@@ -61,6 +62,36 @@ impl Footprint {
         }
         let frontier = stream.seen.frontier(first);
         if start <= frontier { Verdict::Next } else { Verdict::Gap { frontier } }
+    }
+
+    /// Judges against what either footprint has: as [`Footprint::judge`] against both in one.
+    pub fn judge_with(&self, other: &Footprint, identity: &PackIdentity, first: u64) -> Verdict {
+        let (start, end) = (identity.offset, identity.end());
+        let verdicts = [self.judge(identity, first), other.judge(identity, first)];
+        if verdicts.contains(&Verdict::Duplicate) {
+            return Verdict::Duplicate;
+        }
+        let slots = [self, other].map(|footprint| footprint.streams.get(&identity.stream).map(Slot::stream));
+        let streams = || slots.iter().flatten();
+        // Ranges of the two may take turns.
+        let mut frontier = first;
+        while let Some(further) = streams().map(|stream| stream.seen.frontier(frontier)).max()
+            && further > frontier
+        {
+            frontier = further;
+        }
+        if streams().any(|stream| stream.seen.touches(start, end)) {
+            let mut packs: Vec<SeenPack> = streams().flat_map(|stream| stream.recent.iter()).collect();
+            packs.drain(..packs.len().saturating_sub(REMEMBERED_PACKS_MAX));
+            return Verdict::Conflict(Remembered { frontier, packs });
+        }
+        if start <= frontier { Verdict::Next } else { Verdict::Gap { frontier } }
+    }
+
+    /// Forgets a stream.
+    pub fn forget(&mut self, stream: StreamId) {
+        self.memory.bytes -= self.streams.remove(&stream).as_ref().map_or(0, Slot::bytes);
+        self.memory.is_lighter();
     }
 
     /// Remembers a pack. `now_unix` in seconds, for expiry. Inserting a remembered pack again changes
@@ -197,6 +228,41 @@ mod tests {
         for other in [pack(10, 10, 3), pack(0, 20, 1), pack(5, 10, 1), pack(0, 5, 1), pack(15, 10, 9)] {
             assert_eq!(footprint.judge(&other, 0), conflict, "{other:?}");
         }
+    }
+
+    #[test]
+    fn two_footprints_judge_as_one_that_has_all_that_they_have() {
+        let mut random = 7_u64;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % limit
+        };
+        for _ in 0..300 {
+            let (mut both, mut parts) = (Footprint::default(), [Footprint::default(), Footprint::default()]);
+            for _ in 0..below(12) {
+                let pack = pack(below(12) * 10, 10, 1);
+                both.insert(&pack, 0, 1_000);
+                parts[below(2) as usize].insert(&pack, 0, 1_000);
+            }
+            for offset in 0..13 {
+                let pack = pack(offset * 10 + below(2) * 5, below(3) * 10, 1 + below(2) as u32);
+                let expected = both.judge(&pack, 0);
+                match (parts[0].judge_with(&parts[1], &pack, 0), &expected) {
+                    (Verdict::Conflict(one), Verdict::Conflict(other)) => {
+                        assert_eq!(one.frontier, other.frontier, "{pack:?} {parts:?}");
+                    }
+                    (verdict, _) => assert_eq!(verdict, expected, "{pack:?} {parts:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_forgotten_stream_gives_its_memory_back() {
+        let mut footprint = with(&[pack(0, 10, 1), pack(20, 10, 3)]);
+        footprint.forget(STREAM);
+        footprint.forget(StreamId(8));
+        assert_eq!((footprint.streams(), footprint.memory_bytes()), (0, 0));
     }
 
     #[test]

@@ -14,8 +14,10 @@ use tokio::sync::mpsc;
 pub struct Outgoing {
     /// The owner's own number for it, unique while it is not settled.
     pub ticket: u64,
-    /// Stream, for order and for spreading over targets.
+    /// Stream, for order.
     pub stream: StreamId,
+    /// Shipped again: in order with the others of its stream that are, and with no first delivery.
+    pub apart: bool,
     /// Header as `Pack::encode_header` gives it.
     pub header: Bytes,
     /// Body.
@@ -23,10 +25,22 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// Packs of one lane keep their order.
+    pub(crate) fn lane(&self) -> Lane {
+        Lane { stream: self.stream, apart: self.apart }
+    }
+
     /// Bytes of header and body.
     pub fn bytes(&self) -> u64 {
         (self.header.len() + self.body.len()) as u64
     }
+}
+
+/// Which packs are kept in order: those of a stream, but for those that are shipped again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Lane {
+    pub(crate) stream: StreamId,
+    pub(crate) apart: bool,
 }
 
 /// How a pack was settled. `busy` never shows here: the sender waits and sends again by itself.

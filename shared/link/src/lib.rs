@@ -28,7 +28,7 @@
 //! let json = br#"{"Route":[{"ip":"10.0.0.1","hour":"2026112101","id":"1","lines":"1"}],"PackLen":3}"#;
 //! let header = [&[json.len() as u8, 0, 0, 0], &json[..]].concat().into();
 //! let stream = logferry_pack::StreamId(1);
-//! sender.submit(Outgoing { ticket: 1, stream, header, body: "abc".into() }).await;
+//! sender.submit(Outgoing { ticket: 1, stream, apart: false, header, body: "abc".into() }).await;
 //!
 //! let incoming = packs.recv().await.expect("the receiver runs");
 //! assert_eq!((incoming.peer.node.as_str(), &incoming.pack.body[..]), ("web-1", &b"abc"[..]));

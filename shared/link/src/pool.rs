@@ -5,6 +5,11 @@
 //!
 //! > A pack goes to a target only while every earlier unsettled pack of its stream is in flight at that same target.
 //!
+//! Packs that are shipped again (`apart`) are no part of that order: one that is `busy` for long does not hinder its stream.
+//!
+//! With several targets at a time (`load_balance`) all streams of a source of a host go to the same one: it numbers the packs of its hours over all of
+//! them, so only a store that gets them all can tell that an hour is complete.
+//!
 //! So a stream changes its target when nothing of it is in flight at the old one: at once when the old one is lost (its packs are
 //! then in flight nowhere), else when the answers have come. Meanwhile its newer packs wait.
 
@@ -12,9 +17,9 @@
 mod simulation;
 mod target;
 
-use crate::answer::{Answer, Outcome, Outgoing, Settled};
+use crate::answer::{Answer, Lane, Outcome, Outgoing, Settled};
 use logferry_node::config::Mode;
-use logferry_pack::StreamId;
+use logferry_pack::{Decoded, Limits};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 use target::Target;
@@ -45,8 +50,9 @@ struct Entry {
 }
 
 /// A stream that has unsettled packs.
-#[derive(Default)]
 struct Stream {
+    /// What goes to one target with it has the same.
+    spread: u64,
     /// Where its packs go, or still are.
     target: Option<usize>,
     /// Its packs that are waiting or busy, by order of submission. Only the first one may be sent.
@@ -83,7 +89,7 @@ pub struct Pool {
     targets: Vec<Target>,
     /// By order of submission, which is also their key. Never used twice.
     entries: BTreeMap<u64, Entry>,
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<Lane, Stream>,
     busy: BTreeSet<(Instant, u64)>,
     next_key: u64,
     unsettled_bytes: u64,
@@ -116,8 +122,9 @@ impl Pool {
         let key = self.next_key;
         self.next_key += 1;
         self.unsettled_bytes += pack.bytes();
-        let stream = pack.stream;
-        self.streams.entry(stream).or_default().unsent.insert(key);
+        let stream = pack.lane();
+        let spread = || if self.mode == Mode::LoadBalance { spread_of(&pack) } else { 0 };
+        self.streams.entry(stream).or_insert_with(|| Stream::new(spread())).unsent.insert(key);
         self.entries.insert(key, Entry { pack, submitted: now, place: Place::Waiting, rejections: 0 });
         self.route(stream);
     }
@@ -140,7 +147,7 @@ impl Pool {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             if entry.place == (Place::InFlight { target }) {
                 entry.place = Place::Waiting;
-                if let Some(stream) = self.streams.get_mut(&entry.pack.stream) {
+                if let Some(stream) = self.streams.get_mut(&entry.pack.lane()) {
                     stream.in_flight -= 1;
                     stream.unsent.insert(key);
                 }
@@ -149,25 +156,26 @@ impl Pool {
         self.route_all();
     }
 
-    /// The best target for a stream among those that are up.
-    fn choose(&self, stream: StreamId) -> Option<usize> {
+    /// The best target for streams among those that are up.
+    fn choose(&self, spread: u64) -> Option<usize> {
         let mut up = self.targets.iter().enumerate().filter(|(_, target)| target.is_up());
         let best = match self.mode {
             Mode::Single | Mode::Failover => up.next(),
-            Mode::LoadBalance => up.max_by_key(|(_, target)| target.weight(stream)),
+            Mode::LoadBalance => up.max_by_key(|(_, target)| target.weight(spread)),
         };
         best.map(|(number, _)| number)
     }
 
     fn route_all(&mut self) {
-        let streams: Vec<StreamId> = self.streams.keys().copied().collect();
+        let streams: Vec<Lane> = self.streams.keys().copied().collect();
         streams.into_iter().for_each(|stream| self.route(stream));
     }
 
     /// Puts a stream where it belongs after any change: to its best target if nothing is in flight elsewhere, and its first
     /// unsent pack into that target's queue.
-    fn route(&mut self, id: StreamId) {
-        let best = self.choose(id);
+    fn route(&mut self, id: Lane) {
+        let Some(spread) = self.streams.get(&id).map(|stream| stream.spread) else { return };
+        let best = self.choose(spread);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.in_flight == 0 && stream.target != best {
             stream.target = best;
@@ -213,11 +221,11 @@ impl Pool {
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.place = Place::InFlight { target };
             }
-            if let Some(stream) = self.streams.get_mut(&pack.stream) {
+            if let Some(stream) = self.streams.get_mut(&pack.lane()) {
                 stream.unsent.remove(&key);
                 stream.in_flight += 1;
             }
-            self.route(pack.stream);
+            self.route(pack.lane());
             return Some(Transmit { key, pack });
         }
     }
@@ -251,7 +259,7 @@ impl Pool {
     /// Puts a pack that was in flight back among those to send, after a wait.
     fn send_again(&mut self, key: u64, wait: Duration, now: Instant) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        let (until, id) = (now + wait, entry.pack.stream);
+        let (until, id) = (now + wait, entry.pack.lane());
         entry.place = Place::Busy { until };
         self.busy.insert((until, key));
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -264,7 +272,7 @@ impl Pool {
     fn settle(&mut self, key: u64, outcome: Outcome) {
         if let Some(entry) = self.forget(key) {
             self.settled.push(Settled { ticket: entry.pack.ticket, outcome });
-            self.route(entry.pack.stream);
+            self.route(entry.pack.lane());
         }
     }
 
@@ -272,7 +280,7 @@ impl Pool {
     fn forget(&mut self, key: u64) -> Option<Entry> {
         let entry = self.entries.remove(&key)?;
         self.unsettled_bytes -= entry.pack.bytes();
-        if let Some(stream) = self.streams.get_mut(&entry.pack.stream) {
+        if let Some(stream) = self.streams.get_mut(&entry.pack.lane()) {
             match entry.place {
                 Place::InFlight { .. } => stream.in_flight -= 1,
                 Place::Waiting | Place::Busy { .. } => drop(stream.unsent.remove(&key)),
@@ -299,7 +307,7 @@ impl Pool {
             self.busy.remove(&(until, key));
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.place = Place::Waiting;
-                let stream = entry.pack.stream;
+                let stream = entry.pack.lane();
                 self.route(stream);
             }
         }
@@ -335,6 +343,25 @@ impl Pool {
     /// When the oldest unsettled pack was submitted.
     pub fn oldest_submitted(&self) -> Option<Instant> {
         self.entries.first_key_value().map(|(_, entry)| entry.submitted)
+    }
+}
+
+impl Stream {
+    fn new(spread: u64) -> Stream {
+        Stream { spread, target: None, unsent: BTreeSet::new(), in_flight: 0, queued: None }
+    }
+}
+
+/// Of source and host (of the address, where packs of legacy nodes have neither); of the stream, if the header cannot be read.
+fn spread_of(pack: &Outgoing) -> u64 {
+    let limits =
+        Limits { header_bytes_max: usize::MAX, pack_bytes_max: usize::MAX, raw_bytes_max: usize::MAX };
+    match logferry_pack::decode_header(&pack.header, &limits) {
+        Ok(Decoded::Header { header, .. }) => match header.ours.filter(|ours| !ours.is_legacy()) {
+            Some(ours) => target::hash(format!("{}/{}", ours.source, ours.host).as_bytes()),
+            None => target::hash(header.ip.as_bytes()),
+        },
+        _ => target::hash(&pack.stream.0.to_le_bytes()),
     }
 }
 

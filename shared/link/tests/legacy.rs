@@ -287,7 +287,7 @@ fn outgoing(ticket: u64, stream: u128) -> Outgoing {
         panic!("the recording is whole");
     };
     let (header, body) = (pack.slice(..body_at), pack.slice(body_at..));
-    Outgoing { ticket, stream: StreamId(stream), header, body }
+    Outgoing { ticket, stream: StreamId(stream), apart: false, header, body }
 }
 
 async fn next(settled: &mut mpsc::UnboundedReceiver<Settled>) -> Settled {

@@ -28,7 +28,7 @@ fn outgoing(ticket: u64, stream: u128) -> Outgoing {
     let mut header = vec![json.len() as u8, 0, 0, 0];
     header.extend(json.as_bytes());
     let stream = logferry_pack::StreamId(stream);
-    Outgoing { ticket, stream, header: Bytes::from(header), body: Bytes::from_static(b"abc") }
+    Outgoing { ticket, stream, apart: false, header: Bytes::from(header), body: Bytes::from_static(b"abc") }
 }
 
 struct Server {

@@ -5,6 +5,7 @@ use logferry_node::config::{NodeSettings, ProgramConfig, Setting, Settings};
 use logferry_node::runtime::Node;
 use logferry_node::{admin::Status, settings};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 settings! {
     /// `[demo]`: what this program does.
@@ -13,6 +14,8 @@ settings! {
         pub block: bool = false,
         /// Panics in a background task.
         pub panic: bool = false,
+        /// Is not ready before so many milliseconds.
+        pub ready_after_ms: u64 = 0,
         /// Fails with this text.
         pub fail: String = String::new(),
     }
@@ -38,7 +41,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(node: Node, config: DemoConfig) -> anyhow::Result<()> {
-    node.serve_admin(|| Status { ready: true, ..Status::default() }).await?;
+    let (started, starts_for) = (Instant::now(), Duration::from_millis(config.demo.ready_after_ms));
+    node.serve_admin(move || Status { ready: started.elapsed() >= starts_for, ..Status::default() }).await?;
     if !config.demo.fail.is_empty() {
         return Err(anyhow::anyhow!("no such device").context(config.demo.fail));
     }

@@ -3,7 +3,7 @@
 mod access;
 mod bounded;
 
-pub use access::{Access, TokenError, read_token};
+pub use access::{Access, TokenError, credentials, is_own_name, read_token};
 pub use bounded::Caller;
 
 use crate::monitor::status::{figure, lag_bytes};
@@ -37,6 +37,9 @@ pub struct Status {
     pub figures: BTreeMap<String, u64>,
     /// Last WARN or ERROR that was logged.
     pub last_error: Option<String>,
+    /// Seconds since it was logged.
+    #[serde(default)]
+    pub last_error_s: Option<u64>,
     /// Seconds since start.
     pub uptime_s: u64,
 }

@@ -58,6 +58,10 @@ where
         }
     };
     if args.check_config {
+        if let Err(error) = config.check() {
+            print_error(&format!("error: {}: {error}", args.config.display()));
+            return ExitCode::from(USAGE_STATUS);
+        }
         print(&format!("{}: ok\n", args.config.display()));
         return ExitCode::SUCCESS;
     }

@@ -46,8 +46,13 @@ pub trait ProgramConfig: DeserializeOwned {
     /// Tables and their settings: `("node", NodeSettings::SETTINGS)`, `("[source]", …)` for an array of tables.
     fn tables() -> Vec<(&'static str, &'static [Setting])>;
     /// Checks that need more than one setting; errors begin with the key (`send.to is missing: …`) and say what to
-    /// do. Several may stand one per line.
+    /// do. All that is wrong, one problem a line ([`rules::all`]): nobody wants to start a program once for each mistake.
     fn validate(&self) -> Result<(), String>;
+    /// What is looked at when somebody asks for a check, and keeps no program from starting: files that are read again and again while
+    /// it runs.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Declares a table of settings once: doc comment = help, type = unit, value = default, and after `=>` a rule that

@@ -4,6 +4,7 @@ use crate::config::NodeSettings;
 use crate::monitor::queue::ReportQueue;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -12,13 +13,14 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// The last WARN or ERROR that was logged, as one line.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LastProblem(Arc<Mutex<Option<String>>>);
+pub(crate) struct LastProblem(Arc<Mutex<Option<(Instant, String)>>>);
 
 /// Longest text that is kept, in bytes: it goes into every heartbeat.
 const LAST_PROBLEM_BYTES_MAX: usize = 1024;
 
 impl LastProblem {
-    pub(crate) fn get(&self) -> Option<String> {
+    /// Its text, and when it was logged.
+    pub(crate) fn get(&self) -> Option<(Instant, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -28,7 +30,7 @@ impl LastProblem {
             text.truncate(end);
             text.push('…');
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), text));
     }
 }
 
@@ -118,18 +120,19 @@ mod tests {
             tracing_subscriber::registry().with(Watch { last: last.clone(), reports: Arc::default() });
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!("fine");
-            assert_eq!(last.get(), None);
+            assert!(last.get().is_none());
             tracing::warn!(target = "a:1302", tries = 3, "cannot connect");
             tracing::info!("fine again");
         });
-        assert_eq!(last.get().as_deref(), Some("WARN cannot connect target=a:1302 tries=3"));
+        let (_, text) = last.get().expect("a warning");
+        assert_eq!(text, "WARN cannot connect target=a:1302 tries=3");
     }
 
     #[test]
     fn a_long_warning_is_cut_at_a_character() {
         let last = LastProblem::default();
         last.set("é".repeat(LAST_PROBLEM_BYTES_MAX));
-        let text = last.get().expect("set");
+        let (_, text) = last.get().expect("set");
         assert_eq!(text.chars().count(), LAST_PROBLEM_BYTES_MAX / 2 + 1);
         assert!(text.ends_with('…'));
     }

@@ -116,9 +116,10 @@ fn watch_signals(stop: CancellationToken) -> io::Result<()> {
                     tracing::warn!("SIGHUP: reload is not supported yet, restart to change the configuration")
                 }
                 signal => {
-                    stop.cancel();
                     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };
+                    // Said first: a program with nothing to finish has ended before this thread runs again.
                     tracing::info!(signal = name, "stopping; a second signal exits at once");
+                    stop.cancel();
                 }
             }
         }

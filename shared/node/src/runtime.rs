@@ -98,7 +98,8 @@ impl Node {
         self.serve_admin_pages(status, axum::Router::new(), guarded).await
     }
 
-    async fn serve_admin_pages(
+    /// The same with both.
+    pub async fn serve_admin_pages(
         &self,
         status: impl Fn() -> Status + Send + Sync + 'static,
         pages: axum::Router,
@@ -176,7 +177,10 @@ impl Node {
             status.name = name.clone();
             status.version = env!("CARGO_PKG_VERSION").to_owned();
             status.uptime_s = started.elapsed().as_secs();
-            status.last_error = last_problem.get();
+            if let Some((logged, text)) = last_problem.get() {
+                status.last_error = Some(text);
+                status.last_error_s = Some(logged.elapsed().as_secs());
+            }
             if stop.is_cancelled() {
                 status.ready = false;
                 status.problems.insert(0, "stopping".to_owned());

@@ -110,7 +110,7 @@ fn keys_of_a_table_within_a_table_are_known_too() {
     );
     assert_eq!(
         errors(&source("parts.start = \"x\"\n[pack]\nmax_lines = 5\n")),
-        "t.toml:3:7: source.parts.start: cannot be\nt.toml:3:1: source.parts.length: nor this"
+        "t.toml:3:1: source.parts.length: nor this\nt.toml:3:7: source.parts.start: cannot be"
     );
 }
 
@@ -202,7 +202,7 @@ fn broken_toml_names_the_line() {
 fn errors_of_validation_name_the_line_where_the_key_stands() {
     assert_eq!(
         errors("[pack]\n\nmax_lines = 7\n"),
-        "t.toml:3:1: pack.max_lines: 7 is unlucky, take 8\nt.toml: send.to is missing: name a target"
+        "t.toml: send.to is missing: name a target\nt.toml:3:1: pack.max_lines: 7 is unlucky, take 8"
     );
 }
 

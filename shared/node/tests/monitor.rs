@@ -22,12 +22,16 @@ struct Node {
 
 /// Starts a node whose monitor is at `monitor`; `more` goes into its `[node]`.
 fn start(monitor: SocketAddr, more: &str) -> Node {
+    start_with(monitor, "100ms", more)
+}
+
+fn start_with(monitor: SocketAddr, every: &str, more: &str) -> Node {
     let dir = tempfile::tempdir().expect("a folder");
     let config = dir.path().join("demo.toml");
     let var_dir = dir.path().join("var");
     let text = format!(
         "[node]\nname = \"demo-1\"\nadmin = \"127.0.0.1:0\"\nvar_dir = {var_dir:?}\nmonitor = \"{monitor}\"\n\
-         heartbeat_interval = \"100ms\"\n{more}\n"
+         heartbeat_interval = {every:?}\n{more}\n"
     );
     std::fs::write(&config, text).expect("configuration written");
     let child = Command::new(program()).arg("--config").arg(&config).stderr(Stdio::null()).spawn();
@@ -164,6 +168,40 @@ fn what_the_monitor_did_not_store_is_sent_again_when_it_is_back() {
 }
 
 #[test]
+fn heartbeats_go_on_while_the_monitor_takes_no_reports() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let node = start(listener.local_addr().expect("an address"), "");
+    let mut connection = accept(&listener);
+    connection.wait_for(is("heartbeat"));
+    node.signal("HUP");
+    let (mut heartbeats, mut refused) = (0, 0);
+    while refused == 0 || heartbeats < 25 {
+        let message = connection.read().expect("the connection stays");
+        let is_report = is("report")(&message);
+        connection.answer(if is_report { "1" } else { "0" });
+        (refused, heartbeats) =
+            (refused + u32::from(is_report), heartbeats + u32::from(refused > 0 && !is_report));
+    }
+    assert!((1..=6).contains(&refused), "{refused} tries in {heartbeats} heartbeats");
+    assert!(connection.wait_for(is("report"))["msg"].contains("SIGHUP"), "it is sent again");
+}
+
+#[test]
+fn a_node_that_becomes_ready_says_so_at_once_however_rare_its_heartbeats_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let addr = listener.local_addr().expect("an address");
+    let _node = start_with(addr, "1h", "[demo]\nready_after_ms = 3500");
+    let mut connection = accept(&listener);
+    let mut told = Vec::new();
+    while told.last() != Some(&true) {
+        let heartbeat = connection.wait_for(is("heartbeat"));
+        let status: serde_json::Value = serde_json::from_str(&heartbeat["status"]).expect("a status");
+        told.push(status["ready"] == true);
+    }
+    assert_eq!(told, [false, false, true], "the first, one with rates, and the news");
+}
+
+#[test]
 fn a_legacy_monitor_gets_what_it_understands() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let node = start(listener.local_addr().expect("an address"), "");
@@ -189,6 +227,29 @@ fn a_legacy_monitor_gets_what_it_understands() {
             None => next = accept(&listener),
         }
     }
+}
+
+#[test]
+fn a_legacy_monitor_that_closes_after_each_message_gets_them_all() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let node = start(listener.local_addr().expect("an address"), "");
+    let (mut registers, mut logs) = (0, Vec::new());
+    while registers < 5 || logs.is_empty() {
+        let mut connection = accept(&listener);
+        let Some(message) = connection.read() else { continue };
+        match message.get("req").map(String::as_str) {
+            Some("register") => {
+                connection.answer("0");
+                registers += 1;
+                if registers == 2 {
+                    node.signal("HUP");
+                }
+            }
+            Some(_) => connection.answer("-1"),
+            None => logs.push(message["msg"].clone()),
+        }
+    }
+    assert!(logs[0].contains("SIGHUP"), "{logs:?}");
 }
 
 #[test]

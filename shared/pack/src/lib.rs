@@ -58,6 +58,7 @@ mod limits;
 mod name;
 mod pack;
 mod replacement;
+mod repull;
 
 pub use checksum::{crc32c, crc32c_append, crc32c_combine};
 pub use codec::Codec;

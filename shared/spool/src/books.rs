@@ -168,7 +168,7 @@ impl Books {
                 let kept =
                     Kept::from_log(recovered.snapshot.as_deref(), &recovered.records, &recovered.report);
                 if kept.suspect {
-                    tracing::warn!(spool = %dir.display(), report = ?recovered.report, "the spool's books were damaged: packs may be sent again");
+                    tracing::warn!(spool = %dir.display(), report = %recovered.report, "the spool's books were damaged: packs may be sent again");
                 }
                 (Some(log), kept)
             }

@@ -26,8 +26,10 @@ fn main() -> anyhow::Result<()> {
     let number = |at: usize, default| numbers.get(at).copied().unwrap_or(default);
     let (nodes, interval_s, seconds) = (number(0, 2_000), number(1, 10), number(2, 60));
     let dir = tempfile::tempdir()?;
-    let config =
-        format!("[listen]\naddr = \"127.0.0.1:0\"\nhttp = \"\"\nconnections_max = {}\n", nodes + 100);
+    let config = format!(
+        "[listen]\naddr = \"127.0.0.1:0\"\nhttp = \"\"\nconnections_max = {0}\nconnections_per_address = {0}\n",
+        nodes + 100
+    );
     let mut monitor = Program::new(dir.path(), "monitor-1", "logferry-monitor", &config);
     monitor.start_and_wait();
     let addr = std::fs::read_to_string(monitor.var_dir.join("listen.addr"))?.trim().to_owned();

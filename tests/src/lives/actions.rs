@@ -19,7 +19,8 @@ impl Life<'_> {
     /// # Errors
     /// What must have arrived has not.
     pub fn act(&mut self) -> Result<(), String> {
-        let name = match self.random.random_range(0..40) {
+        self.take_turns();
+        let name = match self.random.random_range(0..43) {
             0..12 => "write",
             12..14 => "partial",
             14..17 => "rotate",
@@ -38,6 +39,8 @@ impl Life<'_> {
             34 => "late",
             35 | 36 => "clock",
             37 => "catch-up",
+            38 | 39 => "shift",
+            40 => "move",
             _ => "pause",
         };
         self.trace.push(name.to_owned());
@@ -66,6 +69,8 @@ impl Life<'_> {
             "start" => self.start(),
             "late" => self.write_late(),
             "clock" => self.step_clock(),
+            "shift" => self.shift(),
+            "move" => self.move_away(),
             "catch-up" => return self.catch_up(),
             // The pace of what happens, not a condition.
             _ => std::thread::sleep(Duration::from_millis(self.random.random_range(1..150))),
@@ -178,6 +183,50 @@ impl Life<'_> {
         }
     }
 
+    /// A rotated file gets another name, as at each rotation of several.
+    fn shift(&mut self) {
+        if self.rotated.is_empty() || matches!(self.kind, Kind::Hourly | Kind::Link) {
+            return;
+        }
+        let place = self.random.random_range(0..self.rotated.len());
+        self.names += 1;
+        let name = self.rotated[place].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Named after the same file as before.
+        let own = self.shape.names.iter().find(|own| name.starts_with(**own)).expect("a name of the source");
+        let to = self.at(&format!("{own}.{}", self.names));
+        std::fs::rename(&self.rotated[place].path, &to).expect("renamed");
+        self.rotated[place].path = to;
+    }
+
+    /// To another file system: a copy is made, and the file deleted. Not of what is a copy itself: nobody knows the copy of a copy.
+    fn move_away(&mut self) {
+        // One with another name (a hard link) would stay, and have the copy beside it.
+        let is_moved = |rotated: &Rotated| {
+            !rotated.copy && std::fs::metadata(&rotated.path).is_ok_and(|metadata| metadata.nlink() == 1)
+        };
+        let places: Vec<usize> =
+            (0..self.rotated.len()).filter(|place| is_moved(&self.rotated[*place])).collect();
+        if places.is_empty() || self.kind != Kind::Glob {
+            return;
+        }
+        let place = places[self.random.random_range(0..places.len())];
+        let Rotated { path, content, .. } = self.rotated.remove(place);
+        self.names += 1;
+        let to = PathBuf::from(format!("{}.moved-{}", path.display(), self.names));
+        std::fs::copy(&path, &to).expect("copied");
+        std::fs::remove_file(&path).expect("removed");
+        self.only_whole_lines(content);
+        self.rotated.push(Rotated { path: to, content, copy: true });
+    }
+
+    /// A last line without an end waits in a copy for one.
+    fn only_whole_lines(&mut self, content: usize) {
+        let bytes = &self.contents[content].bytes;
+        let lines_end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let certain = self.contents[content].certain().min(lines_end);
+        self.contents[content].certain = Some(certain);
+    }
+
     /// Of the file in use, or of a rotated one. What a running tailer holds open, it reads to its end.
     fn delete(&mut self) {
         let (path, content) = match self.rotated.len() {
@@ -243,11 +292,7 @@ impl Life<'_> {
         if !self.is_known(content) {
             self.at_risk(content);
         }
-        // A last line without an end waits in the copy for one.
-        let lines_end =
-            self.contents[content].bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let certain = self.contents[content].certain().min(lines_end);
-        self.contents[content].certain = Some(certain);
+        self.only_whole_lines(content);
         let copy = self.fresh_name();
         std::fs::copy(&path, &copy).expect("copied");
         std::fs::write(&path, "").expect("truncated");
@@ -256,10 +301,16 @@ impl Life<'_> {
     }
 
     fn compress(&mut self) {
-        if self.rotated.is_empty() || self.kind == Kind::Hourly || self.kind == Kind::Link {
+        if self.rotated.is_empty() || self.kind == Kind::Link {
             return;
         }
-        let rotated = self.rotated.remove(self.random.random_range(0..self.rotated.len()));
+        let place = self.random.random_range(0..self.rotated.len());
+        // After a step of the clock there may be one of the same hour.
+        let path = self.rotated[place].path.display();
+        if ["gz", "zst"].iter().any(|ending| Path::new(&format!("{path}.{ending}")).exists()) {
+            return;
+        }
+        let rotated = self.rotated.remove(place);
         if !self.is_known(rotated.content) {
             self.at_risk(rotated.content);
         }
@@ -357,7 +408,12 @@ impl Life<'_> {
 
     /// Ends all lines that were begun in files that are still there.
     pub(super) fn finish_partials(&mut self) {
-        let mut files: Vec<(PathBuf, usize)> = self.live.iter().cloned().collect();
+        // A file that was moved away and has no successor is waited for until its writer is surely gone, 720 times `rotate_wait`.
+        if self.live.is_none() && matches!(self.kind, Kind::Plain | Kind::Link) {
+            self.write();
+        }
+        let live = self.live.iter().chain(self.others.iter().flatten());
+        let mut files: Vec<(PathBuf, usize)> = live.cloned().collect();
         if matches!(self.kind, Kind::Glob | Kind::Hourly) {
             files.extend(
                 self.rotated

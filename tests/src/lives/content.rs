@@ -1,5 +1,6 @@
 //! What was written: every content that a file had from its beginning to its end, and how much of it must arrive.
 
+use super::shape::Choice;
 use crate::store::StoredPack;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Content {
     /// The bytes.
     pub bytes: Vec<u8>,
+    /// How many of the first of them other contents may have, too. With no more than these it is nothing of its own: it may pass for another.
+    pub shared: usize,
+    /// It has a line.
+    pub is_begun: bool,
     /// The rest of a line of which only the beginning was written yet.
     pub pending: Vec<u8>,
     /// How many of the first bytes must arrive, if not all: the rest was taken away before anybody can have read it.
@@ -22,7 +27,13 @@ pub struct Content {
 impl Content {
     /// Bytes that must arrive.
     pub fn certain(&self) -> usize {
-        self.certain.unwrap_or(self.bytes.len()).min(self.bytes.len())
+        let all = if self.bytes.len() > self.shared { self.bytes.len() } else { 0 };
+        self.certain.unwrap_or(all).min(all)
+    }
+
+    /// Whether a file that had it was so long at some time.
+    pub fn was_long(&self, length: usize) -> bool {
+        length == self.bytes.len() || self.written_at.iter().any(|(from, _)| *from == length)
     }
 
     /// When the byte at `offset` was written.
@@ -31,10 +42,19 @@ impl Content {
         before.map_or(Timestamp::MIN, |(_, at)| *at)
     }
 
-    fn holds(&self, pack: &StoredPack) -> bool {
+    fn holds(&self, pack: &StoredPack, choice: Choice) -> bool {
         let (from, to) = (pack.offset as usize, (pack.offset + pack.span) as usize);
-        self.bytes.get(from..to) == Some(&pack.body[..])
+        let holds = |bytes: &[u8]| crc32c::crc32c(bytes) == pack.sum && is_body(choice.of(bytes), &pack.body);
+        self.bytes.get(from..to).is_some_and(holds)
     }
+}
+
+/// A last line without an end is stored with one.
+fn is_body(mut wanted: Vec<u8>, body: &[u8]) -> bool {
+    if wanted.len() + 1 == body.len() && !wanted.ends_with(b"\n") {
+        wanted.push(b'\n');
+    }
+    wanted == body
 }
 
 /// Which content each stream is of, and what has arrived of each content.
@@ -42,6 +62,8 @@ impl Content {
 pub struct Arrived {
     /// For each content, the ranges that arrived, in order.
     pub ranges: Vec<Vec<(u64, u64)>>,
+    /// The same of streams that can be of no other content.
+    sure_ranges: Vec<Vec<(u64, u64)>>,
     /// The content of each stream.
     pub content_of: BTreeMap<String, usize>,
 }
@@ -52,19 +74,41 @@ impl Arrived {
     /// # Errors
     /// A stream whose bytes were never written together in one file, or in another order.
     pub fn new(contents: &[Content], packs: &[StoredPack]) -> Result<Arrived, String> {
+        Arrived::chosen(contents, packs, Choice::default())
+    }
+
+    /// The same where not all lines are shipped.
+    ///
+    /// # Errors
+    /// As [`Arrived::new`]; and lines that should not have been shipped, or were left out.
+    pub fn chosen(contents: &[Content], packs: &[StoredPack], choice: Choice) -> Result<Arrived, String> {
         let mut streams: BTreeMap<&str, Vec<&StoredPack>> = BTreeMap::new();
         for pack in packs.iter().filter(|pack| pack.span > 0) {
             streams.entry(&pack.stream).or_default().push(pack);
         }
-        let mut arrived = Arrived { ranges: vec![Vec::new(); contents.len()], ..Arrived::default() };
-        // The longest first: a short beginning of a line may be that of several contents.
-        let mut streams: Vec<(&str, Vec<&StoredPack>)> = streams.into_iter().collect();
-        streams.sort_by_key(|(_, packs)| std::cmp::Reverse(packs.iter().map(|pack| pack.span).sum::<u64>()));
-        for (stream, packs) in streams {
-            let mut fitting = (0..contents.len())
-                .filter(|index| packs.iter().all(|pack| contents[*index].holds(pack)))
-                .collect::<Vec<_>>();
-            fitting.sort_by_key(|index| arrived.overlaps(*index, &packs));
+        let none = vec![Vec::new(); contents.len()];
+        let mut arrived = Arrived { ranges: none.clone(), sure_ranges: none, ..Arrived::default() };
+        let holds = |index: &usize, packs: &[&StoredPack]| {
+            packs.iter().all(|pack| contents[*index].holds(pack, choice))
+        };
+        let mut streams: Vec<(&str, Vec<&StoredPack>, Vec<usize>)> = streams
+            .into_iter()
+            .map(|(stream, packs)| {
+                let fitting = (0..contents.len()).filter(|index| holds(index, &packs)).collect();
+                (stream, packs, fitting)
+            })
+            .collect();
+        // The longest of what can be told first: a beginning may be that of several contents.
+        streams.sort_by_key(|(_, packs, fitting)| {
+            let span: u64 = packs.iter().map(|pack| pack.span).sum();
+            (fitting.len() > 1, std::cmp::Reverse(span))
+        });
+        for (stream, packs, mut fitting) in streams {
+            let is_sure = fitting.len() == 1;
+            fitting.sort_by_key(|index| {
+                let lacks = arrived.in_a_row(*index) < contents[*index].certain();
+                (arrived.overlaps(*index, &packs), !lacks)
+            });
             let Some(index) = fitting.first().copied() else {
                 return Err(format!("stream {stream} has bytes that no file had: {}", places(&packs)));
             };
@@ -78,8 +122,11 @@ impl Arrived {
                 ));
             }
             arrived.content_of.insert(stream.to_owned(), index);
-            arrived.ranges[index].extend(packs.iter().map(|pack| (pack.offset, pack.offset + pack.span)));
-            arrived.ranges[index].sort_unstable();
+            let all = [Some(&mut arrived.ranges), is_sure.then_some(&mut arrived.sure_ranges)];
+            for ranges in all.into_iter().flatten() {
+                ranges[index].extend(packs.iter().map(|pack| (pack.offset, pack.offset + pack.span)));
+                ranges[index].sort_unstable();
+            }
         }
         Ok(arrived)
     }
@@ -93,8 +140,12 @@ impl Arrived {
 
     /// Bytes from the start of a content that arrived without a gap.
     pub fn in_a_row(&self, index: usize) -> usize {
-        self.ranges[index].iter().fold(0, |end, (from, to)| if *from <= end { end.max(*to) } else { end })
-            as usize
+        in_a_row(&self.ranges[index])
+    }
+
+    /// The same of those that can be of no other content.
+    pub fn surely_in_a_row(&self, index: usize) -> usize {
+        in_a_row(&self.sure_ranges[index])
     }
 
     /// What is doubled, or cannot be right whatever else comes.
@@ -117,6 +168,10 @@ impl Arrived {
             String::from_utf8_lossy(&content.bytes[..content.bytes.len().min(40)])
         ))
     }
+}
+
+fn in_a_row(ranges: &[(u64, u64)]) -> usize {
+    ranges.iter().fold(0, |end, (from, to)| if *from <= end { end.max(*to) } else { end }) as usize
 }
 
 fn places(packs: &[&StoredPack]) -> String {
@@ -143,6 +198,7 @@ mod tests {
             stream: stream.into(),
             offset,
             span: body.len() as u64,
+            sum: crc32c::crc32c(body.as_bytes()),
             body: body.into(),
         }
     }
@@ -156,6 +212,30 @@ mod tests {
         let arrived = Arrived::new(&contents(), &packs).expect("good");
         assert_eq!((arrived.doubled(), arrived.missing(&contents())), (None, None));
         assert_eq!(numbers_used_twice(&packs), None);
+    }
+
+    #[test]
+    fn a_beginning_that_several_contents_have_goes_to_the_one_that_lacks_it() {
+        let shared = |text: &str| Content { bytes: text.into(), shared: 2, ..Content::default() };
+        let mut contents = vec![shared("#\none\n"), shared("#\ntwo\n"), shared("#\n")];
+        contents[0].certain = Some(0);
+        let packs = [pack("a", 1, 0, "#\n"), pack("b", 2, 2, "two\n")];
+        let arrived = Arrived::new(&contents, &packs).expect("good");
+        assert_eq!((arrived.doubled(), arrived.missing(&contents)), (None, None));
+        assert_eq!((arrived.in_a_row(1), arrived.surely_in_a_row(1)), (6, 0));
+    }
+
+    #[test]
+    fn what_is_left_out_is_checked_line_by_line() {
+        let choice = Choice { exclude: true, ..Choice::default() };
+        let contents = [Content { bytes: "one\nskip\n".into(), ..Content::default() }];
+        let all = pack("a", 1, 0, "one\nskip\n");
+        let right = StoredPack { body: "one\n".into(), ..all.clone() };
+        assert!(Arrived::chosen(&contents, &[right], choice).is_ok_and(|arrived| arrived.in_a_row(0) == 9));
+        assert!(
+            Arrived::chosen(&contents, &[StoredPack { body: Vec::new(), ..all.clone() }], choice).is_err()
+        );
+        assert!(Arrived::chosen(&contents, &[all], choice).is_err());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One life: a folder of log files, a tailer that follows them, a clock, and what was written.
 
 use super::content::{Arrived, Content};
+use super::shape::{LINE_BYTES_MAX, Shape};
 use super::tiers::{SEND_TIMES, Tiers};
+use crate::Program;
 use crate::chaos::Proxy;
 use crate::clock::{SteppedClock, hour};
-use crate::{Program, store};
+use crate::store::{self, StoredPack};
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -21,11 +23,11 @@ pub const HOUR_LENGTH: Duration = Duration::from_secs(5);
 /// What the tailer is told to follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// `app.log*`: rotated files and copies, too.
+    /// `app.log*` or `*.log*`: rotated files and copies, too.
     Glob,
     /// `app.log` alone.
     Plain,
-    /// `app.log.<%Y%m%d%H>`.
+    /// `*.log.<%Y%m%d%H>`.
     Hourly,
     /// `current`, a symbolic link.
     Link,
@@ -35,6 +37,7 @@ pub enum Kind {
 pub struct Life<'a> {
     pub(super) random: StdRng,
     pub(super) kind: Kind,
+    pub(super) shape: Shape,
     pub(super) tiers: &'a Tiers,
     pub(super) host: String,
     pub(super) dir: PathBuf,
@@ -44,6 +47,9 @@ pub struct Life<'a> {
     pub(super) contents: Vec<Content>,
     /// The file that is written to, if it is there, and its content.
     pub(super) live: Option<(PathBuf, usize)>,
+    /// The place of its name, and the files with the other names.
+    pub(super) turn: usize,
+    pub(super) others: Vec<Option<(PathBuf, usize)>>,
     /// Files that were written to before.
     pub(super) rotated: Vec<Rotated>,
     /// Contents that only the tailer's open descriptor has.
@@ -74,25 +80,28 @@ impl<'a> Life<'a> {
     pub fn new(seed: u64, tiers: &'a Tiers) -> Life<'a> {
         let mut random = StdRng::seed_from_u64(seed);
         let kind = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Hourly, Kind::Link][random.random_range(0..5)];
+        let shape = Shape::random(&mut random, matches!(kind, Kind::Glob | Kind::Hourly));
         let host = format!("host-{seed}");
         let dir = tiers.dir().join(&host);
         std::fs::create_dir_all(dir.join("logs")).expect("a folder");
         let clock = SteppedClock::new(&dir.join("clock"));
         let proxy = Proxy::start(&tiers.addr);
         let pattern = match kind {
+            Kind::Glob if shape.names.len() > 1 => "*.log*",
             Kind::Glob => "app.log*",
             Kind::Plain => "app.log",
-            Kind::Hourly => "app.log.<%Y%m%d%H>",
+            Kind::Hourly => "*.log.<%Y%m%d%H>",
             Kind::Link => "current",
         };
         let poll = [20, 100, 1000][random.random_range(0..3)];
         let grace = if kind == Kind::Hourly { "grace = \"150ms\"\n" } else { "" };
         let config = format!(
             "time_zone = \"UTC\"\n[[source]]\nname = \"app\"\npath = \"{}/logs/{pattern}\"\nrotate_wait = \"60ms\"\n\
-             poll_interval = \"{poll}ms\"\n{grace}[hours]\nlength = \"{HOUR_LENGTH:?}\"\n\
-             [pack]\nmax_bytes = \"4KiB\"\nmax_line = \"16KiB\"\nmax_age = \"20ms\"\nthreads = 1\n\
+             poll_interval = \"{poll}ms\"\n{grace}{}[hours]\nlength = \"{HOUR_LENGTH:?}\"\n\
+             [pack]\nmax_bytes = \"4KiB\"\nmax_line = \"{LINE_BYTES_MAX}\"\nmax_age = \"20ms\"\nthreads = 1\n\
              [send]\nto = [\"{}\"]\n{SEND_TIMES}",
             dir.display(),
+            shape.settings(),
             proxy.addr()
         );
         let mut tailer = Program::new(&dir, &host, "logferry-tailer", &config);
@@ -109,12 +118,15 @@ impl<'a> Life<'a> {
             tailer,
             contents: Vec::new(),
             live: None,
+            turn: 0,
+            others: vec![None; shape.names.len()],
             rotated: Vec::new(),
             held: Vec::new(),
             names: 0,
             lines: 0,
             steps: 0,
-            trace: vec![format!("{kind:?}")],
+            trace: vec![format!("{kind:?} {shape:?}")],
+            shape,
             risked: BTreeSet::new(),
             lost_max: 0,
             kills: 0,
@@ -128,21 +140,31 @@ impl<'a> Life<'a> {
     /// Another name that the source's pattern covers, if it is a glob.
     pub(super) fn fresh_name(&mut self) -> PathBuf {
         self.names += 1;
-        self.at(&format!("app.log.{}", self.names))
+        self.at(&format!("{}.{}", self.shape.names[self.turn], self.names))
+    }
+
+    /// Goes on with another file that is written to.
+    pub(super) fn take_turns(&mut self) {
+        if self.others.len() > 1 {
+            self.others[self.turn] = self.live.take();
+            self.turn = self.random.random_range(0..self.others.len());
+            self.live = self.others[self.turn].take();
+        }
     }
 
     /// Where the application writes now; another file than before when the hour of its name is another.
     pub(super) fn home(&self) -> PathBuf {
+        let name = self.shape.names[self.turn];
         match self.kind {
-            Kind::Glob | Kind::Plain => self.at("app.log"),
-            Kind::Hourly => self.at(&format!("app.log.{}", hour(self.clock.now(), HOUR_LENGTH))),
+            Kind::Glob | Kind::Plain => self.at(name),
+            Kind::Hourly => self.at(&format!("{name}.{}", hour(self.clock.now(), HOUR_LENGTH))),
             Kind::Link => self.at(&format!("target-{}", self.names)),
         }
     }
 
     /// Begins a content.
     pub(super) fn begin(&mut self) -> usize {
-        self.contents.push(Content::default());
+        self.contents.push(Content { shared: self.shape.header.len(), ..Content::default() });
         self.contents.len() - 1
     }
 
@@ -155,24 +177,39 @@ impl<'a> Life<'a> {
         content.bytes.extend_from_slice(bytes);
     }
 
-    /// A line that no other content has.
+    /// A line that no other content has, behind the header if it is the first.
     pub(super) fn line(&mut self, content: usize) -> Vec<u8> {
         self.lines += 1;
+        let is_first = !std::mem::replace(&mut self.contents[content].is_begun, true);
         let fill = match self.random.random_range(0..60) {
             0 => 9_000,
+            1 if self.shape.has_long_lines => {
+                self.random.random_range(LINE_BYTES_MAX - 40..3 * LINE_BYTES_MAX)
+            }
             _ => self.random.random_range(0..90),
         };
-        format!("content-{content:04} line {} {}\n", self.lines, "y".repeat(fill)).into_bytes()
+        let word = ["keep", "skip", "keep skip", "-"][self.random.random_range(0..4)];
+        let indent = if !is_first && self.random.random_ratio(1, 3) { " " } else { "" };
+        let header = if is_first { self.shape.header } else { "" };
+        format!("{header}{indent}content-{content:04} line {} {word} {}\n", self.lines, "y".repeat(fill))
+            .into_bytes()
     }
 
     /// What has arrived; `None` while programs recover or something is not right yet.
     pub(super) fn arrived(&self) -> Result<Arrived, String> {
-        Arrived::new(&self.contents, &store::packs(&self.tiers.output, "app", &self.host))
+        self.arrived_in(&store::packs(&self.tiers.output, "app", &self.host))
     }
 
-    /// Bytes of a content that have arrived.
+    /// The same of these packs.
+    pub(super) fn arrived_in(&self, packs: &[StoredPack]) -> Result<Arrived, String> {
+        Arrived::chosen(&self.contents, packs, self.shape.choice)
+    }
+
+    /// Bytes of a content that have surely arrived.
     pub(super) fn arrived_of(&self, content: usize) -> usize {
-        self.arrived().map_or(0, |arrived| arrived.in_a_row(content))
+        let arrived = self.arrived().map_or(0, |arrived| arrived.surely_in_a_row(content));
+        // A common header may be that of a content which is still to come.
+        if arrived > self.contents[content].shared { arrived } else { 0 }
     }
 
     /// From now on only what has arrived of a content is sure to arrive.
@@ -198,7 +235,7 @@ impl<'a> Life<'a> {
     /// Whether bytes are found again whatever happens to the tailer, although the path of the source leads to them no more: only
     /// what has been shipped from before is searched for.
     pub(super) fn is_known(&self, content: usize) -> bool {
-        self.kind == Kind::Glob || self.arrived_of(content) > 0
+        matches!(self.kind, Kind::Glob | Kind::Hourly) || self.arrived_of(content) > 0
     }
 
     /// What was done, for messages.

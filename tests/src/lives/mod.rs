@@ -6,6 +6,7 @@ mod actions;
 pub mod content;
 mod life;
 mod losses;
+pub mod shape;
 pub mod tiers;
 mod verify;
 

@@ -23,13 +23,13 @@ pub struct Tiers {
     pub addr: String,
     killer: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
-    kills: Arc<AtomicU64>,
+    is_kept: AtomicBool,
     dir: Workdir,
 }
 
 impl Tiers {
-    /// Starts them, and a thread that kills one or both at times that `seed` tells.
-    pub fn start(seed: u64) -> Tiers {
+    /// Starts them, and a thread that kills one or both at times that `seed` tells, and adds to `kills`.
+    pub fn start(seed: u64, kills: Arc<AtomicU64>) -> Tiers {
         let dir = Workdir::in_memory("lives");
         let output = dir.path().join("store");
         let (collector_port, outputter_port) = (free_port(), free_port());
@@ -51,14 +51,15 @@ impl Tiers {
                  {SEND_TIMES}[spool]\nmax_bytes = \"64MiB\"\n[relay]\nspool_after = \"200ms\"\n"
             ),
         );
-        let (stop, kills) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
         let mut programs = [outputter, collector];
         programs.iter_mut().for_each(Program::start_and_wait);
         let killer = {
             let (stop, kills) = (stop.clone(), kills.clone());
             std::thread::spawn(move || kill_now_and_then(programs, seed, &stop, &kills))
         };
-        Tiers { output, addr: format!("127.0.0.1:{collector_port}"), killer: Some(killer), stop, kills, dir }
+        let (addr, is_kept) = (format!("127.0.0.1:{collector_port}"), AtomicBool::new(false));
+        Tiers { output, addr, killer: Some(killer), stop, is_kept, dir }
     }
 
     /// The folder of it all.
@@ -67,28 +68,22 @@ impl Tiers {
     }
 
     /// Keeps the folder: something has failed.
-    pub fn keep(&mut self) {
-        self.dir.keep();
-    }
-
-    /// Ends them; how often they were killed.
-    pub fn end(mut self) -> u64 {
-        self.join();
-        self.kills.load(Ordering::Relaxed)
-    }
-
-    fn join(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(killer) = self.killer.take() {
-            let ended = killer.join();
-            assert!(ended.is_ok() || std::thread::panicking(), "a program has ended by itself");
-        }
+    pub fn keep(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Tiers {
     fn drop(&mut self) {
-        self.join();
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.killer.take().map(JoinHandle::join);
+        if self.is_kept.load(Ordering::Relaxed) {
+            self.dir.keep();
+        }
+        assert!(
+            ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking(),
+            "a program has ended by itself"
+        );
     }
 }
 

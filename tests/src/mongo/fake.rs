@@ -32,6 +32,10 @@ pub enum Turn {
     WriteConcernFails,
     /// Documents whose `path` is this are refused with the code.
     Poison(&'static str, i32),
+    /// Any write is refused as a whole with the code: the state of the server.
+    Refused(i32),
+    /// From now on each insert with a document whose `path` is this is refused as a whole with the code.
+    Spoils(&'static str, i32),
 }
 
 #[derive(Default)]
@@ -127,6 +131,14 @@ fn answer(command: &Document, documents: Vec<Document>, state: &Mutex<State>) ->
     match command.keys().next()?.as_str() {
         "hello" | "ismaster" | "isMaster" => Some(hello()),
         "insert" => insert(documents, &mut lock(state)),
+        "update" => {
+            let mut state = lock(state);
+            let Some(Turn::Refused(code)) = state.script.front().cloned() else {
+                return Some(doc! { "ok": 1.0, "n": 0, "nModified": 0 });
+            };
+            state.script.pop_front();
+            Some(refused(code))
+        }
         "find" => {
             let state = lock(state);
             let asked =
@@ -139,10 +151,21 @@ fn answer(command: &Document, documents: Vec<Document>, state: &Mutex<State>) ->
     }
 }
 
+fn refused(code: i32) -> Document {
+    doc! { "ok": 0.0, "code": code, "codeName": "Refused", "errmsg": "refused as a whole" }
+}
+
 fn insert(documents: Vec<Document>, state: &mut State) -> Option<Document> {
     state.inserts += 1;
     let turn = state.script.pop_front().unwrap_or(Turn::Good);
     match turn {
+        Turn::Refused(code) => return Some(refused(code)),
+        Turn::Spoils(path, code) => {
+            state.script.push_front(turn.clone());
+            if documents.iter().any(|document| document.get_str("path").is_ok_and(|found| found == path)) {
+                return Some(refused(code));
+            }
+        }
         Turn::Cut => return None,
         Turn::NotPrimary => {
             return Some(

@@ -270,6 +270,7 @@ mod tests {
             identity: PackIdentity { stream, offset, span: 10, sum: 1 },
             first: 0,
             repull: false,
+            end_to_end: false,
             bytes: 10,
         }
     }

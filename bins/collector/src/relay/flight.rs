@@ -86,6 +86,7 @@ impl Relay {
             return out.push(Action::Quarantine { ticket, reason: reason.clone() });
         }
         if refusal.is_none() {
+            self.bytes_total += pack.identity.span;
             self.forwarded_bytes_total += pack.bytes;
             self.remember(now, &pack, out);
         }
@@ -138,8 +139,12 @@ impl Relay {
         for &ticket in tickets {
             let Some(entry) = self.land(ticket) else { continue };
             entry.place = Place::Waiting;
-            let (stream, disk) = (entry.pack.identity.stream, entry.disk);
+            let (stream, disk, end_to_end) = (entry.pack.identity.stream, entry.disk, entry.pack.end_to_end);
+            let is_waited_for = entry.waited_for;
             match disk {
+                // Sent back by the next sweep, unless a target is up again.
+                _ if end_to_end && is_waited_for => drop(self.ready.insert(ticket)),
+                _ if end_to_end => self.remove_entry(ticket, out),
                 OnDisk::Durable(_) => {
                     rewind = true;
                     self.unsent_total += 1;

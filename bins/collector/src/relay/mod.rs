@@ -22,6 +22,9 @@
 //!   stream leave the spool as soon as the backlog is gone, and is then spooled.
 //! - It is older than `slow_after`, whatever the reason.
 //!
+//! A pack that is shipped again goes to no spool: whoever asked for it wants to know what the store says of it. Where the others
+//! would be spooled it is answered `busy`, alone of its stream, and comes again.
+//!
 //! A full window with acks flowing is none of these: packs wait in memory, which is bounded by the memory budget of
 //! the receiver, so the peers wait too.
 //!
@@ -103,6 +106,8 @@ pub struct PackInfo {
     pub first: u64,
     /// A back-filled pack: never told to be a duplicate here.
     pub repull: bool,
+    /// Somebody waits for what the store says of it: it is answered by what the next tier answers, and never spooled here.
+    pub end_to_end: bool,
     /// Bytes of header and body.
     pub bytes: u64,
 }
@@ -287,7 +292,9 @@ pub struct RelayFigures {
     pub streams_active: u64,
     /// Packs answered as duplicates here.
     pub duplicates_total: u64,
-    /// Bytes of packs that the next tier has taken, as they were sent.
+    /// Bytes of the hosts' files that the next tier has taken.
+    pub bytes_total: u64,
+    /// The same as they were sent: compressed, with headers.
     pub forwarded_bytes_total: u64,
     /// Targets with a live session.
     pub targets_up: u64,

@@ -89,6 +89,8 @@ pub struct Relay {
     pub(super) footprint: Footprint,
     pub(super) entries: BTreeMap<Ticket, Entry>,
     pub(super) by_identity: HashMap<PackIdentity, Ticket>,
+    /// Packs that are not to be spooled, and have bytes to be known by.
+    pub(super) end_to_end: HashMap<PackIdentity, Ticket>,
     pub(super) streams: HashMap<StreamId, Stream>,
     pub(super) holds: HashMap<StreamId, Hold>,
     /// Packs that somebody waits for.
@@ -134,6 +136,7 @@ pub struct Relay {
     pub(super) next_sweep: Mono,
     expire_at: Mono,
     pub(super) duplicates_total: u64,
+    pub(super) bytes_total: u64,
     pub(super) forwarded_bytes_total: u64,
 }
 
@@ -154,6 +157,7 @@ impl Relay {
             unsent_total: spool_packs,
             entries: BTreeMap::new(),
             by_identity: HashMap::new(),
+            end_to_end: HashMap::new(),
             holds: HashMap::new(),
             unanswered: BTreeSet::new(),
             ready: BTreeSet::new(),
@@ -183,6 +187,7 @@ impl Relay {
             next_sweep: Mono::ZERO,
             expire_at: EXPIRE_INTERVAL,
             duplicates_total: 0,
+            bytes_total: 0,
             forwarded_bytes_total: 0,
         }
     }
@@ -249,6 +254,7 @@ impl Relay {
             streams_forgotten: self.footprint.forgotten().streams,
             streams_active: self.streams.len() as u64,
             duplicates_total: self.duplicates_total,
+            bytes_total: self.bytes_total,
             forwarded_bytes_total: self.forwarded_bytes_total,
             targets_up: self.targets_up as u64,
             stalled: self.is_stalled(now),
@@ -288,6 +294,7 @@ impl Relay {
             // An earlier turn may have answered this one too.
             let Some(entry) = self.entries.get(&ticket) else { continue };
             match (entry.disk, entry.place) {
+                _ if entry.pack.end_to_end => self.send_back(now, ticket, out),
                 (OnDisk::No, _) if all || self.is_too_old(now, entry) => self.want_stream_up_to(now, ticket),
                 (OnDisk::Wanted, Place::Waiting) if self.has_no_prospect(now, entry) => {
                     self.answer_busy(now, ticket, out);
@@ -299,10 +306,15 @@ impl Relay {
 
     /// Whether every pack that comes in goes to the spool without being tried first.
     pub(super) fn spools_at_once(&self, now: Mono) -> bool {
-        self.is_down(now) || self.is_stalled(now) || self.stop_at.is_some_and(|at| now >= at)
+        self.is_down(now) || self.is_stalled(now) || self.is_over(now)
     }
 
-    fn is_too_old(&self, now: Mono, entry: &Entry) -> bool {
+    /// The node stops, and its grace is over.
+    pub(super) fn is_over(&self, now: Mono) -> bool {
+        self.stop_at.is_some_and(|at| now >= at)
+    }
+
+    pub(super) fn is_too_old(&self, now: Mono, entry: &Entry) -> bool {
         let age = now.saturating_sub(entry.since);
         let behind_spooled =
             entry.place == Place::Waiting && self.stream(entry.pack.identity.stream).is_blocked();
@@ -386,8 +398,10 @@ impl Relay {
 
     /// Packs with this identity that come in from now on are new ones.
     pub(super) fn no_longer_known_as(&mut self, identity: &PackIdentity, ticket: Ticket) {
-        if self.by_identity.get(identity) == Some(&ticket) {
-            self.by_identity.remove(identity);
+        for known in [&mut self.by_identity, &mut self.end_to_end] {
+            if known.get(identity) == Some(&ticket) {
+                known.remove(identity);
+            }
         }
     }
 

@@ -192,7 +192,7 @@ impl Tailer {
         self.ticket += 1;
         let stream = pack.header.ours.as_ref().map_or(StreamId(0), |ours| ours.identity.stream);
         let (header, body) = (pack.encode_header(), pack.body.clone());
-        self.sender.submit(Outgoing { ticket: self.ticket, stream, header, body }).await;
+        self.sender.submit(Outgoing { ticket: self.ticket, stream, apart: false, header, body }).await;
     }
 
     pub(crate) fn is_waiting(&mut self) -> bool {

@@ -17,19 +17,19 @@ type Run = (usize, usize);
 pub(crate) fn compare(host: &[(PathBuf, Vec<Told>)], store: &[(PathBuf, Vec<Told>)]) -> Vec<Difference> {
     let (all, stored) = (all_of(host), all_of(store));
     let mut places: HashMap<(u64, u64), VecDeque<usize>> = HashMap::new();
-    for (index, (_, (_, length, hash))) in stored.iter().enumerate() {
-        places.entry((*hash, *length)).or_default().push_back(index);
+    for (index, (_, line)) in stored.iter().enumerate() {
+        places.entry(line.content()).or_default().push_back(index);
     }
     let mut host_of: Vec<Option<usize>> = vec![None; stored.len()];
     let mut is_missing = vec![false; all.len()];
-    for (index, (_, (_, length, hash))) in all.iter().enumerate() {
-        match places.get_mut(&(*hash, *length)).and_then(VecDeque::pop_front) {
+    for (index, (_, line)) in all.iter().enumerate() {
+        match places.get_mut(&line.content()).and_then(VecDeque::pop_front) {
             Some(place) => host_of[place] = Some(index),
             None => is_missing[index] = true,
         }
     }
-    let known: BTreeSet<(u64, u64)> = all.iter().map(|(_, (_, length, hash))| (*hash, *length)).collect();
-    let is_doubled = |index: usize| known.contains(&(stored[index].1.2, stored[index].1.1));
+    let known: BTreeSet<(u64, u64)> = all.iter().map(|(_, line)| line.content()).collect();
+    let is_doubled = |index: usize| known.contains(&stored[index].1.content());
     // Where a missing run begins, by the index of its first line.
     let ends_run = |index: usize| index == 0 || !is_missing[index - 1] || all[index - 1].0 != all[index].0;
     let mut missing: BTreeMap<usize, Run> =
@@ -74,7 +74,7 @@ fn all_of(files: &[(PathBuf, Vec<Told>)]) -> Vec<(usize, Told)> {
 /// Where a run, which is of one file, stands.
 fn place_of(files: &[(PathBuf, Vec<Told>)], all: &[(usize, Told)], run: Run) -> Place {
     let ((file, first), (_, last)) = (all[run.0], all[run.1 - 1]);
-    Place { file: files[file].0.clone(), from: first.0, to: last.0 + last.1, lines: (run.1 - run.0) as u64 }
+    Place { file: files[file].0.clone(), from: first.from, to: last.to, lines: (run.1 - run.0) as u64 }
 }
 
 /// Runs of indexes that are `meant`; a new one begins where `starts` says so.
@@ -95,7 +95,11 @@ mod tests {
 
     /// Lines of three bytes, each letter a line of that hash.
     fn lines(letters: &str) -> Vec<Told> {
-        letters.bytes().enumerate().map(|(index, letter)| (index as u64 * 3, 3, u64::from(letter))).collect()
+        let line = |(index, letter)| {
+            let from = index as u64 * 3;
+            Told { from, to: from + 3, length: 3, hash: u64::from(letter) }
+        };
+        letters.bytes().enumerate().map(line).collect()
     }
 
     fn files(name: &str, files: &[&str]) -> Vec<(PathBuf, Vec<Told>)> {

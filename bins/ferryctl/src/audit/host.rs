@@ -7,8 +7,25 @@ use logferry_tailer::repull::client::RunningNode;
 use std::io::BufRead;
 use std::path::PathBuf;
 
-/// A line: offset, length, hash.
-pub(crate) type Told = (u64, u64, u64);
+/// A line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Offset in its file.
+    pub(crate) from: u64,
+    /// Offset of the byte after its last.
+    pub(crate) to: u64,
+    /// Length of its text in bytes.
+    pub(crate) length: u64,
+    /// Half of its hash.
+    pub(crate) hash: u64,
+}
+
+impl Told {
+    /// What two equal lines have in common.
+    pub(crate) fn content(&self) -> (u64, u64) {
+        (self.hash, self.length)
+    }
+}
 
 /// What the tailer says of an hour of a source.
 #[derive(Default)]
@@ -37,8 +54,16 @@ pub(crate) fn read(node: &RunningNode, source: &str, hour: Hour, with_lines: boo
             }
             Row::Lines(lines) => {
                 if let Some((_, told)) = host.files.last_mut() {
-                    told.extend(lines);
+                    told.extend(lines.into_iter().map(|(from, length, hash)| {
+                        let to = from.saturating_add(length);
+                        Told { from, to, length, hash }
+                    }));
                 }
+            }
+            Row::Ends(ends) => {
+                let told = host.files.last_mut().map(|(_, told)| told.as_mut_slice()).unwrap_or_default();
+                let some = told.len().saturating_sub(ends.len());
+                told[some..].iter_mut().zip(ends).for_each(|(line, end)| line.to = end);
             }
             Row::Problem(problem) => {
                 let file = problem.file.map(|file| format!("{}: ", file.display())).unwrap_or_default();

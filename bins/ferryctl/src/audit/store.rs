@@ -55,7 +55,10 @@ impl StoredHour {
     /// Its lines by file. Offsets of compressed files are those of what they hold.
     pub(crate) fn lines(&self) -> anyhow::Result<Vec<(PathBuf, Vec<Told>)>> {
         let mut files: Vec<_> = self.files.iter().map(|file| (file.clone(), Vec::new())).collect();
-        self.read(|index, line| files[index].1.push((line.offset, line.length, line.short_hash())))?;
+        self.read(|index, line| {
+            let Line { offset: from, end: to, length, .. } = line;
+            files[index].1.push(Told { from, to, length, hash: line.short_hash() });
+        })?;
         Ok(files)
     }
 

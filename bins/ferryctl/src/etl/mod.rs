@@ -1,12 +1,14 @@
-//! `etl`: makes tables of given files as the outputter does, and runs the examples of a program.
+//! `etl`: makes tables of given files as the outputter does, has a running outputter make some again, and runs the examples of a program.
 
 #[cfg(feature = "etl")]
 mod progress;
+mod redo;
 #[cfg(feature = "etl")]
 mod run;
 #[cfg(feature = "etl")]
 mod test;
 
+pub(crate) use redo::{Args as RedoArgs, redo};
 #[cfg(feature = "etl")]
 pub(crate) use run::{Args as RunArgs, run};
 #[cfg(feature = "etl")]

@@ -7,15 +7,20 @@ use logferry_durable::{RealDisk, lock_dir};
 use logferry_etl::counts::Counts;
 use logferry_etl::format::Format;
 use logferry_etl::hour::HourKey;
+use logferry_etl::input::Lines;
 use logferry_etl::job::{Job, JobError, Recipe};
 use logferry_etl::lists::ListFiles;
 use logferry_etl::plan::{Plan, PlanFiles};
 use logferry_etl::publish::{DoneMark, Store};
 use logferry_etl::tables::Bounds;
 use logferry_node::config::ByteSize;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// Lines by which a copy is known.
+const COMPARED_LINES: usize = 16;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -58,6 +63,9 @@ pub(crate) struct Args {
     /// Time zone of times that have none.
     #[arg(long, default_value = "UTC")]
     zone: String,
+    /// Replace tables that were made of other files of the same name.
+    #[arg(long)]
+    replace: bool,
     /// Print a JSON list.
     #[arg(long)]
     json: bool,
@@ -94,10 +102,15 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
     let recipe =
         Recipe { format: args.format, columns, bounds, rejected_percent_max: args.rejected_percent_max };
     let jobs = jobs(args)?;
+    refuse_copies(&jobs)?;
     let work = Store::work_dir(&args.out);
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     let _lock = lock_dir(&work)?;
     let (store, _) = Store::open(Arc::new(RealDisk), &args.out)?;
+    if let Some(problem) = would_lose_rows(&store, &jobs)?.filter(|_| !args.replace) {
+        writeln!(output.err, "error: {problem}")?;
+        return Ok(Verdict::Usage);
+    }
     let mut bar = Bar::new(jobs.iter().map(bytes_of).sum());
     let (mut before, mut sum) = (0, Counts::default());
     let mut made: Vec<(&Job, Made)> = Vec::new();
@@ -133,14 +146,72 @@ fn bytes_of(job: &Job) -> u64 {
     job.paths.iter().filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
+/// Tables are known by the name of their files: those of another folder's file of the same name would go.
+fn would_lose_rows(store: &Store, jobs: &[Job]) -> anyhow::Result<Option<String>> {
+    for job in jobs {
+        let (given, before) = (stems(&job.paths), stems(&store.inputs(&job.key)?));
+        if let Some(other) = before.difference(&given).next() {
+            return Ok(Some(format!(
+                "the tables of {} were made of {}, too, which is not given now: their rows would go. Give all files of that name at once, \
+                 tell them apart by --source, or say --replace",
+                job.key,
+                other.display()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+fn stems<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> BTreeSet<PathBuf> {
+    paths.into_iter().map(|path| stem_of(path)).collect()
+}
+
+/// A file, whether it is compressed or not.
+fn stem_of(path: &Path) -> PathBuf {
+    let compressed = path.extension().is_some_and(|ending| ending == "gz" || ending == "zst");
+    if compressed { path.with_extension("") } else { path.to_owned() }
+}
+
+/// A file and its compressed copy would give each row twice. A finished file and the late lines beside it begin otherwise.
+fn refuse_copies(jobs: &[Job]) -> anyhow::Result<()> {
+    for job in jobs {
+        for (at, path) in job.paths.iter().enumerate() {
+            let same = |other: &&PathBuf| stem_of(other) == stem_of(path);
+            if let Some(other) = job.paths[..at].iter().find(same) {
+                let (one, two) = (beginning(path)?, beginning(other)?);
+                anyhow::ensure!(
+                    one.is_empty() || one != two,
+                    "{} and {} begin with the same lines: give one of them, or each row is there twice",
+                    other.display(),
+                    path.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first lines of a file.
+fn beginning(path: &Path) -> anyhow::Result<Vec<String>> {
+    let mut lines = Lines::open(path)?;
+    let mut found = Vec::new();
+    while found.len() < COMPARED_LINES {
+        let Some(line) = lines.next_line()? else { break };
+        found.push(line.text.into_owned());
+    }
+    Ok(found)
+}
+
 /// A job for each hour, in the order of their first files.
 fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
     let mut jobs: Vec<Job> = Vec::new();
     for path in &args.files {
         let key = key_of(path, args.source.as_deref()).with_context(|| path.display().to_string())?;
+        // A file that is not there is said to be so when it is read.
+        let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
         match jobs.iter_mut().find(|job| job.key == key) {
             Some(job) => job.paths.push(path.clone()),
-            None => jobs.push(Job { key, paths: vec![path.clone()] }),
+            None => jobs.push(Job { key, paths: vec![path.clone()], lines_min: 0 }),
         }
     }
     Ok(jobs)
@@ -212,6 +283,38 @@ fn details(counts: &Counts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn job(paths: Vec<PathBuf>) -> Job {
+        Job { key: key_of(&paths[0], None).unwrap(), paths, lines_min: 0 }
+    }
+
+    #[test]
+    fn a_file_and_its_compressed_copy_are_refused_and_a_finished_file_with_late_lines_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("web_2026112113"), "a\nb\n").unwrap();
+        std::fs::write(path("web_2026112113.zst"), zstd::encode_all(&b"a\nb\n"[..], 1).unwrap()).unwrap();
+        let both = [job(vec![path("web_2026112113.zst"), path("web_2026112113")])];
+        assert!(refuse_copies(&both).unwrap_err().to_string().contains("same lines"));
+        std::fs::write(path("web_2026112113"), "late\n").unwrap();
+        refuse_copies(&both).unwrap();
+    }
+
+    #[test]
+    fn tables_of_another_folders_file_of_the_same_name_are_not_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(Arc::new(RealDisk), &dir.path().join("etl")).unwrap();
+        let (one, two) = (PathBuf::from("/a/access_log"), PathBuf::from("/b/access_log"));
+        let first = job(vec![one.clone()]);
+        assert_eq!(would_lose_rows(&store, std::slice::from_ref(&first)).unwrap(), None);
+        let staging = store.begin(&first.key).unwrap();
+        store.publish(&first.key, staging, &Counts::default(), &first.paths).unwrap();
+        let lost = would_lose_rows(&store, &[job(vec![two.clone()])]).unwrap().expect("refused");
+        assert!(lost.contains("/a/access_log") && lost.contains("--replace"), "{lost}");
+        for fine in [vec![one.clone()], vec!["/a/access_log.gz".into()], vec![one, two]] {
+            assert_eq!(would_lose_rows(&store, &[job(fine)]).unwrap(), None);
+        }
+    }
 
     #[test]
     fn files_are_named_as_the_outputter_names_hours() {

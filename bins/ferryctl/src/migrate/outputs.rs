@@ -5,8 +5,6 @@ use super::shared::{Source, address};
 use std::fmt::Write;
 
 const LISTEN: &str = "1306";
-/// For an outputter whose one output this build does not have.
-const STORE: &str = "/var/lib/logferry/outputter/store";
 
 pub(super) fn files(mut source: Source<'_>) -> String {
     let mut draft = source.begin("outputter");
@@ -20,7 +18,8 @@ fn file_table(source: &Source<'_>, draft: &mut Draft, dir: Option<String>) {
     draft.table("[file]");
     draft.set_with(
         "dir",
-        dir.map_or_else(|| STORE.to_owned(), |dir| source.path(&dir)),
+        // an outputter whose one output this build does not have says none
+        dir.map_or_else(|| format!("{}/store", source.folder()), |dir| source.path(&dir)),
         "dir: save_dir. log_data/, headers/ and received/ look as before for packs of legacy nodes; what is there stays as it is. \
          Books of hours that are not complete (log_received.json) are not taken over: they follow from the header files.",
     );

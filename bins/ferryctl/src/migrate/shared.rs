@@ -12,6 +12,17 @@ const CONNECTIONS_MAX: u64 = 64;
 /// Sections that every node has.
 const COMMON: [&str; 2] = ["logAgent", "monitor"];
 
+/// Where a role stands among those of its file, which may all run on one host.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// Name of its configuration and its folder: `outputter`, or `outputter-fcollector` if there are several.
+    pub(super) name: String,
+    /// Roles of the file before it,
+    pub(super) before: u16,
+    /// and those of them that become the same program.
+    pub(super) alike_before: u16,
+}
+
 /// The legacy file, of which keys are taken one by one.
 pub(super) struct Source<'a> {
     role: &'static str,
@@ -20,6 +31,7 @@ pub(super) struct Source<'a> {
     file: &'a Path,
     folder: PathBuf,
     protocol: &'a str,
+    place: Place,
     /// Outputs that not every build has are not written as comments.
     pub(super) with_features: bool,
 }
@@ -30,11 +42,21 @@ impl<'a> Source<'a> {
         sections: &'static [&'static str],
         args: &'a super::Args,
         ini: Ini,
+        place: Place,
         with_features: bool,
     ) -> Source<'a> {
         let absolute = std::path::absolute(&args.file).unwrap_or_else(|_| args.file.clone());
         let folder = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        Source { role, sections, ini, file: &args.file, folder, protocol: &args.protocol, with_features }
+        Source {
+            role,
+            sections,
+            ini,
+            file: &args.file,
+            folder,
+            protocol: &args.protocol,
+            place,
+            with_features,
+        }
     }
 
     /// A key of the role's section, or of another one.
@@ -44,6 +66,11 @@ impl<'a> Source<'a> {
 
     pub(super) fn has(&self, section: &str) -> bool {
         self.ini.has(section)
+    }
+
+    /// A folder of its own where a program of ours keeps things.
+    pub(super) fn folder(&self) -> String {
+        format!("/var/lib/logferry/{}", self.place.name)
     }
 
     /// A path of the legacy file; a relative one is taken from the folder of that file.
@@ -60,7 +87,7 @@ impl<'a> Source<'a> {
         draft.remark("Relative paths were taken from the folder of that file. docs/legacy.md says in which order to move over.");
         draft.table("[node]");
         draft.remark("name = \"…\"    # default: the host name. Legacy nodes are known by their address.");
-        draft.set("var_dir", format!("/var/lib/logferry/{program}"));
+        draft.set("var_dir", self.folder());
         let port = match program {
             "tailer" => 9311,
             "collector" => 9312,
@@ -69,7 +96,7 @@ impl<'a> Source<'a> {
         };
         draft.set_with(
             "admin",
-            format!("127.0.0.1:{port}"),
+            format!("127.0.0.1:{}", port + 10 * self.place.alike_before),
             "admin: /metrics, /healthz and /readyz, of which the legacy nodes had none.",
         );
         self.monitor(&mut draft);
@@ -87,7 +114,18 @@ impl<'a> Source<'a> {
             );
         }
         if let Some(port) = self.take("monitor", "hb_port") {
-            draft.set("heartbeat", address(&port));
+            let shared = address(&port);
+            match next_port(&shared, self.place.before) {
+                Some(own) if own != shared => draft.set_with(
+                    "heartbeat",
+                    own,
+                    &format!(
+                        "heartbeat: hb_port was {port} for all roles of the file; several on one host need a port each."
+                    ),
+                ),
+                Some(own) => draft.set("heartbeat", own),
+                None => draft.remark(&format!("heartbeat: hb_port was {port:?}; set one that no other node of the host has.")),
+            }
         }
     }
 
@@ -117,6 +155,11 @@ impl<'a> Source<'a> {
     pub(super) fn listen(&mut self, draft: &mut Draft, section: &str, default: &str) {
         let listen = self.take(section, "listen");
         draft.table("[listen]");
+        if listen.is_none() && self.place.alike_before > 0 {
+            draft.remark(&format!(
+                "addr: {default} is the default of several roles of the file; on one host each needs its own."
+            ));
+        }
         draft.set("addr", address(listen.as_deref().unwrap_or(default)));
         draft.set_with(
             "v1",
@@ -189,4 +232,10 @@ pub(super) fn address(text: &str) -> String {
         port if port.bytes().all(|byte| byte.is_ascii_digit()) => format!("0.0.0.0:{port}"),
         _ => text.to_owned(),
     }
+}
+
+/// An address with a port some numbers on; none where there is no such port.
+fn next_port(address: &str, by: u16) -> Option<String> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(by)?))
 }

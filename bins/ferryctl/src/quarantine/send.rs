@@ -70,7 +70,8 @@ async fn send_all(
         // Over protocol v2 nobody takes packs as legacy nodes make them.
         pack.adopt(&super::LIMITS)?;
         let stream = pack.header.ours.as_ref().map_or(StreamId(0), |ours| ours.identity.stream);
-        let outgoing = Outgoing { ticket, stream, header: pack.encode_header(), body: pack.body };
+        let outgoing =
+            Outgoing { ticket, stream, apart: false, header: pack.encode_header(), body: pack.body };
         // One at a time: no more than one pack is in memory, and the next answer is its own.
         sender.submit(outgoing).await;
         let answer = next_answer(args, &sender, &mut settled).await?;

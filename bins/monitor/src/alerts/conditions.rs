@@ -39,7 +39,7 @@ const SUBJECT_CHARS_MAX: usize = 300;
 
 /// All that is wrong.
 pub fn wrong(registry: &Registry, settings: &AlertSettings, now: Now) -> Vec<Condition> {
-    let mut wrong: Vec<Condition> = registry.nodes().flat_map(|node| of_node(node, settings)).collect();
+    let mut wrong: Vec<Condition> = registry.nodes().flat_map(|node| of_node(node, settings, now)).collect();
     if !settings.hour.0.is_zero() {
         let patience = i64::try_from(settings.hour.0.as_millis()).unwrap_or(i64::MAX);
         let overdue = registry.hours().overdue(now.unix_ms.saturating_sub(patience));
@@ -48,8 +48,8 @@ pub fn wrong(registry: &Registry, settings: &AlertSettings, now: Now) -> Vec<Con
     wrong
 }
 
-fn of_node(node: &Node, settings: &AlertSettings) -> Vec<Condition> {
-    match (node.row.state, &node.status) {
+fn of_node(node: &Node, settings: &AlertSettings, now: Now) -> Vec<Condition> {
+    match (node.row.state, node.status_of_now(now)) {
         (State::Silent, _) if settings.silent => {
             let why = node.probe_error.clone().unwrap_or_else(|| "no heartbeat came in time".to_owned());
             vec![condition(SILENT, node, why)]
@@ -82,7 +82,7 @@ fn spool(status: &NodeStatus, settings: &AlertSettings) -> Option<String> {
 fn set_aside(status: &NodeStatus, settings: &AlertSettings) -> Option<String> {
     let files = |name: &str| status.figures.get(name).copied().unwrap_or(0);
     let (quarantine, dead) = (files("quarantine_files"), files("dead_letter_files"));
-    (settings.set_aside && quarantine + dead > 0)
+    (settings.set_aside && (quarantine > 0 || dead > 0))
         .then(|| format!("{quarantine} files in the quarantine, {dead} in the dead-letter folder"))
 }
 
@@ -135,7 +135,7 @@ fn key(kind: &str, whom: &str) -> String {
 
 /// Why an announced alert that is not among what is wrong is over; nothing if that is not known, because nobody has told yet how it is.
 /// `knows_all`: the registry has what the database knows.
-pub fn is_over(registry: &Registry, key: &str, row: &AlertRow, knows_all: bool) -> Option<String> {
+pub fn is_over(registry: &Registry, key: &str, row: &AlertRow, knows_all: bool, now: Now) -> Option<String> {
     let (_, whom) = key.split_once('\n')?;
     if row.kind == HOUR {
         let name = whom.splitn(3, '/').collect::<Vec<_>>();
@@ -149,11 +149,11 @@ pub fn is_over(registry: &Registry, key: &str, row: &AlertRow, knows_all: bool) 
     let Some(node) = registry.node(whom) else {
         return knows_all.then(|| "the node is not registered any more".to_owned());
     };
-    match (node.row.state, &node.status) {
+    match (node.row.state, node.status_of_now(now)) {
         (State::Left, _) => Some("the node has unregistered".to_owned()),
         (State::Up, _) if row.kind == SILENT => node.is_heard().then(|| "it is heard again".to_owned()),
         (State::Up, Some(_)) => Some("it is well again".to_owned()),
-        // silent, or not heard of since the start: nobody knows
+        // silent, without heartbeats, or not heard of since the start: nobody knows
         _ => None,
     }
 }

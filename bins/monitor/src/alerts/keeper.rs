@@ -1,7 +1,8 @@
 //! Looks at what is wrong, stores what is to be told before anybody is told, and starts the webhooks.
 
 use super::conditions;
-use super::webhook::{Failure, Webhook};
+use super::delivery::deliver;
+use super::webhook::Webhook;
 use super::{AlertRow, Book};
 use crate::monitor::Monitor;
 use crate::registry::Change;
@@ -19,21 +20,12 @@ pub(crate) const FILE: &str = "alerts.json";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Nodes or hours that make a look take longer by as much.
 const LOOK_EVERY_PER: usize = 2_000;
-/// Changes in one request.
-const REQUEST_CHANGES_MAX: usize = 100;
-/// First wait after a request that failed; doubles.
-const BACKOFF_MIN: Duration = Duration::from_millis(500);
-/// Longest wait.
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
-/// What could not be told for so long is given up, in milliseconds.
-const GIVE_UP_MS: i64 = 24 * 3_600 * 1_000;
-
 /// The alerts of a running monitor.
 pub(crate) struct Alerts {
     book: Mutex<Book>,
     path: PathBuf,
     /// There is something to send.
-    arrived: Notify,
+    pub(super) arrived: Notify,
 }
 
 impl Alerts {
@@ -68,16 +60,13 @@ impl Alerts {
         replace(&RealDisk, &self.path, &bytes)
     }
 
-    async fn store(&self, monitor: &Arc<Monitor>, changes: Vec<AlertRow>) {
+    pub(super) async fn store(&self, monitor: &Arc<Monitor>, changes: Vec<AlertRow>) {
         let shared = monitor.clone();
         let saved = tokio::task::spawn_blocking(move || shared.alerts.save()).await;
         if let Ok(Err(error)) = saved {
             tracing::error!(%error, file = %self.path.display(), "what is announced cannot be stored: a restart may repeat it");
         }
-        let changes = changes.into_iter().map(Change::Alert).collect();
-        if let Err(error) = monitor.journal.append(changes).await {
-            tracing::warn!(%error, "alerts are not in the history of the database");
-        }
+        monitor.store_in_order(changes.into_iter().map(Change::Alert).collect()).await;
     }
 }
 
@@ -110,7 +99,7 @@ async fn look(monitor: &Arc<Monitor>) -> usize {
     let (changes, known) = {
         let registry = monitor.registry();
         let knows_all = monitor.health.has_restored();
-        let is_over = |key: &str, row: &AlertRow| conditions::is_over(&registry, key, row, knows_all);
+        let is_over = |key: &str, row: &AlertRow| conditions::is_over(&registry, key, row, knows_all, now);
         let wrong = conditions::wrong(&registry, settings, now);
         let mut book = monitor.alerts.book();
         let changes = book.look(wrong, is_over, receivers, settings.hold.0, now);
@@ -132,48 +121,4 @@ async fn look(monitor: &Arc<Monitor>) -> usize {
         monitor.alerts.arrived.notify_waiters();
     }
     known
-}
-
-/// Sends what waits for one webhook, in order, until `stop`.
-async fn deliver(monitor: Arc<Monitor>, webhook: Webhook, stop: CancellationToken) {
-    let mut backoff = BACKOFF_MIN;
-    loop {
-        let arrived = monitor.alerts.arrived.notified();
-        let waiting = monitor.alerts.book().waiting(&webhook.label, REQUEST_CHANGES_MAX);
-        if waiting.is_empty() {
-            tokio::select! {
-                () = arrived => continue,
-                () = stop.cancelled() => return,
-            }
-        }
-        let ids: Vec<i64> = waiting.iter().map(|row| row.id).collect();
-        let oldest_ms = waiting.first().map_or(0, |row| row.unix_ms);
-        let sent = tokio::select! {
-            sent = webhook.send(&monitor.config.node.name, waiting) => sent,
-            () = stop.cancelled() => return,
-        };
-        let is_old = monitor.now().unix_ms.saturating_sub(oldest_ms) > GIVE_UP_MS;
-        let outcome = match &sent {
-            Ok(()) => super::book::SENT,
-            Err(Failure::ForGood(_)) => super::book::GIVEN_UP,
-            Err(Failure::ForNow(_)) if is_old => super::book::GIVEN_UP,
-            Err(Failure::ForNow(_)) => super::book::WAITING,
-        };
-        let word = outcome.replace(' ', "_");
-        counter!("logferry_monitor_webhook_requests_total", "webhook" => webhook.label.clone(), "outcome" => word).increment(1);
-        if let Err(Failure::ForNow(why) | Failure::ForGood(why)) = &sent {
-            tracing::warn!(webhook = webhook.label, why, outcome, "a webhook did not take alerts");
-        }
-        if outcome == super::book::WAITING {
-            tokio::select! {
-                () = tokio::time::sleep(backoff) => {}
-                () = stop.cancelled() => return,
-            }
-            backoff = (backoff * 2).min(BACKOFF_MAX);
-            continue;
-        }
-        backoff = BACKOFF_MIN;
-        let settled = monitor.alerts.book().settle(&webhook.label, &ids, outcome);
-        monitor.alerts.store(&monitor, settled).await;
-    }
 }

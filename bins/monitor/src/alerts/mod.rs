@@ -5,6 +5,7 @@
 
 pub mod book;
 pub mod conditions;
+mod delivery;
 pub(crate) mod keeper;
 pub(crate) mod settings;
 pub(crate) mod webhook;

@@ -1,5 +1,6 @@
 //! `[alert]` and `[[alert.webhook]]`.
 
+use super::conditions::KINDS;
 use logferry_node::config::{ByteSize, Interval, rules};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +26,8 @@ logferry_node::settings! {
         /// How long the history is kept in the database.
         pub keep: Interval = Interval::secs(90 * 24 * 3600) => rules::at_least(Interval::secs(60)),
         /// [[alert.webhook]], any number: url = "https://…", name (in the history; default: host of the url), format = "json" or "slack",
-        /// kinds = ["node silent", …] (default: all), token_file (its first line goes along as "Authorization: Bearer …").
+        /// kinds = ["node silent", …] (default: all), token_file (its first line goes along as "Authorization: Bearer …"), ca_file
+        /// (PEM; who may vouch for the server, default: those that browsers know).
         pub webhook: Vec<WebhookSettings> = Vec::new(),
     }
 }
@@ -48,6 +50,9 @@ pub struct WebhookSettings {
     /// File whose first line is the token that goes along; empty: none.
     #[serde(default)]
     pub token_file: String,
+    /// File with the certificates, in PEM, of those who may vouch for the server; empty: those that browsers know.
+    #[serde(default)]
+    pub ca_file: String,
 }
 
 /// What the body of a webhook looks like.
@@ -80,21 +85,27 @@ impl AlertSettings {
     /// What is wrong, with the key.
     pub fn validate(&self) -> Result<(), String> {
         let mut labels = std::collections::HashSet::new();
-        for webhook in &self.webhook {
-            if !webhook.url.starts_with("http://") && !webhook.url.starts_with("https://") {
-                return Err("alert.webhook: url must begin with http:// or https://".to_owned());
-            }
-            if let Some(kind) =
-                webhook.kinds.iter().find(|kind| !super::conditions::KINDS.contains(&kind.as_str()))
-            {
-                let known = super::conditions::KINDS.join("\", \"");
-                return Err(format!("alert.webhook: kinds has {kind:?}, which is none of \"{known}\""));
-            }
-            if !labels.insert(webhook.label()) {
-                return Err(format!("alert.webhook: two are called {:?}: give them names", webhook.label()));
-            }
-        }
-        Ok(())
+        rules::all(self.webhook.iter().map(|webhook| {
+            let unknown = webhook.kinds.iter().find(|kind| !KINDS.contains(&kind.as_str()));
+            rules::all([
+                rules::ensure(
+                    webhook.url.starts_with("http://") || webhook.url.starts_with("https://"),
+                    || {
+                        format!(
+                            "alert.webhook: url of {:?} must begin with http:// or https://",
+                            webhook.label()
+                        )
+                    },
+                ),
+                unknown.map_or(Ok(()), |kind| {
+                    let known = KINDS.join("\", \"");
+                    Err(format!("alert.webhook: kinds has {kind:?}, which is none of \"{known}\""))
+                }),
+                rules::ensure(labels.insert(webhook.label()), || {
+                    format!("alert.webhook: two are called {:?}: give them names", webhook.label())
+                }),
+            ])
+        }))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::access;
 use anyhow::Context;
 use serde_json::json;
 use std::time::Duration;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Longest that a request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(15);
@@ -27,13 +28,22 @@ pub(crate) struct Webhook {
     url: String,
     format: WebhookFormat,
     token: Option<String>,
+    tls: TlsConfig,
 }
 
 impl Webhook {
-    /// Of the settings; reads the token.
+    /// Of the settings; reads the token and the certificates.
     pub(crate) fn new(settings: &WebhookSettings) -> anyhow::Result<Webhook> {
         let token = access::token_of(&settings.token_file).context("alert.webhook: token_file")?;
-        Ok(Webhook { label: settings.label(), url: settings.url.clone(), format: settings.format, token })
+        let tls = match settings.ca_file.as_str() {
+            "" => TlsConfig::default(),
+            file => {
+                let roots = roots_of(file).with_context(|| format!("alert.webhook: ca_file {file}"))?;
+                TlsConfig::builder().root_certs(roots).build()
+            }
+        };
+        let (label, url, format) = (settings.label(), settings.url.clone(), settings.format);
+        Ok(Webhook { label, url, format, token, tls })
     }
 
     /// Posts the changes, all at once.
@@ -50,7 +60,7 @@ impl Webhook {
     fn post(&self, body: &str) -> Result<(), Failure> {
         let config =
             ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false);
-        let agent: ureq::Agent = config.max_redirects(0).build().into();
+        let agent: ureq::Agent = config.max_redirects(0).tls_config(self.tls.clone()).build().into();
         let mut request = agent.post(&self.url).header("Content-Type", "application/json");
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -65,6 +75,18 @@ impl Webhook {
             code => Err(Failure::ForGood(format!("it answered {code}"))),
         }
     }
+}
+
+fn roots_of(file: &str) -> anyhow::Result<RootCerts> {
+    let bytes = std::fs::read(file)?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&bytes) {
+        if let PemItem::Certificate(certificate) = item? {
+            certificates.push(certificate);
+        }
+    }
+    anyhow::ensure!(!certificates.is_empty(), "there is no certificate in it (PEM is expected)");
+    Ok(RootCerts::new_with_certs(&certificates))
 }
 
 fn json_body(monitor: &str, changes: &[AlertRow]) -> serde_json::Value {

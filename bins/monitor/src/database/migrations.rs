@@ -18,10 +18,11 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     migration!(1, "0001_legacy_tables"),
     migration!(2, "0002_nodes_and_errors"),
     migration!(3, "0003_hours_and_alerts"),
+    migration!(4, "0004_nodes_of_errors"),
 ];
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logferry_schema \
@@ -41,13 +42,28 @@ pub(super) async fn bring_up_to_date(database: &mut Database) -> Result<(), Data
     }
     for (number, name, sqlite, mysql) in MIGRATIONS.into_iter().filter(|migration| migration.0 > version) {
         let text = if database.dialect == Dialect::Sqlite { sqlite } else { mysql };
-        let mut all: Vec<Statement> = statements(text).map(|sql| Statement::new(sql, Vec::new())).collect();
+        let all: Vec<Statement> = statements(text).map(|sql| Statement::new(sql, Vec::new())).collect();
         let done = "REPLACE INTO logferry_schema (version, name) VALUES (?, ?)";
-        all.push(Statement::new(done, vec![Value::Integer(number), Value::Text(name.to_owned())]));
-        database.run(all).await?;
+        let done = Statement::new(done, vec![Value::Integer(number), Value::Text(name.to_owned())]);
+        apply(database, all, done).await?;
         tracing::info!(number, name, "the database has new tables");
     }
     Ok(())
+}
+
+/// SQLite does all or nothing. MySQL keeps what was done before a crash: a column or an index that is there already is no error.
+async fn apply(database: &mut Database, all: Vec<Statement>, done: Statement) -> Result<(), DatabaseError> {
+    if database.dialect == Dialect::Sqlite {
+        return database.run(all.into_iter().chain([done]).collect()).await;
+    }
+    for statement in all {
+        let is_there = |why: &str| why.contains("(1060)") || why.contains("(1061)");
+        match database.run(vec![statement]).await {
+            Err(DatabaseError::Away(why)) if is_there(&why) => {}
+            other => other?,
+        }
+    }
+    database.run(vec![done]).await
 }
 
 /// The statements of a file; no text in it has a semicolon.

@@ -14,6 +14,7 @@ pub use url::Url;
 use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State};
 use logferry_node::monitor::hours::HourNews;
 use metrics::counter;
+pub(crate) use statements::LegacyRows;
 use statements::{Dialect, Statement, Value};
 use std::time::Duration;
 
@@ -26,6 +27,17 @@ pub enum DatabaseError {
     /// It answers, and will never take these values.
     #[error("{0}")]
     Refused(String),
+}
+
+/// What is older than it is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Old {
+    /// Errors of ours from before this time, in milliseconds since 1970.
+    Errors(i64),
+    /// Hours from before this one, `YYYYMMDDHH`.
+    Hours(u32),
+    /// Alerts from before this time, in milliseconds since 1970.
+    Alerts(i64),
 }
 
 /// What must be true, within a transaction, for its statements to run: the query locks and gives this value.
@@ -58,13 +70,13 @@ const NODES: &str =
     "SELECT id, ip, port, role, name, host, version, state, since_ms, registered_ms FROM logferry_node";
 const LEGACY_NODES: &str = "SELECT ip, port, role, hostname FROM registered_node";
 const ERRORS: &str =
-    "SELECT unix_ms, ip, port, role, name, kind, text FROM logferry_error ORDER BY id DESC LIMIT ?";
+    "SELECT unix_ms, ip, port, role, name, kind, text, node FROM logferry_error ORDER BY id DESC LIMIT ?";
 const HOURS: &str = "SELECT hour, host, source, node, state, total, packs, line_count, byte_count, missing, missing_packs, end_ms, \
     told_ms FROM logferry_hour ORDER BY hour DESC LIMIT ?";
 const APPLIED: &str = "SELECT applied FROM logferry_journal WHERE journal = ?";
 
 impl Database {
-    /// Connects and brings the tables up to date. No call waits longer than `timeout`.
+    /// Connects and brings the tables up to date. No statement waits longer than `timeout`.
     ///
     /// # Errors
     /// It is away, or its tables cannot be made.
@@ -104,15 +116,25 @@ impl Database {
     pub async fn apply(
         &mut self,
         journal: u64,
-        (from, upto): (u64, u64),
+        step: (u64, u64),
         changes: &[&Change],
     ) -> Result<(), DatabaseError> {
-        let mut all: Vec<Statement> =
-            changes.iter().flat_map(|change| statements::of_change(change, self.dialect)).collect();
+        self.apply_with(journal, step, changes, LegacyRows::Whole).await
+    }
+
+    /// The same, with the rows of the legacy tables as `legacy` says.
+    pub(crate) async fn apply_with(
+        &mut self,
+        journal: u64,
+        (from, upto): (u64, u64),
+        changes: &[&Change],
+        legacy: LegacyRows,
+    ) -> Result<(), DatabaseError> {
+        let mut all = statements::of_changes(changes, self.dialect, legacy);
         all.push(statements::applied(journal, upto));
         let guard =
             Guard { query: statements::locked(journal, self.dialect), expected: statements::integer(from) };
-        self.run_guarded(Some(guard), all).await
+        self.run_guarded(Some(guard), all).await.map(drop)
     }
 
     /// Writes the latest status of nodes; a node that is not there any more is passed over.
@@ -127,15 +149,15 @@ impl Database {
             .await
     }
 
-    /// Deletes errors from before `unix_ms`.
+    /// Deletes at most `count` rows that are old; gives how many. Rows of the legacy tables stay: they are not ours.
     ///
     /// # Errors
     /// Nothing was deleted.
-    pub async fn prune(&mut self, unix_ms: i64) -> Result<(), DatabaseError> {
-        self.run(statements::prune(unix_ms)).await
+    pub async fn prune(&mut self, old: Old, count: u64) -> Result<u64, DatabaseError> {
+        self.run_guarded(None, vec![statements::prune(old, count, self.dialect)]).await
     }
 
-    /// The nodes, those of the legacy table that ours does not have included.
+    /// The nodes.
     ///
     /// # Errors
     /// It is away.
@@ -171,23 +193,16 @@ impl Database {
         Ok(rows.iter().filter_map(hour_row).collect())
     }
 
-    /// Deletes hours from before `hour`, `YYYYMMDDHH`, and alerts from before `alerts_ms`.
-    ///
-    /// # Errors
-    /// Nothing was deleted.
-    pub async fn prune_hours_and_alerts(&mut self, hour: u32, alerts_ms: i64) -> Result<(), DatabaseError> {
-        self.run(statements::prune_hours_and_alerts(hour, alerts_ms)).await
-    }
-
     pub(crate) async fn run(&mut self, statements: Vec<Statement>) -> Result<(), DatabaseError> {
-        self.run_guarded(None, statements).await
+        self.run_guarded(None, statements).await.map(drop)
     }
 
+    /// Gives the number of rows that are other than they were.
     async fn run_guarded(
         &mut self,
         guard: Option<Guard>,
         statements: Vec<Statement>,
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<u64, DatabaseError> {
         counter!("logferry_monitor_database_statements_total").increment(statements.len() as u64);
         match &mut self.engine {
             Engine::Sqlite(engine) => engine.run(guard, statements).await,
@@ -276,8 +291,9 @@ fn hour_row(row: &Row) -> Option<HourRow> {
 }
 
 fn error_entry(row: &Row) -> Option<ErrorEntry> {
-    let [unix_ms, ip, port, role, name, kind, text] = row.as_slice() else { return None };
+    let [unix_ms, ip, port, role, name, kind, text, node] = row.as_slice() else { return None };
     Some(ErrorEntry {
+        node: node.text(),
         unix_ms: unix_ms.as_i64(),
         ip: ip.text(),
         port: u16::try_from(port.as_i64()).unwrap_or(0),

@@ -38,9 +38,9 @@ impl Sqlite {
         &mut self,
         guard: Option<Guard>,
         statements: Vec<Statement>,
-    ) -> Result<(), DatabaseError> {
+    ) -> Result<u64, DatabaseError> {
         let connection = self.connection.clone();
-        let stands = blocking(self.timeout, move || {
+        let done = blocking(self.timeout, move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             if let Some(Guard { query, expected }) = guard {
@@ -48,17 +48,23 @@ impl Sqlite {
                     Ok(of_sqlite(row.get_ref(0)?))
                 });
                 if found? != expected {
-                    return Ok(false);
+                    return Ok(Err(Guard::moved()));
                 }
             }
+            let mut rows = 0;
             for statement in &statements {
-                let mut prepared = transaction.prepare_cached(&statement.sql)?;
-                prepared.execute(params_from_iter(&statement.values))?;
+                match execute(&transaction, statement) {
+                    Ok(count) => rows += count,
+                    // a legacy table may have other columns, or be none
+                    Err(error) if statement.is_legacy && is_of_the_statement(&error) => {
+                        return Ok(Err(DatabaseError::Refused(error.to_string())));
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            transaction.commit().map(|()| true)
-        })
-        .await?;
-        if stands { Ok(()) } else { Err(Guard::moved()) }
+            transaction.commit().map(|()| Ok(rows))
+        });
+        done.await?
     }
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
@@ -74,6 +80,16 @@ impl Sqlite {
         })
         .await
     }
+}
+
+fn execute(connection: &Connection, statement: &Statement) -> rusqlite::Result<u64> {
+    let mut prepared = connection.prepare_cached(&statement.sql)?;
+    prepared.execute(params_from_iter(&statement.values)).map(|count| count as u64)
+}
+
+/// Whether it is not the moment that is wrong.
+fn is_of_the_statement(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code().is_none_or(|code| code == ErrorCode::Unknown)
 }
 
 /// Full synchronous: what is committed is on the disk.

@@ -1,7 +1,8 @@
 //! Changes as SQL that both databases understand, but for the words that replace a row.
 
+use super::Old;
 use crate::alerts::AlertRow;
-use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State, address};
+use crate::registry::{Change, ErrorEntry, HourRow, NodeRow, State, address, plain};
 use logferry_node::monitor::hours::HourState;
 
 /// A value to or from a database.
@@ -46,11 +47,37 @@ fn text(text: &str) -> Value {
 pub(crate) struct Statement {
     pub(crate) sql: String,
     pub(crate) values: Vec<Value>,
+    /// It is about a table of the legacy monitor, which may be made otherwise than ours.
+    pub(crate) is_legacy: bool,
 }
 
 impl Statement {
     pub(crate) fn new(sql: &str, values: Vec<Value>) -> Statement {
-        Statement { sql: sql.to_owned(), values }
+        Statement { sql: sql.to_owned(), values, is_legacy: false }
+    }
+
+    fn legacy(sql: &str, values: Vec<Value>) -> Statement {
+        Statement { is_legacy: true, ..Statement::new(sql, values) }
+    }
+}
+
+/// How rows are written to the tables of the legacy monitor, whose columns may be short, or of another character set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LegacyRows {
+    /// As they are.
+    Whole,
+    /// In letters and lengths that nearly any column takes.
+    Plain,
+    /// Not at all.
+    Without,
+}
+
+impl LegacyRows {
+    fn text(self, text: &str, plain_chars_max: usize) -> Value {
+        Value::Text(match self {
+            LegacyRows::Plain => plain(text, plain_chars_max),
+            _ => text.to_owned(),
+        })
     }
 }
 
@@ -67,10 +94,20 @@ const NODE_COLUMNS: [&str; 9] =
     ["ip", "port", "role", "name", "host", "version", "state", "since_ms", "registered_ms"];
 const LEGACY_INSERT: &str =
     "INSERT INTO registered_node (ip, port, role, hostname, ctime) VALUES (?, ?, ?, ?, ?) ";
+/// Rows may share an address; the row of the legacy table is deleted with the last of them.
+const LEGACY_DELETE: &str = "DELETE FROM registered_node WHERE ip = ? AND port = ? AND NOT EXISTS \
+    (SELECT 1 FROM logferry_node WHERE ip = ? AND port = ? AND id <> ? AND state <> 'left')";
 const ERROR_INSERT: &str =
-    "INSERT INTO logferry_error (unix_ms, ip, port, role, name, kind, text) VALUES (?, ?, ?, ?, ?, ?, ?)";
+    "INSERT INTO logferry_error (unix_ms, ip, port, role, name, kind, text, node) VALUES ";
 const LEGACY_ERROR_INSERT: &str =
-    "INSERT INTO service_error_log (ctime, ip, role, error_type, error_msg) VALUES (?, ?, ?, ?, ?)";
+    "INSERT INTO service_error_log (ctime, ip, role, error_type, error_msg) VALUES ";
+const HOUR_REPLACE: &str = "REPLACE INTO logferry_hour (hour, host, source, node, state, total, packs, line_count, byte_count, \
+    missing, missing_packs, end_ms, told_ms) VALUES ";
+const ALERT_REPLACE: &str =
+    "REPLACE INTO logferry_alert (id, unix_ms, kind, subject, state, text, delivery) VALUES ";
+/// Rows of one statement, a power of two: the answer of a distant database is waited for once for all of them. They must fit into
+/// a packet of 1 MiB, however long their texts are.
+const ROWS_MAX: usize = 32;
 
 impl Dialect {
     fn or_update(self, key: &str, columns: &[&str]) -> String {
@@ -92,65 +129,89 @@ impl Dialect {
     }
 }
 
-/// What stores a change.
-pub(crate) fn of_change(change: &Change, dialect: Dialect) -> Vec<Statement> {
-    match change {
-        Change::Node(row) => store_node(row, dialect),
-        Change::Forgotten(row) => vec![
-            Statement::new("DELETE FROM logferry_node WHERE id = ?", vec![text(&row.id)]),
-            delete_legacy(row),
-        ],
-        Change::Error(entry) => store_error(entry),
-        Change::Hour(row) => vec![store_hour(row)],
-        Change::Alert(row) => vec![store_alert(row)],
+/// What stores changes. Those of nodes stay in their order; the others are put together, each kind in its order.
+pub(crate) fn of_changes(changes: &[&Change], dialect: Dialect, legacy: LegacyRows) -> Vec<Statement> {
+    let (mut statements, mut errors, mut legacy_errors) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut hours, mut alerts) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            Change::Node(row) => statements.extend(store_node(row, dialect, legacy)),
+            Change::Forgotten(row) => {
+                let delete = "DELETE FROM logferry_node WHERE id = ?";
+                statements.push(Statement::new(delete, vec![text(&row.id)]));
+                statements.push(delete_legacy(row));
+            }
+            Change::AddressLeft(row) => statements.push(delete_legacy(row)),
+            Change::Error(entry) => {
+                errors.push(error_values(entry));
+                legacy_errors.push(legacy_error_values(entry, legacy));
+            }
+            Change::Hour(row) => hours.push(hour_values(row)),
+            Change::Alert(row) => alerts.push(alert_values(row)),
+        }
     }
+    for (head, rows) in [(ERROR_INSERT, errors), (HOUR_REPLACE, hours), (ALERT_REPLACE, alerts)] {
+        statements.extend(of_rows(head, rows));
+    }
+    if legacy != LegacyRows::Without {
+        let of_legacy = of_rows(LEGACY_ERROR_INSERT, legacy_errors);
+        statements.extend(of_legacy.into_iter().map(|statement| Statement { is_legacy: true, ..statement }));
+    }
+    statements
 }
 
-/// The legacy table has the nodes that are to be probed; a node that moved leaves its old row.
-fn store_node(row: &NodeRow, dialect: Dialect) -> Vec<Statement> {
-    let old = "(SELECT port FROM logferry_node WHERE id = ?)";
-    let old_ip = "(SELECT ip FROM logferry_node WHERE id = ?)";
-    let moved = format!(
-        "DELETE FROM registered_node WHERE ip = {old_ip} AND port = {old} AND NOT (ip = ? AND port = ?)"
-    );
-    let port = Value::Integer(row.port.into());
-    let mut statements = vec![
-        Statement::new(&moved, vec![text(&row.id), text(&row.id), text(&row.ip), port.clone()]),
-        Statement {
-            sql: NODE_INSERT.to_owned() + &dialect.or_update("id", &NODE_COLUMNS),
-            values: vec![
-                text(&row.id),
-                text(&row.ip),
-                port.clone(),
-                text(&row.role),
-                text(&row.name),
-                text(&row.host),
-                text(&row.version),
-                text(row.state.word()),
-                Value::Integer(row.since_ms),
-                Value::Integer(row.registered_ms),
-            ],
-        },
+/// Statements of up to [`ROWS_MAX`] rows. Their numbers of rows are powers of two, so that few of them are to be prepared.
+fn of_rows(head: &str, mut rows: Vec<Vec<Value>>) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    while let Some(first) = rows.first() {
+        let count = ROWS_MAX.min(1 << rows.len().ilog2());
+        let row = format!("({})", vec!["?"; first.len()].join(", "));
+        let sql = head.to_owned() + &vec![row; count].join(", ");
+        statements.push(Statement::new(&sql, rows.drain(..count).flatten().collect()));
+    }
+    statements
+}
+
+/// The legacy table has the nodes that are to be probed. A row that was added by hand is not ours to write.
+fn store_node(row: &NodeRow, dialect: Dialect, legacy: LegacyRows) -> Vec<Statement> {
+    let insert = NODE_INSERT.to_owned() + &dialect.or_update("id", &NODE_COLUMNS);
+    let values = vec![
+        text(&row.id),
+        text(&row.ip),
+        Value::Integer(row.port.into()),
+        text(&row.role),
+        text(&row.name),
+        text(&row.host),
+        text(&row.version),
+        text(row.state.word()),
+        Value::Integer(row.since_ms),
+        Value::Integer(row.registered_ms),
     ];
+    let mut statements = vec![Statement::new(&insert, values)];
     if row.state == State::Left {
         statements.push(delete_legacy(row));
-    } else if row.port > 0 {
-        let time = Value::Text(local_time(row.registered_ms));
-        statements.push(Statement {
-            sql: LEGACY_INSERT.to_owned() + &dialect.or_update("ip, port", &["role", "hostname", "ctime"]),
-            values: vec![text(&row.ip), port, text(&row.role), text(&row.host), time],
-        });
+    } else if row.port > 0 && !row.is_by_hand() && legacy != LegacyRows::Without {
+        let insert =
+            LEGACY_INSERT.to_owned() + &dialect.or_update("ip, port", &["role", "hostname", "ctime"]);
+        let values = vec![
+            text(&row.ip),
+            Value::Integer(row.port.into()),
+            legacy.text(&row.role, 20),
+            legacy.text(&row.host, 60),
+            Value::Text(local_time(row.registered_ms)),
+        ];
+        statements.push(Statement::legacy(&insert, values));
     }
     statements
 }
 
 fn delete_legacy(row: &NodeRow) -> Statement {
-    let values = vec![text(&row.ip), Value::Integer(row.port.into())];
-    Statement::new("DELETE FROM registered_node WHERE ip = ? AND port = ?", values)
+    let (ip, port) = (text(&row.ip), Value::Integer(row.port.into()));
+    Statement::legacy(LEGACY_DELETE, vec![ip.clone(), port.clone(), ip, port, text(&row.id)])
 }
 
-fn store_error(entry: &ErrorEntry) -> Vec<Statement> {
-    let ours = vec![
+fn error_values(entry: &ErrorEntry) -> Vec<Value> {
+    vec![
         Value::Integer(entry.unix_ms),
         text(&entry.ip),
         Value::Integer(entry.port.into()),
@@ -158,21 +219,23 @@ fn store_error(entry: &ErrorEntry) -> Vec<Statement> {
         text(&entry.name),
         text(&entry.kind),
         text(&entry.text),
-    ];
-    let legacy = vec![
-        Value::Text(local_time(entry.unix_ms)),
-        Value::Text(address(&entry.ip, entry.port)),
-        text(&entry.role),
-        text(&entry.kind),
-        text(&entry.text),
-    ];
-    vec![Statement::new(ERROR_INSERT, ours), Statement::new(LEGACY_ERROR_INSERT, legacy)]
+        text(&entry.node),
+    ]
 }
 
-fn store_hour(row: &HourRow) -> Statement {
+fn legacy_error_values(entry: &ErrorEntry, legacy: LegacyRows) -> Vec<Value> {
+    vec![
+        Value::Text(local_time(entry.unix_ms)),
+        legacy.text(&address(&entry.ip, entry.port), 30),
+        legacy.text(&entry.role, 20),
+        legacy.text(&entry.kind, 20),
+        legacy.text(&entry.text, 200),
+    ]
+}
+
+fn hour_values(row: &HourRow) -> Vec<Value> {
     let news = &row.news;
-    let missing = serde_json::to_string(&news.missing).unwrap_or_default();
-    let values = vec![
+    vec![
         Value::Integer(news.hour.into()),
         text(&news.host),
         text(&news.source),
@@ -182,22 +245,19 @@ fn store_hour(row: &HourRow) -> Statement {
         integer(news.packs),
         integer(news.lines),
         integer(news.bytes),
-        Value::Text(missing),
+        Value::Text(serde_json::to_string(&news.missing).unwrap_or_default()),
         integer(news.missing_packs),
         Value::Integer(news.end_ms),
         Value::Integer(row.told_ms),
-    ];
-    let sql = "REPLACE INTO logferry_hour (hour, host, source, node, state, total, packs, line_count, byte_count, missing, \
-        missing_packs, end_ms, told_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-    Statement::new(sql, values)
+    ]
 }
 
 fn hour_state_word(state: HourState) -> String {
     serde_json::to_string(&state).unwrap_or_default().trim_matches('"').to_owned()
 }
 
-fn store_alert(row: &AlertRow) -> Statement {
-    let values = vec![
+fn alert_values(row: &AlertRow) -> Vec<Value> {
+    vec![
         Value::Integer(row.id),
         Value::Integer(row.unix_ms),
         text(&row.kind),
@@ -205,9 +265,7 @@ fn store_alert(row: &AlertRow) -> Statement {
         text(row.state.word()),
         text(&row.text),
         Value::Text(serde_json::to_string(&row.delivery).unwrap_or_default()),
-    ];
-    let sql = "REPLACE INTO logferry_alert (id, unix_ms, kind, subject, state, text, delivery) VALUES (?, ?, ?, ?, ?, ?, ?)";
-    Statement::new(sql, values)
+    ]
 }
 
 /// Asks how far a journal is written, and keeps others from writing it until the transaction ends.
@@ -218,7 +276,7 @@ pub(crate) fn locked(journal: u64, dialect: Dialect) -> Statement {
         Dialect::Mysql => " FOR UPDATE",
     };
     let sql = format!("SELECT applied FROM logferry_journal WHERE journal = ?{lock}");
-    Statement { sql, values: vec![integer(journal)] }
+    Statement::new(&sql, vec![integer(journal)])
 }
 
 /// How far a journal is written.
@@ -239,23 +297,20 @@ pub(crate) fn status(row: &NodeRow, seen_ms: Option<i64>, status: &str) -> State
     )
 }
 
-/// Deletes hours from before `hour`, and alerts from before `alerts_ms`.
-pub(crate) fn prune_hours_and_alerts(hour: u32, alerts_ms: i64) -> Vec<Statement> {
-    vec![
-        Statement::new("DELETE FROM logferry_hour WHERE hour < ?", vec![Value::Integer(hour.into())]),
-        Statement::new("DELETE FROM logferry_alert WHERE unix_ms < ?", vec![Value::Integer(alerts_ms)]),
-    ]
-}
-
-/// Deletes errors that are older than `unix_ms`.
-pub(crate) fn prune(unix_ms: i64) -> Vec<Statement> {
-    vec![
-        Statement::new("DELETE FROM logferry_error WHERE unix_ms < ?", vec![Value::Integer(unix_ms)]),
-        Statement::new(
-            "DELETE FROM service_error_log WHERE ctime < ?",
-            vec![Value::Text(local_time(unix_ms))],
-        ),
-    ]
+/// Deletes at most `count` rows of a table of ours: those of legacy tables are never ours to delete.
+pub(crate) fn prune(old: Old, count: u64, dialect: Dialect) -> Statement {
+    let (table, older, limit) = match old {
+        Old::Errors(unix_ms) => ("logferry_error", "unix_ms < ?", Value::Integer(unix_ms)),
+        Old::Hours(hour) => ("logferry_hour", "hour < ?", Value::Integer(hour.into())),
+        Old::Alerts(unix_ms) => ("logferry_alert", "unix_ms < ?", Value::Integer(unix_ms)),
+    };
+    let sql = match dialect {
+        Dialect::Sqlite => {
+            format!("DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE {older} LIMIT ?)")
+        }
+        Dialect::Mysql => format!("DELETE FROM {table} WHERE {older} LIMIT ?"),
+    };
+    Statement::new(&sql, vec![limit, integer(count)])
 }
 
 /// `YYYY-MM-DD hh:mm:ss` in the machine's zone, as the legacy monitor writes it.

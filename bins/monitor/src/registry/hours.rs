@@ -5,8 +5,9 @@
 
 use super::{Now, said};
 use logferry_node::monitor::hours::{HourNews, HourState, MISSING_RUNS_MAX};
+use metrics::counter;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 const NAME_CHARS_MAX: usize = 255;
 
@@ -60,8 +61,16 @@ pub struct HourView {
 pub struct Hours {
     rows: BTreeMap<HourKey, Vec<HourRow>>,
     hours_max: usize,
+    /// From here on hours are too far ahead to be true.
+    ahead: u32,
+    /// Outputters that are forgotten: where another one tells of an hour, theirs do not count any more.
+    gone: HashSet<String>,
 }
 
+/// How far ahead an hour may be in milliseconds: a day, and 14 hours for the zones of hosts.
+const AHEAD_MAX_MS: i64 = (24 + 14) * 3_600_000;
+/// Hours further ahead that are remembered; clocks that are wrong must not cost true hours their place.
+const AHEAD_HOURS_MAX: usize = 200;
 /// Outputters that are told apart in one hour.
 const OUTPUTTERS_MAX: usize = 64;
 
@@ -70,12 +79,39 @@ impl HourRow {
     fn key(&self) -> HourKey {
         (self.news.hour, self.news.host.clone(), self.news.source.clone())
     }
+
+    /// Whether its outputter has all of an hour that has `total` packs.
+    fn is_whole(&self, total: u64) -> bool {
+        self.news.state == HourState::Complete && self.news.total == total
+    }
 }
 
 impl Hours {
     /// None yet.
     pub fn new(hours_max: usize) -> Hours {
-        Hours { rows: BTreeMap::new(), hours_max }
+        Hours { rows: BTreeMap::new(), hours_max, ahead: u32::MAX, gone: HashSet::new() }
+    }
+
+    /// What time it is: hours more than a day later are not believed.
+    pub(super) fn set_time(&mut self, now: Now) {
+        let latest = jiff::Timestamp::from_millisecond(now.unix_ms.saturating_add(AHEAD_MAX_MS));
+        let latest = latest.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::UTC);
+        self.ahead = latest.strftime("%Y%m%d%H").to_string().parse().unwrap_or(u32::MAX);
+    }
+
+    /// Whether an hour is too far ahead to be true.
+    pub fn is_ahead(&self, hour: u32) -> bool {
+        hour >= self.ahead
+    }
+
+    /// An outputter is forgotten.
+    pub(super) fn is_gone(&mut self, node: &str) {
+        self.gone.insert(node.to_owned());
+    }
+
+    /// It tells again.
+    pub(super) fn is_there(&mut self, node: &str) {
+        self.gone.remove(node);
     }
 
     /// What is other than it was known, cut to what is kept. It is remembered by [`keep`](Self::keep), once it is stored.
@@ -83,6 +119,7 @@ impl Hours {
         let rows = told.into_iter().filter(|news| is_hour(news.hour)).map(|mut news| {
             news.host = said::clip(&news.host, NAME_CHARS_MAX);
             news.source = said::clip(&news.source, NAME_CHARS_MAX);
+            news.missing.retain(|(first, last)| first <= last);
             news.missing.truncate(MISSING_RUNS_MAX);
             HourRow { node: node.to_owned(), news, told_ms: now.unix_ms }
         });
@@ -102,7 +139,11 @@ impl Hours {
     pub fn keep(&mut self, row: HourRow) {
         let key = row.key();
         let is_older_than_all = self.rows.first_key_value().is_some_and(|(first, _)| key < *first);
-        if self.rows.len() >= self.hours_max && is_older_than_all {
+        if self.rows.len() >= self.hours_max && is_older_than_all && self.ahead_count() == 0 {
+            return;
+        }
+        if self.is_ahead(key.0) && !self.rows.contains_key(&key) && self.ahead_count() >= AHEAD_HOURS_MAX {
+            counter!("logferry_monitor_hours_ahead_left_out_total").increment(1);
             return;
         }
         let of_hour = self.rows.entry(key).or_default();
@@ -111,13 +152,19 @@ impl Hours {
             of_hour.push(row);
         }
         while self.rows.len() > self.hours_max {
-            self.rows.pop_first();
+            let _ = if self.ahead_count() > 0 { self.rows.pop_last() } else { self.rows.pop_first() };
         }
+    }
+
+    fn ahead_count(&self) -> usize {
+        self.rows.range((self.ahead, String::new(), String::new())..).take(AHEAD_HOURS_MAX).count()
     }
 
     /// Forgets hours from before this one.
     pub fn forget_before(&mut self, hour: u32) {
         self.rows = self.rows.split_off(&(hour, String::new(), String::new()));
+        let tell: HashSet<&str> = self.rows.values().flatten().map(|row| row.node.as_str()).collect();
+        self.gone.retain(|node| tell.contains(node.as_str()));
     }
 
     /// How many there are.
@@ -130,15 +177,16 @@ impl Hours {
         self.rows.is_empty()
     }
 
-    /// The newest.
+    /// The newest of those that are not too far ahead, if there are any.
     pub fn newest(&self) -> Option<u32> {
-        self.rows.last_key_value().map(|((hour, ..), _)| *hour)
+        let believed = self.rows.range(..(self.ahead, String::new(), String::new())).next_back();
+        believed.or_else(|| self.rows.last_key_value()).map(|((hour, ..), _)| *hour)
     }
 
     /// One hour.
     pub fn get(&self, hour: u32, host: &str, source: &str) -> Option<HourView> {
         let key = (hour, host.to_owned(), source.to_owned());
-        self.rows.get(&key).map(|rows| view(&key, rows))
+        self.rows.get(&key).map(|rows| self.view(&key, rows))
     }
 
     /// Those that were over before `unix_ms` and are not complete.
@@ -148,7 +196,7 @@ impl Hours {
             !rows.iter().all(complete) && rows.iter().all(|row| row.news.end_ms < unix_ms)
         };
         let overdue =
-            self.rows.iter().filter(move |(_, rows)| may_be(rows)).map(|(key, rows)| view(key, rows));
+            self.rows.iter().filter(move |(_, rows)| may_be(rows)).map(|(key, rows)| self.view(key, rows));
         overdue.filter(|hour| hour.state != HourState::Complete)
     }
 
@@ -158,8 +206,20 @@ impl Hours {
         let end = (last.saturating_add(1), String::new(), String::new());
         self.rows
             .range(begin..end.max((first, String::new(), String::new())))
-            .map(|(key, rows)| view(key, rows))
+            .map(|(key, rows)| self.view(key, rows))
     }
+
+    fn view(&self, key: &HourKey, rows: &[HourRow]) -> HourView {
+        let there: Vec<&HourRow> = rows.iter().filter(|row| !self.gone.contains(&row.node)).collect();
+        if there.is_empty() { view(key, &rows.iter().collect::<Vec<_>>()) } else { view(key, &there) }
+    }
+}
+
+/// How many numbers runs have. What a node tells, or the database holds, may be nonsense.
+pub fn covered(runs: &[(u64, u64)]) -> u64 {
+    let length =
+        |(first, last): &(u64, u64)| last.checked_sub(*first).map_or(0, |beyond| beyond.saturating_add(1));
+    runs.iter().map(length).fold(0, u64::saturating_add)
 }
 
 fn is_hour(number: u32) -> bool {
@@ -167,16 +227,20 @@ fn is_hour(number: u32) -> bool {
     number >= 1_000_000 && (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24
 }
 
-fn view(key: &HourKey, rows: &[HourRow]) -> HourView {
-    let sum =
-        |figure: fn(&HourNews) -> u64| rows.iter().map(|row| figure(&row.news)).fold(0, u64::saturating_add);
+fn view(key: &HourKey, rows: &[&HourRow]) -> HourView {
     let total = rows.iter().map(|row| row.news.total).max().unwrap_or(0);
+    // an outputter that has all of it needs no others, whatever they tell
+    let whole = rows.iter().find(|row| row.is_whole(total));
+    let sum = |figure: fn(&HourNews) -> u64| match whole {
+        Some(row) => figure(&row.news),
+        None => rows.iter().map(|row| figure(&row.news)).fold(0, u64::saturating_add),
+    };
     let (state, missing) = together(rows, total);
     let missing_packs = match rows {
         [row] => row.news.missing_packs,
-        _ => missing.iter().map(|(first, last)| last - first + 1).sum(),
+        _ => covered(&missing),
     };
-    let latest = |figure: fn(&HourRow) -> i64| rows.iter().map(figure).max().unwrap_or(0);
+    let latest = |figure: fn(&HourRow) -> i64| rows.iter().map(|row| figure(row)).max().unwrap_or(0);
     let (hour, host, source) = key.clone();
     HourView {
         host,
@@ -196,13 +260,11 @@ fn view(key: &HourKey, rows: &[HourRow]) -> HourView {
 }
 
 /// State and missing numbers over all outputters.
-fn together(rows: &[HourRow], total: u64) -> (HourState, Vec<(u64, u64)>) {
+fn together(rows: &[&HourRow], total: u64) -> (HourState, Vec<(u64, u64)>) {
     if let [row] = rows {
         return (row.news.state, row.news.missing.clone());
     }
-    if let Some(whole) =
-        rows.iter().find(|row| row.news.state == HourState::Complete && row.news.total == total)
-    {
+    if let Some(whole) = rows.iter().find(|row| row.is_whole(total)) {
         return (whole.news.state, Vec::new());
     }
     let lacks = |row: &HourRow| {
@@ -213,7 +275,7 @@ fn together(rows: &[HourRow], total: u64) -> (HourState, Vec<(u64, u64)>) {
         }
         runs
     };
-    let mut missing = lacks(&rows[0]);
+    let mut missing = lacks(rows[0]);
     for row in &rows[1..] {
         missing = common(&missing, &lacks(row));
     }
@@ -288,6 +350,23 @@ mod tests {
     }
 
     #[test]
+    fn nonsense_in_runs_and_figures_is_no_end_of_the_program() {
+        let mut hours = Hours::new(10);
+        let strange = HourNews {
+            lines: u64::MAX,
+            missing: vec![(5, 3), (0, u64::MAX), (2, u64::MAX)],
+            missing_packs: u64::MAX,
+            ..news(2026112101, HourState::Missing, (u64::MAX, u64::MAX), &[])
+        };
+        tell(&mut hours, "a", strange.clone());
+        tell(&mut hours, "b", HourNews { packs: 1, ..strange.clone() });
+        // As an earlier version has stored it.
+        hours.keep(HourRow { node: "c".into(), news: strange, told_ms: 0 });
+        let hour = hours.get(2026112101, "web-1", "access").expect("the hour");
+        assert_eq!((hour.lines, covered(&[(5, 3), (0, u64::MAX)])), (u64::MAX, u64::MAX));
+    }
+
+    #[test]
     fn of_too_many_hours_the_oldest_are_forgotten() {
         let mut hours = Hours::new(5);
         for number in (0..20).rev() {
@@ -297,5 +376,50 @@ mod tests {
         assert_eq!(kept, [2026112115, 2026112116, 2026112117, 2026112118, 2026112119]);
         hours.forget_before(2026112118);
         assert_eq!((hours.len(), hours.newest()), (2, Some(2026112119)));
+    }
+
+    #[test]
+    fn an_outputter_that_has_all_of_an_hour_needs_no_figures_of_others() {
+        let mut hours = Hours::new(10);
+        let whole = HourNews { lines: 1_000, ..news(2026112101, HourState::Complete, (3, 3), &[]) };
+        tell(&mut hours, "old", whole.clone());
+        tell(&mut hours, "new", whole);
+        let hour = hours.get(2026112101, "web-1", "access").expect("the hour");
+        assert_eq!((hour.packs, hour.lines, hour.total), (3, 1_000, Some(3)));
+    }
+
+    #[test]
+    fn an_outputter_that_is_forgotten_does_not_count_where_another_tells_of_the_hour() {
+        let mut hours = Hours::new(10);
+        let some = |packs, lines| HourNews { lines, ..news(2026112101, HourState::Open, (packs, 0), &[]) };
+        tell(&mut hours, "old", some(2, 20));
+        hours.is_gone("old");
+        let lines = |hours: &Hours| hours.get(2026112101, "web-1", "access").map(|hour| hour.lines);
+        assert_eq!(lines(&hours), Some(20), "nobody else knows of it");
+        tell(&mut hours, "new", some(3, 30));
+        assert_eq!(lines(&hours), Some(30));
+        hours.is_there("old");
+        assert_eq!(lines(&hours), Some(50));
+    }
+
+    #[test]
+    fn hours_that_are_far_ahead_are_neither_the_newest_nor_cost_others_their_place() {
+        let mut hours = Hours::new(AHEAD_HOURS_MAX + 24);
+        // 2026-11-21 12:00 UTC
+        hours.set_time(Now { unix_ms: 1_795_262_400_000, ..NOW });
+        assert!(!hours.is_ahead(2026112223) && hours.is_ahead(2026112302));
+        for host in 0..2 * AHEAD_HOURS_MAX {
+            let host = format!("web-{host}");
+            tell(&mut hours, "a", HourNews { host, ..news(2099010100, HourState::Open, (1, 0), &[]) });
+        }
+        assert_eq!((hours.len(), hours.newest()), (AHEAD_HOURS_MAX, Some(2099010100)));
+        for day in [20, 21] {
+            (0..24).for_each(|number| {
+                tell(&mut hours, "a", news(2026110000 + day * 100 + number, HourState::Open, (1, 0), &[]));
+            });
+        }
+        assert_eq!(hours.newest(), Some(2026112123));
+        assert_eq!(hours.between(2026112000, 2026112123).count(), 48);
+        assert_eq!(hours.len(), AHEAD_HOURS_MAX + 24);
     }
 }

@@ -29,6 +29,11 @@ impl Limiter {
         passes
     }
 
+    /// One that passed was not stored after all.
+    pub(crate) fn give_back(&mut self) {
+        self.left = (self.left + 1.0).min(self.per_minute);
+    }
+
     /// How many were left out, once it is time to say so.
     pub(crate) fn take_left_out(&mut self, tick: Duration) -> Option<u64> {
         self.fill(tick);

@@ -7,21 +7,23 @@ mod hours;
 mod limiter;
 mod names;
 mod node;
+mod owed;
 mod said;
 mod samples;
 
 #[cfg(test)]
 mod tests;
 
-pub use hours::{HourRow, HourView, Hours};
-pub use node::{ErrorEntry, Node, NodeRow, Origin, State};
-pub use said::{Identity, address, clip};
+pub use hours::{HourRow, HourView, Hours, covered};
+pub use node::{ErrorEntry, Node, NodeRow, Origin, ProbeError, State};
+pub use said::{Identity, address, clip, plain};
 pub use samples::{SAMPLE_MS, SAMPLES_MAX, Sample, Samples};
 
 use crate::alerts::AlertRow;
 use limiter::Limiter;
 use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
+use owed::Owed;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub enum Change {
     Hour(HourRow),
     /// An alert begins or is over, or has arrived somewhere.
     Alert(AlertRow),
+    /// A node is not at the address of this row any more.
+    AddressLeft(NodeRow),
 }
 
 /// Limits of the registry.
@@ -64,6 +68,8 @@ pub struct Options {
     pub forget_after: Duration,
     /// How long a node that nothing was heard of since the start is believed to be up.
     pub grace: Duration,
+    /// Longest from one answer to a probe to the next.
+    pub probe_max: Duration,
 }
 
 /// Why a message is not taken.
@@ -75,6 +81,19 @@ pub enum Refusal {
     /// The message does not say who speaks.
     #[error("{0}")]
     Unclear(&'static str),
+}
+
+/// A node that is to be probed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What it is known by.
+    pub id: String,
+    /// Its address,
+    pub ip: String,
+    /// and port.
+    pub port: u16,
+    /// It may well not answer, which takes long to find out.
+    pub is_slow: bool,
 }
 
 /// What becomes of a report.
@@ -94,6 +113,7 @@ pub struct Registry {
     hours: Hours,
     /// Reports of addresses that are no node.
     strangers: Limiter,
+    owed: Owed,
 }
 
 impl Registry {
@@ -101,7 +121,8 @@ impl Registry {
     pub fn new(options: Options) -> Registry {
         let strangers = Limiter::new(options.errors_per_minute);
         let hours = Hours::new(options.hours_max);
-        Registry { options, nodes: BTreeMap::new(), errors: VecDeque::new(), hours, strangers }
+        let (nodes, errors, owed) = (BTreeMap::new(), VecDeque::new(), Owed::default());
+        Registry { options, nodes, errors, hours, strangers, owed }
     }
 
     /// All nodes, by their ids.
@@ -121,7 +142,9 @@ impl Registry {
 
     /// An outputter tells of hours; those that are other than they were. They are remembered by [`keep_hours`](Self::keep_hours), once they
     /// are stored.
-    pub fn tell_hours(&self, who: &Identity, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
+    pub fn tell_hours(&mut self, who: &Identity, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
+        self.hours.set_time(now);
+        self.hours.is_there(&who.id());
         self.hours.changed(&who.id(), told, now)
     }
 
@@ -132,6 +155,9 @@ impl Registry {
 
     /// Takes over what the database knew at the start: what was told since is younger.
     pub fn restore_hours(&mut self, rows: Vec<HourRow>) {
+        for row in rows.iter().filter(|row| !self.nodes.contains_key(&row.node)) {
+            self.hours.is_gone(&row.node);
+        }
         rows.into_iter()
             .filter(|row| !self.hours.has(row))
             .collect::<Vec<_>>()
@@ -152,8 +178,13 @@ impl Registry {
     /// Takes over what the database and the queue to it knew at the start. `errors` oldest first.
     pub fn restore(&mut self, rows: Vec<NodeRow>, errors: Vec<ErrorEntry>, now: Now) {
         for row in rows {
+            if let Some(node) = self.nodes.get_mut(&row.id) {
+                let left = node.remember(row);
+                left.into_iter().for_each(|row| self.owed.push(Change::AddressLeft(row)));
+                continue;
+            }
             let node = Node::of_row(row, self.options.errors_per_minute, now, self.options.grace);
-            self.nodes.entry(node.row.id.clone()).or_insert(node);
+            self.nodes.insert(node.row.id.clone(), node);
         }
         // what was remembered since the start is younger
         for error in errors.into_iter().rev() {
@@ -168,9 +199,11 @@ impl Registry {
     /// # Errors
     /// The message is unclear, or there are too many nodes.
     pub fn register(&mut self, who: &Identity, now: Now) -> Result<Vec<Change>, Refusal> {
-        let mut changes = self.claim_address(who);
+        let Some(mut changes) = self.claim_address(who, now) else { return Ok(Vec::new()) };
         let node = self.node_of(who, now)?;
-        changes.extend(node.heard(now));
+        let has_moved = node.row.port > 0 && (&node.row.ip, node.row.port) != (&who.ip, who.port);
+        changes.extend((has_moved && !node.row.is_by_hand()).then(|| Change::AddressLeft(node.row.clone())));
+        changes.extend(node.spoke(&who.peer, now));
         changes.extend(node.take_identity(who, now).map(Change::Node));
         self.remember_all(&changes);
         Ok(changes)
@@ -214,11 +247,13 @@ impl Registry {
             name: who.name.clone(),
             kind: clip(kind, said::KIND_CHARS_MAX),
             text: clip(text, said::TEXT_CHARS_MAX),
+            node: String::new(),
         };
         let taken = match (node, limiter) {
             (Some(node), _) => {
                 entry.role.clone_from(&node.row.role);
                 entry.name.clone_from(&node.row.name);
+                entry.node.clone_from(&node.row.id);
                 node.limiter.take(now.tick)
             }
             (None, Some(limiter)) => limiter.take(now.tick),
@@ -235,25 +270,66 @@ impl Registry {
         }
     }
 
-    /// Changes could not be stored: the nodes among them are given back again later.
-    pub fn not_stored(&mut self, changes: &[Change]) {
+    /// The entry of a [`report`](Self::report) could not be stored: its node will report it again, and must not be left out then.
+    pub fn report_not_stored(&mut self, who: &Identity) {
+        match self.nodes.get_mut(&who.id()) {
+            Some(node) => node.limiter.give_back(),
+            None => self.strangers.give_back(),
+        }
+    }
+
+    /// Changes could not be stored: they are given back later, nodes by [`tick`](Self::tick), the others by [`take_owed`](Self::take_owed).
+    pub fn not_stored(&mut self, changes: Vec<Change>) {
         for change in changes {
-            if let Change::Node(row) = change
-                && let Some(node) = self.nodes.get_mut(&row.id)
-            {
-                node.owed = true;
+            match change {
+                Change::Node(row) => {
+                    if let Some(node) = self.nodes.get_mut(&row.id) {
+                        node.owed = true;
+                    }
+                }
+                other => self.owed.push(other),
             }
         }
     }
 
-    /// Whom to probe: ids and addresses.
-    pub fn probes(&self) -> Vec<(String, String, u16)> {
-        let probed = self.nodes.values().filter(|node| node.row.port > 0 && node.row.state != State::Left);
-        probed.map(|node| (node.row.id.clone(), node.row.ip.clone(), node.row.port)).collect()
+    /// Changes that are still to be stored; [`owe_again`](Self::owe_again) those that cannot.
+    pub fn take_owed(&mut self) -> Vec<Change> {
+        let is_true_still = |change: &Change| match change {
+            Change::Forgotten(row) => !self.nodes.contains_key(&row.id),
+            Change::AddressLeft(row) => self
+                .nodes
+                .get(&row.id)
+                .is_none_or(|node| (&node.row.ip, node.row.port) != (&row.ip, row.port)),
+            _ => true,
+        };
+        self.owed.take().into_iter().filter(is_true_still).collect()
+    }
+
+    /// What [`take_owed`](Self::take_owed) gave could not be stored again.
+    pub fn owe_again(&mut self, changes: Vec<Change>) {
+        self.owed.put_back(changes);
+    }
+
+    /// Changes of the monitor's own that are still to be stored, and how many were lost because they were too many.
+    pub fn owed(&self) -> (usize, u64) {
+        (self.owed.len(), self.owed.lost())
+    }
+
+    /// Whom to probe.
+    pub fn probes(&self) -> Vec<Probe> {
+        let is_probed =
+            |node: &&Node| node.row.port > 0 && node.row.state != State::Left && !node.is_address_shared();
+        let probe = |node: &Node| Probe {
+            id: node.row.id.clone(),
+            ip: node.row.ip.clone(),
+            port: node.row.port,
+            is_slow: node.row.state == State::Silent || node.probe_error.is_some(),
+        };
+        self.nodes.values().filter(is_probed).map(probe).collect()
     }
 
     /// A probe has ended; `Err` says why there was no `!`.
-    pub fn probed(&mut self, id: &str, outcome: Result<(), String>, now: Now) -> Vec<Change> {
+    pub fn probed(&mut self, id: &str, outcome: Result<(), ProbeError>, now: Now) -> Vec<Change> {
         let Some(node) = self.nodes.get_mut(id) else { return Vec::new() };
         let changes = node.probed(outcome, now);
         self.remember_all(&changes);
@@ -262,7 +338,13 @@ impl Registry {
 
     /// Time has passed: who is silent, who is forgotten, whose name is used twice.
     pub fn tick(&mut self, now: Now) -> Vec<Change> {
-        let mut changes: Vec<Change> = self.nodes.values_mut().flat_map(|node| node.tick(now)).collect();
+        self.hours.set_time(now);
+        // first, because a probe of such an address counts for none of them
+        let shared = names::report_shared_addresses(&mut self.nodes, now);
+        let probe_max = self.options.probe_max;
+        let mut changes: Vec<Change> =
+            self.nodes.values_mut().flat_map(|node| node.tick(probe_max, now)).collect();
+        changes.extend(self.news_of(shared));
         let forget_ms = i64::try_from(self.options.forget_after.as_millis()).unwrap_or(i64::MAX);
         let old = |node: &Node| {
             node.row.state != State::Up
@@ -272,21 +354,29 @@ impl Registry {
         let forgotten: Vec<String> =
             self.nodes.values().filter(|node| old(node)).map(|node| node.row.id.clone()).collect();
         for id in forgotten {
-            changes.extend(self.nodes.remove(&id).map(|node| Change::Forgotten(node.row)));
+            changes.extend(self.forget(&id));
         }
-        changes.extend(names::report_twins(&mut self.nodes, now));
+        let twins = names::report_twins(&mut self.nodes, now);
+        changes.extend(self.news_of(twins));
         self.remember_all(&changes);
         changes
     }
 
+    fn news_of(&self, conflicts: Vec<names::Conflict>) -> Vec<Change> {
+        let news = conflicts.into_iter().filter(|conflict| !conflict.was_told(self.errors.iter()));
+        news.map(Change::from).collect()
+    }
+
     /// The rows of the legacy table as they are now: those added by hand are watched, those that were deleted by hand are not any
     /// more. Only to be called when nothing waits to be written.
-    pub fn adopt(&mut self, rows: Vec<NodeRow>, now: Now) {
+    pub fn adopt(&mut self, rows: Vec<NodeRow>, now: Now) -> Vec<Change> {
         let addresses: HashSet<(String, u16)> = rows.iter().map(|row| (row.ip.clone(), row.port)).collect();
         let gone = |node: &Node| {
             node.origin == Origin::Database && !addresses.contains(&(node.row.ip.clone(), node.row.port))
         };
-        self.nodes.retain(|_, node| !gone(node));
+        let gone: Vec<String> =
+            self.nodes.values().filter(|node| gone(node)).map(|node| node.row.id.clone()).collect();
+        let forgotten = gone.iter().filter_map(|id| self.forget(id)).collect();
         let known: HashSet<(String, u16)> =
             self.nodes.values().map(|node| (node.row.ip.clone(), node.row.port)).collect();
         for row in rows.into_iter().filter(|row| !known.contains(&(row.ip.clone(), row.port))) {
@@ -295,6 +385,7 @@ impl Registry {
                 self.nodes.insert(node.row.id.clone(), node);
             }
         }
+        forgotten
     }
 
     /// Nodes whose status is another than when this was last asked.
@@ -302,19 +393,33 @@ impl Registry {
         self.nodes.values_mut().filter_map(Node::take_news).collect()
     }
 
-    /// Whoever speaks from an address has it: another node that had it does not any more.
-    fn claim_address(&mut self, who: &Identity) -> Vec<Change> {
+    /// Whoever speaks from an address has it: a node without an instance that had it does not any more, nor does one of the same host that
+    /// is not heard of any more. Other nodes of ours stay, and both are told of. Nothing if a node of ours that lives has it, and one
+    /// without an instance speaks.
+    fn claim_address(&mut self, who: &Identity, now: Now) -> Option<Vec<Change>> {
         if who.port == 0 {
-            return Vec::new();
+            return Some(Vec::new());
         }
         let id = who.id();
-        let had: Vec<String> = self
+        let others = self
             .nodes
             .values()
-            .filter(|node| node.row.id != id && node.row.ip == who.ip && node.row.port == who.port)
-            .map(|node| node.row.id.clone())
-            .collect();
-        had.iter().filter_map(|id| self.nodes.remove(id)).map(|node| Change::Forgotten(node.row)).collect()
+            .filter(|node| node.row.id != id && node.row.ip == who.ip && node.row.port == who.port);
+        let yields = |node: &&Node| match who.instance.is_empty() {
+            true => node.row.state != State::Up || !node.beats(now),
+            false => node.is_legacy() || node.is_succeeded_by(who, now),
+        };
+        let (had, have): (Vec<&Node>, Vec<&Node>) = others.partition(yields);
+        if who.instance.is_empty() && !have.is_empty() {
+            return None;
+        }
+        let had: Vec<String> = had.into_iter().map(|node| node.row.id.clone()).collect();
+        Some(had.iter().filter_map(|id| self.forget(id)).collect())
+    }
+
+    fn forget(&mut self, id: &str) -> Option<Change> {
+        self.hours.is_gone(id);
+        self.nodes.remove(id).map(|node| Change::Forgotten(node.row))
     }
 
     fn node_of(&mut self, who: &Identity, now: Now) -> Result<&mut Node, Refusal> {

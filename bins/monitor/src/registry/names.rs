@@ -1,36 +1,129 @@
-//! Two nodes of one name and role that live at the same time: one of them was set up wrongly, and people would take them for one.
+//! Two nodes that live at the same time and say the same of themselves: one of them was set up wrongly, and people would take them for one.
 
-use super::{Change, Node, Now, State};
+use super::{Change, ErrorEntry, Node, Now, State};
 use std::collections::BTreeMap;
 
-/// Marks the nodes whose name is used twice; a change of that is for the error log.
-pub(super) fn report_twins(nodes: &mut BTreeMap<String, Node>, now: Now) -> Vec<Change> {
+/// Nodes newly say the same of themselves.
+pub(super) struct Conflict {
+    pub(super) entry: ErrorEntry,
+    /// All of them have said so since then, in milliseconds since 1970; 0: since before this run.
+    since_ms: i64,
+}
+
+impl Conflict {
+    /// Whether the error log has it: after a restart of the monitor it is no news.
+    pub(super) fn was_told<'a>(&self, mut errors: impl Iterator<Item = &'a ErrorEntry>) -> bool {
+        let Conflict { entry, since_ms } = self;
+        errors.any(|told| told.kind == entry.kind && told.text == entry.text && told.unix_ms >= *since_ms)
+    }
+}
+
+impl From<Conflict> for Change {
+    fn from(conflict: Conflict) -> Change {
+        Change::Error(conflict.entry)
+    }
+}
+
+/// Marks the nodes whose name is used twice. Said once for each such group, naming all.
+pub(super) fn report_twins(nodes: &mut BTreeMap<String, Node>, now: Now) -> Vec<Conflict> {
     let mut by_name: BTreeMap<(String, String), Vec<&mut Node>> = BTreeMap::new();
     for node in nodes.values_mut() {
         by_name.entry((node.row.role.clone(), node.row.name.clone())).or_default().push(node);
     }
-    let mut changes = Vec::new();
+    let mut conflicts = Vec::new();
     for mut group in by_name.into_values() {
-        let lives: Vec<_> = group.iter().map(|node| (node.lives(), node.address())).collect();
-        for (at, node) in group.iter_mut().enumerate() {
-            let twin = lives.iter().enumerate().find(|(other, (life, _))| {
-                *other != at && node.row.state == State::Up && overlap(lives[at].0, *life)
-            });
-            let twin = twin.map(|(_, (_, address))| address.clone());
-            if let (None, Some(address)) = (&node.twin, &twin) {
-                let text = format!("another node at {address} has the same name and role");
-                changes.push(Change::Error(node.entry("same name", &text, now)));
-            }
-            node.twin = twin;
-        }
+        let Some(at) = mark(&mut group, place, |node| &mut node.twin) else { continue };
+        let text = format!("several nodes have the same name and role: {}", all(&group, at, place));
+        conflicts.push(conflict(&group, at, "same name", &text, now));
     }
-    changes
+    conflicts
 }
 
-/// First and last sign of life, where both were seen by this process.
-type Life = Option<(std::time::Duration, std::time::Duration)>;
+/// Marks the nodes that say that they are at one address, as containers of two hosts may: a probe of it tells nothing of either. Said once for
+/// each such group, naming all.
+pub(super) fn report_shared_addresses(nodes: &mut BTreeMap<String, Node>, now: Now) -> Vec<Conflict> {
+    let mut by_address: BTreeMap<(String, u16), Vec<&mut Node>> = BTreeMap::new();
+    for node in nodes.values_mut() {
+        if node.row.port > 0 && node.row.state != State::Left {
+            by_address.entry((node.row.ip.clone(), node.row.port)).or_default().push(node);
+        } else {
+            node.set_address_shared(false, now);
+            node.rivals = None;
+        }
+    }
+    let mut conflicts = Vec::new();
+    for mut group in by_address.into_values() {
+        let is_shared = group.len() > 1;
+        group.iter_mut().for_each(|node| node.set_address_shared(is_shared, now));
+        let Some(at) = mark(&mut group, origin, |node| &mut node.rivals) else { continue };
+        let text = format!(
+            "several nodes say that they are at {}, so it is not probed, and their heartbeats alone count: {}",
+            group[at].address(),
+            all(&group, at, origin)
+        );
+        conflicts.push(conflict(&group, at, "same address", &text, now));
+    }
+    conflicts
+}
 
-/// Each was heard after the other had come: they are not one node that was restarted elsewhere.
-fn overlap(one: Life, other: Life) -> bool {
-    matches!((one, other), (Some(one), Some(other)) if one.1 > other.0 && other.1 > one.0)
+/// Gives each node a mark that names those that live beside it; the first one that had none.
+fn mark(
+    group: &mut [&mut Node],
+    named: fn(&Node) -> String,
+    mark: fn(&mut Node) -> &mut Option<String>,
+) -> Option<usize> {
+    let mut newly = None;
+    for at in 0..group.len() {
+        let others: Vec<String> = (0..group.len())
+            .filter(|other| *other != at && live_both(group[at], group[*other]))
+            .map(|other| named(group[other]))
+            .collect();
+        let others = (!others.is_empty()).then(|| others.join("; "));
+        let is_marked = others.is_some();
+        let had_none = std::mem::replace(mark(group[at]), others).is_none();
+        if had_none && is_marked {
+            newly.get_or_insert(at);
+        }
+    }
+    newly
+}
+
+/// One of a group and those that live beside it, in the order of their ids: it is the same over restarts.
+fn beside<'a>(group: &'a [&mut Node], at: usize) -> impl Iterator<Item = &'a Node> {
+    let is_one = move |other: usize| other == at || live_both(group[at], group[other]);
+    group.iter().enumerate().filter(move |(other, _)| is_one(*other)).map(|(_, node)| &**node)
+}
+
+fn all(group: &[&mut Node], at: usize, named: fn(&Node) -> String) -> String {
+    beside(group, at).map(named).collect::<Vec<_>>().join("; ")
+}
+
+fn conflict(group: &[&mut Node], at: usize, kind: &str, text: &str, now: Now) -> Conflict {
+    let since_ms = beside(group, at).map(|node| node.named_ms).max().unwrap_or(0);
+    Conflict { entry: group[at].entry(kind, text, now), since_ms }
+}
+
+/// Where people find it: a node without a port has no address of its own.
+fn place(node: &Node) -> String {
+    let host = &node.row.host;
+    match node.row.port {
+        0 => format!("on host {host} ({}, instance {})", node.row.ip, node.row.id),
+        _ if node.is_legacy() => format!("at {} on host {host}", node.address()),
+        _ => format!("at {} on host {host} (instance {})", node.address(), node.row.id),
+    }
+}
+
+fn origin(node: &Node) -> String {
+    let peer = if node.peer.is_empty() { "an unknown address" } else { &node.peer };
+    format!(
+        "{} {} (host {}, instance {}, from {peer})",
+        node.row.role, node.row.name, node.row.host, node.row.id
+    )
+}
+
+/// The one is up, the other has not left, and each was heard after the other had come: they are not one node that was restarted elsewhere.
+fn live_both(one: &Node, other: &Node) -> bool {
+    let lives = (one.lives(), other.lives());
+    (one.row.state == State::Up && other.row.state != State::Left)
+        && matches!(lives, (Some(one), Some(other)) if one.1 > other.0 && other.1 > one.0)
 }

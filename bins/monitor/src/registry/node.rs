@@ -1,7 +1,7 @@
 //! One node: what is known of it, and when it counts as silent.
 
 use super::limiter::Limiter;
-use super::said::{Identity, address, clip};
+use super::said::{Identity, address, clip, plain};
 use super::samples::Samples;
 use super::{Change, Now};
 use crate::alerts::AlertRow;
@@ -72,8 +72,30 @@ pub struct NodeRow {
     pub state: State,
     /// Since when, in milliseconds since 1970.
     pub since_ms: i64,
-    /// When it first registered, in milliseconds since 1970.
+    /// When it first registered, in milliseconds since 1970; 0 if it never has, because somebody has added its row by hand.
     pub registered_ms: i64,
+}
+
+impl NodeRow {
+    /// Whether somebody has added it to the legacy table by hand: that row is not ours to write.
+    pub fn is_by_hand(&self) -> bool {
+        self.registered_ms == 0
+    }
+}
+
+/// Why a probe was in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeError {
+    /// What happened, for people.
+    pub text: String,
+    /// The machine answers, and nothing listens at the port.
+    pub is_refused: bool,
+}
+
+impl From<&str> for ProbeError {
+    fn from(text: &str) -> ProbeError {
+        ProbeError { text: text.to_owned(), is_refused: false }
+    }
 }
 
 /// One entry of the error log.
@@ -93,18 +115,14 @@ pub struct ErrorEntry {
     pub kind: String,
     /// What is wrong.
     pub text: String,
+    /// Id of the node; empty if it is nobody's.
+    pub node: String,
 }
 
 impl Change {
     /// The same in letters and lengths that any column takes.
     #[must_use]
     pub fn plain(&self) -> Change {
-        let plain = |text: &str, chars_max: usize| -> String {
-            text.chars()
-                .take(chars_max)
-                .map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' })
-                .collect()
-        };
         let plain_row = |row: &NodeRow| NodeRow {
             role: plain(&row.role, 20),
             name: plain(&row.name, 60),
@@ -115,6 +133,7 @@ impl Change {
         match self {
             Change::Node(row) => Change::Node(plain_row(row)),
             Change::Forgotten(row) => Change::Forgotten(plain_row(row)),
+            Change::AddressLeft(row) => Change::AddressLeft(plain_row(row)),
             Change::Error(entry) => Change::Error(ErrorEntry {
                 role: plain(&entry.role, 20),
                 name: plain(&entry.name, 60),
@@ -160,11 +179,24 @@ pub struct Node {
     pub probe_error: Option<String>,
     /// Its last hour.
     pub samples: Samples,
-    /// Address of another node of its name and role.
+    /// Where other nodes of its name and role are.
     pub twin: Option<String>,
+    /// Living nodes that say that they are at its address, for people.
+    pub rivals: Option<String>,
+    is_address_shared: bool,
+    /// When it took its name and address, in milliseconds since 1970; 0: before this run.
+    pub(super) named_ms: i64,
+    /// Where its last message came from; empty if none came in this run.
+    pub(super) peer: String,
     pub(super) limiter: Limiter,
     /// First and last sign of life in this run.
     life: Option<(Duration, Duration)>,
+    /// Its last message.
+    spoken_at: Option<Duration>,
+    /// Since when an answer to a probe is waited for: the last one, or when it came to its address, or back.
+    answer_awaited_since: Duration,
+    /// Its port has answered, and has not refused since: if it does, the node has gone.
+    answers: bool,
     /// It is believed to be up until then, whatever is not heard.
     believed_until: Duration,
     has_news: bool,
@@ -187,22 +219,28 @@ impl Node {
             since_ms: now.unix_ms,
             registered_ms: now.unix_ms,
         };
-        Node::of_row(row, errors_per_minute, now, Duration::ZERO)
+        Node { named_ms: now.unix_ms, ..Node::of_row(row, errors_per_minute, now, Duration::ZERO) }
     }
 
     /// A stored one. Up to `grace` from now it is as it was.
     pub(super) fn of_row(row: NodeRow, errors_per_minute: u32, now: Now, grace: Duration) -> Node {
-        let by_hand = row.registered_ms == 0;
         Node {
+            origin: if row.is_by_hand() { Origin::Database } else { Origin::Message },
             row,
-            origin: if by_hand { Origin::Database } else { Origin::Message },
             seen_ms: None,
             status: None,
             probe_error: None,
             samples: Samples::default(),
             twin: None,
+            rivals: None,
+            is_address_shared: false,
+            named_ms: 0,
+            peer: String::new(),
             limiter: Limiter::new(errors_per_minute),
             life: None,
+            spoken_at: None,
+            answer_awaited_since: now.tick,
+            answers: false,
             believed_until: now.tick + grace,
             has_news: false,
             owed: false,
@@ -223,8 +261,46 @@ impl Node {
         self.life
     }
 
+    /// Whether others say that they are at its address: then a probe of it tells nothing.
+    pub(super) fn is_address_shared(&self) -> bool {
+        self.is_address_shared
+    }
+
+    pub(super) fn set_address_shared(&mut self, is_shared: bool, now: Now) {
+        if std::mem::replace(&mut self.is_address_shared, is_shared) && !is_shared {
+            self.answer_awaited_since = now.tick;
+        }
+    }
+
+    /// A message has come.
+    pub(super) fn spoke(&mut self, peer: &str, now: Now) -> Vec<Change> {
+        self.spoken_at = Some(now.tick);
+        if self.peer != peer {
+            peer.clone_into(&mut self.peer);
+        }
+        self.heard(now)
+    }
+
+    fn has_name_and_address_of(&self, row: &NodeRow) -> bool {
+        (&row.role, &row.name, &row.ip, row.port)
+            == (&self.row.role, &self.row.name, &self.row.ip, self.row.port)
+    }
+
+    /// What the database knew of it comes later than the node itself. Gives the row if it names another address.
+    pub(super) fn remember(&mut self, row: NodeRow) -> Option<NodeRow> {
+        if !row.is_by_hand() && row.registered_ms < self.row.registered_ms {
+            self.row.registered_ms = row.registered_ms;
+            self.owed = true;
+        }
+        if self.has_name_and_address_of(&row) {
+            self.named_ms = 0;
+        }
+        let has_moved = row.port > 0 && (&row.ip, row.port) != (&self.row.ip, self.row.port);
+        (has_moved && !row.is_by_hand()).then_some(row)
+    }
+
     /// A sign of life.
-    pub(super) fn heard(&mut self, now: Now) -> Vec<Change> {
+    fn heard(&mut self, now: Now) -> Vec<Change> {
         let first = self.life.map_or(now.tick, |(first, _)| first);
         self.life = Some((first, now.tick));
         self.seen_ms = Some(now.unix_ms);
@@ -233,6 +309,7 @@ impl Node {
             return Vec::new();
         }
         let was_silent = self.row.state == State::Silent;
+        self.answer_awaited_since = now.tick;
         let seconds = now.unix_ms.saturating_sub(self.row.since_ms).max(0) / 1000;
         self.set_state(State::Up, now);
         let again = format!("heard again after {seconds} s");
@@ -249,8 +326,15 @@ impl Node {
         row.name.clone_from(&who.name);
         row.host.clone_from(&who.host);
         row.version.clone_from(&who.version);
-        if row.registered_ms == 0 {
+        if row.is_by_hand() {
             row.registered_ms = now.unix_ms;
+        }
+        if (&row.ip, row.port) != (&self.row.ip, self.row.port) {
+            // what was found at its old address
+            (self.answers, self.answer_awaited_since, self.probe_error) = (false, now.tick, None);
+        }
+        if !self.has_name_and_address_of(&row) {
+            self.named_ms = now.unix_ms;
         }
         self.origin = Origin::Message;
         let changed = is_new || row != self.row || std::mem::take(&mut self.owed);
@@ -275,36 +359,47 @@ impl Node {
         if self.row.state == State::Left {
             return None;
         }
+        if self.row.is_by_hand() {
+            // it speaks for itself: its row in the legacy table goes with it
+            (self.row.registered_ms, self.origin) = (now.unix_ms, Origin::Message);
+        }
         self.set_state(State::Left, now);
         Some(self.row.clone())
     }
 
-    pub(super) fn probed(&mut self, outcome: Result<(), String>, now: Now) -> Vec<Change> {
-        if self.row.state == State::Left {
+    pub(super) fn probed(&mut self, outcome: Result<(), ProbeError>, now: Now) -> Vec<Change> {
+        if self.row.state == State::Left || self.is_address_shared {
             return Vec::new();
         }
-        match outcome {
-            Ok(()) => {
-                self.probe_error = None;
-                self.heard(now)
-            }
-            Err(error) => {
-                self.probe_error = Some(error);
-                // a firewall between monitor and node is no reason to call a node silent that speaks
-                if self.beats(now) { Vec::new() } else { self.fall_silent(now) }
-            }
+        let Err(error) = outcome else {
+            self.probe_error = None;
+            self.answer_awaited_since = now.tick;
+            self.answers = true;
+            return self.heard(now);
+        };
+        self.probe_error = Some(error.text);
+        if error.is_refused && std::mem::take(&mut self.answers) {
+            // only a process that has ended leaves its port; if it lives nevertheless, its next heartbeat says so, and no refusal counts any more
+            return self.fall_silent(now);
         }
+        // a firewall between monitor and node is no reason to call a node silent that speaks, or will within the grace
+        let may_speak = !self.row.version.is_empty() && now.tick <= self.believed_until;
+        if self.beats(now) || may_speak { Vec::new() } else { self.fall_silent(now) }
     }
 
-    /// Time has passed.
-    pub(super) fn tick(&mut self, now: Now) -> Vec<Change> {
+    /// Time has passed. `probe_max`: longest from one answer to a probe to the next.
+    pub(super) fn tick(&mut self, probe_max: Duration, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
         if std::mem::take(&mut self.owed) {
             changes.push(Change::Node(self.row.clone()));
         }
-        // with a port, the next probe decides
-        let is_probed = self.row.port > 0 && self.probe_error.is_none();
-        if self.row.state == State::Up && !is_probed && !self.beats(now) && now.tick > self.believed_until {
+        let is_probed = self.row.port > 0 && !self.is_address_shared && self.probe_error.is_none();
+        let is_lost = match is_probed {
+            // the next probe decides, unless it is as overdue as the heartbeats
+            true => self.overdue(now).is_some() && now.tick > self.answer_awaited_since + probe_max,
+            false => !self.beats(now),
+        };
+        if self.row.state == State::Up && is_lost && now.tick > self.believed_until {
             changes.extend(self.fall_silent(now));
         }
         if let Some(count) = self.limiter.take_left_out(now.tick) {
@@ -315,13 +410,40 @@ impl Node {
     }
 
     /// Whether its heartbeats come as it has announced them.
-    fn beats(&self, now: Now) -> bool {
-        let Some((_, heard)) = self.life else { return false };
+    pub(super) fn beats(&self, now: Now) -> bool {
+        let Some(spoken) = self.spoken_at else { return false };
         let Some(status) = &self.status else {
-            return self.row.port == 0 && now.tick < heard + BEAT_SLACK * 60;
+            // one of ours will announce its heartbeats as soon as it has started
+            let may_announce = self.row.port == 0 || !self.row.version.is_empty();
+            return may_announce && now.tick < spoken + BEAT_SLACK * 60;
         };
         let every = Duration::from_millis(status.every_ms.min(3_600_000));
-        now.tick <= heard + every.mul_f64(BEATS_MISSED_MAX) + BEAT_SLACK
+        now.tick <= spoken + every.mul_f64(BEATS_MISSED_MAX) + BEAT_SLACK
+    }
+
+    /// Since when its heartbeats have not come, though it has announced them: what it told last is not of now then.
+    pub fn overdue(&self, now: Now) -> Option<Duration> {
+        let has_announced = self.status.as_ref().is_some_and(|status| status.every_ms > 0);
+        (has_announced && !self.beats(now))
+            .then(|| now.tick.saturating_sub(self.spoken_at.unwrap_or_default()))
+    }
+
+    /// What it told last, if that is how it is now.
+    pub fn status_of_now(&self, now: Now) -> Option<&NodeStatus> {
+        let is_of_now = self.row.state == State::Up && self.overdue(now).is_none();
+        self.status.as_ref().filter(|_| is_of_now)
+    }
+
+    /// Whether another that speaks from its address, on its host, is what it has become.
+    pub(super) fn is_succeeded_by(&self, who: &Identity, now: Now) -> bool {
+        let is_alive = self.row.state != State::Left && (self.beats(now) || now.tick <= self.believed_until);
+        let is_same_peer = self.peer.is_empty() || self.peer == who.peer;
+        !is_alive && is_same_peer && self.row.host == who.host && self.row.role == who.role
+    }
+
+    /// Whether it is known by its address, as nodes are that have no instance.
+    pub(super) fn is_legacy(&self) -> bool {
+        self.row.id == self.address()
     }
 
     fn fall_silent(&mut self, now: Now) -> Vec<Change> {
@@ -347,6 +469,7 @@ impl Node {
             name: self.row.name.clone(),
             kind: kind.to_owned(),
             text: text.to_owned(),
+            node: self.row.id.clone(),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Identity {
     pub version: String,
     /// Id of the node's `var_dir`; empty of a legacy node.
     pub instance: String,
+    /// Where its connection comes from, whatever it says of itself.
+    pub peer: String,
 }
 
 impl Identity {
@@ -51,6 +53,7 @@ impl Identity {
             host,
             version: text("version", ROLE_CHARS_MAX),
             instance,
+            peer: peer.to_owned(),
         })
     }
 
@@ -71,4 +74,10 @@ pub fn clip(text: &str, chars_max: usize) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
+}
+
+/// At most `chars_max` characters, in letters that any column takes.
+pub fn plain(text: &str, chars_max: usize) -> String {
+    let plain = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
+    text.chars().take(chars_max).map(plain).collect()
 }

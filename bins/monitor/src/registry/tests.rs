@@ -11,6 +11,7 @@ fn options() -> Options {
         hours_max: 100,
         forget_after: Duration::from_secs(3_600),
         grace: Duration::from_secs(30),
+        probe_max: Duration::from_secs(41),
     }
 }
 
@@ -36,7 +37,27 @@ fn ours(instance: &str, name: &str, port: u16) -> Identity {
         name: name.into(),
         version: "0.1.0".into(),
         instance: instance.into(),
+        peer: "10.0.0.7".into(),
     }
+}
+
+pub(super) fn row_by_hand(port: u16) -> NodeRow {
+    NodeRow {
+        id: format!("10.0.0.7:{port}"),
+        ip: "10.0.0.7".into(),
+        port,
+        role: "tail".into(),
+        name: "web-1".into(),
+        host: "web-1".into(),
+        version: String::new(),
+        state: State::Up,
+        since_ms: 0,
+        registered_ms: 0,
+    }
+}
+
+fn refused() -> Result<(), ProbeError> {
+    Err(ProbeError { text: "connection refused".into(), is_refused: true })
 }
 
 fn status(every_s: u64) -> NodeStatus {
@@ -63,7 +84,8 @@ fn a_legacy_node_that_stops_answering_is_recorded_once_and_once_when_it_is_back(
     let node = legacy(4000);
     assert_eq!(registry.register(&node, at(0)).expect("taken").len(), 1);
     assert_eq!(registry.register(&node, at(1)), Ok(vec![]));
-    assert_eq!(registry.probes(), [("10.0.0.7:4000".to_owned(), "10.0.0.7".to_owned(), 4000)]);
+    let probe = Probe { id: "10.0.0.7:4000".into(), ip: "10.0.0.7".into(), port: 4000, is_slow: false };
+    assert_eq!(registry.probes(), [probe]);
     assert!(registry.probed("10.0.0.7:4000", Ok(()), at(30)).is_empty());
     let changes = registry.probed("10.0.0.7:4000", Err("connection refused".into()), at(60));
     assert_eq!(kinds(&changes), ["no heart-beat"]);
@@ -129,7 +151,11 @@ fn two_nodes_of_one_name_are_two_and_reported_once_when_both_live() {
     assert!(registry.tick(at(6)).is_empty(), "the one may have been replaced by the other");
     registry.heartbeat(&one, status(10), at(10)).expect("taken");
     registry.heartbeat(&other, status(10), at(15)).expect("taken");
-    assert_eq!(kinds(&registry.tick(at(16))), ["same name", "same name"]);
+    let changes = registry.tick(at(16));
+    assert_eq!(kinds(&changes), ["same name"]);
+    assert!(
+        matches!(&changes[0], Change::Error(entry) if entry.text.contains("instance a1") && entry.text.contains("instance b2"))
+    );
     assert!(registry.tick(at(17)).is_empty());
     assert_eq!(registry.nodes().count(), 2);
     assert!(registry.nodes().all(|node| node.twin.is_some()));
@@ -169,28 +195,17 @@ fn reports_of_a_node_are_limited_and_the_rest_is_counted() {
 #[test]
 fn rows_added_by_hand_are_probed_and_those_deleted_by_hand_are_not_any_more() {
     let mut registry = Registry::new(options());
-    let row = |port: u16| NodeRow {
-        id: format!("10.0.0.7:{port}"),
-        ip: "10.0.0.7".into(),
-        port,
-        role: "tail".into(),
-        name: "web-1".into(),
-        host: "web-1".into(),
-        version: String::new(),
-        state: State::Up,
-        since_ms: 0,
-        registered_ms: 0,
-    };
+    let row = row_by_hand;
     registry.register(&legacy(4000), at(0)).expect("taken");
-    registry.adopt(vec![row(4000), row(4001), row(4002)], at(1));
+    assert!(registry.adopt(vec![row(4000), row(4001), row(4002)], at(1)).is_empty());
     assert_eq!(registry.probes().len(), 3);
-    registry.adopt(vec![row(4001)], at(2));
-    let ports: Vec<u16> = registry.probes().iter().map(|probe| probe.2).collect();
+    assert_eq!(registry.adopt(vec![row(4001)], at(2)), [Change::Forgotten(row(4002))]);
+    let ports: Vec<u16> = registry.probes().iter().map(|probe| probe.port).collect();
     assert_eq!(ports, [4000, 4001], "a node that has registered is not forgotten for a row");
 }
 
 #[test]
-fn an_address_belongs_to_whoever_spoke_from_it_last() {
+fn a_node_without_an_instance_yields_its_address_to_one_that_has_one() {
     let mut registry = Registry::new(options());
     registry.register(&legacy(4000), at(0)).expect("taken");
     let changes = registry.heartbeat(&ours("a1", "web-1", 4000), status(10), at(1)).expect("taken");
@@ -202,9 +217,9 @@ fn an_address_belongs_to_whoever_spoke_from_it_last() {
 fn what_could_not_be_stored_is_given_back_again() {
     let mut registry = Registry::new(options());
     let changes = registry.register(&legacy(4000), at(0)).expect("taken");
-    registry.not_stored(&changes);
+    registry.not_stored(changes.clone());
     assert!(matches!(&registry.register(&legacy(4000), at(1)).expect("taken")[..], [Change::Node(_)]));
-    registry.not_stored(&changes);
+    registry.not_stored(changes.clone());
     assert!(matches!(&registry.tick(at(2))[..], [Change::Node(_)]));
     assert!(registry.tick(at(3)).is_empty());
 }
@@ -236,25 +251,26 @@ fn simulate(rng: &mut StdRng) {
     let mut registry = Registry::new(options());
     // what a reader of the stored rows would believe
     let mut stored: BTreeMap<String, NodeRow> = BTreeMap::new();
-    let (mut second, mut silences) = (0, BTreeMap::<(String, u16), i64>::new());
+    let (mut second, mut silences) = (0, BTreeMap::<String, i64>::new());
     for _ in 0..300 {
         second += rng.random_range(0..20);
         let number = rng.random_range(0..12_u16);
-        let who = if rng.random_bool(0.5) {
-            legacy(4000 + number)
-        } else {
-            ours(
-                &format!("i{number}"),
-                &format!("n{}", number % 3),
-                if number % 2 == 0 { 0 } else { 4000 + number },
-            )
+        // some instances say that they are at the address of others
+        let port = if number % 3 == 0 { 0 } else { 4000 + number / 2 };
+        let mut who = match rng.random_bool(0.5) {
+            true => legacy(4000 + number),
+            false => ours(&format!("i{number}"), &format!("n{}", number % 3), port),
         };
+        if rng.random_bool(0.5) {
+            who.host = "web-2".into();
+        }
         let changes = match rng.random_range(0..6) {
             0 => registry.register(&who, at(second)).unwrap_or_default(),
             1 | 2 => registry.heartbeat(&who, status(10), at(second)).unwrap_or_default(),
             3 => registry.unregister(&who, at(second)),
             4 => {
-                let outcome = if rng.random_bool(0.5) { Ok(()) } else { Err("refused".to_owned()) };
+                let outcome = [Ok(()), Err("no answer".into()), refused()];
+                let outcome = outcome[rng.random_range(0..3)].clone();
                 registry.probed(&who.id(), outcome, at(second))
             }
             _ => registry.tick(at(second)),
@@ -264,28 +280,235 @@ fn simulate(rng: &mut StdRng) {
                 Change::Node(row) => drop(stored.insert(row.id.clone(), row)),
                 Change::Forgotten(row) => {
                     stored.remove(&row.id);
-                    silences.remove(&(row.ip, row.port));
+                    silences.remove(&row.id);
                 }
-                Change::Error(entry) if entry.kind == "no heart-beat" && entry.port > 0 => {
-                    let count = silences.entry((entry.ip.clone(), entry.port)).or_default();
+                Change::Error(entry) if entry.kind == "no heart-beat" => {
+                    let count = silences.entry(entry.node.clone()).or_default();
                     *count += 1;
                     assert_eq!(*count, 1, "silent twice without having been heard: {entry:?}");
                 }
-                Change::Error(_) | Change::Hour(_) | Change::Alert(_) => {}
+                Change::Error(_) | Change::Hour(_) | Change::Alert(_) | Change::AddressLeft(_) => {}
             }
         }
         for node in registry.nodes().filter(|node| node.row.state != State::Silent) {
-            silences.remove(&(node.row.ip.clone(), node.row.port));
+            silences.remove(&node.row.id);
         }
         let now: BTreeMap<String, NodeRow> =
             registry.nodes().map(|node| (node.row.id.clone(), node.row.clone())).collect();
         assert_eq!(now, stored, "what is stored is what is known");
         assert!(now.len() <= 8 && registry.errors().count() <= 100);
-        let mut addresses: Vec<_> =
-            now.values().filter(|row| row.port > 0).map(|row| (&row.ip, row.port)).collect();
-        let count = addresses.len();
-        addresses.sort_unstable();
-        addresses.dedup();
-        assert_eq!(addresses.len(), count, "an address has one node");
+        for node in registry.nodes().filter(|node| node.is_legacy()) {
+            let of_address = registry.nodes().filter(|other| other.address() == node.address());
+            assert_eq!(of_address.count(), 1, "a node without an instance has its address alone");
+        }
     }
+}
+
+#[test]
+fn a_report_that_could_not_be_stored_does_not_count_against_its_node() {
+    let mut registry = Registry::new(options());
+    let node = ours("a1", "web-1", 0);
+    registry.heartbeat(&node, status(10), at(0)).expect("taken");
+    for who in [&node, &ours("stranger", "web-2", 0)] {
+        for _ in 0..100 {
+            let reported = registry.report(who, "ERROR", "disk full", 0, at(1));
+            assert!(matches!(reported, Reported::Store(_)), "{reported:?}");
+            registry.report_not_stored(who);
+        }
+    }
+}
+
+/// Two containers on two hosts may have one address.
+#[test]
+fn two_nodes_that_say_one_address_are_both_kept_told_of_once_and_not_probed() {
+    let mut registry = Registry::new(options());
+    let one = ours("a1", "web-1", 4000);
+    let other = Identity { host: "web-2".into(), peer: "10.0.0.8".into(), ..ours("b2", "web-2", 4000) };
+    let mut told = Vec::new();
+    for second in (0..200).step_by(10) {
+        let changes = registry.heartbeat(&one, status(10), at(second)).expect("taken");
+        let changes =
+            [changes, registry.heartbeat(&other, status(10), at(second + 1)).expect("taken")].concat();
+        assert!(!changes.iter().any(|change| matches!(change, Change::Forgotten(_))), "{changes:?}");
+        told.extend(registry.tick(at(second + 2)));
+    }
+    assert_eq!(kinds(&told), ["same address"]);
+    let Change::Error(entry) = &told[0] else { panic!("{told:?}") };
+    for part in ["web-1", "web-2", "from 10.0.0.7", "from 10.0.0.8", "10.0.0.7:4000"] {
+        assert!(entry.text.contains(part), "{}", entry.text);
+    }
+    assert!(registry.probes().is_empty());
+    // an answer is nobody's: the one that has gone is silent although the other answers
+    registry.probed("b2", Ok(()), at(201));
+    let mut changes = Vec::new();
+    for second in (210..300).step_by(10) {
+        registry.heartbeat(&one, status(10), at(second)).expect("taken");
+        changes.extend(registry.tick(at(second + 1)));
+    }
+    assert_eq!(kinds(&changes), ["no heart-beat"]);
+    assert_eq!((state(&registry, "a1"), state(&registry, "b2")), (State::Up, State::Silent));
+    assert!(registry.probes().is_empty(), "the other would answer for it");
+}
+
+#[test]
+fn a_node_that_was_set_up_anew_on_its_host_takes_the_place_of_what_it_was() {
+    let mut registry = Registry::new(options());
+    registry.heartbeat(&ours("a1", "web-1", 4000), status(10), at(0)).expect("taken");
+    let anew = ours("b2", "web-1", 4000);
+    registry.heartbeat(&anew, status(10), at(5)).expect("taken");
+    assert_eq!(registry.nodes().count(), 2, "nobody knows yet that the first has gone");
+    let changes = registry.heartbeat(&anew, status(10), at(40)).expect("taken");
+    assert!(matches!(&changes[..], [Change::Forgotten(row)] if row.id == "a1"), "{changes:?}");
+    registry.tick(at(41));
+    assert_eq!(registry.probes().len(), 1);
+}
+
+#[test]
+fn a_port_that_answered_and_refuses_now_tells_at_once_that_its_node_has_gone_and_once_alone() {
+    let mut registry = Registry::new(options());
+    let node = ours("a1", "web-1", 4000);
+    registry.heartbeat(&node, status(10), at(0)).expect("taken");
+    assert!(registry.probed("a1", refused(), at(1)).is_empty(), "it never answered: a firewall may refuse");
+    assert!(registry.probed("a1", Ok(()), at(6)).is_empty());
+    assert!(registry.probed("a1", Err("no answer".into()), at(11)).is_empty(), "it speaks: a pause");
+    assert_eq!(kinds(&registry.probed("a1", refused(), at(16))), ["no heart-beat"]);
+    assert_eq!(kinds(&registry.heartbeat(&node, status(10), at(17)).expect("taken")), ["heart-beat"]);
+    for second in (20..200).step_by(10) {
+        assert!(registry.probed("a1", refused(), at(second)).is_empty(), "it lives, so its port is closed");
+        assert!(kinds(&registry.heartbeat(&node, status(10), at(second + 1)).expect("taken")).is_empty());
+        assert!(registry.tick(at(second + 2)).is_empty());
+    }
+}
+
+#[test]
+fn a_node_whose_probe_never_ends_is_silent_when_its_heartbeats_are_overdue() {
+    let mut registry = Registry::new(options());
+    registry.heartbeat(&ours("a1", "web-1", 4000), status(10), at(0)).expect("taken");
+    assert!(registry.probed("a1", Ok(()), at(1)).is_empty());
+    assert!(registry.tick(at(41)).is_empty(), "its next probe may be on its way");
+    assert_eq!(kinds(&registry.tick(at(43))), ["no heart-beat"]);
+}
+
+#[test]
+fn a_node_that_answers_probes_but_sends_no_heartbeats_is_up_and_its_figures_are_not_of_now() {
+    let mut registry = Registry::new(options());
+    registry.heartbeat(&ours("a1", "web-1", 4000), status(2), at(0)).expect("taken");
+    for second in (0..300).step_by(30) {
+        assert!(registry.probed("a1", Ok(()), at(second)).is_empty());
+        assert!(registry.tick(at(second + 29)).is_empty());
+    }
+    let node = registry.node("a1").expect("known");
+    assert!(node.status_of_now(at(5)).is_some() && node.overdue(at(5)).is_none());
+    assert!(node.status_of_now(at(290)).is_none());
+    assert_eq!(node.overdue(at(290)), Some(Duration::from_secs(290)));
+}
+
+#[test]
+fn a_node_of_ours_behind_a_firewall_does_not_turn_silent_because_the_monitor_was_restarted() {
+    let mut registry = Registry::new(options());
+    let stored = NodeRow { id: "a1".into(), version: "0.1.0".into(), registered_ms: 7, ..row_by_hand(4000) };
+    registry.restore(vec![stored], Vec::new(), at(0));
+    assert!(registry.probed("a1", Err("no answer".into()), at(1)).is_empty());
+    assert!(
+        kinds(&registry.heartbeat(&ours("a1", "web-1", 4000), status(10), at(9)).expect("taken")).is_empty()
+    );
+    assert!(registry.tick(at(31)).is_empty());
+}
+
+#[test]
+fn what_the_database_knew_of_a_node_counts_although_the_node_came_first() {
+    let mut registry = Registry::new(options());
+    let registered = registry.register(&ours("a1", "web-1", 4001), at(100)).expect("taken");
+    assert!(matches!(&registered[..], [Change::Node(_)]), "{registered:?}");
+    let stored = NodeRow { id: "a1".into(), registered_ms: 7, ..row_by_hand(4000) };
+    registry.restore(vec![stored.clone()], Vec::new(), at(101));
+    let node = registry.node("a1").expect("known");
+    assert_eq!((node.row.registered_ms, node.row.port), (7, 4001));
+    assert!(matches!(&registry.tick(at(102))[..], [Change::Node(row)] if row.registered_ms == 7));
+    assert_eq!(registry.take_owed(), [Change::AddressLeft(stored)], "its old row would be probed for ever");
+}
+
+#[test]
+fn a_node_that_moves_leaves_its_old_address() {
+    let mut registry = Registry::new(options());
+    registry.register(&ours("a1", "web-1", 4000), at(0)).expect("taken");
+    let changes = registry.register(&ours("a1", "web-1", 4001), at(1)).expect("taken");
+    assert!(
+        matches!(&changes[..], [Change::AddressLeft(old), Change::Node(new)] if (old.port, new.port) == (4000, 4001)),
+        "{changes:?}"
+    );
+}
+
+#[test]
+fn changes_of_the_monitors_own_that_could_not_be_stored_are_given_back() {
+    let mut registry = Registry::new(options());
+    registry.register(&legacy(4000), at(0)).expect("taken");
+    let silent = registry.probed("10.0.0.7:4000", Err("no answer".into()), at(30));
+    registry.not_stored(silent.clone());
+    let forgotten = registry.tick(at(4_000));
+    assert!(matches!(&forgotten[..], [Change::Node(_), Change::Forgotten(_)]), "{forgotten:?}");
+    registry.not_stored(forgotten.clone());
+    assert_eq!(registry.take_owed(), [silent[1].clone(), forgotten[1].clone()]);
+    registry.owe_again(vec![silent[1].clone(), forgotten[1].clone()]);
+    registry.register(&legacy(4000), at(4_001)).expect("taken");
+    assert_eq!(registry.take_owed(), [silent[1].clone()], "a node that is back is not forgotten");
+}
+
+#[test]
+fn nodes_of_one_name_at_one_address_are_told_of_once_over_restarts_and_again_when_they_were_apart() {
+    let mut registry = Registry::new(options());
+    let one = ours("a1", "web-1", 4000);
+    let other = Identity { host: "web-2".into(), peer: "10.0.0.8".into(), ..ours("b2", "web-1", 4000) };
+    fn meet(registry: &mut Registry, one: &Identity, other: &Identity, from: u64) -> Vec<Change> {
+        let mut told = Vec::new();
+        for second in (from..from + 60).step_by(10) {
+            registry.heartbeat(one, status(10), at(second)).expect("taken");
+            registry.heartbeat(other, status(10), at(second + 1)).expect("taken");
+            told.extend(registry.tick(at(second + 2)));
+        }
+        told
+    }
+    assert_eq!(kinds(&meet(&mut registry, &one, &other, 0)), ["same address", "same name"]);
+    // the other is away for a while
+    registry.unregister(&other, at(60));
+    registry.tick(at(61));
+    assert_eq!(meet(&mut registry, &one, &other, 70), [], "nothing has changed");
+    let (rows, errors) = (
+        registry.nodes().map(|node| node.row.clone()).collect::<Vec<_>>(),
+        registry.errors().cloned().collect::<Vec<_>>(),
+    );
+    for nodes_come_first in [false, true] {
+        let mut restarted = Registry::new(options());
+        if nodes_come_first {
+            restarted.register(&one, at(200)).expect("taken");
+            restarted.register(&other, at(200)).expect("taken");
+        }
+        restarted.restore(rows.clone(), errors.clone(), at(200));
+        assert_eq!(meet(&mut restarted, &other, &one, 201), [], "it was told before the restart");
+        assert!(restarted.nodes().all(|node| node.twin.is_some() && node.rivals.is_some()));
+        let apart = Identity { name: "web-2".into(), port: 4001, ..other.clone() };
+        assert!(kinds(&meet(&mut restarted, &one, &apart, 300)).is_empty());
+        let told = meet(&mut restarted, &one, &other, 400);
+        assert_eq!(kinds(&told), ["same address", "same name"], "it was in order meanwhile");
+    }
+}
+
+#[test]
+fn a_new_node_is_not_silent_before_it_could_be_probed_or_tell_its_first_status() {
+    let mut registry = Registry::new(options());
+    registry.heartbeat(&ours("a1", "web-1", 4000), status(1), at(0)).expect("taken");
+    assert!(registry.tick(at(20)).is_empty(), "its first probe may be on its way");
+    assert_eq!(kinds(&registry.tick(at(42))), ["no heart-beat"]);
+    assert_eq!(
+        kinds(&registry.heartbeat(&ours("a1", "web-1", 4000), status(1), at(50)).expect("taken")),
+        ["heart-beat"]
+    );
+    assert!(registry.tick(at(70)).is_empty(), "the first probe since it is back may be on its way");
+    let behind_a_firewall = ours("b2", "web-2", 4001);
+    registry.register(&behind_a_firewall, at(100)).expect("taken");
+    assert!(registry.probed("b2", Err("no answer".into()), at(101)).is_empty());
+    assert!(kinds(&registry.heartbeat(&behind_a_firewall, status(10), at(103)).expect("taken")).is_empty());
+    registry.register(&ours("c3", "web-3", 4002), at(200)).expect("taken");
+    assert!(registry.probed("c3", Err("no answer".into()), at(201)).is_empty());
+    assert_eq!(kinds(&registry.probed("c3", Err("no answer".into()), at(261))), ["no heart-beat"]);
 }

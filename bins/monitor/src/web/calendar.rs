@@ -4,7 +4,7 @@ use super::page::{frame, text};
 use super::view::bytes as bytes_of;
 use crate::alerts::conditions::runs;
 use crate::monitor::Monitor;
-use crate::registry::HourView;
+use crate::registry::{HourView, covered};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::Html;
@@ -13,7 +13,7 @@ use jiff::civil::Date;
 use logferry_node::monitor::hours::HourState;
 use maud::{Markup, html};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Rows of one page.
@@ -22,6 +22,17 @@ const ROWS_MAX: usize = 200;
 const HOURS: usize = 2_400;
 /// Most hours of one answer.
 const HOURS_MAX: usize = 20_000;
+
+/// What the page's form offers of [`HourFilter::state`].
+const STATES: [(&str, &str); 7] = [
+    ("", "in any state"),
+    ("incomplete", "not complete"),
+    ("missing", "that miss packs"),
+    ("unclosed", "never closed"),
+    ("late", "with late lines"),
+    ("open", "running"),
+    ("complete", "complete"),
+];
 
 /// Which hours are asked for: the same words in the page's form and in /api/hours. Empty texts ask for nothing.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -54,14 +65,19 @@ impl HourFilter {
     }
 
     fn wants(&self, hour: &HourView) -> bool {
-        let state = state_word(hour.state);
-        let is_in_state = match self.state.as_str() {
+        self.wants_state(hour.state) && self.wants_row(hour)
+    }
+
+    fn wants_state(&self, state: HourState) -> bool {
+        match self.state.as_str() {
             "" => true,
-            "incomplete" => !matches!(hour.state, HourState::Complete | HourState::Open),
-            wanted => wanted == state,
-        };
-        is_in_state
-            && (self.source.is_empty() || self.source == hour.source)
+            "incomplete" => !matches!(state, HourState::Complete | HourState::Open),
+            wanted => wanted == state_word(state),
+        }
+    }
+
+    fn wants_row(&self, hour: &HourView) -> bool {
+        (self.source.is_empty() || self.source == hour.source)
             && (self.host.is_empty() || hour.host.to_lowercase().contains(&self.host.to_lowercase()))
     }
 }
@@ -75,6 +91,12 @@ fn date_of(day: u32) -> Option<Date> {
 fn number(date: Date) -> u32 {
     u32::try_from(i32::from(date.year()) * 10_000 + i32::from(date.month()) * 100 + i32::from(date.day()))
         .unwrap_or(0)
+}
+
+/// The first and the last hour of a day; years far ahead have none.
+fn hours_of(day: u32) -> (u32, u32) {
+    let first = day.saturating_mul(100);
+    (first, first.saturating_add(23))
 }
 
 fn state_word(state: HourState) -> &'static str {
@@ -92,7 +114,7 @@ pub(super) async fn api(
     Query(filter): Query<HourFilter>,
 ) -> Result<Json<HoursAnswer>, (axum::http::StatusCode, &'static str)> {
     let (first, last) = match filter.date().map(number) {
-        Some(day) => (day * 100, day * 100 + 23),
+        Some(day) => hours_of(day),
         None if filter.day.is_empty() => (0, u32::MAX),
         None => return Err((axum::http::StatusCode::BAD_REQUEST, "day: YYYYMMDD is expected\n")),
     };
@@ -106,18 +128,20 @@ pub(super) async fn api(
 
 type Rows = BTreeMap<(String, String), [Option<HourView>; 24]>;
 
-/// The rows of a day, and whether there are more than are shown.
+/// The rows of a day that have an hour in the wanted state, with all their hours, and whether there are more than are shown.
 fn rows(monitor: &Monitor, filter: &HourFilter, day: u32) -> (Rows, bool) {
     let registry = monitor.registry();
-    let (mut rows, mut has_more) = (Rows::new(), false);
-    for hour in registry.hours().between(day * 100, day * 100 + 23).filter(|hour| filter.wants(hour)) {
-        let row = (hour.host.clone(), hour.source.clone());
-        if rows.len() >= ROWS_MAX && !rows.contains_key(&row) {
-            has_more = true;
-            continue;
-        }
+    let (first, last) = hours_of(day);
+    let of_day = || registry.hours().between(first, last).filter(|hour| filter.wants_row(hour));
+    let row_of = |hour: &HourView| (hour.host.clone(), hour.source.clone());
+    let wanted: BTreeSet<_> =
+        of_day().filter(|hour| filter.wants_state(hour.state)).map(|hour| row_of(&hour)).collect();
+    let has_more = wanted.len() > ROWS_MAX;
+    let mut rows: Rows = wanted.into_iter().take(ROWS_MAX).map(|row| (row, Default::default())).collect();
+    for hour in of_day() {
+        let Some(row) = rows.get_mut(&row_of(&hour)) else { continue };
         let place = usize::try_from(hour.hour % 100).unwrap_or(0);
-        if let Some(cell) = rows.entry(row).or_default().get_mut(place) {
+        if let Some(cell) = row.get_mut(place) {
             *cell = Some(hour);
         }
     }
@@ -138,6 +162,9 @@ pub(super) async fn page(
             label { "Host " input type="search" name="host" value=(filter.host) dir="auto" maxlength="300"; }
             label { "Source " input type="search" name="source" value=(filter.source) dir="auto" maxlength="300"; }
             label { "Day " input type="date" name="day" value=(shown); }
+            label { "With hours " select name="state" {
+                @for (state, word) in STATES { option value=(state) selected[state == filter.state] { (word) } }
+            } }
             button type="submit" { "Show" }
             a href="/hours" { "newest" }
         }
@@ -153,13 +180,29 @@ pub(super) async fn page(
         }
         (table(&rows, &shown))
         @if has_more { p.note { "Only " (ROWS_MAX) " rows are shown: ask for a host or a source." } }
+        (kept(&monitor, date))
     };
     frame("Hours", "/hours", &form, &live)
 }
 
+/// Says that older hours are not shown because they are not kept.
+fn kept(monitor: &Monitor, shown: Date) -> Markup {
+    let days = monitor.config.check.keep_hours.0.as_secs() / 86_400;
+    let first = date_of(monitor.first_hour_kept() / 100);
+    html! {
+        p.note {
+            @if first.is_some_and(|first| shown < first) { "This day is not kept any more. " }
+            "Hours are kept for " (days) " days (keep_hours in [check])"
+            @if let Some(first) = first { ": nothing is shown of days before " (first) }
+            "."
+        }
+    }
+}
+
 fn link(filter: &HourFilter, date: Date) -> String {
     let escaped = super::page::query_text;
-    format!("/hours?day={date}&host={}&source={}", escaped(&filter.host), escaped(&filter.source))
+    let HourFilter { host, source, state, .. } = filter;
+    format!("/hours?day={date}&host={}&source={}&state={}", escaped(host), escaped(source), escaped(state))
 }
 
 /// How an hour is drawn: class, sign, words. The sign alone tells, without colour.
@@ -182,10 +225,6 @@ fn cell(hour: Option<&HourView>) -> (&'static str, String, String) {
             ("missing", sign, format!("missing {} packs: {ids}; there: {figures}", hour.missing_packs))
         }
     }
-}
-
-fn covered(missing: &[(u64, u64)]) -> u64 {
-    missing.iter().map(|(first, last)| last - first + 1).sum()
 }
 
 /// In at most three characters.

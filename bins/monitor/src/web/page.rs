@@ -38,8 +38,9 @@ pub(super) async fn overview(State(monitor): State<Arc<Monitor>>) -> Html<String
     let errors = monitor.errors(ERRORS_LATEST, |_| true);
     let now = monitor.now().unix_ms;
     let live = html! {
-        (database_note(&monitor))
-        (super::alerts::note(&monitor))
+        // what comes and goes has a place of its own: nothing else moves in the tree when the page renews itself
+        div { (database_note(&monitor)) }
+        div { (super::alerts::note(&monitor)) }
         (flow_section(&nodes))
         section {
             h2 { "Nodes" }
@@ -63,7 +64,7 @@ pub(super) async fn nodes(State(monitor): State<Arc<Monitor>>) -> Html<String> {
         @if nodes.is_empty() { (nodes_table(&[], now)) }
         @for role in roles {
             @let of_role: Vec<NodeView> = nodes.iter().filter(|node| node.role == role).cloned().collect();
-            section {
+            section data-key=(role) {
                 h2 { (text(role, NAME_CHARS)) " (" (of_role.len()) ")" }
                 (nodes_table(&of_role, now))
             }
@@ -79,7 +80,12 @@ pub(super) async fn node(State(monitor): State<Arc<Monitor>>, Query(which): Quer
     };
     let samples: Vec<Sample> =
         monitor.registry().node(&node.id).into_iter().flat_map(|node| node.samples.all().copied()).collect();
-    let errors = monitor.errors(100, |entry| entry.name == node.name && entry.role == node.role);
+    // Entries of earlier versions do not say which of two namesakes they are of.
+    let is_its = |entry: &ErrorEntry| match entry.node.as_str() {
+        "" => entry.name == node.name && entry.role == node.role,
+        id => id == node.id,
+    };
+    let errors = monitor.errors(100, is_its);
     let live = html! {
         h1 { (text(&node.name, usize::MAX)) " " (state(&node)) }
         dl {
@@ -188,7 +194,7 @@ fn tier_card(tier: &Tier<'_>) -> Markup {
             }
             ul {
                 @for node in tier.nodes.iter().take(FLOW_NODES) {
-                    li class=[node.is_troubled().then_some("bad")] {
+                    li data-key=(node.id) class=[node.is_troubled().then_some("bad")] {
                         (state(node)) " " a href=(link(node)) { (text(&node.name, NAME_CHARS)) }
                         span.rate { (rate(node)) }
                     }
@@ -201,17 +207,22 @@ fn tier_card(tier: &Tier<'_>) -> Markup {
 }
 
 fn nodes_table(nodes: &[NodeView], now_ms: i64) -> Markup {
+    let columns = ["State", "Name", "Role", "Waiting", "Rate", "Spool", "Version", "Last seen", "Problems"];
+    let rows = html! { @for node in nodes { (node_row(node, now_ms)) } };
+    stacking_table("nodes", "Table of nodes", &columns, &rows, nodes.is_empty())
+}
+
+/// A table whose rows become blocks where the window is narrow. The roles are said because blocks are no rows to a browser.
+fn stacking_table(class: &str, label: &str, columns: &[&str], rows: &Markup, is_empty: bool) -> Markup {
     html! {
-        div.scroll tabindex="0" role="region" aria-label="Table of nodes" {
-            table {
-                thead { tr {
-                    @for column in ["State", "Role", "Name", "Waiting", "Rate", "Spool", "Version", "Last seen", "Problems"] {
-                        th scope="col" { (column) }
-                    }
-                } }
-                tbody {
-                    @for node in nodes { (node_row(node, now_ms)) }
-                    @if nodes.is_empty() { tr { td colspan="9" { "no nodes" } } }
+        div.scroll tabindex="0" role="region" aria-label=(label) {
+            table class={ "stack " (class) } role="table" {
+                thead role="rowgroup" {
+                    tr role="row" { @for column in columns { th scope="col" role="columnheader" { (column) } } }
+                }
+                tbody role="rowgroup" {
+                    (rows)
+                    @if is_empty { tr role="row" { td role="cell" colspan=(columns.len()) { "none" } } }
                 }
             }
         }
@@ -220,40 +231,41 @@ fn nodes_table(nodes: &[NodeView], now_ms: i64) -> Markup {
 
 fn node_row(node: &NodeView, now_ms: i64) -> Markup {
     html! {
-        tr class=[node.is_troubled().then_some("bad")] {
-            td { (state(node)) }
-            td { (text(&node.role, NAME_CHARS)) }
-            th scope="row" { a href=(link(node)) { (text(&node.name, NAME_CHARS)) } " " small { (text(&node.addr, NAME_CHARS)) } }
-            td { (lag(node)) }
-            td { (rate(node)) }
-            td { (node.spool_bytes.map_or_else(|| "–".to_owned(), bytes)) }
-            td { (text(&node.version, NAME_CHARS)) }
-            td { (node.seen_ms.map_or_else(|| "–".to_owned(), |seen| ago(seen, now_ms))) }
-            td { @for problem in &node.problems { p { (text(problem, TEXT_CHARS)) } } }
+        tr role="row" data-key=(node.id) class=[node.is_troubled().then_some("bad")] {
+            td role="cell" { (state(node)) }
+            th scope="row" role="rowheader" {
+                a href=(link(node)) { (text(&node.name, NAME_CHARS)) } " " small { (text(&node.addr, NAME_CHARS)) }
+            }
+            td role="cell" data-label="Role" { (text(&node.role, NAME_CHARS)) }
+            td role="cell" data-label="Waiting" { (lag(node)) }
+            td role="cell" data-label="Rate" { (rate(node)) }
+            td role="cell" data-label="Spool" { (node.spool_bytes.map_or_else(|| "–".to_owned(), bytes)) }
+            td role="cell" data-label="Version" { (text(&node.version, NAME_CHARS)) }
+            td role="cell" data-label="Seen" { (node.seen_ms.map_or_else(|| "–".to_owned(), |seen| ago(seen, now_ms))) }
+            td.text role="cell" { @for problem in &node.problems { p { (text(problem, TEXT_CHARS)) } } }
         }
     }
 }
 
 fn errors_table(errors: &[ErrorEntry]) -> Markup {
-    html! {
-        div.scroll tabindex="0" role="region" aria-label="Table of errors" {
-            table.errors {
-                thead { tr { @for column in ["Time", "Kind", "Role", "Node", "Text"] { th scope="col" { (column) } } } }
-                tbody {
-                    @for error in errors {
-                        tr {
-                            td { (time(error.unix_ms)) }
-                            td { (text(&error.kind, NAME_CHARS)) }
-                            td { (text(&error.role, NAME_CHARS)) }
-                            td { (text(&error.name, NAME_CHARS)) " " small { (text(&address(&error.ip, error.port), NAME_CHARS)) } }
-                            td.text { (text(&error.text, TEXT_CHARS)) }
-                        }
-                    }
-                    @if errors.is_empty() { tr { td colspan="5" { "none" } } }
-                }
+    let rows = html! {
+        @for error in errors {
+            tr role="row" {
+                td role="cell" { (time(error.unix_ms)) }
+                td role="cell" { (text(&error.kind, NAME_CHARS)) }
+                td role="cell" { (text(&error.role, NAME_CHARS)) }
+                td role="cell" { (text(&error.name, NAME_CHARS)) " " small { (text(&address(&error.ip, error.port), NAME_CHARS)) } }
+                td.text role="cell" { (text(&error.text, TEXT_CHARS)) }
             }
         }
-    }
+    };
+    stacking_table(
+        "errors",
+        "Table of errors",
+        &["Time", "Kind", "Role", "Node", "Text"],
+        &rows,
+        errors.is_empty(),
+    )
 }
 
 fn state(node: &NodeView) -> Markup {
@@ -307,6 +319,14 @@ pub(super) fn time(unix_ms: i64) -> Markup {
     html! { time datetime=(stamp) { (local) } }
 }
 
+fn last_warning(node: &NodeView, now_ms: i64) -> Option<String> {
+    let text = node.last_error.clone()?;
+    Some(match node.last_error_ms {
+        Some(logged) => format!("{}: {text}", ago(logged, now_ms)),
+        None => text,
+    })
+}
+
 fn details(node: &NodeView, now_ms: i64) -> Vec<(&'static str, String)> {
     let known = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
     let since = seconds(u64::try_from((now_ms - node.since_ms) / 1000).unwrap_or(0));
@@ -321,7 +341,7 @@ fn details(node: &NodeView, now_ms: i64) -> Vec<(&'static str, String)> {
         ("Waiting", lag(node)),
         ("Rate", rate(node)),
         ("Spool", known(node.spool_bytes.map(bytes))),
-        ("Last warning", known(node.last_error.clone())),
+        ("Last warning", known(last_warning(node, now_ms))),
         ("Id", node.id.clone()),
     ];
     details.extend(node.problems.iter().map(|problem| ("Problem", problem.clone())));

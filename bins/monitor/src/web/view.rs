@@ -1,7 +1,7 @@
 //! A node as it is shown.
 
 use crate::monitor::Monitor;
-use crate::registry::{ErrorEntry, Node, State};
+use crate::registry::{ErrorEntry, Node, Now, State};
 use serde::{Deserialize, Serialize};
 
 /// A node, as `/api/nodes` lists it. What is not known is `null`.
@@ -49,6 +49,13 @@ pub struct NodeView {
     pub problems: Vec<String>,
     /// Its last warning or error.
     pub last_error: Option<String>,
+    /// When it was logged, as the node's heartbeat tells.
+    pub last_error_ms: Option<i64>,
+}
+
+/// So many seconds before a time. A node may tell any number.
+fn before(unix_ms: i64, seconds: u64) -> Option<i64> {
+    unix_ms.checked_sub(i64::try_from(seconds.checked_mul(1000)?).ok()?)
 }
 
 /// Which tier a role belongs to; legacy roles included.
@@ -62,13 +69,21 @@ pub(super) fn tier(role: &str) -> &str {
 }
 
 impl NodeView {
-    fn of(node: &Node) -> NodeView {
+    fn of(node: &Node, now: Now) -> NodeView {
         let row = &node.row;
         // figures of a node that is not there are not those of now
-        let status = node.status.as_ref().filter(|_| row.state == State::Up);
+        let status = node.status_of_now(now);
         let mut problems = status.map(|status| status.problems.clone()).unwrap_or_default();
+        if let Some(late) = node.overdue(now).filter(|_| row.state == State::Up) {
+            problems
+                .push(format!("no heartbeats for {}: its figures are not known", seconds(late.as_secs())));
+        }
         if let Some(twin) = &node.twin {
             problems.push(format!("another node has the same name: {twin}"));
+        }
+        if let Some(rivals) = &node.rivals {
+            problems
+                .push(format!("other nodes say that they are at its address, so it is not probed: {rivals}"));
         }
         if row.state != State::Left {
             problems
@@ -95,7 +110,8 @@ impl NodeView {
             uptime_s: status.map(|status| status.uptime_s),
             ready: status.map(|status| status.ready),
             problems,
-            last_error: node.status.as_ref().and_then(|status| status.last_error.clone()),
+            last_error: status.and_then(|status| status.last_error.clone()),
+            last_error_ms: status.and_then(|status| before(node.seen_ms?, status.last_error_s?)),
         }
     }
 
@@ -108,7 +124,8 @@ impl NodeView {
 
 /// All nodes: in the order of the data, then by name.
 pub(super) fn all(monitor: &Monitor) -> Vec<NodeView> {
-    let mut views: Vec<NodeView> = monitor.registry().nodes().map(NodeView::of).collect();
+    let now = monitor.now();
+    let mut views: Vec<NodeView> = monitor.registry().nodes().map(|node| NodeView::of(node, now)).collect();
     let place =
         |view: &NodeView| super::flow::TIERS.iter().position(|tier| *tier == view.tier).unwrap_or(usize::MAX);
     views.sort_by(|one, other| {

@@ -98,6 +98,16 @@ impl MariaDb {
         format!("mysql://logferry:secret@127.0.0.1:{}/logferry", self.port)
     }
 
+    /// Another database of the server, for whoever may do all.
+    pub(crate) fn url_of(&self, database: &str) -> String {
+        format!("mysql://boss:secret@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Runs a statement with all rights.
     pub(crate) async fn sql(&self, statement: &str) {
         let url = format!("mysql://boss:secret@127.0.0.1:{}/logferry", self.port);

@@ -4,6 +4,8 @@
 
 pub(crate) mod http;
 pub(crate) mod mariadb;
+pub(crate) mod proxy;
+pub(crate) mod raw;
 
 use logferry_durable::RealDisk;
 use logferry_monitor::MonitorConfig;

@@ -30,6 +30,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+/// Whether tables can be made as the settings say: reads and compiles all files that they name.
+///
+/// # Errors
+/// Names the file and what is wrong in it.
+pub fn check(settings: &EtlSettings, zone: &str) -> Result<(), String> {
+    let plan =
+        logferry_etl::plan::Plan::load(&settings.plan_files()).map_err(|error| format!("etl: {error}"))?;
+    plan.line_program(zone).map(drop).map_err(|error| format!("etl: {error}"))
+}
+
 /// The queue and its workers. Clones are handles to the same.
 #[derive(Clone)]
 pub struct Etl(Arc<Shared>);

@@ -73,6 +73,6 @@ impl HourSink for Etl {
             HourKey::new(&report.source, &report.host, Some(hour)).map_err(|error| error.to_string())?;
         let paths = report.files.iter().map(|path| data.join(path)).collect();
         let total = report.total.unwrap_or(report.packs);
-        self.want(Wanted { key, total, paths }).map_err(|error| error.to_string())
+        self.want(Wanted { key, total, lines: report.lines, paths }).map_err(|error| error.to_string())
     }
 }

@@ -69,8 +69,16 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
         bounds: shared.settings.bounds(),
         rejected_percent_max: shared.settings.rejected_percent_max,
     };
-    let paths = wanted.paths.iter().map(|path| existing(path)).collect();
-    let job = Job { key: wanted.key.clone(), paths };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    // A file that was finished since has taken what late lines were in.
+    for path in wanted.paths.iter().map(|path| existing(path)) {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    // Packs of legacy nodes may end without a newline: then the line behind it is of the same line.
+    let lines_min = wanted.lines.saturating_sub(wanted.total);
+    let job = Job { key: wanted.key.clone(), paths, lines_min };
     let mut watch = Watch::new(shared, wanted);
     let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
     made.map_err(Hindered::Job)
@@ -123,6 +131,9 @@ fn done(shared: &Shared, wanted: &Wanted, mark: &DoneMark) -> Ended {
         hour = %wanted.key, tables = mark.tables, lines, rows, rejected, spiders, dropped_program, dropped_host, dropped_ip,
         "the hour's tables are in place"
     );
+    if lines > 0 && rows == 0 {
+        tracing::warn!(hour = %wanted.key, lines, rejected, dropped_program, dropped_host, dropped_ip, "no line of the hour became a row: do the lists and the program fit the log?");
+    }
     Ended::Settled
 }
 

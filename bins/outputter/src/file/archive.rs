@@ -4,6 +4,9 @@
 //! A body that came in the wanted form is stored as it is: a zstd body is a frame, and of a zlib body the deflate stream inside gets the head and
 //! the tail of a gzip member (RFC 1950, RFC 1952). All others are compressed here.
 
+use super::headers::{self, Line};
+use super::walk::{Lines, files_below};
+use logferry_durable::{Disk, replace};
 use logferry_pack::{Codec, Compressor, Pack};
 use std::io;
 use std::path::Path;
@@ -61,20 +64,20 @@ impl Form {
         }
     }
 
-    /// Remembers the form in `dir`, which is empty or has log files of this form.
+    /// Remembers the form in `dir`, durably. Where that is not known any more, because a power loss took it, what the header files say counts.
     ///
     /// # Errors
     /// Those of the disk; `InvalidInput` when the log files there have another form.
-    pub fn settle(self, dir: &Path) -> io::Result<()> {
+    pub fn settle(self, disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         let path = dir.join(FORM_FILE);
-        let found = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Form::of(text.trim())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let is_used =
-                    std::fs::read_dir(dir.join("headers")).is_ok_and(|mut files| files.next().is_some());
-                is_used.then_some(Form::Lines)
-            }
+        let written = match disk.read(&path) {
+            Ok(bytes) => Form::named(String::from_utf8_lossy(&bytes).trim()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
+        };
+        let found = match written {
+            Some(form) => Some(form),
+            None => form_of_files(disk, dir)?,
         };
         match found {
             Some(found) if found != self => Err(io::Error::new(
@@ -86,10 +89,41 @@ impl Form {
                     found.name()
                 ),
             )),
-            Some(_) => Ok(()),
-            None => std::fs::write(&path, format!("{}\n", self.name())),
+            _ if written.is_some() => Ok(()),
+            _ => replace(disk, &path, format!("{}\n", self.name()).as_bytes()),
         }
     }
+
+    fn named(name: &str) -> Option<Form> {
+        [Form::Lines, Form::Gzip, Form::Zstd].into_iter().find(|form| form.name() == name)
+    }
+}
+
+/// The form of the log files in `dir`, as their header files and names tell; `None` when there is no pack.
+fn form_of_files(disk: &dyn Disk, dir: &Path) -> io::Result<Option<Form>> {
+    let (headers_dir, data) = (dir.join("headers"), dir.join("log_data"));
+    for path in files_below(disk, &headers_dir, "")?.files {
+        let file = disk.open(&headers_dir.join(&path))?;
+        let mut lines = Lines::new(&*file, 0, file.len()?);
+        while let Some(line) = lines.next()? {
+            match headers::parse_line(line) {
+                // Of a pack without lines nothing is stored in any form.
+                Some(Line::Pack(header)) if header.ours.as_ref().is_none_or(|ours| ours.raw > 0) => {
+                    return Ok(Some(Form::Lines));
+                }
+                Some(Line::Stored(_)) => {
+                    let is_there = |form: &Form| data.join(format!("{path}{}", form.suffix())).exists();
+                    if let Some(form) = [Form::Gzip, Form::Zstd].into_iter().find(is_there) {
+                        return Ok(Some(form));
+                    }
+                    // It was moved away. The next one may be there.
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Makes what is stored of bodies.
@@ -114,13 +148,12 @@ impl Archiver {
         self.compressor.is_some()
     }
 
-    /// What is stored of a pack whose decompressed body is `raw`; `None`: the body, as it is decompressed. Nothing is stored of nothing.
+    /// What is stored of a pack whose decompressed body is `raw`; `None`: the body, as it is decompressed. Of a pack without lines it is an empty
+    /// member or frame, because `zcat` and `zstdcat` refuse a file without any: that of an hour without lines.
     pub fn stored(&mut self, pack: &Pack, raw: &[u8]) -> Option<Vec<u8>> {
         let compressor = self.compressor.as_mut()?;
-        if raw.is_empty() {
-            return Some(Vec::new());
-        }
-        let codec = pack.header.ours.as_ref().map(|ours| ours.codec);
+        // The body of a pack without lines may be no stream of its codec.
+        let codec = pack.header.ours.as_ref().map(|ours| ours.codec).filter(|_| !raw.is_empty());
         match self.form {
             Form::Lines => None,
             Form::Zstd if codec == Some(Codec::Zstd) => Some(pack.body.to_vec()),
@@ -152,6 +185,9 @@ fn gzip_member(zlib: &[u8], raw: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use logferry_durable::RealDisk;
+    use logferry_durable::faulty::{Faults, FaultyDisk};
+    use logferry_pack::{Header, Name, Ours, PackIdentity, StreamId};
     use std::io::Read;
 
     fn gunzip(bytes: &[u8]) -> Vec<u8> {
@@ -175,6 +211,25 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_without_lines_is_a_file_that_can_be_unpacked() {
+        let pack = Pack { header: header(b""), body: bytes::Bytes::new() };
+        let gzip = Archiver::new(Form::Gzip).stored(&pack, b"").unwrap();
+        assert!(!gzip.is_empty());
+        assert_eq!(gunzip(&gzip), b"");
+        assert_eq!(
+            gunzip(&[gzip.clone(), gzip_member(&zlib(b"line\n"), b"line\n").unwrap(), gzip].concat()),
+            b"line\n"
+        );
+        let zstd = Archiver::new(Form::Zstd).stored(&pack, b"").unwrap();
+        assert!(!zstd.is_empty());
+        assert_eq!(zstd::decode_all(&zstd[..]).unwrap(), b"");
+    }
+
+    fn zlib(raw: &[u8]) -> Vec<u8> {
+        Compressor::new(Codec::Zlib, 6).unwrap().compress(raw).to_vec()
+    }
+
+    #[test]
     fn bytes_behind_the_stream_and_dictionaries_are_not_taken_over() {
         let mut zlib = Compressor::new(Codec::Zlib, 6).unwrap().compress(b"line\n").to_vec();
         zlib.extend_from_slice(b"rest");
@@ -183,16 +238,92 @@ mod tests {
         assert_eq!(gzip_member(&[0x78, 0x20, 0, 0, 0, 1], b""), None);
     }
 
+    fn header(raw: &[u8]) -> Header {
+        let (span, sum) = (raw.len() as u64, logferry_pack::crc32c(raw));
+        Header {
+            ip: "10.0.0.7".into(),
+            hour: 2026112113.try_into().unwrap(),
+            id: 1,
+            lines: span.min(1),
+            done: span == 0,
+            repull: false,
+            ours: Some(Ours {
+                host: Name::new("web-1").unwrap(),
+                source: Name::new("access").unwrap(),
+                identity: PackIdentity { stream: StreamId(1), offset: 0, span, sum },
+                first: 0,
+                raw: span,
+                raw_sum: None,
+                codec: Codec::None,
+                crc: sum,
+            }),
+            origin_rest: Default::default(),
+            hops: Vec::new(),
+        }
+    }
+
+    /// A folder with a log file of one pack, as it is in this form.
+    fn folder_with_a_pack(form: Form) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["headers/access", "log_data/access"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        let raw = b"line\n";
+        let header = header(raw);
+        let header = headers::pack_line(&Pack { header, body: bytes::Bytes::from_static(raw) });
+        let stored =
+            if form == Form::Lines { Vec::new() } else { headers::stored_line(headers::Stored::of(b"xy")) };
+        std::fs::write(dir.path().join("headers/access/h"), [stored, header].concat()).unwrap();
+        std::fs::write(dir.path().join(format!("log_data/access/h{}", form.suffix())), "xy").unwrap();
+        dir
+    }
+
     #[test]
     fn a_folder_keeps_its_form() {
         let dir = tempfile::tempdir().unwrap();
-        Form::Gzip.settle(dir.path()).unwrap();
-        Form::Gzip.settle(dir.path()).unwrap();
-        let error = Form::Zstd.settle(dir.path()).unwrap_err().to_string();
+        Form::Gzip.settle(&RealDisk, dir.path()).unwrap();
+        Form::Gzip.settle(&RealDisk, dir.path()).unwrap();
+        let error = Form::Zstd.settle(&RealDisk, dir.path()).unwrap_err().to_string();
         assert!(error.contains("file.archive is \"zstd\"") && error.contains("\"gzip\""), "{error}");
-        let old = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(old.path().join("headers/access")).unwrap();
-        Form::Gzip.settle(old.path()).unwrap_err();
-        Form::Lines.settle(old.path()).unwrap();
+        let old = folder_with_a_pack(Form::Lines);
+        Form::Gzip.settle(&RealDisk, old.path()).unwrap_err();
+        Form::Lines.settle(&RealDisk, old.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_whose_form_a_power_loss_took_has_that_of_its_files() {
+        let forms = [Form::Lines, Form::Gzip, Form::Zstd];
+        for (form, torn) in
+            forms.into_iter().flat_map(|form| ["", "\0\0\0\0\0", "gz"].map(|torn| (form, torn)))
+        {
+            let dir = folder_with_a_pack(form);
+            std::fs::write(dir.path().join(FORM_FILE), torn).unwrap();
+            for other in forms.into_iter().filter(|other| *other != form) {
+                other.settle(&RealDisk, dir.path()).unwrap_err();
+            }
+            form.settle(&RealDisk, dir.path()).unwrap();
+            let written = std::fs::read_to_string(dir.path().join(FORM_FILE)).unwrap();
+            assert_eq!(written, format!("{}\n", form.name()));
+        }
+        // It was lost before the first pack came.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FORM_FILE), "").unwrap();
+        Form::Zstd.settle(&RealDisk, dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_power_cut_while_the_form_is_written_never_keeps_the_next_start_from_it() {
+        for (seed, die_after) in (0..40).flat_map(|seed| (0..12).map(move |die_after| (seed, die_after))) {
+            let disk = FaultyDisk::new(seed);
+            let dir = Path::new("/out");
+            disk.create_dir_all(dir).unwrap();
+            disk.set_faults(Faults { die_after: Some(die_after), ..Faults::default() });
+            let first = Form::Gzip.settle(&disk, dir);
+            disk.set_faults(Faults::default());
+            disk.crash();
+            let is_there = disk.read(&dir.join(FORM_FILE)).is_ok();
+            assert!(first.is_err() || is_there, "what was told to be settled is on the disk");
+            Form::Gzip.settle(&disk, dir).unwrap();
+        }
     }
 }

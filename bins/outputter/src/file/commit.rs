@@ -227,7 +227,7 @@ impl<W> Committer<W> {
     }
 
     fn report_failure(&self, error: &io::Error) {
-        tracing::error!("the output cannot be written, nothing is acknowledged until it can: {error}");
+        tracing::error!("the output cannot be written: {error}");
         metrics::counter!("logferry_outputter_commit_failures_total").increment(1);
         self.figures.set_problem(Some(format!("the output cannot be written: {error}")));
         let actions = lock(&self.order).failing(RETRY_MS);

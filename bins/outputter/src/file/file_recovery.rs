@@ -172,7 +172,7 @@ impl FileRecovery {
         self.sync_names(path)?;
         let is_cut = found.both() != to.both();
         if is_cut {
-            tracing::warn!(path, ?found, ?to, "what was not written whole was cut");
+            tracing::warn!(path, %found, %to, "what was not written whole was cut");
         }
         Ok(FileTruth { lengths: Some(to), cut_bytes: is_cut.then(|| found.data - to.data), ..truth })
     }
@@ -186,8 +186,8 @@ impl FileRecovery {
         }
         tracing::error!(
             path = file.path,
-            found = ?file.found,
-            committed = ?file.floor,
+            found = %file.found,
+            committed = %file.floor,
             "the file was changed by somebody else or is damaged: keeping it, going on at its end"
         );
         self.cut(file, at, FileTruth { is_alarming: true, ..truth })

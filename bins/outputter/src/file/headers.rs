@@ -6,7 +6,7 @@
 //! | … of a back-filled pack, parts of which were there | one such line for each part that was missing, as if it were a pack of its own, codec `none` |
 //! | `{"Stored":{"Bytes":N,"Crc":C}}` | the body of the pack in the next line is stored as the next N bytes of the log file, compressed; C is their crc32c |
 //! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
-//! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B}}` | the N bytes of the log file are in the file F, which has B bytes now; the next body stands at byte 0 of a new log file |
+//! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B,"Crc":C}}` | the N bytes of the log file are in the file F, which has B bytes now, with the crc32c C; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"Removed",…}}` | they were removed, because they were old; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"LogFile",…}}` | they were put into stream order where they are (see `layout`); the next body stands at byte N |
 //! | `{"Replaced":"STREAM"}` | the log file was replaced by another: what is told before this line counts no more. STREAM, 32 hex digits, names the replacement |
@@ -62,6 +62,9 @@ pub struct Finished {
     pub data: u64,
     /// Length of the file that they are in, with them; 0 when they were removed.
     pub bytes: u64,
+    /// crc32c of that file, where it is another one than the log file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc: Option<u32>,
 }
 
 /// Where the bytes of a finished log file are.
@@ -205,10 +208,13 @@ mod tests {
         let line = stored_line(stored);
         assert_eq!(line, b"{\"Stored\":{\"Bytes\":9,\"Crc\":3808858755}}\n");
         assert_eq!(parse_line(line.trim_ascii_end()), Some(Line::Stored(stored)));
-        let finished = Finished { place: Place::File("/done/a \"b\"\n.gz".into()), data: 17, bytes: 9 };
-        let mark = finished_line(&finished);
-        let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
-        assert_eq!(lines, [Some(Line::Empty), Some(Line::Finished(finished)), Some(Line::Empty)]);
+        for crc in [None, Some(5)] {
+            let place = Place::File("/done/a \"b\"\n.gz".into());
+            let finished = Finished { place, data: 17, bytes: 9, crc };
+            let mark = finished_line(&finished);
+            let lines: Vec<_> = mark.split(|byte| *byte == b'\n').map(parse_line).collect();
+            assert_eq!(lines, [Some(Line::Empty), Some(Line::Finished(finished)), Some(Line::Empty)]);
+        }
         let replaced = replaced_line(StreamId(7));
         assert_eq!(parse_line(&replaced[..replaced.len() - 1]), Some(Line::Replaced(StreamId(7))));
         for bad in [

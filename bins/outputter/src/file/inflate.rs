@@ -33,7 +33,7 @@ pub struct Inflated {
     pub accepted: Accepted,
     /// Path of the log file below the folder.
     pub path: String,
-    /// Number of lines, as the header says.
+    /// Number of lines that are written.
     pub lines: u64,
     /// Line for the header file, or lines where only parts of the pack are missing.
     pub header_lines: Vec<u8>,
@@ -222,12 +222,14 @@ impl Inflaters {
         job: Job,
         mut buffer: RawBuffer,
     ) -> Inflated {
-        let Job { accepted, parcel } = job;
+        let Job { accepted, mut parcel } = job;
         let (mut lines, mut header_lines) = (parcel.pack.header.lines, Vec::new());
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let mut facts = Vec::new();
         let body = match decompressor.decompress(&parcel.pack, &self.limits, &mut buffer.bytes) {
             Ok(()) if parcel.trimmed_to.is_empty() => {
+                lines = lines_of(&parcel, &buffer.bytes);
+                parcel.pack.header.lines = lines;
                 if let Some(stored) = archiver.stored(&parcel.pack, &buffer.bytes) {
                     header_lines = headers::stored_line(Stored::of(&stored));
                     buffer.bytes = stored;
@@ -267,9 +269,58 @@ impl Inflaters {
     }
 }
 
+/// How many lines a body has: what the header says, if that may be. Marks and hooks tell this number.
+fn lines_of(parcel: &Parcel, body: &[u8]) -> u64 {
+    let told = parcel.pack.header.lines;
+    let newlines = bytecount::count(body, b'\n') as u64;
+    let with_unended = newlines + u64::from(body.last().is_some_and(|last| *last != b'\n'));
+    // In UTF-16 not each such byte is a newline; a newline has a zero byte.
+    let may_be_wide = || told < newlines && body.contains(&0);
+    if (newlines..=with_unended).contains(&told) || may_be_wide() {
+        return told;
+    }
+    tracing::warn!(path = parcel.path, stream = %parcel.identity.stream, told, counted = with_unended, "a pack says that it has another number of lines than it has: counted");
+    metrics::counter!("logferry_outputter_lines_miscounted_total").increment(1);
+    with_unended
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::order::Parcel;
+    use logferry_pack::{Header, Pack, PackIdentity, StreamId};
+
+    #[test]
+    fn lines_are_those_of_the_body_whatever_the_header_says() {
+        let told = |lines: u64, body: &'static [u8]| {
+            let header = Header {
+                ip: "10.0.0.7".into(),
+                hour: 2026112113.try_into().unwrap(),
+                id: 1,
+                lines,
+                done: false,
+                repull: false,
+                ours: None,
+                origin_rest: Default::default(),
+                hops: Vec::new(),
+            };
+            let identity = PackIdentity { stream: StreamId(1), offset: 0, span: body.len() as u64, sum: 0 };
+            let pack = Pack { header, body: bytes::Bytes::from_static(body) };
+            let path = "10.0.0.7_2026112113".to_owned();
+            let parcel = Parcel { identity, first: 0, path, pack, trimmed_to: Vec::new(), replaces: None };
+            lines_of(&parcel, body)
+        };
+        assert_eq!(told(2, b"one\ntwo\n"), 2);
+        assert_eq!((told(999_999, b"one\ntwo\n"), told(u64::MAX, b"one\n"), told(7, b"")), (2, 1, 0));
+        assert_eq!(told(0, b"one\ntwo\n"), 2);
+        // The beginning of a line that is too long for a pack, and the last line of a file without an end.
+        assert_eq!(
+            (told(0, b"one"), told(1, b"one"), told(2, b"one\ntwo"), told(3, b"one\ntwo")),
+            (0, 1, 2, 2)
+        );
+        // The second character has the byte of a newline.
+        assert_eq!((told(1, b"\n\0\x05\n"), told(3, b"\n\0\x05\n")), (1, 2));
+    }
 
     #[test]
     fn buffers_are_used_again() {

@@ -32,6 +32,12 @@ pub struct Lengths {
     pub mark_due: bool,
 }
 
+impl std::fmt::Display for Lengths {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} bytes of lines, {} of headers", self.data, self.headers)
+    }
+}
+
 impl Lengths {
     /// The two lengths.
     pub fn both(&self) -> (u64, u64) {

@@ -23,6 +23,7 @@ pub mod recovery;
 pub mod replace;
 pub mod retire;
 pub mod roll_forward;
+pub mod shelf;
 pub mod store;
 pub mod sync;
 pub mod template;

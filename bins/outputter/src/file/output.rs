@@ -8,19 +8,23 @@ use super::inflate::{self, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
 use super::recovery::{Recovered, Recovery};
 use super::replace;
+use super::shelf::{self, Back, ShelfAction, ShelfLimits, Shelving, Wake};
 use super::store::{Folders, StoreOptions};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
 use crate::finish::shell::FinishThread;
 use crate::hours::shell::Hours;
+use crate::outputs::keeper::KeeperOptions;
 use crate::outputs::route::{Reply, Route};
 use anyhow::Context;
 use crossbeam_channel::Sender;
 use logferry_durable::{Disk, RealDisk};
 use logferry_footprint::WhenFull;
 use logferry_link::{Answer, HopStamp, Incoming};
+use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Limits, Pack};
+use logferry_spool::SpoolOptions;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -33,6 +37,14 @@ use tokio_util::sync::CancellationToken;
 const JUDGED_AT_ONCE_MAX: usize = 64;
 /// How long the threads get to commit what was accepted when the program stops.
 const FINISH_MAX: Duration = Duration::from_secs(8);
+/// Folder in `var_dir` of the packs that cannot be written now, and their label in figures.
+const SHELF: &str = "file";
+/// Bytes of one group that goes to the spool or comes from there.
+const SHELF_GROUP_BYTES_MAX: u64 = 2 << 20;
+/// The part of `footprint_memory` that the footprint of such packs may take beside.
+const SHELF_FOOTPRINT_PART: usize = 4;
+/// How often they are looked after while there are any, in milliseconds.
+const SHELF_TICK_MS: u64 = 100;
 /// A log file and its header file.
 const DESCRIPTORS_PER_FILE: usize = 2;
 
@@ -44,6 +56,8 @@ pub struct FileOutput {
     jobs: Sender<Job>,
     /// Where packs go on to that it has.
     route: Option<Route>,
+    /// Packs that cannot be written now.
+    shelving: Option<Shelving>,
     threads: Vec<JoinHandle<()>>,
     /// Files are finished as long as it is there.
     finisher: Option<crossbeam_channel::Sender<()>>,
@@ -66,7 +80,7 @@ impl FileOutput {
         let form = Form::of(&settings.archive);
         let folders = Folders::new(&settings.dir).with_form(form);
         disk.create_dir_all(&settings.dir)
-            .and_then(|()| form.settle(&settings.dir))
+            .and_then(|()| form.settle(&*disk, &settings.dir))
             .with_context(|| format!("file.dir {}", settings.dir.display()))?;
         for dir in [&folders.data, &folders.headers] {
             disk.create_dir_all(dir).with_context(|| format!("file.dir: cannot create {}", dir.display()))?;
@@ -86,7 +100,7 @@ impl FileOutput {
         let footprint = footprint.limited(footprint_bytes_max, WhenFull::RefuseNew);
         let order = Arc::new(Mutex::new(Order::new(order_limits(settings), footprint)));
         let options = CommitterOptions {
-            answer: Reply::send,
+            answer: Reply::send_written,
             store: store_options(settings),
             group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
             footprint_keep_secs: settings.footprint_keep.0.as_secs(),
@@ -118,6 +132,7 @@ impl FileOutput {
             template,
             jobs,
             route: None,
+            shelving: None,
             threads,
             finisher,
             started: Instant::now(),
@@ -129,23 +144,58 @@ impl FileOutput {
         self.route = route;
     }
 
+    /// Opens what keeps packs that cannot be written while `route` goes on, or what of them an earlier run has left. Blocks.
+    pub fn keep_unwritten(
+        &mut self,
+        settings: &FileSettings,
+        var_dir: &Path,
+        limits: Limits,
+        spool: SpoolOptions,
+        quarantine: Arc<Quarantine>,
+    ) -> io::Result<()> {
+        let dir = var_dir.join(SHELF);
+        if self.route.is_none() && !dir.exists() {
+            return Ok(());
+        }
+        let options = KeeperOptions { dir, output: SHELF, spool, limits };
+        let footprint_bytes_max = usize::try_from(settings.footprint_memory.0).unwrap_or(usize::MAX);
+        let limits = ShelfLimits {
+            group_bytes_max: SHELF_GROUP_BYTES_MAX,
+            gap_ms: order_limits(settings).reorder_wait_ms,
+            footprint_bytes_max: footprint_bytes_max / SHELF_FOOTPRINT_PART,
+        };
+        let disk = Arc::new(RealDisk);
+        self.shelving = Some(Shelving::open(disk, options, limits, quarantine, self.route.is_some())?);
+        self.show_shelf();
+        Ok(())
+    }
+
     /// The core, for its figures.
     pub fn order(&self) -> SharedOrder<Reply> {
         self.order.clone()
     }
 
     /// Takes packs in until there are no more, then waits until what was accepted is committed.
-    pub async fn run(self, mut packs: mpsc::Receiver<Incoming>, mut hops: HopStamp, stop: CancellationToken) {
+    pub async fn run(
+        mut self,
+        mut packs: mpsc::Receiver<Incoming>,
+        mut hops: HopStamp,
+        stop: CancellationToken,
+    ) {
         let mut stopping = false;
         loop {
             let now_ms = self.now_ms();
             let deadline_ms = commit::lock(&self.order).deadline_ms(now_ms);
+            let is_shelving = self.shelving.as_ref().is_some_and(Shelving::is_busy);
+            let deadline_ms =
+                deadline_ms.into_iter().chain(is_shelving.then_some(now_ms + SHELF_TICK_MS)).min();
             let tick = Duration::from_millis(deadline_ms.map_or(0, |at| at.saturating_sub(now_ms)));
             tokio::select! {
                 incoming = packs.recv() => match incoming {
                     Some(incoming) => self.judge(incoming, &mut packs, &mut hops),
                     None => break,
                 },
+                wake = Self::shelf_wakes(&mut self.shelving) => self.shelf_woke(wake),
                 () = tokio::time::sleep(tick), if deadline_ms.is_some() => self.tick(),
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
@@ -157,12 +207,14 @@ impl FileOutput {
         self.finish().await;
     }
 
-    fn judge(&self, first: Incoming, more: &mut mpsc::Receiver<Incoming>, hops: &mut HopStamp) {
+    fn judge(&mut self, first: Incoming, more: &mut mpsc::Receiver<Incoming>, hops: &mut HopStamp) {
         let mut incoming = Some(first);
         let mut parcels = Vec::new();
+        let door = self.shelving.as_ref().and_then(Shelving::door);
         while let Some(Incoming { mut pack, peer, elapsed, answer }) = incoming {
             pack.push_hop(&hops.hop(peer.addr, jiff::Timestamp::now(), elapsed));
-            let answer = Reply::new(answer, &pack, self.route.as_ref());
+            let door = door.as_ref().filter(|_| !shelf::is_apart(&pack.header));
+            let answer = Reply::new(answer, &pack, self.route.as_ref(), door);
             match parcel(pack, &self.template) {
                 Ok(parcel) => parcels.push((parcel, answer)),
                 Err(reason) => {
@@ -175,17 +227,84 @@ impl FileOutput {
             incoming = if room { more.try_recv().ok() } else { None };
         }
         let now_ms = self.now_ms();
+        let (mut actions, mut for_shelf) = (Vec::new(), Vec::new());
         let mut order = commit::lock(&self.order);
-        let actions: Vec<_> =
-            parcels.into_iter().flat_map(|(parcel, answer)| order.offered(now_ms, parcel, answer)).collect();
+        for (parcel, answer) in parcels {
+            match self.shelving.as_mut().filter(|shelving| shelving.wants(&order, &parcel)) {
+                Some(shelving) => for_shelf.extend(shelving.offered(now_ms, &order, parcel, answer)),
+                None => actions.extend(order.offered(now_ms, parcel, answer)),
+            }
+        }
+        drop(order);
+        self.act(actions);
+        self.act_for_shelf(for_shelf);
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.now_ms();
+        let actions = commit::lock(&self.order).tick(now_ms);
+        self.act(actions);
+        self.go_on_with_shelf(Vec::new());
+    }
+
+    /// Never, where there is no shelf.
+    async fn shelf_wakes(shelving: &mut Option<Shelving>) -> Wake {
+        match shelving {
+            Some(shelving) => shelving.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn shelf_woke(&mut self, wake: Wake) {
+        let now_ms = self.now_ms();
+        let Some(shelving) = &mut self.shelving else { return };
+        let mut actions = Vec::new();
+        match wake {
+            Wake::Reports(reports) => {
+                actions.extend(reports.into_iter().flat_map(|report| shelving.reported(now_ms, report)));
+            }
+            Wake::Backs(backs) => {
+                let order = commit::lock(&self.order);
+                actions.extend(backs.into_iter().flat_map(|back| match back {
+                    Back::Unwritten(pack, reply) => shelving.offer(now_ms, &order, pack, reply),
+                    Back::Replayed(record, answer) => shelving.replayed(record, answer),
+                }));
+            }
+        }
+        self.go_on_with_shelf(actions);
+    }
+
+    fn go_on_with_shelf(&mut self, mut actions: Vec<ShelfAction>) {
+        let now_ms = self.now_ms();
+        let Some(shelving) = &mut self.shelving else { return };
+        let is_failing = commit::lock(&self.order).is_failing();
+        actions.extend(shelving.go_on(now_ms, is_failing));
+        self.act_for_shelf(actions);
+        self.show_shelf();
+    }
+
+    fn act_for_shelf(&self, actions: Vec<ShelfAction>) {
+        let Some(shelving) = &self.shelving else { return };
+        let replays = shelving.act(actions, |answer| self.figures.count_answer(answer));
+        let mut actions = Vec::new();
+        // Together: what is refused of a stream is refused with all that is behind it.
+        let now_ms = self.now_ms();
+        let mut order = commit::lock(&self.order);
+        for (pack, reply) in replays {
+            match parcel(Pack::clone(&pack), &self.template) {
+                Ok(parcel) => actions.extend(order.replayed(now_ms, parcel, reply)),
+                Err(reason) => reply.send(Answer::Rejected { reason: text_of(reason).to_owned() }),
+            }
+        }
         drop(order);
         self.act(actions);
     }
 
-    fn tick(&self) {
-        let now_ms = self.now_ms();
-        let actions = commit::lock(&self.order).tick(now_ms);
-        self.act(actions);
+    fn show_shelf(&self) {
+        if let Some(shelving) = &self.shelving {
+            let (figures, takes_more) = shelving.figures();
+            self.figures.set_shelf(figures, takes_more);
+        }
     }
 
     /// Only the judging task comes here, so packs go to the inflating threads in the order of acceptance.
@@ -204,13 +323,15 @@ impl FileOutput {
 
     async fn finish(self) {
         drop((self.jobs, self.finisher));
-        let threads = self.threads;
+        let (threads, shelving) = (self.threads, self.shelving);
+        let closing = tokio::task::spawn_blocking(move || shelving.map(Shelving::finish));
         let joined = tokio::task::spawn_blocking(move || {
             threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>()
         });
         if tokio::time::timeout(FINISH_MAX, joined).await.is_err() {
             tracing::warn!("the last group could not be committed in time; its packs were not acknowledged");
         }
+        let _ = closing.await;
     }
 
     fn now_ms(&self) -> u64 {

@@ -78,7 +78,7 @@ impl Recovery<'_> {
         let mut recovered = Recovered { state, unusable: BTreeSet::new(), log, report };
         if journal_was_unsound {
             let files = on_disk.files.len();
-            tracing::error!(report = ?found.report, files, "the journal is missing or damaged: reading all files");
+            tracing::error!(report = %found.report, files, "the journal is missing or damaged: reading all files");
         }
         let State { files, unread, .. } = &recovered.state;
         let paths: BTreeSet<String> = files.keys().chain(unread).cloned().chain(on_disk.files).collect();
@@ -102,15 +102,19 @@ impl Recovery<'_> {
     fn recover_file_or_leave(&self, path: String, sound: bool, recovered: &mut Recovered) {
         let is_sound = sound && !walk::holds(&recovered.state.unread, &path);
         let journaled = Journaled { lengths: recovered.state.files.get(&path).copied(), is_sound };
-        let mut last_error = None;
+        let mut last_error = String::new();
         for _ in 0..TRIES_MAX {
             match self.files.recover(&path, journaled) {
                 Ok(truth) => return recovered.believe(&path, truth, self.now_unix),
-                Err(error) => last_error = Some(error),
+                Err(error) => last_error = error.to_string(),
             }
         }
         // Writing to it would take half a commit for bytes from elsewhere.
-        tracing::error!(path, error = ?last_error, "the file cannot be recovered: it is not written to until it can");
+        tracing::error!(
+            path,
+            error = last_error,
+            "the file cannot be recovered: it is not written to until it can"
+        );
         recovered.leave(path, is_sound);
     }
 }
@@ -165,6 +169,14 @@ impl RecoveryReport {
         metrics::counter!("logferry_outputter_recovery_bytes_cut_total").increment(self.bytes_cut);
         metrics::counter!("logferry_outputter_recovery_packs_damaged_total").increment(self.packs_damaged);
         metrics::counter!("logferry_outputter_recovery_files_alarming_total").increment(self.files_alarming);
-        tracing::info!(report = ?self, "recovered");
+        let RecoveryReport { packs_adopted, files_cut, bytes_cut, packs_damaged, files_alarming, .. } = *self;
+        tracing::info!(
+            packs_adopted,
+            files_cut,
+            bytes_cut,
+            packs_damaged,
+            files_alarming,
+            "the files are in order"
+        );
     }
 }

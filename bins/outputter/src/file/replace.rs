@@ -4,10 +4,12 @@
 //! to be replaced, by the same group commit as any other. So they are durable when they are answered, whole and in order, and a restart goes
 //! on where it was. The last of them, the hour's done pack, has the file put into its place:
 //!
-//! 1. It is compared: it has all of the replacement, all that the old header file tells of, and nothing that the store never had.
+//! 1. It is compared: it has all of the replacement, all that the old header file tells of, and nothing that the store never had; and no
+//!    fewer lines than the old header file tells of, unless the done pack says that it may.
 //! 2. A header file is written that tells of the same packs as those of their true streams.
 //! 3. The journal gets a [`Replaced`] record. From here on the hour *is* replaced.
-//! 4. Header file and log file are renamed over the old ones.
+//! 4. The log file is renamed over the old one; a file that the hour was finished into ([`headers::Place::File`]) goes, because all lines are in
+//!    the log file again until that is finished; the header file is renamed over the old one.
 //!
 //! A stop before 3 leaves the old files; one after it is made up for by [`finish`] at the next start. Readers see the old log file or the
 //! new one, each whole.
@@ -28,7 +30,7 @@ use crate::hours::fact::HourKey;
 use logferry_durable::{Disk, DiskFile};
 use logferry_footprint::Ranges;
 use logferry_pack::{Header, Pack, StreamId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -65,6 +67,8 @@ pub struct End {
     hour: HourKey,
     /// Header line of the done pack, as one of its true stream.
     done_line: Vec<u8>,
+    /// Whoever asked for it wants it even if it has fewer lines.
+    allows_fewer_lines: bool,
     /// Step 3 is done.
     decided: Option<Replaced>,
 }
@@ -83,12 +87,14 @@ struct Told {
     streams: BTreeMap<StreamId, Ranges>,
     /// The hours that its packs are of.
     hours: Vec<HourKey>,
-    /// Where bytes of the log file are by now: they are not to be had from there once more.
-    finished: Option<headers::Place>,
+    lines: u64,
+    /// Its lines were removed, because they were old.
+    is_removed: bool,
 }
 
 impl Told {
     fn add(&mut self, header: &Header) {
+        self.lines = self.lines.saturating_add(header.lines);
         let key = HourKey::of(header);
         if !self.hours.contains(&key) {
             self.hours.push(key);
@@ -117,7 +123,8 @@ impl End {
         let place = parcel.pack.header.place().ok().flatten()?;
         let done = Pack { header: parcel.pack.header.in_place(place), body: parcel.pack.body.clone() };
         let (hour, done_line) = (HourKey::of(&done.header), headers::pack_line(&done));
-        Some(End { accepted, path, staged: parcel.path.clone(), hour, done_line, decided: None })
+        let (staged, allows_fewer_lines) = (parcel.path.clone(), done.header.allows_fewer_lines());
+        Some(End { accepted, path, staged, hour, done_line, allows_fewer_lines, decided: None })
     }
 
     fn replacement(&self) -> StreamId {
@@ -269,8 +276,8 @@ impl<W> Committer<W> {
         if let Some(file) = if_there::open(disk, &folders.headers.join(&end.path))? {
             each_line(&*file, file.len()?, |line| match headers::parse_line(line) {
                 Some(Line::Pack(header)) => told.add(&header),
-                Some(Line::Finished(finished)) if finished.place != headers::Place::LogFile => {
-                    told.finished = Some(finished.place);
+                Some(Line::Finished(finished)) => {
+                    told.is_removed |= finished.place == headers::Place::Removed
                 }
                 _ => {}
             })?;
@@ -282,14 +289,8 @@ impl<W> Committer<W> {
         if old.hours.iter().chain(&new.hours).any(|other| *other != end.hour) {
             return Some("the store's file holds more than this hour of this source".to_owned());
         }
-        match &old.finished {
-            Some(headers::Place::File(file)) => {
-                return Some(format!(
-                    "the hour was finished ([finish]) and is in {file}: it cannot be replaced there"
-                ));
-            }
-            Some(_) => return Some("the hour was removed, because it was old ([retention])".to_owned()),
-            None => {}
+        if old.is_removed {
+            return Some("the hour was removed, because it was old ([retention])".to_owned());
         }
         for (stream, from, to) in old.ranges() {
             if let Some((from, to)) = new.missing(stream, from, to).first() {
@@ -297,6 +298,13 @@ impl<W> Committer<W> {
                     "the store has bytes {from}-{to} of stream {stream}, which the host did not ship: nothing was replaced"
                 ));
             }
+        }
+        if new.lines < old.lines && !end.allows_fewer_lines {
+            return Some(format!(
+                "the replacement has {} lines and would take the place of {}: a filter or another setting of the source leaves lines out \
+                 now, or the file was changed; nothing was replaced. With --fewer-lines it is replaced all the same",
+                new.lines, old.lines
+            ));
         }
         let order = lock(&self.order);
         for (stream, from, to) in new.ranges() {
@@ -374,17 +382,44 @@ impl<W> Committer<W> {
 
 /// Step 4, as far as it is not done yet. What is renamed was synced before the record.
 pub fn finish(disk: &dyn Disk, folders: &Folders, replaced: &Replaced) -> io::Result<()> {
-    let renames = [
-        (folders.headers.join(&replaced.headers), folders.headers.join(&replaced.path)),
-        (folders.log_file(&replaced.staged), folders.log_file(&replaced.path)),
-    ];
-    for (from, to) in &renames {
-        if_there::rename(disk, from, to)?;
-        sync_folder(disk, to)?;
+    let log_file = folders.log_file(&replaced.path);
+    if_there::rename(disk, &folders.log_file(&replaced.staged), &log_file)?;
+    sync_folder(disk, &log_file)?;
+    let (new, old) = (folders.headers.join(&replaced.headers), folders.headers.join(&replaced.path));
+    if if_there::open(disk, &new)?.is_some() {
+        remove_finished(disk, &old)?;
     }
+    if_there::rename(disk, &new, &old)?;
+    sync_folder(disk, &old)?;
     let staged = folders.headers.join(&replaced.staged);
     if_there::unlink(disk, &staged)?;
     sync_folder(disk, &staged)
+}
+
+/// Removes the files that the old header file says its lines to be in. One that cannot be removed keeps the hour from being finished again, and
+/// nothing else from going on.
+fn remove_finished(disk: &dyn Disk, headers: &Path) -> io::Result<()> {
+    let Some(file) = if_there::open(disk, headers)? else { return Ok(()) };
+    let mut finished = BTreeSet::new();
+    each_line(&*file, file.len()?, |line| match headers::parse_line(line) {
+        Some(Line::Finished(headers::Finished { place: headers::Place::File(file), .. })) => {
+            finished.insert(file);
+        }
+        Some(Line::Replaced(_)) => finished.clear(),
+        _ => {}
+    })?;
+    for file in finished {
+        let path = Path::new(&file);
+        let removed = if_there::unlink(disk, path)
+            .and_then(|is_gone| if is_gone { sync_folder(disk, path) } else { Ok(()) });
+        if let Err(error) = removed {
+            tracing::error!(
+                file,
+                "the file that the hour was finished into cannot be removed, remove it: {error}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Removes header files of step 2 without a step 3 from a list of all files.

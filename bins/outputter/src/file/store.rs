@@ -394,16 +394,16 @@ fn report_foreign_change(path: &str, known: Lengths, found: Lengths) {
     } else if found.data < known.data || found.headers < known.headers {
         tracing::error!(
             path,
-            ?known,
-            ?found,
+            %known,
+            %found,
             "committed bytes are gone, somebody cut the file: going on at its end"
         );
         "cut"
     } else if found.both() == known.both() {
-        tracing::warn!(path, ?found, "another file of the same length is in its place: going on at its end");
+        tracing::warn!(path, %found, "another file of the same length is in its place: going on at its end");
         "replaced"
     } else {
-        tracing::warn!(path, ?known, ?found, "bytes came from elsewhere: they are kept, going on at the end");
+        tracing::warn!(path, %known, %found, "bytes came from elsewhere: they are kept, going on at the end");
         "appended"
     };
     metrics::counter!("logferry_outputter_foreign_changes_total", "reason" => reason).increment(1);

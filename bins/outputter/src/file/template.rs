@@ -77,7 +77,7 @@ pub struct BadPath {
 }
 
 impl Template {
-    /// Parses `{source}/{host}_{hour}` and the like.
+    /// Parses `{source}/{host}_{hour}` and the like. No two names may be in one component: a name may hold whatever is between them.
     pub fn parse(text: &str) -> Result<Template, BadTemplate> {
         let components = text.split('/').map(parse_component).collect::<Result<Vec<_>, _>>()?;
         if text.starts_with('/') || components.iter().any(Vec::is_empty) {
@@ -93,13 +93,31 @@ impl Template {
         if components.iter().any(literal) || text.contains('\0') {
             return Err(BadTemplate::Unsafe(format!("{text:?} holds a part that could leave the folder")));
         }
+        let is_ambiguous = |component: &Vec<Piece>| {
+            let names = [Piece::Source, Piece::Host, Piece::Ip];
+            names.iter().filter(|name| component.contains(name)).count() > 1
+        };
+        if components.iter().any(is_ambiguous) {
+            return Err(BadTemplate::Unsafe(format!(
+                "{text:?} has two names between the same slashes, so two sources could share a file (source \"a_b\" of host \"c\", \
+                 and \"a\" of \"b_c\"): put a / between them"
+            )));
+        }
         Ok(Template { components })
     }
 
     /// Whether each hour of each source of a host has exactly one file of its own.
     pub fn keeps_hours_apart(&self) -> bool {
-        let has = |piece: Piece| self.components.iter().flatten().any(|other| *other == piece);
-        has(Piece::Source) && has(Piece::Host) && has(Piece::Hour) && !has(Piece::Stream)
+        self.has_files_of_one_hour() && !self.has(&Piece::Stream)
+    }
+
+    /// Whether no file has lines of more than one hour of one source of a host; an hour may have several files.
+    pub fn has_files_of_one_hour(&self) -> bool {
+        [Piece::Source, Piece::Host, Piece::Hour].iter().all(|piece| self.has(piece))
+    }
+
+    fn has(&self, piece: &Piece) -> bool {
+        self.components.iter().flatten().any(|other| other == piece)
     }
 
     /// Path below the folder, `/` between components. A component longer than [`COMPONENT_BYTES_MAX`] is shortened: its beginning,
@@ -155,7 +173,7 @@ fn parse_component(text: &str) -> Result<Vec<Piece>, BadTemplate> {
 }
 
 /// A placeholder that expands to nothing takes the literal after it along (the one before it, if it is the last
-/// piece), so that `{source}_{host}` without a source is `web-1`, not `_web-1`.
+/// piece), so that `{source}_{hour}` without a source is `2026112101`, not `_2026112101`.
 fn expand_component(pieces: &[Piece], fields: &Fields<'_>, out: &mut String) {
     let mut skip_literal = false;
     let mut literal_from = None;
@@ -248,8 +266,20 @@ mod tests {
     #[test]
     fn parts_that_expand_to_nothing_vanish() {
         assert_eq!(expand("{source}/{host}_{hour}", "", "", "1.2.3.4").unwrap(), "1.2.3.4_2026112013");
-        assert_eq!(expand("{source}_{host}.log", "", "web-1", "").unwrap(), "web-1.log");
-        assert_eq!(expand("x/{host}_{source}", "", "web-1", "").unwrap(), "x/web-1");
+        assert_eq!(expand("{source}_{day}.log", "", "web-1", "").unwrap(), "20261120.log");
+        assert_eq!(expand("x/{day}_{source}", "", "web-1", "").unwrap(), "x/20261120");
+    }
+
+    #[test]
+    fn two_names_between_the_same_slashes_are_refused_because_two_pairs_could_be_one_file() {
+        for text in ["{source}_{host}_{hour}", "{hour}/{host}-{source}", "a/{source}{ip}", "{host}_{ip}"] {
+            let error = Template::parse(text).unwrap_err().to_string();
+            assert!(error.contains("put a / between them"), "{text}: {error}");
+        }
+        for text in ["{source}/{host}_{hour}", "{source}_{hour}/{host}", "{host}/{source}_{stream}"] {
+            let of = |source, host| expand(text, source, host, "").unwrap();
+            assert_ne!(of("a_b", "c"), of("a", "b_c"), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Finishes one file, or removes one: everything but when.
 
-use super::product::Product;
+use super::product::{Kept, Product};
 use super::settings::Plan;
 use crate::file::guard::Guard;
 use crate::file::headers::{Finished, Place};
@@ -11,7 +11,7 @@ use crate::file::roll_forward::aside;
 use crate::file::store::Folders;
 use logferry_durable::Disk;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The committer, as who finishes sees it.
@@ -64,10 +64,12 @@ impl Finisher {
         committed: &mut impl Committed,
         is_stopping: impl Fn() -> bool,
     ) -> io::Result<Outcome> {
-        let Some(lengths) = committed.lengths(path).filter(|lengths| lengths.data > 0) else {
-            return Ok(Outcome::Nothing);
-        };
+        let Some(lengths) = committed.lengths(path) else { return Ok(Outcome::Nothing) };
         let layout = self.layout(path, lengths)?;
+        // An hour without lines is a file, too; once.
+        if lengths.data == 0 && (layout.hours.is_empty() || !layout.finished.is_empty()) {
+            return Ok(Outcome::Nothing);
+        }
         let log_path = self.folders.log_file(path);
         let ordered = in_stream_order(&layout.segments);
         let (target, place, keep) = match self.plan.target(path) {
@@ -75,10 +77,10 @@ impl Finisher {
                 self.set_attributes(&log_path)?;
                 return Ok(Outcome::Nothing);
             }
-            None => (log_path.clone(), Place::LogFile, 0),
+            None => (log_path.clone(), Place::LogFile, Kept::default()),
             Some(target) => {
                 let name = target.display().to_string();
-                let keep = self.kept_bytes(&layout, &target, &name)?;
+                let keep = self.kept(&layout, &target, &name)?;
                 (target, Place::File(name), keep)
             }
         };
@@ -86,9 +88,11 @@ impl Finisher {
         let segments = ordered.as_deref().unwrap_or(&layout.segments);
         let product =
             Product { target: &target, keep, log_file: &*log_file, segments, codec: self.plan.codec };
-        let Some(bytes) = product.make(&*self.disk, is_stopping)? else { return Ok(Outcome::Later) };
+        let Some(made) = product.make(&*self.disk, is_stopping)? else { return Ok(Outcome::Later) };
         self.set_attributes(&aside(&target))?;
-        let finished = Finished { place, data: lengths.data, bytes };
+        // What comes late is written behind a log file that stays where it is.
+        let crc = made.crc.filter(|_| place != Place::LogFile);
+        let finished = Finished { place, data: lengths.data, bytes: made.bytes, crc };
         // After an error it is not known whether the line is there, so the new file must stay: recovery tells.
         if committed.retire(path, lengths, finished)? {
             return Ok(Outcome::Finished(lengths.data));
@@ -113,7 +117,7 @@ impl Finisher {
         if lengths.data != layout.len() {
             return Ok(false);
         }
-        let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0 };
+        let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0, crc: None };
         if lengths.data > 0 && !committed.retire(path, lengths, removed)? {
             return Ok(false);
         }
@@ -135,8 +139,8 @@ impl Finisher {
         Layout::read(&*headers, lengths)
     }
 
-    /// Bytes of a finished file that is added to.
-    fn kept_bytes(&self, layout: &Layout, target: &Path, name: &str) -> io::Result<u64> {
+    /// The finished file that is added to.
+    fn kept(&self, layout: &Layout, target: &Path, name: &str) -> io::Result<Kept> {
         if let Some(guard) = &self.guard {
             let below = target.strip_prefix(self.plan.dir()).unwrap_or(target);
             guard.check(below)?;
@@ -145,11 +149,11 @@ impl Finisher {
         let is_there = if_there::open(&*self.disk, target)?.is_some();
         let ours = layout.finished.iter().rfind(|finished| finished.place == Place::File(name.to_owned()));
         match (ours, is_there) {
-            (Some(ours), true) => Ok(ours.bytes),
-            (None, false) => Ok(0),
+            (Some(ours), true) => Ok(Kept { bytes: ours.bytes, crc: ours.crc }),
+            (None, false) => Ok(Kept::default()),
             (Some(_), false) => {
                 tracing::warn!(file = name, "the finished file was taken away: late lines begin another one");
-                Ok(0)
+                Ok(Kept::default())
             }
             (None, true) => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -180,11 +184,5 @@ impl Finisher {
             true => self.disk.sync_dir(file.parent().unwrap_or(Path::new(""))),
             false => Ok(()),
         }
-    }
-
-    /// Bytes of the finished file of a log file.
-    pub fn finished_bytes(&self, path: &str) -> u64 {
-        let file: Option<PathBuf> = self.plan.target(path);
-        file.and_then(|file| self.disk.open(&file).ok()?.len().ok()).unwrap_or(0)
     }
 }

@@ -15,8 +15,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub struct Product<'a> {
     /// The file that it becomes; it is made under the name [`aside`].
     pub target: &'a Path,
-    /// So many bytes of the file that is there now come first.
-    pub keep: u64,
+    /// What the file that is there now has to be, which comes first.
+    pub keep: Kept,
     /// Log file.
     pub log_file: &'a dyn DiskFile,
     /// Its bytes, in the order in which they are wanted.
@@ -25,23 +25,33 @@ pub struct Product<'a> {
     pub codec: Codec,
 }
 
+/// A file that is added to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Length; 0: there is none.
+    pub bytes: u64,
+    /// crc32c, where it is known.
+    pub crc: Option<u32>,
+}
+
 impl Product<'_> {
-    /// Makes it, durably but for its name. Returns its length; `None` when `is_stopping` said so.
+    /// Makes it, durably but for its name. Returns its length and crc32c; `None` when `is_stopping` said so.
     ///
     /// # Errors
-    /// Those of the disk; `InvalidData` when the log file does not have the bytes that its packs had.
-    pub fn make(&self, disk: &dyn Disk, is_stopping: impl Fn() -> bool) -> io::Result<Option<u64>> {
+    /// Those of the disk; `InvalidData` when the log file does not have the bytes that its packs had, or the file that is added to not those
+    /// that it was made with.
+    pub fn make(&self, disk: &dyn Disk, is_stopping: impl Fn() -> bool) -> io::Result<Option<Kept>> {
         let aside = aside(self.target);
         disk.create_dir_all(aside.parent().unwrap_or(Path::new("")))?;
         // Of an earlier attempt.
         if_there::unlink(disk, &aside)?;
         let file = disk.create(&aside)?;
-        let made = self.write(disk, &*file, &is_stopping).and_then(|len| {
-            if len.is_some() {
+        let made = self.write(disk, &*file, &is_stopping).and_then(|made| {
+            if made.is_some() {
                 file.sync()?;
                 disk.sync_dir(aside.parent().unwrap_or(Path::new("")))?;
             }
-            Ok(len)
+            Ok(made)
         });
         if !matches!(made, Ok(Some(_))) {
             drop(disk.unlink(&aside));
@@ -54,25 +64,39 @@ impl Product<'_> {
         disk: &dyn Disk,
         file: &dyn DiskFile,
         is_stopping: &impl Fn() -> bool,
-    ) -> io::Result<Option<u64>> {
-        if self.keep > 0 {
-            let before = disk.open(self.target)?;
-            if before.len()? < self.keep {
-                return Err(damaged(format!("{} has lost bytes", self.target.display())));
-            }
-            let whole = Segment { at: 0, len: self.keep, body: None };
-            if !copy(&*before, &whole, &mut Appending(file), is_stopping)? {
-                return Ok(None);
-            }
+    ) -> io::Result<Option<Kept>> {
+        let mut to = Appending { file, crc: 0 };
+        if self.keep.bytes > 0 && !self.copy_kept(disk, &mut to, is_stopping)? {
+            return Ok(None);
         }
-        let mut encoder = Encoder::new(self.codec, Appending(file))?;
+        let mut encoder = Encoder::new(self.codec, to)?;
         for segment in self.segments {
             if !copy(self.log_file, segment, &mut encoder, is_stopping)? {
                 return Ok(None);
             }
         }
-        encoder.finish()?;
-        file.len().map(Some)
+        let crc = Some(encoder.finish()?.crc);
+        Ok(Some(Kept { bytes: file.len()?, crc }))
+    }
+
+    /// Copies the file that is added to. False: it is stopping.
+    fn copy_kept(
+        &self,
+        disk: &dyn Disk,
+        to: &mut Appending<'_>,
+        is_stopping: &impl Fn() -> bool,
+    ) -> io::Result<bool> {
+        let (Kept { bytes, crc }, file) = (self.keep, self.target.display());
+        let how = "ship the hour again with ferryctl repull --replace";
+        let before = disk.open(self.target)?;
+        if before.len()? < bytes {
+            return Err(damaged(format!("the finished file {file} has lost bytes: {how}")));
+        }
+        let is_through = copy(&*before, &Segment { at: 0, len: bytes, body: None }, to, is_stopping)?;
+        if is_through && crc.is_some_and(|crc| crc != to.crc) {
+            return Err(damaged(format!("the finished file {file} is not what was written: {how}")));
+        }
+        Ok(is_through)
     }
 }
 
@@ -109,11 +133,16 @@ fn damaged(what: String) -> io::Error {
 }
 
 /// Appends to a file.
-struct Appending<'a>(&'a dyn DiskFile);
+struct Appending<'a> {
+    file: &'a dyn DiskFile,
+    /// crc32c of all that was.
+    crc: u32,
+}
 
 impl Write for Appending<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.append(&[bytes])?;
+        self.file.append(&[bytes])?;
+        self.crc = logferry_pack::crc32c_append(self.crc, bytes);
         Ok(bytes.len())
     }
 
@@ -143,11 +172,11 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    fn finish(self) -> io::Result<()> {
+    fn finish(self) -> io::Result<Appending<'a>> {
         match self {
-            Encoder::None(_) => Ok(()),
-            Encoder::Gzip(encoder) => encoder.finish().map(drop),
-            Encoder::Zstd(encoder) => encoder.finish().map(drop),
+            Encoder::None(to) => Ok(to),
+            Encoder::Gzip(encoder) => encoder.finish(),
+            Encoder::Zstd(encoder) => encoder.finish(),
         }
     }
 }

@@ -9,6 +9,8 @@ pub struct Candidate {
     pub last_ms: i64,
     /// Bytes of the log file and of its finished file.
     pub bytes: u64,
+    /// Those of them that are on the file system whose free bytes are counted.
+    pub bytes_there: u64,
 }
 
 /// When files are removed; `None`: not for this reason.
@@ -18,7 +20,7 @@ pub struct Limits {
     pub old_before_ms: Option<i64>,
     /// Bytes of all files.
     pub bytes_max: Option<u64>,
-    /// Bytes that are to be free.
+    /// Bytes that are to be free on the file system of the log files.
     pub free_min: Option<u64>,
 }
 
@@ -32,7 +34,7 @@ pub struct Round {
 }
 
 impl Round {
-    /// Over `candidates`, which are sorted by this, with so many bytes free.
+    /// Over `candidates`, which are sorted by this, with so many bytes free on the file system of the log files.
     pub fn new(limits: Limits, candidates: &mut [Candidate], free: u64) -> Round {
         candidates.sort_unstable_by(|a, b| (a.last_ms, &a.path).cmp(&(b.last_ms, &b.path)));
         Round { limits, bytes: candidates.iter().map(|file| file.bytes).sum(), free, kept: 0 }
@@ -45,13 +47,13 @@ impl Round {
         let makes_room = file.bytes > 0;
         old_before_ms.is_some_and(|before_ms| file.last_ms < before_ms)
             || (makes_room && bytes_max.is_some_and(|max| self.bytes > max))
-            || (makes_room && free_min.is_some_and(|min| self.free < min))
+            || (file.bytes_there > 0 && free_min.is_some_and(|min| self.free < min))
     }
 
     /// It went.
     pub fn went(&mut self, file: &Candidate) {
         self.bytes = self.bytes.saturating_sub(file.bytes);
-        self.free = self.free.saturating_add(file.bytes);
+        self.free = self.free.saturating_add(file.bytes_there);
     }
 
     /// It could not go, because it is not complete.
@@ -65,11 +67,20 @@ mod tests {
     use super::*;
 
     fn file(path: &str, last_ms: i64, bytes: u64) -> Candidate {
-        Candidate { path: path.into(), last_ms, bytes }
+        Candidate { path: path.into(), last_ms, bytes, bytes_there: bytes }
     }
 
     fn gone(limits: Limits, free: u64, incomplete: &[&str]) -> (Vec<String>, u64) {
-        let mut files = [file("c", 30, 10), file("a", 10, 10), file("empty", 15, 0), file("b", 20, 10)];
+        let files = [file("c", 30, 10), file("a", 10, 10), file("empty", 15, 0), file("b", 20, 10)];
+        gone_of(files, limits, free, incomplete)
+    }
+
+    fn gone_of(
+        mut files: [Candidate; 4],
+        limits: Limits,
+        free: u64,
+        incomplete: &[&str],
+    ) -> (Vec<String>, u64) {
         let mut round = Round::new(limits, &mut files, free);
         let mut gone = Vec::new();
         for file in &files {
@@ -95,6 +106,21 @@ mod tests {
         assert_eq!(gone(bytes, 0, &[]).0, ["a", "b"]);
         let free = Limits { free_min: Some(101), ..none };
         assert_eq!(gone(free, 100, &[]).0, ["a"]);
+    }
+
+    #[test]
+    fn what_is_on_another_disk_does_not_go_for_room_on_this_one() {
+        let archived = |path, last_ms| Candidate { bytes_there: 0, ..file(path, last_ms, 10) };
+        let files = || {
+            let half_archived = Candidate { bytes_there: 4, ..file("c", 25, 10) };
+            [archived("a", 10), archived("b", 20), half_archived, file("d", 30, 10)]
+        };
+        let limits = |free| Limits { free_min: Some(free), ..Limits::default() };
+        assert_eq!(gone_of(files(), limits(104), 100, &[]).0, ["c"]);
+        assert_eq!(gone_of(files(), limits(105), 100, &[]).0, ["c", "d"]);
+        assert_eq!(gone_of(files(), limits(u64::MAX), 100, &[]).0, ["c", "d"]);
+        let bytes = Limits { bytes_max: Some(30), ..Limits::default() };
+        assert_eq!(gone_of(files(), bytes, 100, &[]).0, ["a"], "wherever it is, it is counted");
     }
 
     #[test]

@@ -32,7 +32,7 @@ logferry_node::settings! {
         pub age: Interval = Interval::secs(0),
         /// Bytes of all log files, finished ones as they are; above, the oldest complete files go. "0B": any.
         pub bytes: ByteSize = ByteSize(0),
-        /// Free bytes of the folder of log files; below, the oldest complete files go. "0B": none.
+        /// Free bytes of the file system of the log files; below, the oldest complete files that are on it go. "0B": none.
         pub free: ByteSize = ByteSize(0),
     }
 }

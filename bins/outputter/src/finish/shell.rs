@@ -16,7 +16,10 @@ use crate::hours::runner::HourSink;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use metrics::{counter, gauge};
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -80,10 +83,7 @@ impl FinishThread {
             self.finish_due(books, &mut memory);
             if self.retention.is_on() && Instant::now() >= retention_at {
                 retention_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
-                match self.remove_due(books, &mut memory) {
-                    Ok(()) => self.figures.clear_file_problem(RETENTION),
-                    Err(error) => drop(self.figures.set_file_problem(RETENTION, &error)),
-                }
+                self.remove_due(books, &mut memory);
             }
         }
     }
@@ -92,7 +92,13 @@ impl FinishThread {
         let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
         let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
         memory.done.retain(|path, _| due.contains_key(path));
-        memory.retry_at.retain(|path, _| due.contains_key(path));
+        memory.retry_at.retain(|path, _| {
+            let is_due = due.contains_key(path);
+            if !is_due {
+                self.figures.clear_notice(path);
+            }
+            is_due
+        });
         for (path, (counted, hours)) in due {
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
             let is_busy = || self.etl.as_ref().is_some_and(|etl| hours.iter().any(|hour| etl.holds(hour)));
@@ -100,62 +106,92 @@ impl FinishThread {
                 continue;
             }
             match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
-                Ok(Outcome::Nothing) => drop(memory.done.insert(path, counted)),
+                Ok(Outcome::Nothing) => {
+                    self.figures.clear_notice(&path);
+                    memory.done.insert(path, counted);
+                }
                 Ok(Outcome::Finished(bytes)) => {
                     counter!("logferry_outputter_files_finished_total").increment(1);
                     counter!("logferry_outputter_finished_bytes_total").increment(bytes);
                     tracing::info!(path, bytes, "the file is finished");
-                    self.figures.clear_file_problem(&path);
+                    self.figures.clear_notice(&path);
                 }
                 Ok(Outcome::Later) => {}
                 Err(_) if self.stop.is_cancelled() => return,
                 Err(error) => {
                     counter!("logferry_outputter_finish_failures_total").increment(1);
                     tracing::error!(path, "the file cannot be finished, it stays as it is: {error}");
-                    self.figures.set_file_problem(&path, &error);
+                    self.figures.set_notice(&path, format!("{path} cannot be finished: {error}"));
                     memory.retry_at.insert(path, Instant::now() + RETRY_INTERVAL);
                 }
             }
         }
     }
 
-    fn remove_due(&self, books: &SharedBooks, memory: &mut Memory) -> io::Result<()> {
+    /// One file that cannot be read or removed keeps no other from going.
+    fn remove_due(&self, books: &SharedBooks, memory: &mut Memory) {
         let (answer, answered) = bounded(1);
         let asked = self.requests.send(Request::Files(answer)).ok();
-        let Some(files) = asked.and_then(|()| answered.recv().ok()) else { return Ok(()) };
+        let Some(files) = asked.and_then(|()| answered.recv().ok()) else { return };
         memory.last.retain(|path, _| files.contains_key(path));
+        let data = &self.finisher.folders.data;
+        let disk = self.finisher.disk.free_bytes(data).and_then(|free| Ok((free, device(data)?)));
+        let (free, device) = match disk {
+            Ok(found) => found,
+            Err(error) => {
+                return self.notice(Some(format!("{} cannot be looked at: {error}", data.display())));
+            }
+        };
+        let mut trouble = Trouble::default();
         let mut candidates = Vec::new();
         for (path, lengths) in &files {
-            let bytes = lengths.data + self.finisher.finished_bytes(path);
-            candidates.push(Candidate {
-                path: path.clone(),
-                last_ms: self.last_ms(path, *lengths, memory)?,
-                bytes,
-            });
+            match self.last_ms(path, *lengths, memory) {
+                Ok(last_ms) => candidates.push(self.candidate(path, last_ms, lengths.data, device)),
+                Err(error) => trouble.met(path, &error),
+            }
         }
-        let free = self.finisher.disk.free_bytes(&self.finisher.folders.data)?;
         let mut round = Round::new(self.limits(), &mut candidates, free);
         for file in &candidates {
             if self.stop.is_cancelled() {
-                return Ok(());
+                return;
             }
             if !round.has_to_go(file) {
                 continue;
             }
-            match self.remove(books, file, files.get(&file.path).copied().unwrap_or_default())? {
-                true => round.went(file),
-                false => round.stayed(),
+            match self.remove(books, file, files.get(&file.path).copied().unwrap_or_default()) {
+                Ok(true) => round.went(file),
+                Ok(false) => round.stayed(),
+                Err(_) if self.stop.is_cancelled() => return,
+                Err(error) => trouble.met(&file.path, &error),
             }
         }
-        gauge!("logferry_outputter_retention_kept_files").set(round.kept as f64);
-        if round.kept > 0 {
-            let kept = round.kept;
-            let text = format!(
-                "{kept} files are over the limits of [retention] and stay, because they are not known to be complete: see ferryctl hours --missing"
-            );
-            return Err(io::Error::other(text));
+        gauge!("logferry_outputter_retention_kept_files").set((round.kept + trouble.files) as f64);
+        self.notice(trouble.text(round.kept));
+    }
+
+    /// Something that keeps files from being removed, or nothing.
+    fn notice(&self, text: Option<String>) {
+        let Some(text) = text else { return self.figures.clear_notice(RETENTION) };
+        if self.figures.set_notice(RETENTION, format!("[retention]: {text}")) {
+            tracing::warn!("[retention] keeps what is over its limits: {text}");
         }
-        Ok(())
+    }
+
+    fn candidate(&self, path: &str, last_ms: i64, committed: u64, device: u64) -> Candidate {
+        let finished = self.finisher.plan.target(path);
+        let finished = finished.and_then(|file| std::fs::metadata(file).ok());
+        let finished_bytes = finished.as_ref().map_or(0, MetadataExt::size);
+        let log_file = std::fs::metadata(self.finisher.folders.log_file(path)).ok();
+        // A folder below may be another disk.
+        let there = |found: Option<Metadata>, bytes| {
+            if found.is_some_and(|found| found.dev() == device) { bytes } else { 0 }
+        };
+        Candidate {
+            path: path.to_owned(),
+            last_ms,
+            bytes: committed + finished_bytes,
+            bytes_there: there(log_file, committed) + there(finished, finished_bytes),
+        }
     }
 
     fn remove(&self, books: &SharedBooks, file: &Candidate, lengths: Lengths) -> io::Result<bool> {
@@ -202,6 +238,38 @@ impl FinishThread {
     fn committed(&self) -> Asking<'_> {
         Asking(&self.requests)
     }
+}
+
+/// Files that could not be read or removed.
+#[derive(Default)]
+struct Trouble {
+    files: u64,
+    first: Option<String>,
+}
+
+impl Trouble {
+    fn met(&mut self, path: &str, error: &io::Error) {
+        tracing::debug!(path, %error, "the file stays, whatever the limits of [retention] are");
+        self.files += 1;
+        self.first.get_or_insert_with(|| format!("{path}: {error}"));
+    }
+
+    /// With the files that stay because they are not complete.
+    fn text(&self, incomplete: u64) -> Option<String> {
+        let unreadable = self.first.as_ref().map(|first| {
+            let files = self.files;
+            format!("{files} files stay because they or what is known of them cannot be read or removed, such as {first}")
+        });
+        let incomplete = (incomplete > 0).then(|| {
+            format!("{incomplete} files are over the limits and stay, because they are not known to be complete: see ferryctl hours --missing")
+        });
+        let texts: Vec<String> = unreadable.into_iter().chain(incomplete).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+fn device(folder: &Path) -> io::Result<u64> {
+    std::fs::metadata(folder).map(|found| found.dev())
 }
 
 /// The committer, asked from another thread.

@@ -1,7 +1,7 @@
 //! The book of one hour: the packs that the output has of it.
 
 use super::fact::Fact;
-use super::hooks::HookKind;
+use super::hooks::{Extent, HookKind};
 use logferry_footprint::Ranges;
 use logferry_pack::HourRange;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ pub const ID_RUNS_MAX: usize = 4_096;
 pub const STREAMS_MAX: usize = 64;
 /// Byte ranges of a stream that are told apart.
 pub const STREAM_RANGES_MAX: usize = 256;
+/// Tailers of an hour, one after another, that each began to number from 1: what so many of them tell is remembered.
+pub const NUMBERINGS_MAX: usize = 4;
 
 /// What the output has of an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,14 +23,17 @@ pub struct HourBook {
     pub parts: BTreeMap<String, Part>,
     /// Lines that its mark tells; `None`: it has none, or it is not known.
     pub marked: Option<u64>,
-    /// For each kind of hook the number of packs of the complete hour that it was told of.
-    pub hooked: [u64; HookKind::ALL.len()],
+    /// Packs that it had when it got the mark; 0: not known.
+    pub marked_packs: u64,
+    /// For each kind of hook what the complete hour had that it was told of.
+    pub hooked: [Extent; HookKind::ALL.len()],
     /// How often a repull was asked for.
     pub asked: u32,
     /// When last, in milliseconds since 1970.
     pub asked_ms: i64,
-    /// What the newest done pack says that the hour has.
-    pub told: Option<Told>,
+    /// What the newest done pack says that the hour has; more than one where packs were numbered from 1 again, because a tailer had lost its
+    /// state: of each numbering what its newest done pack says.
+    pub told: Vec<Told>,
 }
 
 /// The bytes of an hour, as its tailer knows them.
@@ -45,6 +50,13 @@ pub struct Told {
 pub struct Part {
     /// Numbers of packs.
     pub ids: Ranges,
+    /// Those of packs with bytes of a stream.
+    pub ids_with_bytes: Ranges,
+    /// Those of done packs without bytes.
+    pub ids_of_done: Ranges,
+    /// A pack with bytes had the number of another one, or of a done pack: numbers do not tell what is there. Another pack without bytes that
+    /// has the number of one with bytes means nothing: tailers send it for a number of which they do not know whether its pack arrived.
+    pub has_twice: bool,
     /// Number of packs, as the newest done pack says; 0: there was none.
     pub total: u64,
     /// Lines.
@@ -98,7 +110,8 @@ pub struct Sum {
 pub enum Standing {
     /// The number of packs is known, and exactly those are there.
     Whole,
-    /// It was whole, and more has come since: it waits for a done pack with the new number.
+    /// It was whole, and more has come since: it waits for a done pack with the new number, or for one that tells of what came under numbers
+    /// that other packs had.
     Late,
     /// No done pack has come, and nothing is known to be missing.
     Open,
@@ -122,9 +135,23 @@ impl Part {
             self.total = self.total.max(fact.id);
         }
         // A number of u64::MAX has no range; nobody counts that far.
-        self.ids.insert(fact.id, fact.id.saturating_add(1));
+        let end = fact.id.saturating_add(1);
+        self.ids.insert(fact.id, end);
         if self.ids.list().len() > ID_RUNS_MAX {
             self.forget_last_run();
+        }
+        // Packs of legacy nodes are streams of their own, and only their numbers tell of them.
+        let Some((identity, _)) = fact.range else { return };
+        let ids = match identity.span {
+            0 if fact.done => &mut self.ids_of_done,
+            0 => return,
+            _ => {
+                self.has_twice |= self.ids_with_bytes.covers(fact.id, end);
+                &mut self.ids_with_bytes
+            }
+        };
+        if ids.list().len() < ID_RUNS_MAX {
+            ids.insert(fact.id, end);
         }
     }
 
@@ -159,10 +186,20 @@ impl HourBook {
     /// A pack is in the file with this path.
     pub fn add(&mut self, path: &str, fact: &Fact) {
         self.parts.entry(path.to_owned()).or_default().add(fact);
-        let is_newer = |told: &Told| told.total <= fact.id;
-        if let Some(ranges) = fact.hour_ranges.as_ref().filter(|_| self.told.as_ref().is_none_or(is_newer)) {
+        if let Some(ranges) = &fact.hour_ranges {
             let ranges = ranges.iter().map(|HourRange { stream, from, to }| (stream.0, *from, *to));
-            self.told = Some(Told { total: fact.id, ranges: ranges.collect() });
+            self.tell(Told { total: fact.id, ranges: ranges.collect() });
+        }
+    }
+
+    /// A done pack says what the hour has. What it says of streams that were told of before takes the place of that.
+    fn tell(&mut self, told: Told) {
+        if self.told.iter().any(|other| other.shares_streams_with(&told) && other.total > told.total) {
+            return;
+        }
+        self.told.retain(|other| !other.shares_streams_with(&told));
+        if self.told.len() < NUMBERINGS_MAX {
+            self.told.push(told);
         }
     }
 
@@ -170,9 +207,9 @@ impl HourBook {
     /// highest number says what it has.
     pub fn missing_of_told(&self) -> Option<Vec<(u128, u64, u64)>> {
         let total = self.parts.values().map(|part| part.total).max();
-        let told = self.told.as_ref().filter(|told| Some(told.total) == total)?;
+        self.told.iter().find(|told| Some(told.total) == total)?;
         let mut missing = Vec::new();
-        for (stream, from, to) in &told.ranges {
+        for (stream, from, to) in self.told.iter().flat_map(|told| &told.ranges) {
             let mut seen = Ranges::default();
             for part in self.parts.values().filter_map(|part| part.streams.get(stream)) {
                 part.ranges.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
@@ -204,9 +241,48 @@ impl HourBook {
         }
         let sum = self.sum();
         match sum.standing() {
-            Standing::Missing | Standing::Open if self.is_filled_up(&sum) => Standing::Whole,
+            Standing::Missing | Standing::Open if self.is_filled_up(&sum) => self.whole_by_bytes(),
+            Standing::Whole => self.whole_by_bytes(),
             standing => standing,
         }
+    }
+
+    /// How an hour stands that has all its numbers: what done packs say of its bytes has to be there, too. Where numbers were used twice,
+    /// nobody may have sent anything that no done pack tells of: of that there may be more.
+    fn whole_by_bytes(&self) -> Standing {
+        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
+        let is_told = match self.missing_of_told() {
+            Some(missing) if are_known && !missing.is_empty() => return Standing::Missing,
+            Some(_) => are_known && self.is_all_told(),
+            None => false,
+        };
+        if self.has_numbers_twice() && !is_told { Standing::Late } else { Standing::Whole }
+    }
+
+    /// Whether packs have numbers that others have, too. See [`Part::has_twice`].
+    fn has_numbers_twice(&self) -> bool {
+        let mut seen = Ranges::default();
+        let of_done = self.parts.values().flat_map(|part| part.ids_of_done.list());
+        of_done.for_each(|(from, to)| seen.insert(*from, *to));
+        self.parts.values().any(|part| {
+            let is_new = |(from, to): &(u64, u64)| seen.missing(*from, *to) == [(*from, *to)];
+            let is_twice = part.has_twice || !part.ids_with_bytes.list().iter().all(is_new);
+            part.ids_with_bytes.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
+            is_twice
+        })
+    }
+
+    /// Whether done packs tell of each stream as far as it is there.
+    fn is_all_told(&self) -> bool {
+        let told_to = |stream: u128| {
+            let of_stream =
+                self.told.iter().flat_map(|told| &told.ranges).filter(|(told, ..)| *told == stream);
+            of_stream.map(|(_, _, to)| *to).max()
+        };
+        let mut streams = self.parts.values().flat_map(|part| &part.streams);
+        streams.all(|(stream, part)| {
+            part.ranges.list().last().is_none_or(|(_, end)| told_to(*stream).is_some_and(|to| *end <= to))
+        })
     }
 
     /// Whether a repull has brought all that was missing, although under other numbers: all bytes are there that the done pack says the
@@ -230,6 +306,18 @@ impl HourBook {
         are_known && is_refilled && knows_numbers && is_gapless
     }
 
+    /// What hooks are to be told: what its mark says, of an hour that is complete, or was until lines came late.
+    pub fn extent(&self) -> Option<Extent> {
+        let lines = self.marked?;
+        let sum = self.sum();
+        match self.standing() {
+            Standing::Whole if lines == sum.lines => Some(Extent { packs: sum.total, lines }),
+            Standing::Late if self.marked_packs > 0 => Some(Extent { packs: self.marked_packs, lines }),
+            Standing::Late => Some(Extent { packs: sum.total, lines }),
+            _ => None,
+        }
+    }
+
     /// Lines of an hour that is whole.
     pub fn whole_lines(&self) -> Option<u64> {
         (self.standing() == Standing::Whole).then(|| self.sum().lines)
@@ -241,10 +329,19 @@ impl HourBook {
             part.streams.values().map(|stream| 128 + 16 * stream.ranges.list().len()).sum::<usize>()
         };
         let of_part = |(path, part): (&String, &Part)| {
-            2 * path.len() + 256 + 16 * part.ids.list().len() + of_streams(part)
+            let runs =
+                part.ids.list().len() + part.ids_with_bytes.list().len() + part.ids_of_done.list().len();
+            2 * path.len() + 256 + 16 * runs + of_streams(part)
         };
-        let of_told = self.told.as_ref().map_or(0, |told| 32 * told.ranges.len());
+        let of_told = self.told.iter().map(|told| 32 * told.ranges.len()).sum::<usize>();
         256 + self.parts.iter().map(of_part).sum::<usize>() + of_told
+    }
+}
+
+impl Told {
+    fn shares_streams_with(&self, other: &Told) -> bool {
+        let is_theirs = |stream: u128| other.ranges.iter().any(|(theirs, ..)| *theirs == stream);
+        self.ranges.iter().any(|(stream, ..)| is_theirs(*stream))
     }
 }
 
@@ -371,6 +468,66 @@ mod tests {
         // Of packs that came as they were first sent only the numbers count.
         let missing_one = [done, of_stream(1, 0, 100, fact(1, false)), of_stream(2, 50, 40, fact(2, false))];
         assert_eq!(book(&missing_one).standing(), Missing);
+    }
+
+    fn done_telling(id: u64, stream: u128, to: u64) -> Fact {
+        let told = vec![HourRange { stream: StreamId(stream), from: 0, to }];
+        Fact { hour_ranges: Some(told), ..of_stream(stream, to, 0, fact(id, true)) }
+    }
+
+    #[test]
+    fn an_hour_whose_numbers_were_used_by_two_tailers_is_whole_only_when_all_is_there_that_both_tell() {
+        let first = [
+            of_stream(1, 0, 10, fact(1, false)),
+            of_stream(1, 10, 10, fact(2, false)),
+            done_telling(3, 1, 20),
+        ];
+        assert_eq!(book(&first).standing(), Whole);
+        let begun = [&first[..], &[of_stream(2, 0, 10, fact(1, false))]].concat();
+        assert_eq!(book(&begun).standing(), Late, "of the second nobody knows how much there is");
+        let told = [&begun[..], &[done_telling(3, 2, 20)]].concat();
+        assert_eq!(book(&told).standing(), Missing);
+        assert_eq!(book(&told).missing_of_told(), Some(vec![(2, 10, 20)]));
+        let all = [&told[..], &[of_stream(2, 10, 10, fact(2, false))]].concat();
+        assert_eq!((book(&all).standing(), book(&all).sum().lines), (Whole, 60));
+        let mut reversed = all.clone();
+        reversed.reverse();
+        assert_eq!(book(&reversed).standing(), Whole);
+        // The number of a done pack is that of a pack with bytes.
+        let lost = [
+            of_stream(1, 10, 10, fact(2, false)),
+            of_stream(2, 0, 10, fact(1, false)),
+            done_telling(2, 2, 10),
+        ];
+        assert_eq!(book(&lost).standing(), Late);
+        // Of a part in a file of its own, too.
+        let mut parted = book(&first);
+        parted.add("b", &of_stream(2, 0, 10, fact(1, false)));
+        assert_eq!(parted.standing(), Late);
+        // Without a word of the bytes nobody knows.
+        let mute: Vec<Fact> = all.iter().map(|fact| Fact { hour_ranges: None, ..fact.clone() }).collect();
+        assert_eq!(book(&mute).standing(), Late);
+    }
+
+    #[test]
+    fn a_done_pack_that_tells_of_bytes_that_are_not_there_closes_no_hour() {
+        let packs = [of_stream(1, 0, 10, fact(1, false)), done_telling(2, 1, 20)];
+        assert_eq!(book(&packs).standing(), Missing);
+        // A later one of the same tailer takes the place of what it told before.
+        let again = [&packs[..], &[fact(3, false), done_telling(4, 1, 10)]].concat();
+        assert_eq!(book(&again).standing(), Whole);
+    }
+
+    #[test]
+    fn a_pack_without_bytes_may_have_the_number_of_another() {
+        let mark = |id| of_stream(1, 30, 0, fact(id, false));
+        let packs = [of_stream(1, 0, 10, fact(1, false)), mark(1), mark(2), done_telling(3, 1, 10)];
+        assert_eq!(book(&packs).standing(), Whole);
+        let late = [&packs[..], &[of_stream(2, 0, 10, fact(2, false))]].concat();
+        assert_eq!(book(&late).standing(), Whole, "the pack arrived after all");
+        // Numbers that were used again for the same stream, cut otherwise.
+        let again = [of_stream(1, 0, 5, fact(1, false)), of_stream(1, 5, 15, fact(1, false)), mark(2)];
+        assert_eq!(book(&[&again[..], &[done_telling(3, 1, 20)]].concat()).standing(), Whole);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! All books. Pure: takes what the committer and the header files tell, and the time; no I/O, no clock.
 
-use super::book::{HourBook, Standing, Sum};
+use super::book::{HourBook, Standing};
 use super::calendar::Calendar;
 use super::catch_up::Said;
 use super::fact::{Fact, HourKey};
@@ -47,6 +47,8 @@ pub struct Wanted {
     pub ids: Vec<(u64, u64)>,
     /// Where known: stream and its bytes, as a range without its end.
     pub ranges: Vec<(u128, u64, u64)>,
+    /// Lines came late, and no done pack tells of them.
+    pub is_late: bool,
     /// How often it was asked for.
     pub asked: u32,
 }
@@ -128,6 +130,8 @@ impl Books {
         for (key, book) in &mut self.hours {
             if let Some(part) = book.parts.get_mut(path) {
                 (part.lines, part.bytes) = (0, 0);
+                // Other lines, perhaps as many as before: they are told again.
+                book.hooked = Default::default();
                 self.changed.insert(key.clone());
             }
         }
@@ -170,8 +174,13 @@ impl Books {
 
     /// The mark is there, durably.
     pub fn marked(&mut self, key: &HourKey, lines: Option<u64>) {
-        if let Some(book) = self.hours.get_mut(key) {
-            book.marked = lines;
+        let Some(book) = self.hours.get_mut(key) else { return };
+        let is_same = book.marked == lines;
+        book.marked = lines;
+        match book.is_complete() {
+            true => book.marked_packs = book.sum().total,
+            false if !is_same => book.marked_packs = 0,
+            false => {}
         }
     }
 
@@ -191,8 +200,12 @@ impl Books {
     pub fn wanted(&self, key: &HourKey) -> Option<Wanted> {
         let book = self.hours.get(key)?;
         let ids = book.sum().missing_ids();
-        let ranges = if ids.is_empty() { Vec::new() } else { self.missing_ranges(key, book, ids[0].0 == 1) };
-        Some(Wanted { key: key.clone(), ids, ranges, asked: book.asked })
+        let ranges = match ids.first() {
+            Some((first, _)) => self.missing_ranges(key, book, *first == 1),
+            None => book.missing_of_told().unwrap_or_default(),
+        };
+        let is_late = book.standing() == Standing::Late;
+        Some(Wanted { key: key.clone(), ids, ranges, is_late, asked: book.asked })
     }
 
     /// Stream bytes between those that the hour has; before them, if its first pack is missing; and up to where it ends.
@@ -226,14 +239,22 @@ impl Books {
         ranges.map(|(_, to)| *to).filter(|to| *to <= offset).max().unwrap_or(first).min(offset)
     }
 
-    /// Hours with missing packs that were quiet for `wait_ms`, longer each time after a repull was asked for.
-    pub fn repulls_due(&self, now_ms: i64, wait_ms: i64) -> Vec<HourKey> {
-        let is_due = |book: &HourBook| {
-            let since = book.sum().last_ms.max(book.asked_ms);
+    /// Hours with missing packs, and such that are over without a done pack (or have lines that came late without one), that were quiet for
+    /// `wait_ms`, longer each time after a repull was asked for.
+    pub fn repulls_due(&self, calendar: &Calendar, now_ms: i64, wait_ms: i64) -> Vec<HourKey> {
+        let is_due = |key: &HourKey, book: &HourBook| {
             let wait_ms = wait_ms.saturating_mul(1 << book.asked.min(ASKED_DOUBLINGS_MAX));
-            book.standing() == Standing::Missing && now_ms.saturating_sub(since) >= wait_ms
+            let is_quiet_since = |at_ms: i64| now_ms.saturating_sub(at_ms) >= wait_ms;
+            is_quiet_since(book.sum().last_ms.max(book.asked_ms))
+                && match book.standing() {
+                    // What came late may not be all that did, and the done pack that tells so may be lost.
+                    Standing::Missing | Standing::Late => true,
+                    // Its last packs and the done pack may be lost together: then nothing tells that they are missing.
+                    Standing::Open => is_quiet_since(calendar.end_ms(&key.host, key.hour)),
+                    Standing::Whole => false,
+                }
         };
-        self.hours.iter().filter(|(_, book)| is_due(book)).map(|(key, _)| key.clone()).collect()
+        self.hours.iter().filter(|(key, book)| is_due(key, book)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Log files all of whose hours are complete, with nothing left to do for them, and of which nothing came since `quiet_since_ms`; with
@@ -282,9 +303,8 @@ impl Books {
     /// Applies what no header file says. The hour may be counted later only.
     pub fn apply(&mut self, change: &Change) {
         match change {
-            Change::Hooked { key, kind, total } => {
-                let hooked = &mut self.hours.entry(key.clone()).or_default().hooked[*kind as usize];
-                *hooked = (*hooked).max(*total);
+            Change::Hooked { key, kind, extent } => {
+                self.hours.entry(key.clone()).or_default().hooked[*kind as usize] = *extent;
             }
             Change::Asked { key, times, at_ms } => {
                 let book = self.hours.entry(key.clone()).or_default();
@@ -360,8 +380,8 @@ impl HourBook {
 
     /// Whether a mark or a hook is still due.
     fn has_work(&self) -> bool {
-        let sum: Sum = self.sum();
-        sum.standing() == Standing::Whole
-            && (self.marked != Some(sum.lines) || self.hooked.iter().any(|told| *told < sum.total))
+        let is_unmarked = || self.whole_lines().is_some_and(|lines| self.marked != Some(lines));
+        let is_untold = |extent| self.hooked.iter().any(|told| *told != extent);
+        self.extent().map_or_else(is_unmarked, is_untold)
     }
 }

@@ -1,11 +1,10 @@
 //! Keeps the books: counts what the committer tells, reads what it did not, writes marks, and says what is to be run.
 
-use super::book::HourBook;
 use super::books::Books;
 use super::calendar::Calendar;
 use super::catch_up;
 use super::fact::HourKey;
-use super::hooks::{DueHook, HookKind, HookQueue};
+use super::hooks::{DueHook, Failing, HookKind, HookQueue};
 use super::mailbox::{Mail, Mailbox, News};
 use super::marks::Marks;
 use super::report;
@@ -79,6 +78,8 @@ pub struct Keeper {
     /// The books that were found lack at most what came last.
     is_sound: bool,
     hooks: HookQueue,
+    /// Why a hook of a kind failed last.
+    hook_errors: BTreeMap<HookKind, String>,
     /// Repulls that are being asked for.
     asking: usize,
     /// Header files that could not be read, and their committed lengths.
@@ -104,7 +105,7 @@ impl Keeper {
         let (log, found) = Log::open(places.disk.clone(), var_dir, LOG)?;
         let (books, is_sound) = state::read(&found);
         if !is_sound && !found.is_new() {
-            tracing::error!(report = ?found.report, "the books of the hours are damaged: reading all header files");
+            tracing::error!(report = %found.report, "the books of the hours are damaged: reading all header files");
         }
         Ok(Keeper {
             places,
@@ -114,6 +115,7 @@ impl Keeper {
             log,
             is_sound,
             hooks: HookQueue::default(),
+            hook_errors: BTreeMap::new(),
             asking: 0,
             unread: BTreeMap::new(),
             retry_at_ms: 0,
@@ -245,10 +247,11 @@ impl Keeper {
                 if let Err(error) = &outcome {
                     counter!("logferry_outputter_hooks_failed_total", "kind" => kind).increment(1);
                     tracing::warn!(hour = %hook.key, kind, "a hook failed and is run again: {error}");
+                    self.hook_errors.insert(hook.kind, error.clone());
                 }
                 if self.hooks.ended(&hook, outcome.is_ok(), now_ms) {
                     let key = hook.key.clone();
-                    self.record(&Change::Hooked { key, kind: hook.kind, total: hook.total });
+                    self.record(&Change::Hooked { key, kind: hook.kind, extent: hook.extent });
                 }
             }
             Ended::Repull(wanted, outcome) => {
@@ -303,7 +306,13 @@ impl Keeper {
 
     fn settle_hour(&mut self, key: &HourKey) -> io::Result<()> {
         let work = lock(&self.books).mark_work(key);
-        let Some(work) = work else { return Ok(()) };
+        let Some(work) = work else {
+            let mut books = lock(&self.books);
+            let marked = books.hour(key).and_then(|book| book.marked);
+            // A done pack without lines makes it another number of packs.
+            books.marked(key, marked);
+            return Ok(());
+        };
         self.places.marks.settle(&work)?;
         self.is_changed = true;
         lock(&self.books).marked(key, work.lines);
@@ -327,22 +336,24 @@ impl Keeper {
 
     fn queue_hooks(&mut self, key: &HourKey, now_ms: i64) {
         let mut books = lock(&self.books);
-        let Some(book) = books.hour(key).filter(|book| book.is_complete()) else { return };
-        let (total, hooked) = (book.sum().total, book.hooked);
-        for kind in HookKind::ALL.into_iter().filter(|kind| hooked[*kind as usize] < total) {
+        let Some((extent, hooked)) = books.hour(key).and_then(|book| Some((book.extent()?, book.hooked)))
+        else {
+            return;
+        };
+        for kind in HookKind::ALL.into_iter().filter(|kind| hooked[*kind as usize] != extent) {
             if self.options.hooks.contains(&kind) {
-                self.hooks.add(key, kind, total, now_ms);
+                self.hooks.add(key, kind, extent, now_ms);
             } else {
                 // A hook that is configured later is not told of the past.
-                books.apply(&Change::Hooked { key: key.clone(), kind, total });
+                books.apply(&Change::Hooked { key: key.clone(), kind, extent });
             }
         }
     }
 
     fn hooks_due(&mut self, now_ms: i64) -> Vec<Job> {
         let books = lock(&self.books);
-        let is_complete = |key: &HourKey| books.hour(key).is_some_and(HourBook::is_complete);
-        let due = self.hooks.start(now_ms, self.options.hooks_at_once, is_complete);
+        let extent_of = |key: &HourKey| books.hour(key)?.extent();
+        let due = self.hooks.start(now_ms, self.options.hooks_at_once, extent_of);
         let job = |hook: DueHook| {
             let hour = report::complete_hour(&books, &hook.key)?;
             Some(Job::Hook(hook, Box::new(hour)))
@@ -351,7 +362,7 @@ impl Keeper {
     }
 
     fn repulls_due(&mut self, now_ms: i64) -> Vec<Job> {
-        let due = lock(&self.books).repulls_due(now_ms, self.options.repull_wait_ms);
+        let due = lock(&self.books).repulls_due(&self.calendar, now_ms, self.options.repull_wait_ms);
         let mut jobs = Vec::new();
         for key in due {
             let can_be_asked = self.options.hosts_asked.contains(&key.host);
@@ -362,7 +373,15 @@ impl Keeper {
             let (packs, times) =
                 (wanted.ids.iter().map(|(from, to)| to - from).sum::<u64>(), wanted.asked + 1);
             counter!("logferry_outputter_repulls_wanted_total").increment(1);
-            tracing::warn!(hour = %key, packs, times, asked = can_be_asked, "packs of the hour are missing: a repull is wanted");
+            let what = match packs {
+                0 if !wanted.ranges.is_empty() => "bytes of the hour are missing",
+                0 if wanted.is_late => {
+                    "lines of the hour came late and no done pack tells whether they are all"
+                }
+                0 => "the hour is over and no done pack came",
+                _ => "packs of the hour are missing",
+            };
+            tracing::warn!(hour = %key, packs, times, asked = can_be_asked, "{what}: a repull is wanted");
             self.record(&Change::Asked { key, times, at_ms: now_ms });
             if can_be_asked {
                 self.asking += 1;
@@ -392,12 +411,31 @@ impl Keeper {
     }
 
     fn show(&self) {
+        self.show_failing_hooks();
         let books = lock(&self.books);
         let complete = books.hours().filter(|(_, book)| book.is_complete()).count();
         gauge!("logferry_outputter_hours_complete").set(complete as f64);
         gauge!("logferry_outputter_hours_incomplete").set((books.hours().count() - complete) as f64);
         gauge!("logferry_outputter_hours_memory_bytes").set(books.memory_bytes() as f64);
         gauge!("logferry_outputter_hooks_waiting").set(self.hooks.len() as f64);
+    }
+
+    /// Whoever waits for what a hook does is to find out why it is not done.
+    fn show_failing_hooks(&self) {
+        for kind in &self.options.hooks {
+            let subject = format!("hooks {}", kind.label());
+            let Some(failing) = self.hooks.failing(*kind) else {
+                self.figures.clear_notice(&subject);
+                continue;
+            };
+            let Failing { waiting, failed, hour, failures } = failing;
+            let error = self.hook_errors.get(kind).map_or("", String::as_str);
+            let text = format!(
+                "hooks ({}): {failed} of {waiting} that wait have failed, that of {hour} {failures} times; the last error: {error}",
+                kind.label()
+            );
+            self.figures.set_notice(&subject, text);
+        }
     }
 
     /// Saves the books, so that little is to be read again.

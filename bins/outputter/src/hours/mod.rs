@@ -23,6 +23,7 @@ pub mod keeper;
 pub mod mailbox;
 pub mod marks;
 pub mod news;
+pub mod redo;
 pub mod report;
 pub mod repull;
 pub mod runner;

@@ -34,7 +34,7 @@ fn news(key: &HourKey, book: &HourBook, calendar: &Calendar, now_ms: i64) -> Hou
         hour: key.hour.into(),
         state,
         total: sum.total,
-        packs: sum.packs(),
+        packs: if state == Told::Complete { sum.total } else { sum.packs() },
         lines: sum.lines,
         bytes: sum.bytes,
         missing_packs: missing.iter().map(|(from, to)| to - from).sum(),

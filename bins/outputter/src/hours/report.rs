@@ -4,6 +4,7 @@ use super::book::{HourBook, Standing};
 use super::books::Books;
 use super::calendar::Calendar;
 use super::fact::HourKey;
+use super::hooks::Extent;
 use super::marks;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ pub struct HourReport {
     pub hour: String,
     /// How it stands.
     pub state: HourState,
-    /// Packs that are there.
+    /// Packs that are there; all of an hour that is complete, also when a repull brought their lines under other numbers.
     pub packs: u64,
     /// Packs that there are, if it is known.
     pub total: Option<u64>,
@@ -48,6 +49,29 @@ pub struct HourReport {
     /// How often a repull was wanted.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub repulls: u32,
+}
+
+impl HourReport {
+    /// Of an hour of which only the mark and the path of its log file are known.
+    pub fn of_mark(key: &HourKey, lines: u64, path: String) -> HourReport {
+        HourReport {
+            host: key.host.clone(),
+            source: key.source.clone(),
+            hour: key.hour.to_string(),
+            state: HourState::Complete,
+            packs: 0,
+            total: None,
+            lines,
+            bytes: 0,
+            first: String::new(),
+            last: String::new(),
+            files: vec![path],
+            mark: Some(format!("received/{}", marks::hour_path(key, lines).display())),
+            missing: Vec::new(),
+            missing_bytes: Vec::new(),
+            repulls: 0,
+        }
+    }
 }
 
 /// Bytes of a stream.
@@ -116,9 +140,12 @@ pub fn report(books: &Books, calendar: &Calendar, filter: &Filter, now_ms: i64) 
     Report { hours, truncated: wanted.next().is_some() }
 }
 
-/// An hour that is complete, for its hooks.
+/// An hour that is complete, for its hooks; one to which lines came late as it was before, but for its bytes and files.
 pub fn complete_hour(books: &Books, key: &HourKey) -> Option<HourReport> {
-    books.hour(key).map(|book| hour(books, key, book, HourState::Complete))
+    let book = books.hour(key)?;
+    let Extent { packs, lines } = book.extent()?;
+    let now = hour(books, key, book, HourState::Complete);
+    Some(HourReport { packs, total: Some(packs), lines, ..now })
 }
 
 /// How an hour stands.
@@ -134,7 +161,9 @@ pub fn state_of(key: &HourKey, book: &HourBook, calendar: &Calendar, now_ms: i64
 
 fn hour(books: &Books, key: &HourKey, book: &HourBook, state: HourState) -> HourReport {
     let sum = book.sum();
-    let wanted = books.wanted(key);
+    // What a repull has filled up keeps holes in its numbers.
+    let is_complete = state == HourState::Complete;
+    let wanted = books.wanted(key).filter(|_| !is_complete);
     let mark = book.marked.map(|lines| format!("received/{}", marks::hour_path(key, lines).display()));
     let (ids, ranges) = wanted.map(|wanted| (wanted.ids, wanted.ranges)).unwrap_or_default();
     let bytes = |(stream, from, to)| MissingBytes { stream: format!("{stream:032x}"), from, to };
@@ -143,7 +172,7 @@ fn hour(books: &Books, key: &HourKey, book: &HourBook, state: HourState) -> Hour
         source: key.source.clone(),
         hour: key.hour.to_string(),
         state,
-        packs: sum.packs(),
+        packs: if is_complete { sum.total } else { sum.packs() },
         total: (sum.total > 0).then_some(sum.total),
         lines: sum.lines,
         bytes: sum.bytes,

@@ -1,18 +1,21 @@
 //! Starts the keeper on real files.
 
 use super::calendar::Calendar;
+use super::fact::HourKey;
 use super::hooks::HookKind;
 use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
 use super::marks::Marks;
 use super::news;
-use super::report::{self, Filter, Report};
+use super::redo::{self, Queued, Refused};
+use super::report::{self, Filter, HourReport, Report};
 use super::runner::{HourSink, Runner};
 use crate::config::{HoursSettings, RepullSettings};
 use crate::figures::Figures;
 use crate::file::guard::Guard;
 use crate::file::retire::Request;
 use crate::file::store::Folders;
+use crate::file::template::{Fields, Template};
 use crate::finish::shell::FinishThread;
 use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
@@ -87,6 +90,49 @@ impl Hours {
             }
         }
         Some(report)
+    }
+
+    /// Puts a complete hour into the queue of those that become tables, once more. One that the books have forgotten is known by its mark.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn redo_tables(
+        &self,
+        dir: &Path,
+        template: &Template,
+        request: redo::Request,
+    ) -> Result<Queued, Refused> {
+        let etl = self.etl.as_ref().ok_or(Refused::NoEtl)?;
+        let books = self.books.get().ok_or(Refused::NotOpen)?;
+        let redo::Request { source, host, hour } = request;
+        let key = HourKey { source, host, hour };
+        let path = expanded(template, &key)?;
+        let known = {
+            let books = lock(books);
+            let is_known = books.hour(&key).is_some_and(|book| !book.parts.is_empty());
+            is_known.then(|| report::complete_hour(&books, &key).ok_or(Refused::NotComplete(key.clone())))
+        };
+        let mut report = match known {
+            Some(report) => report?,
+            None => self.marked_hour(dir, &key, path)?,
+        };
+        if let Some(finish) = &self.finish {
+            report.files = finish.plan.files_now(&report.files);
+        }
+        let data = dir.join("log_data");
+        if !report.files.iter().all(|file| data.join(file).exists()) {
+            return Err(Refused::Gone(key));
+        }
+        etl.take(&report, &data).map_err(Refused::Disk)?;
+        Ok(Queued { hour: key.to_string(), files: report.files })
+    }
+
+    fn marked_hour(&self, dir: &Path, key: &HourKey, path: String) -> Result<HourReport, Refused> {
+        let marks = Marks::new(Arc::new(RealDisk), dir.join("received"), None);
+        let found = marks.find([key].into_iter()).map_err(|error| Refused::Disk(error.to_string()))?;
+        let lines = found.get(key).and_then(|lines| lines.iter().max().copied());
+        let lines = lines.ok_or(Refused::NotComplete(key.clone()))?;
+        Ok(HourReport::of_mark(key, lines, path))
     }
 
     /// What the monitor is told; none as long as the books are not open.
@@ -193,4 +239,22 @@ impl Hours {
             hooks_at_once: number(self.hours.hooks_at_once),
         }
     }
+}
+
+/// Path of an hour's log file.
+fn expanded(template: &Template, key: &HourKey) -> Result<String, Refused> {
+    let fields = Fields {
+        source: (!key.is_legacy()).then_some(key.source.as_str()),
+        host: (!key.is_legacy()).then_some(key.host.as_str()),
+        ip: &key.host,
+        hour: key.hour.into(),
+        stream: None,
+    };
+    let names = [&key.source, &key.host].into_iter().filter(|name| !name.is_empty());
+    names.map(logferry_pack::Name::new).collect::<Result<Vec<_>, _>>().map_err(bad_name)?;
+    template.expand(&fields).map_err(bad_name)
+}
+
+fn bad_name(error: impl std::fmt::Display) -> Refused {
+    Refused::BadName(error.to_string())
 }

@@ -2,11 +2,11 @@
 //!
 //! One JSON object a line: `time reason database collection host source hour stream offset line` (`line` as text, and `line_hex`
 //! besides if it is no UTF-8). A file is begun anew at each start, above a size and after a failure, so a torn line is always the last of
-//! its file. A pack that is stored again after a crash may be here twice; `stream` and `offset` tell.
+//! its file. With more in the folder than the limit nothing is written, until somebody removes files. A pack that is stored again after a crash may be here twice; `stream` and `offset` tell.
 
 use logferry_durable::{Disk, DiskFile};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Name of the folder in `var_dir`.
@@ -58,41 +58,88 @@ impl Letter {
 pub struct DeadLetters {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    open: Mutex<Option<Open>>,
+    bytes_max: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Open>,
+    /// Bytes of all files, as far as known.
+    bytes: Option<u64>,
 }
 
 struct Open {
     file: Box<dyn DiskFile>,
+    path: PathBuf,
     bytes: u64,
 }
 
 impl DeadLetters {
     /// In this folder, which is made when the first letter comes.
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> DeadLetters {
-        DeadLetters { disk, dir, open: Mutex::default() }
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, bytes_max: u64) -> DeadLetters {
+        DeadLetters { disk, dir, bytes_max, state: Mutex::default() }
     }
 
     /// Writes letters, durably. Blocks.
     ///
     /// # Errors
-    /// They are not safe: to be tried again, which goes to another file.
+    /// They are not safe: to be tried again, which goes to another file. `StorageFull`: the limit is reached.
     pub fn put(&self, letters: &[Letter]) -> io::Result<()> {
         let mut text = Vec::new();
         for letter in letters {
             serde_json::to_writer(&mut text, letter)?;
             text.push(b'\n');
         }
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut current = match open.take().filter(|open| open.bytes < FILE_BYTES_MAX) {
-            Some(current) => current,
-            None => self.begin()?,
-        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.bytes_below_max(&mut state)?;
+        let mut current =
+            match state.open.take().filter(|open| open.bytes < FILE_BYTES_MAX && self.is_there(&open.path)) {
+                Some(current) => current,
+                None => self.begin()?,
+            };
         // After a failure the file is left: what its descriptor says from then on means nothing.
+        state.bytes = None;
         current.file.append(&[&text])?;
         current.file.sync()?;
         current.bytes += text.len() as u64;
-        *open = Some(current);
+        *state = State { open: Some(current), bytes: Some(bytes + text.len() as u64) };
         Ok(())
+    }
+
+    /// What the files have, counted anew when it seems too much.
+    fn bytes_below_max(&self, state: &mut State) -> io::Result<u64> {
+        let bytes = match state.bytes.filter(|bytes| *bytes < self.bytes_max) {
+            Some(bytes) => bytes,
+            None => self.count()?,
+        };
+        state.bytes = Some(bytes);
+        if bytes < self.bytes_max {
+            return Ok(bytes);
+        }
+        let text = format!(
+            "the files in {} have {bytes} bytes, mongodb.dead_letter_max is {}: see what is wrong with these lines, then move the files away",
+            self.dir.display(),
+            self.bytes_max
+        );
+        Err(io::Error::new(io::ErrorKind::StorageFull, text))
+    }
+
+    fn count(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for name in self.disk.list(&self.dir)? {
+            match self.disk.open(&self.dir.join(name)).and_then(|file| file.len()) {
+                Ok(len) => bytes += len,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Whether nobody has moved it away: what is written to it from then on would be overlooked.
+    fn is_there(&self, path: &Path) -> bool {
+        self.disk.open(path).is_ok()
     }
 
     fn begin(&self) -> io::Result<Open> {
@@ -105,10 +152,55 @@ impl DeadLetters {
                 created => {
                     let file = created?;
                     self.disk.sync_dir(&self.dir)?;
-                    return Ok(Open { file, bytes: 0 });
+                    return Ok(Open { file, path, bytes: 0 });
                 }
             }
         }
         Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name for a dead-letter file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(line: &str) -> Letter {
+        let text = String::new;
+        Letter {
+            time: text(),
+            reason: text(),
+            database: text(),
+            collection: text(),
+            host: text(),
+            source: text(),
+            hour: text(),
+            stream: text(),
+            offset: 0,
+            line: line.to_owned(),
+            line_hex: None,
+        }
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn above_the_limit_nothing_is_written_until_files_are_gone_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = || DeadLetters::new(Arc::new(logferry_durable::RealDisk), dir.path().to_owned(), 1_000);
+        let letters = new();
+        letters.put(&[letter(&"x".repeat(1_500))]).unwrap();
+        for letters in [letters, new()] {
+            let error = letters.put(&[letter("y")]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert!(error.to_string().contains("mongodb.dead_letter_max"), "{error}");
+            files(dir.path()).iter().for_each(|file| std::fs::remove_file(file).unwrap());
+            letters.put(&[letter("y")]).unwrap();
+            let files = files(dir.path());
+            assert_eq!(files.len(), 1);
+            assert!(std::fs::read_to_string(&files[0]).unwrap().contains("\"line\":\"y\""));
+            letters.put(&[letter(&"x".repeat(1_500))]).unwrap();
+        }
     }
 }

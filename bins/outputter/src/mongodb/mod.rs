@@ -1,8 +1,8 @@
 //! The MongoDB output: a document per line, exactly once by its `_id`, or merged by a key.
 //!
 //! ```text
-//! packs ─▶ parse (threads) ─▶ in their order ─▶ savers (tasks) ─▶ the server ─▶ progress: a pack is whole when all its documents are
-//!                                                 └▶ dead-letter file               acknowledged, or in the dead-letter file
+//! packs ─▶ parse (threads) ─▶ slices, in order ─▶ savers (tasks) ─▶ the server ─▶ progress: a pack is whole when all its documents are
+//!                              as there is room      └▶ dead-letter file             acknowledged, or in the dead-letter file
 //! ```
 //!
 //! Which packs come here, and what becomes of them while the server is away, is decided in [`crate::outputs`].
@@ -12,6 +12,7 @@ pub mod document;
 pub mod outcome;
 mod parse;
 mod progress;
+mod room;
 mod saver;
 mod server;
 
@@ -25,13 +26,13 @@ use dead_letter::DeadLetters;
 use logferry_durable::RealDisk;
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::Limits;
-use logferry_spool::SpoolOptions;
 use logferry_transform::{Format, Program, Transform};
 use mongodb::bson;
-use parse::{Doc, Parsed, Parsers};
+use mongodb::options::ConnectionString;
+use parse::{Doc, Parsers, Slice};
+use room::{Room, Turn};
 use saver::{Saver, Shared};
 use server::Server;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -42,8 +43,16 @@ pub use saver::Problem;
 
 /// Name of the output: its folder in `var_dir`, and its label in figures.
 pub const NAME: &str = "mongodb";
-/// Memory of a line on its way, in bytes for each of its own: itself, its document, and the driver's copies.
-const COST_PER_RAW_BYTE: u64 = 5;
+/// Memory of a pack that is being stored, in bytes for each of its lines': its body. Documents are counted for themselves.
+const COST_PER_RAW_BYTE: u64 = 1;
+/// Parts of `memory`: bodies of packs get one, slices that wait for their turn one, documents on their way to the server two.
+const MEMORY_PARTS: u64 = 4;
+/// Threads that parse, at most: what each has parsed while it is another one's turn takes memory.
+const PARSERS_MAX: usize = 8;
+/// Slices that fit into the room at least, so that savers do not run dry.
+const SLICES_MIN: usize = 8;
+/// Servers that a replica set can have, and so a write concern can ask for.
+const WRITE_CONCERN_MAX: u32 = 50;
 /// Bytes of one group that goes to the spool or comes from there.
 const GROUP_BYTES_MAX: u64 = 2 << 20;
 /// How long a pack is left without an answer: well below a sender's `ack_timeout`.
@@ -69,6 +78,8 @@ pub struct MongodbOptions {
     write_timeout: Duration,
     connect_timeout: Duration,
     pool_max: u32,
+    /// For bodies and documents on their way, in bytes.
+    memory: usize,
     /// Specifications for `createIndexes`.
     indexes: Vec<bson::Document>,
 }
@@ -79,10 +90,16 @@ impl MongodbOptions {
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         let write_concern = match settings.write_concern.as_str() {
             "majority" => None,
-            text => Some(text.parse().ok().filter(|nodes| *nodes > 0).ok_or_else(|| {
-                format!("mongodb.write_concern is {text:?}: set it to \"majority\" or a number of servers such as \"2\"")
+            text => Some(text.parse().ok().filter(|nodes| (1..=WRITE_CONCERN_MAX).contains(nodes)).ok_or_else(|| {
+                format!(
+                    "mongodb.write_concern is {text:?}: set it to \"majority\" or a number of servers from 1 to {WRITE_CONCERN_MAX}"
+                )
             })?),
         };
+        // As far as it goes without asking a name server.
+        ConnectionString::parse(&settings.uri).map_err(|error| {
+            format!("mongodb.uri is no connection string such as \"mongodb://db-1:27017\": {}", error.kind)
+        })?;
         let pool_max = match settings.pool_max {
             0 => settings.savers + 2,
             given => given,
@@ -103,6 +120,7 @@ impl MongodbOptions {
             write_timeout: settings.write_timeout.0,
             connect_timeout: settings.connect_timeout.0,
             pool_max: u32::try_from(pool_max).unwrap_or(u32::MAX),
+            memory: number(settings.memory.0),
             indexes: indexes(settings)?,
         })
     }
@@ -170,8 +188,8 @@ fn specification(fields: bson::Document) -> bson::Document {
 pub struct MongodbStatus {
     /// Packs that wait.
     pub figures: SharedFigures,
-    /// What is wrong with the server.
-    pub problem: Problem,
+    /// What is wrong with the server, and with the dead-letter files.
+    pub problems: [Problem; 2],
 }
 
 /// The output, started: the task that is to run, the way to it, and what is shown.
@@ -187,15 +205,10 @@ pub async fn start(
     let options = Arc::new(options);
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let away = AwayOptions {
-        keeper: KeeperOptions {
-            dir: var_dir.join(NAME),
-            output: NAME,
-            spool: SpoolOptions { bytes_max: spool.max_bytes.0, segment_bytes: spool.segment_bytes.0 },
-            limits,
-        },
+        keeper: KeeperOptions { dir: var_dir.join(NAME), output: NAME, spool: spool.options(), limits },
         backlog: BacklogLimits {
             queue_bytes_max: settings.queue_bytes_max.0,
-            storing_cost_max: settings.memory.0,
+            storing_cost_max: settings.memory.0 / MEMORY_PARTS,
             spool_after_ms: millis(settings.spool_after.0),
             answer_ms_max: ANSWER_MS_MAX,
             group_bytes_max: GROUP_BYTES_MAX,
@@ -208,20 +221,23 @@ pub async fn start(
     };
     let (stored_out, stored) = unbounded_channel();
     let (store, packs) = unbounded_channel();
-    let problem = Problem::default();
+    let problem = Problem::new("takes no documents");
+    let letters_problem = Problem::new("can write no dead letters");
     let server = Server::new(options.clone()).await?;
-    let letters = Arc::new(DeadLetters::new(Arc::new(RealDisk), var_dir.join(dead_letter::FOLDER)));
+    let folder = var_dir.join(dead_letter::FOLDER);
+    let letters = Arc::new(DeadLetters::new(Arc::new(RealDisk), folder, settings.dead_letter_max.0));
     let shared = Shared {
         server,
         letters,
         bulk_size: options.bulk_size,
         ordered: options.key.is_some(),
         problem: problem.clone(),
+        letters_problem: letters_problem.clone(),
     };
     spawn(options, Arc::new(shared), limits, packs, stored_out)?;
     let opening = tokio::task::spawn_blocking(move || Away::start(away, store, stored));
     let (away, route, figures) = opening.await??;
-    Ok((away, route, MongodbStatus { figures, problem }))
+    Ok((away, route, MongodbStatus { figures, problems: [problem, letters_problem] }))
 }
 
 fn spawn(
@@ -232,9 +248,20 @@ fn spawn(
     stored: UnboundedSender<Stored>,
 ) -> anyhow::Result<()> {
     let (jobs, jobs_in) = crossbeam_channel::unbounded();
-    let (done, mut parsed) = unbounded_channel();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    parse::start(Parsers { jobs: jobs_in, done, stored, options: options.clone(), limits }, threads)?;
+    let (slices, mut slices_in) = unbounded_channel();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(PARSERS_MAX);
+    let part = options.memory / MEMORY_PARTS as usize;
+    let parsers = Parsers {
+        jobs: jobs_in,
+        slices,
+        stored,
+        options: options.clone(),
+        limits,
+        turn: Turn::default(),
+        room: Room::new(2 * part),
+        slice_cost: (part / threads).min(2 * part / SLICES_MIN),
+    };
+    parse::start(parsers, threads)?;
     tokio::spawn(async move {
         let mut number = 0;
         while let Some(pack) = packs.recv().await {
@@ -244,33 +271,11 @@ fn spawn(
     });
     let mut savers = Savers::start(&shared, options.savers);
     tokio::spawn(async move {
-        let mut turn = Turn::default();
-        while let Some((number, pack)) = parsed.recv().await {
-            for pack in turn.next(number, pack) {
-                savers.take(&shared, pack);
-            }
+        while let Some(slice) = slices_in.recv().await {
+            savers.take(&shared, slice);
         }
     });
     Ok(())
-}
-
-/// Puts parsed packs back into their order.
-#[derive(Default)]
-struct Turn {
-    next: u64,
-    waiting: BTreeMap<u64, Option<Parsed>>,
-}
-
-impl Turn {
-    fn next(&mut self, number: u64, pack: Option<Parsed>) -> Vec<Parsed> {
-        self.waiting.insert(number, pack);
-        let mut ready = Vec::new();
-        while let Some(pack) = self.waiting.remove(&self.next) {
-            self.next += 1;
-            ready.extend(pack);
-        }
-        ready
-    }
 }
 
 /// The savers' ends.
@@ -292,13 +297,14 @@ impl Savers {
     }
 
     /// Documents with the same key go to the same saver; others to the one with the least to do.
-    fn take(&mut self, shared: &Arc<Shared>, pack: Parsed) {
-        let Parsed { mut docs, letters, progress } = pack;
+    fn take(&mut self, shared: &Arc<Shared>, slice: Slice) {
+        let Slice { mut docs, letters, progress, held, .. } = slice;
         if !letters.is_empty() {
-            let (shared, progress) = (shared.clone(), progress.clone());
+            let shared = shared.clone();
             tokio::spawn(async move {
                 saver::bury(&shared, letters).await;
                 progress.arrived();
+                drop(held);
             });
         }
         if self.by_key {
@@ -319,8 +325,6 @@ impl Savers {
                 self.give(least.unwrap_or(0), part);
             }
         }
-        // The first of the arrivals that were expected: that all were given out.
-        progress.arrived();
     }
 
     fn give(&mut self, lane: usize, docs: Vec<Doc>) {
@@ -354,7 +358,11 @@ mod tests {
         assert!(options(|s| s.format.clear()).unwrap_err().contains("mongodb.program"));
         assert!(options(|s| s.format = "combine".into()).unwrap_err().contains("nginx_json"));
         assert!(options(|s| s.program = "/no/such.vrl".into()).unwrap_err().contains("both"));
-        assert!(options(|s| s.write_concern = "0".into()).unwrap_err().contains("majority"));
+        assert!(options(|s| s.uri = "mongodb//bad".into()).unwrap_err().starts_with("mongodb.uri "));
+        for bad in ["0", "51", "-1", "many"] {
+            assert!(options(|s| s.write_concern = bad.into()).unwrap_err().contains("majority"), "{bad}");
+        }
+        options(|s| s.write_concern = "50".into()).unwrap();
         assert!(options(|s| s.indexes = vec!["a,,b".into()]).unwrap_err().contains("mongodb.indexes"));
         let missing = options(|s| (s.format, s.program) = (String::new(), "/no/such.vrl".into()));
         assert!(missing.unwrap_err().starts_with("mongodb.program: "));

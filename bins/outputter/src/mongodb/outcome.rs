@@ -9,6 +9,8 @@ pub struct WriteFault {
     pub code: i32,
     /// Text.
     pub message: String,
+    /// Fields of the unique index that has the value already, where the server says them apart from the text.
+    pub key: Option<Vec<String>>,
 }
 
 /// How a bulk write ended.
@@ -41,7 +43,9 @@ pub enum Fate {
     Stored,
     /// It is to be sent again.
     Again,
-    /// There is a document with the same value in a unique index: whether it is the same one must be asked.
+    /// There is a document with the same `_id`.
+    Known(String),
+    /// There is a document with the same value in another unique index: whether it is the same one must be asked.
     Ask(String),
     /// It is never taken: why.
     Dead(String),
@@ -54,8 +58,9 @@ pub struct Judgement {
     pub fates: Vec<Fate>,
     /// What an operator should know while it stays so.
     pub problem: Option<String>,
-    /// One of the documents is the cause, but not which: send them in halves.
-    pub halve: bool,
+    /// What was refused as a whole for a reason that a document can give, but a setting or the state of the server, too: if the
+    /// server takes another write, one of the documents is the cause. Else they are to be sent again as they are.
+    pub suspect: Option<String>,
 }
 
 /// Duplicate key, in its three spellings.
@@ -67,7 +72,7 @@ const TRANSIENT: [i32; 29] = [
     10_107, 11_600, 11_602, 13_388, 13_435, 13_436, 14_031,
 ];
 
-/// Codes of a refused command that come from one of its documents.
+/// Codes of a refused command that can come from one of its documents.
 const OF_A_DOCUMENT: [i32; 14] = [2, 9, 14, 22, 52, 53, 54, 55, 56, 57, 121, 10_334, 17_419, 17_420];
 
 /// Judges a bulk of `count` documents. In an `ordered` one nothing behind the first fault was tried.
@@ -77,23 +82,22 @@ pub fn judge(end: &BulkEnd, count: usize, ordered: bool) -> Judgement {
             answered(faults, write_concern.as_deref(), count, ordered)
         }
         BulkEnd::Refused { code, message } if OF_A_DOCUMENT.contains(code) => {
-            of_some_document(count, &format!("{message} (code {code})"))
+            of_some_document(count, format!("{message} (code {code})"))
         }
         BulkEnd::Refused { code, message } => {
             again(count, format!("the server refuses to write: {message} (code {code})"))
         }
-        BulkEnd::Unsendable(message) => of_some_document(count, message),
+        BulkEnd::Unsendable(message) => of_some_document(count, message.clone()),
         BulkEnd::NoAnswer(message) => again(count, message.clone()),
     }
 }
 
 fn again(count: usize, problem: String) -> Judgement {
-    Judgement { fates: vec![Fate::Again; count], problem: Some(problem), halve: false }
+    Judgement { fates: vec![Fate::Again; count], problem: Some(problem), suspect: None }
 }
 
-fn of_some_document(count: usize, message: &str) -> Judgement {
-    let fate = if count == 1 { Fate::Dead(message.to_owned()) } else { Fate::Again };
-    Judgement { fates: vec![fate; count], problem: None, halve: count > 1 }
+fn of_some_document(count: usize, message: String) -> Judgement {
+    Judgement { fates: vec![Fate::Again; count], problem: None, suspect: Some(message) }
 }
 
 fn answered(faults: &[WriteFault], write_concern: Option<&str>, count: usize, ordered: bool) -> Judgement {
@@ -103,7 +107,7 @@ fn answered(faults: &[WriteFault], write_concern: Option<&str>, count: usize, or
         let Some(fate) = fates.get_mut(fault.index) else { continue };
         *fate = match of_fault(fault) {
             // Without the write concern nothing counts as stored.
-            Fate::Stored => unnamed.clone(),
+            Fate::Known(_) | Fate::Ask(_) if write_concern.is_some() => Fate::Again,
             other => other,
         };
     }
@@ -114,16 +118,28 @@ fn answered(faults: &[WriteFault], write_concern: Option<&str>, count: usize, or
     let problem = write_concern
         .map(|message| format!("the write concern is not reached: {message}"))
         .or_else(|| transient.map(|fault| format!("{} (code {})", fault.message, fault.code)));
-    Judgement { fates, problem, halve: false }
+    Judgement { fates, problem, suspect: None }
 }
 
 fn of_fault(fault: &WriteFault) -> Fate {
     let message = format!("{} (code {})", fault.message, fault.code);
     if DUPLICATE_KEY.contains(&fault.code) {
-        // The index is named in the text only: `… index: _id_ dup key: …`.
-        return if fault.message.contains("index: _id_ ") { Fate::Stored } else { Fate::Ask(message) };
+        return if is_of_id(fault) { Fate::Known(message) } else { Fate::Ask(message) };
     }
     if TRANSIENT.contains(&fault.code) { Fate::Again } else { Fate::Dead(message) }
+}
+
+/// Whether a duplicate is one of `_id`. The text is `… index: NAME dup key: VALUES`, and the values are the document's own: they may say
+/// anything.
+fn is_of_id(fault: &WriteFault) -> bool {
+    match &fault.key {
+        Some(fields) => fields == &["_id"],
+        None => {
+            let before = fault.message.split(" dup key: ").next().unwrap_or_default();
+            // Servers before 3.0 put the collection before the name: `index: db.collection.$_id_`.
+            before.ends_with(" index: _id_") || before.ends_with(".$_id_")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +147,7 @@ mod tests {
     use super::*;
 
     fn fault(index: usize, code: i32, message: &str) -> WriteFault {
-        WriteFault { index, code, message: message.to_owned() }
+        WriteFault { index, code, message: message.to_owned(), key: None }
     }
 
     fn answered(faults: Vec<WriteFault>, write_concern: Option<&str>) -> BulkEnd {
@@ -141,18 +157,36 @@ mod tests {
     #[test]
     fn a_bulk_without_faults_is_stored() {
         let judgement = judge(&answered(vec![], None), 2, false);
-        assert_eq!(judgement, Judgement { fates: vec![Fate::Stored; 2], problem: None, halve: false });
+        assert_eq!(judgement, Judgement { fates: vec![Fate::Stored; 2], problem: None, suspect: None });
     }
 
     #[test]
-    fn our_own_id_is_success_and_another_index_must_be_asked() {
+    fn a_known_id_is_told_from_another_index_that_must_be_asked_about() {
+        let text = |index: &str, value: &str| {
+            format!("E11000 duplicate key error collection: l.c index: {index} dup key: {{ m: \"{value}\" }}")
+        };
         let faults = vec![
-            fault(0, 11_000, "E11000 duplicate key error collection: l.c index: _id_ dup key: { _id: 1 }"),
-            fault(2, 11_000, "E11000 duplicate key error collection: l.c index: user_1 dup key: { user: 1 }"),
+            fault(0, 11_000, &text("_id_", "1")),
+            fault(2, 11_000, &text("user_1", "1")),
+            fault(3, 11_000, &text("message_1", "evil index: _id_ dup key: x")),
+            fault(4, 11_000, "E11000 duplicate key error index: l.c.$_id_ dup key: { : 1 }"),
         ];
-        let fates = judge(&answered(faults, None), 3, false).fates;
-        assert_eq!(fates[..2], [Fate::Stored, Fate::Stored]);
+        let fates = judge(&answered(faults, None), 5, false).fates;
+        assert!(matches!(fates[0], Fate::Known(_)) && matches!(fates[4], Fate::Known(_)));
+        assert_eq!(fates[1], Fate::Stored);
         assert!(matches!(&fates[2], Fate::Ask(message) if message.contains("user_1")));
+        assert!(matches!(&fates[3], Fate::Ask(message) if message.contains("message_1")));
+    }
+
+    #[test]
+    fn the_fields_of_the_index_count_more_than_the_text() {
+        let with_key = |key: &str| WriteFault {
+            key: Some(vec![key.to_owned()]),
+            ..fault(0, 11_000, "E11000 duplicate key error, index: _id_ dup key: x")
+        };
+        let fate = |fault| judge(&answered(vec![fault], None), 1, false).fates.remove(0);
+        assert!(matches!(fate(with_key("message")), Fate::Ask(_)));
+        assert!(matches!(fate(with_key("_id")), Fate::Known(_)));
     }
 
     #[test]
@@ -170,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_write_concern_that_is_not_reached_is_no_success() {
-        let faults = vec![fault(0, 11_000, "index: _id_ dup key"), fault(1, 2, "bad")];
+        let faults = vec![fault(0, 11_000, "c index: _id_ dup key: 1"), fault(1, 2, "bad")];
         let judgement = judge(&answered(faults, Some("timed out")), 3, false);
         assert_eq!(judgement.fates, [Fate::Again, Fate::Dead("bad (code 2)".into()), Fate::Again]);
         assert!(judgement.problem.unwrap().contains("timed out"));
@@ -186,15 +220,22 @@ mod tests {
         ] {
             let judgement = judge(&end, 2, false);
             assert_eq!(judgement.fates, [Fate::Again, Fate::Again]);
-            assert!(judgement.problem.is_some() && !judgement.halve);
+            assert!(judgement.problem.is_some() && judgement.suspect.is_none());
         }
     }
 
     #[test]
-    fn a_command_that_a_document_spoils_is_halved_down_to_it() {
-        let end = BulkEnd::Refused { code: 22, message: "invalid BSON".into() };
-        assert!(judge(&end, 2, false).halve);
-        assert_eq!(judge(&end, 1, false).fates, [Fate::Dead("invalid BSON (code 22)".into())]);
-        assert!(judge(&BulkEnd::Unsendable("too large".into()), 2, false).halve);
+    fn a_command_that_a_document_may_have_spoiled_condemns_none() {
+        for end in [
+            BulkEnd::Refused { code: 22, message: "invalid BSON".into() },
+            BulkEnd::Refused { code: 2, message: "cannot use 'w' > 1 when a host is not replicated".into() },
+            BulkEnd::Unsendable("too large".into()),
+        ] {
+            for count in [1, 2] {
+                let judgement = judge(&end, count, false);
+                assert_eq!(judgement.fates, vec![Fate::Again; count]);
+                assert!(judgement.suspect.is_some() && judgement.problem.is_none());
+            }
+        }
     }
 }

@@ -1,10 +1,10 @@
 //! Savers: each gathers documents and writes them, again and again until each is stored or in the dead-letter file.
 
 use super::dead_letter::{DeadLetters, Letter};
-use super::outcome::{Fate, judge};
+use super::outcome::{Fate, Judgement, judge};
 use super::parse::Doc;
-use super::server::Server;
-use metrics::{Counter, counter, histogram};
+use super::server::{Server, There};
+use metrics::{Counter, counter, gauge, histogram};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,35 +26,46 @@ pub(super) struct Shared {
     pub(super) bulk_size: usize,
     pub(super) ordered: bool,
     pub(super) problem: Problem,
+    pub(super) letters_problem: Problem,
 }
 
 /// What is wrong now, and since when.
-#[derive(Clone, Default)]
-pub struct Problem(Arc<Mutex<Option<(Instant, String)>>>);
+#[derive(Clone)]
+pub struct Problem {
+    /// What is not done meanwhile.
+    what: &'static str,
+    state: Arc<Mutex<Option<(Instant, String)>>>,
+}
 
 impl Problem {
+    pub(super) fn new(what: &'static str) -> Problem {
+        Problem { what, state: Arc::default() }
+    }
+
     fn set(&self, text: Option<&str>) {
-        let mut problem = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (text, &mut *problem) {
-            (None, None) => {}
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (text, &mut *state) {
+            (None, None) => return,
             (None, Some((since, _))) => {
-                tracing::info!("MongoDB takes documents again after {:.1?}", since.elapsed());
-                *problem = None;
+                tracing::info!("over after {:.1?}: mongodb {}", since.elapsed(), self.what);
+                *state = None;
             }
             (Some(text), None) => {
-                tracing::warn!("MongoDB takes no documents, they wait: {text}");
-                *problem = Some((Instant::now(), text.to_owned()));
+                tracing::warn!("mongodb {}, packs wait: {text}", self.what);
+                *state = Some((Instant::now(), text.to_owned()));
             }
             (Some(text), Some((_, known))) => text.clone_into(known),
         }
+        gauge!("logferry_mongodb_held", "because" => self.what).set(f64::from(u8::from(state.is_some())));
     }
 
     /// For people.
     pub fn text(&self) -> Option<String> {
-        let problem = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.as_ref().map(|(since, text)| {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.as_ref().map(|(since, text)| {
             format!(
-                "mongodb takes no documents since {} s, packs wait in the spool: {text}",
+                "mongodb {} since {} s, packs wait in the spool: {text}",
+                self.what,
                 since.elapsed().as_secs()
             )
         })
@@ -126,29 +137,48 @@ impl Saver {
     /// Writes a bulk until nothing of it is left. One of several that a document spoils is cut into halves, the first one first.
     async fn settle(&mut self, bulk: Vec<Doc>) {
         let mut rest = VecDeque::from([bulk]);
-        let (mut backoff, mut races) = (BACKOFF_FIRST, 0);
-        while let Some(bulk) = rest.pop_front() {
+        let (mut backoff, mut races, mut is_proved) = (BACKOFF_FIRST, 0, false);
+        while let Some(mut bulk) = rest.pop_front() {
             let Some(first) = bulk.first() else { continue };
             let database = first.progress.database.clone();
             let begin = Instant::now();
             let end = self.shared.server.write(&database, &bulk).await;
             histogram!("logferry_mongodb_write_seconds").record(begin.elapsed().as_secs_f64());
-            let judgement = judge(&end, bulk.len(), self.shared.ordered);
-            if judgement.halve {
-                let mut bulk = bulk;
-                let behind = bulk.split_off(bulk.len() / 2);
-                rest.push_front(behind);
-                rest.push_front(bulk);
-                continue;
-            }
-            self.shared.problem.set(judgement.problem.as_deref());
+            let Judgement { fates, mut problem, suspect } = judge(&end, bulk.len(), self.shared.ordered);
             let before = bulk.len();
-            let again = self.sort_out(&database, bulk, judgement.fates, &mut races).await;
+            let again = match suspect {
+                None => {
+                    let sorted = self.sort_out(&database, bulk, fates, &mut races).await;
+                    problem = problem.or(sorted.problem);
+                    sorted.again.into_iter().map(|(_, doc)| doc).collect()
+                }
+                Some(reason) => match self.shared.server.takes_writes(&database).await {
+                    // The state of the server may have changed in between: only what is refused once more is the document's fault.
+                    Ok(()) if before > 1 || !is_proved => {
+                        is_proved = true;
+                        let behind = bulk.split_off(before.div_ceil(2));
+                        rest.push_front(behind);
+                        rest.push_front(bulk);
+                        continue;
+                    }
+                    Ok(()) => {
+                        is_proved = false;
+                        self.give_up(bulk.into_iter().map(|doc| (doc, reason.clone())).collect()).await;
+                        Vec::new()
+                    }
+                    Err(why) => {
+                        is_proved = false;
+                        problem = Some(format!("{reason}; and no document is the cause: {why}"));
+                        bulk
+                    }
+                },
+            };
+            self.shared.problem.set(problem.as_deref());
             if again.is_empty() {
                 backoff = BACKOFF_FIRST;
                 continue;
             }
-            let is_stuck = again.len() == before || judgement.problem.is_some();
+            let is_stuck = again.len() == before || problem.is_some();
             rest.push_front(again);
             if is_stuck {
                 self.counters.retries.increment(1);
@@ -158,43 +188,97 @@ impl Saver {
         }
     }
 
-    /// Gives back what is to be tried again, in order.
+    /// Does with each document what became of it.
     async fn sort_out(
         &mut self,
         database: &str,
         bulk: Vec<Doc>,
         fates: Vec<Fate>,
         races: &mut u32,
-    ) -> Vec<Doc> {
-        let (mut again, mut stored, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        let asked: Vec<_> =
-            bulk.iter().zip(&fates).filter(|(_, fate)| matches!(fate, Fate::Ask(_))).collect();
-        let asked: Vec<_> = asked.into_iter().map(|(doc, _)| doc.id).collect();
-        let present = match asked.is_empty() {
-            true => Ok(Default::default()),
-            false => self.shared.server.present(database, &asked).await,
-        };
-        *races = if asked.is_empty() { 0 } else { *races + 1 };
-        for (doc, fate) in bulk.into_iter().zip(fates) {
-            match (fate, &present) {
-                (Fate::Stored, _) => stored.push(doc),
-                (Fate::Again, _) | (Fate::Ask(_), Err(_)) => again.push(doc),
-                (Fate::Ask(_), Ok(present)) if present.contains(&doc.id[..]) => stored.push(doc),
-                // Two outputters made the document at the same time: now it is there to be updated.
-                (Fate::Ask(_), Ok(_)) if self.shared.ordered && *races < RACES_MAX => again.push(doc),
-                (Fate::Ask(reason) | Fate::Dead(reason), _) => dead.push((doc, reason)),
+    ) -> Sorted {
+        let (mut sorted, mut asked) = (Sorted::default(), Vec::new());
+        for (index, (doc, fate)) in bulk.into_iter().zip(fates).enumerate() {
+            match fate {
+                Fate::Stored => sorted.stored.push(doc),
+                // An `_id` that is derived says where the line is and what it says.
+                Fate::Known(_) if !self.shared.ordered && !doc.has_own_id => sorted.stored.push(doc),
+                Fate::Again => sorted.again.push((index, doc)),
+                Fate::Dead(reason) => sorted.dead.push((doc, reason)),
+                Fate::Known(reason) => asked.push(Asked { index, doc, reason, is_known: true }),
+                Fate::Ask(reason) => asked.push(Asked { index, doc, reason, is_known: false }),
             }
         }
-        self.counters.stored.increment(stored.len() as u64);
-        stored.iter().for_each(|doc| doc.progress.arrived());
-        if !dead.is_empty() {
-            self.counters.dead.increment(dead.len() as u64);
-            let letters = dead.iter().map(|(doc, reason)| doc.letter(reason.clone())).collect();
-            bury(&self.shared, letters).await;
-            dead.iter().for_each(|(doc, _)| doc.progress.arrived());
+        *races = if asked.is_empty() { 0 } else { *races + 1 };
+        if self.shared.ordered {
+            // Two outputters made the document at the same time: now it is there to be updated.
+            match *races < RACES_MAX {
+                true => sorted.again.extend(asked.into_iter().map(|asked| (asked.index, asked.doc))),
+                false => sorted.dead.extend(asked.into_iter().map(|asked| (asked.doc, asked.reason))),
+            }
+        } else if !asked.is_empty() {
+            self.ask(database, asked, &mut sorted).await;
         }
-        again
+        sorted.again.sort_by_key(|(index, _)| *index);
+        self.counters.stored.increment(sorted.stored.len() as u64);
+        sorted.stored.drain(..).for_each(|doc| doc.progress.arrived());
+        self.give_up(std::mem::take(&mut sorted.dead)).await;
+        sorted
     }
+
+    /// Looks whether documents are there, and whether they are the same.
+    async fn ask(&self, database: &str, asked: Vec<Asked>, sorted: &mut Sorted) {
+        let docs: Vec<&Doc> = asked.iter().map(|asked| &asked.doc).collect();
+        let there = match self.shared.server.look_for(database, &docs).await {
+            Ok(there) => there,
+            Err(error) => {
+                sorted.problem = Some(error);
+                sorted.again.extend(asked.into_iter().map(|asked| (asked.index, asked.doc)));
+                return;
+            }
+        };
+        for (Asked { index, doc, reason, is_known }, there) in asked.into_iter().zip(there) {
+            match there {
+                There::Same => sorted.stored.push(doc),
+                There::Other => {
+                    sorted.dead.push((doc, format!("another document has its _id already: {reason}")));
+                }
+                // It was removed meanwhile.
+                There::No if is_known => sorted.again.push((index, doc)),
+                There::No => sorted.dead.push((doc, reason)),
+            }
+        }
+    }
+
+    /// Into the dead-letter file.
+    async fn give_up(&self, dead: Vec<(Doc, String)>) {
+        if dead.is_empty() {
+            return;
+        }
+        self.counters.dead.increment(dead.len() as u64);
+        let letters = dead.iter().map(|(doc, reason)| doc.letter(reason.clone())).collect();
+        bury(&self.shared, letters).await;
+        dead.iter().for_each(|(doc, _)| doc.progress.arrived());
+    }
+}
+
+/// A document of which it is to be asked whether it is there.
+struct Asked {
+    index: usize,
+    doc: Doc,
+    reason: String,
+    /// Its `_id` is there, or was.
+    is_known: bool,
+}
+
+/// What became of a bulk.
+#[derive(Default)]
+struct Sorted {
+    stored: Vec<Doc>,
+    dead: Vec<(Doc, String)>,
+    /// What is to be sent again, with its place in the bulk.
+    again: Vec<(usize, Doc)>,
+    /// Why the server could not be asked.
+    problem: Option<String>,
 }
 
 /// Writes letters into the dead-letter file, until it takes them.
@@ -205,6 +289,7 @@ pub(super) async fn bury(shared: &Arc<Shared>, letters: Vec<Letter>) {
         let put = tokio::task::spawn_blocking(move || files.put(&copy)).await;
         let error = match put {
             Ok(Ok(())) => {
+                shared.letters_problem.set(None);
                 if let Some(first) = letters.first() {
                     tracing::warn!(
                         letters = letters.len(),
@@ -219,7 +304,7 @@ pub(super) async fn bury(shared: &Arc<Shared>, letters: Vec<Letter>) {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        shared.problem.set(Some(&format!("the dead-letter file cannot be written: {error}")));
+        shared.letters_problem.set(Some(&error));
         tokio::time::sleep(BACKOFF_MAX).await;
     }
 }

@@ -1,16 +1,15 @@
 //! The server behind the driver: databases, indexes, and one bulk write at a time, its end told in our words.
 
 use super::MongodbOptions;
-use super::bson::{Document, RawArrayBuf, RawDocumentBuf, doc};
-use super::document::ID_BYTES;
+use super::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
 use super::outcome::{BulkEnd, WriteFault};
 use super::parse::Doc;
 use futures_util::TryStreamExt;
 use mongodb::bson::raw::cstr;
 use mongodb::error::{Error, ErrorKind};
-use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::options::{Acknowledgment, ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
 use mongodb::{Client, Collection};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,20 @@ use std::time::{Duration, Instant};
 const INDEX_RETRY: Duration = Duration::from_secs(60);
 /// "There is such an index, with other options" and "… under another name": for an operator to settle.
 const INDEX_CONFLICTS: [i32; 2] = [85, 86];
+
+/// "Not authorized".
+const UNAUTHORIZED: i32 = 13;
+
+/// Whether the server has a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// None with its `_id`.
+    No,
+    /// It.
+    Same,
+    /// Another one with its `_id`.
+    Other,
+}
 
 /// A client and what it knows. Cheap to clone.
 #[derive(Clone)]
@@ -112,24 +125,70 @@ impl Server {
         }
     }
 
-    /// Which of these documents are there.
-    pub(super) async fn present(
-        &self,
-        database: &str,
-        ids: &[[u8; ID_BYTES]],
-    ) -> Result<HashSet<Vec<u8>>, String> {
-        let ids: Vec<_> = ids.iter().map(|id| binary(id)).collect();
+    /// Whether the server takes writes as ours are, with the same write concern: an update of no document, which changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn takes_writes(&self, database: &str) -> Result<(), String> {
+        let concern = mongodb::bson::serialize_to_document(&self.write_concern());
+        let command = doc! {
+            "update": &self.options.collection,
+            // Whatever it meets, what is set on insert only is never set by an update.
+            "updates": [{ "q": { "_id": "logferry" }, "u": { "$setOnInsert": { "logferry": true } }, "upsert": false }],
+            "writeConcern": concern.map_err(|error| error.to_string())?,
+        };
+        let target = self.client.database(database);
+        let asking = tokio::time::timeout(self.options.write_timeout, target.run_command(command));
+        match asking.await {
+            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Ok(reply)) => match reply.get_document("writeConcernError") {
+                Ok(failed) => {
+                    Err(failed.get_str("errmsg").unwrap_or("the write concern is not reached").to_owned())
+                }
+                Err(_) => Ok(()),
+            },
+            Ok(Err(error)) => {
+                let must_be_allowed =
+                    matches!(&*error.kind, ErrorKind::Command(refused) if refused.code == UNAUTHORIZED);
+                let hint = if must_be_allowed {
+                    " (the user needs the right to update: without it a bad document cannot be told from a server that takes none)"
+                } else {
+                    ""
+                };
+                Err(format!("{error}{hint}"))
+            }
+        }
+    }
+
+    /// Whether these documents are there, one by one.
+    pub(super) async fn look_for(&self, database: &str, docs: &[&Doc]) -> Result<Vec<There>, String> {
+        let ids: Vec<Option<Bson>> = docs.iter().map(|doc| doc.stored_id()).collect();
         let collection: Collection<Document> =
             self.client.database(database).collection(&self.options.collection);
-        let asking = async {
-            let found = collection.find(doc! { "_id": { "$in": ids } }).projection(doc! { "_id": 1 }).await?;
-            found.try_collect::<Vec<Document>>().await
-        };
+        let some: Vec<&Bson> = ids.iter().flatten().collect();
+        // Whatever the connection string prefers: a secondary may not have it yet.
+        let primary = SelectionCriteria::ReadPreference(ReadPreference::Primary);
+        let mut finding = collection.find(doc! { "_id": { "$in": some } }).selection_criteria(primary);
+        if !docs.iter().any(|doc| doc.has_own_id) {
+            finding = finding.projection(doc! { "_id": 1 });
+        }
+        let asking = async { finding.await?.try_collect::<Vec<Document>>().await };
         let found = match tokio::time::timeout(self.options.write_timeout, asking).await {
             Ok(found) => found.map_err(|error| error.to_string())?,
             Err(_) => return Err("no answer in time".to_owned()),
         };
-        Ok(found.iter().filter_map(|found| found.get_binary_generic("_id").ok().cloned()).collect())
+        let found: HashMap<String, &Document> =
+            found.iter().filter_map(|found| Some((found.get("_id")?.to_string(), found))).collect();
+        let there =
+            docs.iter().zip(ids).map(|(doc, id)| match id.and_then(|id| found.get(&id.to_string())) {
+                None => There::No,
+                Some(_) if !doc.has_own_id => There::Same,
+                Some(found) => match Document::try_from(&*doc.bson) {
+                    Ok(ours) if ours == **found => There::Same,
+                    _ => There::Other,
+                },
+            });
+        Ok(there.collect())
     }
 
     /// Creates the indexes of a database that is written to for the first time. What the server refuses is said and tried again later;
@@ -187,10 +246,6 @@ fn is_role_change(code: i32) -> bool {
     [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436].contains(&code)
 }
 
-fn binary(bytes: &[u8]) -> super::bson::Binary {
-    super::bson::Binary { subtype: super::bson::spec::BinarySubtype::Generic, bytes: bytes.to_vec() }
-}
-
 /// The driver's error in our words.
 fn end_of(error: &Error) -> BulkEnd {
     match &*error.kind {
@@ -203,6 +258,8 @@ fn end_of(error: &Error) -> BulkEnd {
                     index: fault.index,
                     code: fault.code,
                     message: fault.message.clone(),
+                    // The driver leaves `keyPattern` out.
+                    key: None,
                 })
                 .collect(),
             write_concern: failed.write_concern_error.as_ref().map(|failed| failed.message.clone()),
@@ -228,6 +285,7 @@ fn end_of_reply(reply: &Document) -> BulkEnd {
         index: number(fault, "index").and_then(|index| usize::try_from(index).ok()).unwrap_or(0),
         code: number(fault, "code").unwrap_or(0),
         message: fault.get_str("errmsg").unwrap_or_default().to_owned(),
+        key: fault.get_document("keyPattern").ok().map(|key| key.keys().cloned().collect()),
     });
     let write_concern = reply.get_document("writeConcernError").ok();
     BulkEnd::Answered {

@@ -22,11 +22,13 @@ use tokio::sync::mpsc::UnboundedSender;
 pub const SPOOL_DIR: &str = "spool";
 /// Name of the footprint's log there.
 pub const LOG_NAME: &str = "footprint";
+/// Bytes that are read together when all packs are looked through.
+const SCAN_BYTES: u64 = 2 << 20;
 /// How often a pack is tried again that the quarantine did not take.
 const QUARANTINE_RETRY: Duration = Duration::from_secs(1);
 
 /// What the thread is to do.
-pub(super) enum Job {
+pub(crate) enum Job {
     /// Append to the spool in order, sync once.
     Keep(Vec<(Ticket, Arc<Pack>)>),
     /// Note as kept, without a sync.
@@ -35,6 +37,8 @@ pub(super) enum Job {
     Record(Vec<PackSeen>),
     /// Replace the footprint's log.
     Snapshot(Vec<u8>),
+    /// Begin anew with reading.
+    Rewind,
     /// Read records on, up to so many bytes.
     Read(u64),
     /// The spool need not keep these any longer.
@@ -44,7 +48,7 @@ pub(super) enum Job {
 }
 
 /// What the thread has done.
-pub(super) enum Report {
+pub(crate) enum Report {
     Kept { durable: Vec<(Ticket, RecordId)>, trouble: Option<String> },
     Recorded(bool),
     Read { packs: Vec<(RecordId, Arc<Pack>)>, is_end: bool },
@@ -65,51 +69,75 @@ pub struct KeeperOptions {
 }
 
 /// The thread's state.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     options: KeeperOptions,
     spool: Spool,
-    log: Log,
+    /// None where the output keeps its footprint elsewhere.
+    log: Option<Log>,
     quarantine: Arc<Quarantine>,
     asides: VecDeque<(Ticket, Arc<Pack>, String)>,
     snapshot_asked: bool,
 }
 
 /// What is found on the disk.
-pub(super) struct Found {
-    pub(super) seen: Seen,
-    pub(super) spooled: bool,
+pub(crate) struct Found {
+    pub(crate) seen: Seen,
+    pub(crate) spooled: bool,
 }
 
 impl Keeper {
     /// Opens everything; damage is set aside and reported.
-    pub(super) fn open(
+    pub(crate) fn open(
         disk: Arc<dyn Disk>,
         options: KeeperOptions,
         quarantine: Arc<Quarantine>,
     ) -> io::Result<(Keeper, Found)> {
-        let KeeperOptions { dir, output, .. } = &options;
-        disk.create_dir_all(dir)?;
-        let spool_dir: &Path = &dir.join(SPOOL_DIR);
-        let opened = Spool::open(disk.clone(), spool_dir, options.spool).map_err(io::Error::other);
-        let (spool, report) = opened?;
-        if !report.damage.is_none() {
-            tracing::error!(output, ?report, "the spool was damaged: what cannot be read was set aside");
-        }
+        let mut keeper = Keeper::open_spool(disk.clone(), options, quarantine)?;
+        let KeeperOptions { dir, output, .. } = &keeper.options;
         let (log, recovered) = Log::open(disk, dir, LOG_NAME)?;
         let seen = Seen::recover(&recovered);
         if recovered.report.is_suspect() || seen.undecodable > 0 {
             counter!("logferry_outputter_footprint_damaged_total", "output" => *output).increment(1);
-            tracing::warn!(output, report = ?recovered.report, undecodable = seen.undecodable,
+            tracing::warn!(output, report = %recovered.report, undecodable = seen.undecodable,
                 "the footprint was damaged: packs that it does not remember are stored again, which changes nothing");
         }
-        let found = Found { seen, spooled: !spool.is_empty() };
-        let keeper =
-            Keeper { options, spool, log, quarantine, asides: VecDeque::new(), snapshot_asked: false };
-        keeper.show();
+        keeper.log = Some(log);
+        let found = Found { seen, spooled: !keeper.spool.is_empty() };
         Ok((keeper, found))
     }
 
-    pub(super) fn start(self, reports: UnboundedSender<Report>) -> io::Result<KeeperHandle> {
+    /// Opens the spool alone.
+    pub(crate) fn open_spool(
+        disk: Arc<dyn Disk>,
+        options: KeeperOptions,
+        quarantine: Arc<Quarantine>,
+    ) -> io::Result<Keeper> {
+        let KeeperOptions { dir, output, .. } = &options;
+        disk.create_dir_all(dir)?;
+        let spool_dir: &Path = &dir.join(SPOOL_DIR);
+        let opened = Spool::open(disk, spool_dir, options.spool).map_err(io::Error::other);
+        let (spool, report) = opened?;
+        if !report.damage.is_none() {
+            tracing::error!(output, %report, "the spool was damaged: what cannot be read was set aside");
+        }
+        let (asides, snapshot_asked) = (VecDeque::new(), false);
+        let keeper = Keeper { options, spool, log: None, quarantine, asides, snapshot_asked };
+        keeper.show();
+        Ok(keeper)
+    }
+
+    /// Reads all packs there are, and begins anew.
+    pub(crate) fn scan(&mut self, mut each: impl FnMut(&Pack)) {
+        while let Report::Read { packs, is_end } = self.read(SCAN_BYTES) {
+            packs.iter().for_each(|(_, pack)| each(pack));
+            if is_end {
+                break;
+            }
+        }
+        self.spool.rewind();
+    }
+
+    pub(crate) fn start(self, reports: UnboundedSender<Report>) -> io::Result<KeeperHandle> {
         let (jobs, jobs_in) = crossbeam_channel::unbounded();
         let thread = std::thread::Builder::new().name("keeper".into());
         let thread = thread.spawn(move || self.run(&jobs_in, &reports))?;
@@ -133,7 +161,8 @@ impl Keeper {
             // Nobody listens only while the program stops.
             let _ = done.map(|report| reports.send(report));
             self.set_aside(reports);
-            if (self.log.wants_snapshot() || self.log.is_poisoned()) && !self.snapshot_asked {
+            let wants = |log: &Log| log.wants_snapshot() || log.is_poisoned();
+            if self.log.as_ref().is_some_and(wants) && !self.snapshot_asked {
                 self.snapshot_asked = true;
                 let _ = reports.send(Report::SnapshotWanted);
             }
@@ -161,15 +190,20 @@ impl Keeper {
             Job::Keep(packs) => return Some(self.keep(&packs)),
             Job::Record(packs) => return Some(Report::Recorded(self.record(&packs))),
             Job::Read(bytes_max) => return Some(self.read(bytes_max)),
+            Job::Rewind => self.spool.rewind(),
             Job::Taken(packs) => {
-                packs.iter().for_each(|pack| self.log.append(&log::kept_record(pack)));
-                if let Err(error) = self.log.write() {
+                let log = self.log.as_mut();
+                let written = log.map_or(Ok(()), |log| {
+                    packs.iter().for_each(|pack| log.append(&log::kept_record(pack)));
+                    log.write()
+                });
+                if let Err(error) = written {
                     tracing::warn!(%error, "the footprint cannot be written");
                 }
             }
             Job::Snapshot(bytes) => {
                 self.snapshot_asked = false;
-                if let Err(error) = self.log.snapshot(&bytes) {
+                if let Err(error) = self.log.as_mut().map_or(Ok(()), |log| log.snapshot(&bytes)) {
                     tracing::warn!(%error, "the footprint's snapshot cannot be written");
                 }
             }
@@ -204,8 +238,10 @@ impl Keeper {
     }
 
     fn record(&mut self, packs: &[PackSeen]) -> bool {
-        packs.iter().for_each(|pack| self.log.append(&log::stored_record(pack)));
-        let committed = self.log.commit();
+        let committed = self.log.as_mut().map_or(Ok(()), |log| {
+            packs.iter().for_each(|pack| log.append(&log::stored_record(pack)));
+            log.commit()
+        });
         if let Err(error) = &committed {
             tracing::error!(%error, "what is stored cannot be recorded, and is not acknowledged until it is");
         }
@@ -266,20 +302,20 @@ impl Keeper {
 }
 
 /// The other end of the thread.
-pub(super) struct KeeperHandle {
+pub(crate) struct KeeperHandle {
     jobs: Sender<Job>,
     thread: JoinHandle<()>,
 }
 
 impl KeeperHandle {
     /// Queues a job. Jobs are bounded by the backlog: one group, one reading, one record, and what is in memory.
-    pub(super) fn send(&self, job: Job) {
+    pub(crate) fn send(&self, job: Job) {
         // The thread ends only after this handle is gone, or with the process by a panic.
         let _ = self.jobs.send(job);
     }
 
     /// Lets the thread do what is queued, and waits for its end.
-    pub(super) fn finish(self) -> std::thread::Result<()> {
+    pub(crate) fn finish(self) -> std::thread::Result<()> {
         drop(self.jobs);
         self.thread.join()
     }

@@ -6,10 +6,13 @@ use logferry_outputter::file::archive::Archiver;
 use logferry_outputter::file::commit::{Committer, CommitterOptions, SharedOrder, lock};
 use logferry_outputter::file::file_recovery::FileRecovery;
 use logferry_outputter::file::group::Group;
+use logferry_outputter::file::headers::Finished;
 use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
+use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
 use logferry_outputter::file::recovery::Recovery;
 use logferry_outputter::file::store::{Folders, StoreOptions};
+use logferry_outputter::finish::Committed;
 use logferry_pack::{Decompressor, Limits};
 use std::collections::VecDeque;
 use std::io;
@@ -31,6 +34,23 @@ pub struct Waiter {
 
 pub fn answer(waiter: Waiter, answer: Answer) {
     waiter.answers.lock().unwrap().push((waiter.stream, waiter.index, answer));
+}
+
+/// The committer on this thread, as who finishes sees it.
+pub struct Direct<'a>(pub &'a mut Committer<Waiter>);
+
+impl Committed for Direct<'_> {
+    fn lengths(&mut self, path: &str) -> Option<Lengths> {
+        self.0.committed_lengths(path)
+    }
+
+    fn retire(&mut self, path: &str, expected: Lengths, finished: Finished) -> io::Result<bool> {
+        self.0.retire(path, expected, &finished)
+    }
+
+    fn remove(&mut self, path: &str) -> io::Result<bool> {
+        self.0.remove(path)
+    }
 }
 
 /// The outputter between two crashes.

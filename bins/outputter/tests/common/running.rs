@@ -83,7 +83,7 @@ impl Client {
         self.tickets += 1;
         let (header, body) = (pack.encode_header(), pack.body.clone());
         let stream = identity(pack).stream;
-        self.sender.submit(Outgoing { ticket: self.tickets, stream, header, body }).await;
+        self.sender.submit(Outgoing { ticket: self.tickets, stream, apart: false, header, body }).await;
     }
 
     pub async fn outcome(&mut self) -> Outcome {

@@ -3,20 +3,17 @@
 use super::{Line, Lines, ROW_LINES_MAX, Row, Totals};
 use crate::config::TailerConfig;
 use crate::event::Event;
-use crate::files;
-use crate::filter::LineFilter;
-use crate::repull::find::{Finder, Piece, no_source};
+use crate::recut::{Recut, Rules};
+use crate::repull::desk::Sources;
+use crate::repull::find::{Finder, Piece};
 use crate::repull::known::ask;
 use crate::repull::request::{Problem, Request};
 use crossbeam_channel::Sender;
 use logferry_pack::Hour;
-use memchr::memchr;
 use std::io;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Bytes read at a time.
-const CHUNK_BYTES: usize = 256 << 10;
 /// Time between two rows that only tell of progress.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,7 +36,7 @@ struct Audit {
     told: Instant,
     read: u64,
     totals: Totals,
-    lines: Vec<(u64, u64, u64)>,
+    lines: Vec<Line>,
 }
 
 impl Auditor {
@@ -69,12 +66,16 @@ impl Auditor {
         let settings = self.config.source.iter().find(|settings| settings.name == source);
         let problem = |what: String| Problem { source: source.to_owned(), file: None, range: None, what };
         let Some(settings) = settings else {
-            return audit.send(Row::Problem(problem(no_source(&self.config, source))));
+            let what = Sources::of(&self.config).refuse(source);
+            return audit.send(Row::Problem(problem(what.unwrap_or_default())));
+        };
+        let rules = match Rules::of(&self.config, settings) {
+            Ok(rules) => rules,
+            Err(error) => return audit.send(Row::Problem(problem(error))),
         };
         let found = ask(&self.follower, source, Some(hour)).and_then(|known| {
-            let node = &self.config.node;
             let request = Request { hour: Some(hour), ..Request::default() };
-            Ok(Finder::new(settings, &node.name, &known, &node.var_dir)?.find(&request))
+            Ok(Finder::new(settings, &rules, &self.config.node, &known)?.find(&request))
         });
         let found = match found {
             Ok(found) => found,
@@ -83,13 +84,10 @@ impl Auditor {
         for problem in found.problems {
             audit.send(Row::Problem(problem))?;
         }
-        let filter = match LineFilter::new(settings) {
-            Ok(filter) => filter.uncounted(),
-            Err(error) => return audit.send(Row::Problem(problem(error))),
-        };
+        let mut buffer = Vec::new();
         for piece in &found.pieces {
             audit.send(Row::File { path: piece.path.clone(), from: piece.from, to: piece.to })?;
-            if let Err(error) = audit.piece(piece, &filter)? {
+            if let Err(error) = audit.piece(piece, &rules, &mut buffer)? {
                 let what = format!("it cannot be read: {error}");
                 let (file, range) = (Some(piece.path.clone()), Some((piece.from, piece.to)));
                 audit.send(Row::Problem(Problem { source: source.to_owned(), file, range, what }))?;
@@ -100,59 +98,38 @@ impl Auditor {
 }
 
 impl Audit {
-    fn piece(&mut self, piece: &Piece, filter: &LineFilter) -> Result<io::Result<()>, Gone> {
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let mut at = piece.from;
-        let mut lines = Lines::new(at);
-        // A filter judges whole lines: the beginning of one that is not read yet waits here.
-        let mut begun: Vec<u8> = Vec::new();
-        while at < piece.to {
-            let wanted = (piece.to - at).min(CHUNK_BYTES as u64) as usize;
-            let chunk = &mut buffer[..wanted];
-            match files::read_at(&piece.file, at, chunk) {
-                Ok(count) if count == wanted => {}
-                Ok(_) => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
+    /// Reads a piece as it was read when it was shipped.
+    fn piece(&mut self, piece: &Piece, rules: &Rules, buffer: &mut Vec<u8>) -> Result<io::Result<()>, Gone> {
+        let mut lines = Lines::new(piece.from);
+        let mut recut = match Recut::new(rules, &piece.file, piece.from, piece.to) {
+            Ok(recut) => recut,
+            Err(error) => return Ok(Err(error)),
+        };
+        loop {
+            let (cut, lead) = match recut.next(buffer) {
+                Ok(Some(cut)) => cut,
+                Ok(None) => break,
                 Err(error) => return Ok(Err(error)),
-            }
-            at += wanted as u64;
-            if !filter.is_set() {
-                lines.feed(chunk, |line| self.line(&line));
+            };
+            let bytes = &buffer[..cut.span];
+            if rules.body.are_verbatim() {
+                lines.feed(bytes, |line| self.line(&line));
             } else {
-                begun.extend_from_slice(chunk);
-                let rest = self.filtered(&begun, filter, &mut lines, at == piece.to);
-                begun.drain(..rest);
+                rules.body.each_line(bytes, lead, |range, text| {
+                    lines.feed_text(range, text, |line| self.line(&line));
+                });
             }
-            self.tell(wanted as u64)?;
+            self.tell(cut.span as u64)?;
         }
         lines.end(|line| self.line(&line));
         self.pass_lines_on()?;
         Ok(Ok(()))
     }
 
-    /// Takes whole lines that the filter takes; how many bytes were looked at.
-    fn filtered(&mut self, bytes: &[u8], filter: &LineFilter, lines: &mut Lines, is_end: bool) -> usize {
-        let mut done = 0;
-        while done < bytes.len() {
-            let rest = &bytes[done..];
-            let length = match memchr(b'\n', rest) {
-                Some(newline) => newline + 1,
-                None if is_end => rest.len(),
-                None => return done,
-            };
-            let line = &rest[..length];
-            match filter.choose(line).is_empty() {
-                true => lines.skip(length as u64, |line| self.line(&line)),
-                false => lines.feed(line, |line| self.line(&line)),
-            }
-            done += length;
-        }
-        done
-    }
-
     fn line(&mut self, line: &Line) {
         self.totals.add(line);
         if self.with_lines {
-            self.lines.push((line.offset, line.length, line.short_hash()));
+            self.lines.push(*line);
         }
     }
 
@@ -176,7 +153,11 @@ impl Audit {
     fn pass_lines_on(&mut self) -> Result<(), Gone> {
         let lines = std::mem::take(&mut self.lines);
         for some in lines.chunks(ROW_LINES_MAX) {
-            self.send(Row::Lines(some.to_vec()))?;
+            let told = some.iter().map(|line| (line.offset, line.length, line.short_hash()));
+            self.send(Row::Lines(told.collect()))?;
+            if some.iter().any(|line| line.end != line.offset + line.length) {
+                self.send(Row::Ends(some.iter().map(|line| line.end).collect()))?;
+            }
         }
         Ok(())
     }

@@ -1,14 +1,17 @@
 //! Bytes to lines, lines to totals.
 
 use memchr::memchr;
+use std::ops::Range;
 use xxhash_rust::xxh3::Xxh3;
 
-/// A line, its newline included. What stands behind the last newline is one too.
+/// A line, its newline included. What stands behind the last newline is one too, as if it had one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Line {
     /// Offset of its first byte.
     pub offset: u64,
-    /// Length in bytes.
+    /// Offset of the byte after its last.
+    pub end: u64,
+    /// Length in bytes: of its text, where that is not what the file holds.
     pub length: u64,
     /// xxh3-128 of it.
     pub hash: u128,
@@ -25,13 +28,14 @@ impl Line {
 pub struct Lines {
     hasher: Xxh3,
     offset: u64,
+    end: u64,
     length: u64,
 }
 
 impl Lines {
     /// From the byte at `offset` on.
     pub fn new(offset: u64) -> Lines {
-        Lines { hasher: Xxh3::new(), offset, length: 0 }
+        Lines { hasher: Xxh3::new(), offset, end: offset, length: 0 }
     }
 
     /// Takes the next bytes.
@@ -39,22 +43,31 @@ impl Lines {
         let mut rest = bytes;
         while let Some(newline) = memchr(b'\n', rest) {
             let (end, after) = rest.split_at(newline + 1);
+            self.end += end.len() as u64;
             self.add(end);
             line(self.take());
             rest = after;
         }
+        self.end += rest.len() as u64;
         self.add(rest);
     }
 
-    /// Passes over bytes that do not count; a line that was begun ends before them.
-    pub fn skip(&mut self, bytes: u64, line: impl FnOnce(Line)) {
-        self.end(line);
-        self.offset += bytes;
+    /// Takes the text of a line, or of a piece of one, that stands there. What was begun goes on with it, wherever that was.
+    pub fn feed_text(&mut self, at: Range<u64>, text: &[u8], line: impl FnOnce(Line)) {
+        if self.length == 0 {
+            self.offset = at.start;
+        }
+        self.end = at.end;
+        self.add(text);
+        if text.ends_with(b"\n") {
+            line(self.take());
+        }
     }
 
-    /// No more bytes come.
+    /// No more bytes come. A last line without an end was shipped with one.
     pub fn end(&mut self, line: impl FnOnce(Line)) {
         if self.length > 0 {
+            self.add(b"\n");
             line(self.take());
         }
     }
@@ -65,9 +78,10 @@ impl Lines {
     }
 
     fn take(&mut self) -> Line {
-        let line = Line { offset: self.offset, length: self.length, hash: self.hasher.digest128() };
+        let hash = self.hasher.digest128();
+        let line = Line { offset: self.offset, end: self.end, length: self.length, hash };
         self.hasher.reset();
-        self.offset += self.length;
+        self.offset = self.end;
         self.length = 0;
         line
     }
@@ -138,7 +152,7 @@ mod tests {
     #[test]
     fn lines_are_the_same_however_their_bytes_come() {
         let whole = cut(&[b"one\n\ntwo\nrest"]);
-        assert_eq!(whole.0, [(5, 4), (9, 1), (10, 4), (14, 4)]);
+        assert_eq!(whole.0, [(5, 4), (9, 1), (10, 4), (14, 5)]);
         assert_eq!(cut(&[b"on", b"e", b"\n\ntwo", b"\n", b"", b"rest"]), whole);
     }
 
@@ -146,7 +160,7 @@ mod tests {
     fn totals_do_not_depend_on_the_order_and_on_every_byte() {
         let totals = |bytes: &[u8]| cut(&[bytes]).1;
         assert_eq!(totals(b"a\nbb\nc\n"), totals(b"c\na\nbb\n"));
-        for other in [&b"a\nbb\n"[..], b"a\nbb\nc\nc\n", b"a\nbB\nc\n", b"a\nbb\nc"] {
+        for other in [&b"a\nbb\n"[..], b"a\nbb\nc\nc\n", b"a\nbB\nc\n", b"a\nbb\nC"] {
             assert_ne!(totals(b"a\nbb\nc\n"), totals(other));
         }
         let text = serde_json::to_string(&totals(b"a\n")).expect("JSON");
@@ -154,11 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_over_moves_the_offset_of_the_next_line() {
+    fn a_line_of_which_pieces_were_left_out_goes_on_and_says_where_it_begins_and_ends() {
         let (mut cutter, mut found) = (Lines::new(0), Vec::new());
-        cutter.feed(b"a\nb", |line| found.push((line.offset, line.length)));
-        cutter.skip(10, |line| found.push((line.offset, line.length)));
-        cutter.feed(b"c\n", |line| found.push((line.offset, line.length)));
-        assert_eq!(found, [(0, 2), (2, 1), (13, 2)]);
+        let mut take = |line: Line| found.push((line.offset, line.end, line.length));
+        cutter.feed_text(0..4, b"a\n", &mut take);
+        cutter.feed_text(4..8, b"bc", &mut take);
+        cutter.feed_text(20..30, b"d\n", &mut take);
+        cutter.feed_text(40..41, b"e", &mut take);
+        cutter.end(&mut take);
+        assert_eq!(found, [(0, 4, 2), (4, 30, 4), (40, 41, 2)]);
     }
 }

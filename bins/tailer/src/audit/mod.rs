@@ -33,6 +33,8 @@ pub enum Row {
     },
     /// Lines, if they were asked for: offset, length, hash.
     Lines(Vec<(u64, u64, u64)>),
+    /// The ends of the lines of the row before, where text is shipped that is longer or shorter than what stands in the file.
+    Ends(Vec<u64>),
     /// What could not be read.
     Problem(Problem),
     /// The end. Without this row the answer is not whole.

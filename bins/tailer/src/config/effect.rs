@@ -3,28 +3,30 @@
 use super::{MultilineSettings, SourceSettings, TailerConfig};
 use crate::input::{Ack, InputSettings};
 use crate::pattern::PathPattern;
-use logferry_node::config::SpoolSettings;
+use logferry_node::config::{SpoolSettings, rules};
 use logferry_pack::Codec;
 use std::path::Path;
 
 /// Refuses settings without an effect, and paths that can lead to no file.
 ///
 /// # Errors
-/// The setting, its place, and what to do; the first that is found.
+/// The setting, its place, and what to do, one problem a line.
 pub(super) fn check(config: &TailerConfig) -> Result<(), String> {
-    for source in &config.source {
-        if config.input.iter().any(|input| input.name == source.name) {
-            check_described_input(source)?;
-        } else {
-            check_files(source)?;
-        }
-        check_multiline(source)?;
-    }
-    config.input.iter().try_for_each(check_input)?;
-    if config.pack.codec == Codec::None && config.pack.level != super::PackSettings::default().level {
-        return Err("pack.level has no effect with codec \"none\": leave it out".to_owned());
-    }
-    check_spool(config)
+    let sources = config.source.iter().map(|source| {
+        let is_input = config.input.iter().any(|input| input.name == source.name);
+        let place = if is_input { check_described_input(source) } else { check_files(source) };
+        rules::all([place, check_multiline(source)])
+    });
+    let has_codec = config.pack.codec != Codec::None;
+    let is_usual_level = config.pack.level == super::PackSettings::default().level;
+    rules::all([
+        rules::all(sources),
+        rules::all(config.input.iter().map(check_input)),
+        rules::ensure(has_codec || is_usual_level, || {
+            "pack.level has no effect with codec \"none\": leave it out".to_owned()
+        }),
+        check_spool(config),
+    ])
 }
 
 /// A source of files.
@@ -37,11 +39,11 @@ fn check_files(source: &SourceSettings) -> Result<(), String> {
             "source.path of \"{name}\", {path:?}, is a folder: name the files in it, such as \"{folder}/*.log\""
         ));
     }
-    let has_hours = PathPattern::parse(path).is_ok_and(|pattern| pattern.has_hours());
-    if !has_hours && source.grace != SourceSettings::default().grace {
+    let has_times = PathPattern::parse(path).is_ok_and(|pattern| pattern.has_times());
+    if !has_times && source.grace != SourceSettings::default().grace {
         return Err(format!(
-            "source.grace of \"{name}\" has no effect: its path names no hours, which then end by the clock. Leave it out, or write the \
-             hour into the path, as in \"access.log.<%Y%m%d%H>\""
+            "source.grace of \"{name}\" has no effect: its path names no times; hours then end by the clock. Leave it out, or write the \
+             hour or day into the path, as in \"access.log.<%Y%m%d%H>\""
         ));
     }
     Ok(())
@@ -52,6 +54,7 @@ fn check_described_input(source: &SourceSettings) -> Result<(), String> {
     let usual = SourceSettings::default();
     let without_effect = [
         ("start", source.start != usual.start),
+        ("current", source.current != usual.current),
         ("roots", source.roots != usual.roots),
         ("catch_up", source.catch_up != usual.catch_up),
         ("line_record", source.line_record != usual.line_record),

@@ -1,18 +1,20 @@
 //! Where to begin with a file that was just opened: where it was left before a restart, where a legacy system left it, at its start.
 
 use super::Follower;
-use super::scan::Source;
+use super::moving_over::Shipped;
+use super::source::Source;
 use crate::config::Start;
 use crate::files;
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::Meeting;
 use crate::legacy;
-use metrics::counter;
+use crate::tracker::FileNumber;
+use logferry_pack::StreamId;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 impl Follower {
     /// Finds the stream of a file that was just opened: the one it was before a restart, or a new one.
@@ -44,7 +46,7 @@ impl Follower {
         }
         // Whether a new file is a copy of another is told when its turn has come.
         let (Some(head), Some(first)) =
-            (Head::complete(head_bytes), self.first_start(source, path, handle, size, head_bytes)?)
+            (Head::complete(head_bytes), self.first_start(source, path, handle, (key, size), head_bytes)?)
         else {
             return Ok(Attached::new_file());
         };
@@ -58,10 +60,10 @@ impl Follower {
         source: usize,
         path: &Path,
         handle: &File,
-        size: u64,
+        (key, size): (FileKey, u64),
         head_bytes: &[u8],
     ) -> io::Result<Option<u64>> {
-        let Source { settings, pattern, line_record, cutting, shelf, .. } = &self.sources[source];
+        let Source { settings, cutting, shelf, .. } = &self.sources[source];
         if shelf.is_some() {
             // The first line is the input's own.
             return Ok(memchr::memchr(b'\n', head_bytes).map(|newline| newline as u64 + 1));
@@ -73,18 +75,16 @@ impl Follower {
             let newline = cutting.encoding().newline(self.is_big_endian_by_mark(source, handle)?);
             files::end_of_lines(handle, size, newline)
         };
-        if let Some(record) = line_record {
-            if record.is_of(path) {
-                let offset = legacy::offset_after_lines(handle, record.lines)?;
+        match self.shipped_by_legacy(source, path, key) {
+            Shipped::Whole => return end().map(Some),
+            Shipped::Nothing => return Ok(None),
+            Shipped::Unknown => {}
+            Shipped::Lines(lines) => {
+                let offset = legacy::offset_after_lines(handle, lines)?;
                 if offset.is_none() {
-                    warn!(path = %path.display(), lines = record.lines, "the file has fewer lines than line.rec says: it is read from its start");
+                    warn!(path = %path.display(), lines, "the file has fewer lines than line.rec says: it is read from its start");
                 }
                 return Ok(offset);
-            }
-            let times = (pattern.time_of(path), pattern.time_of(&record.file));
-            if let (Some(time), Some(of_record)) = times {
-                // Hours before the record were shipped whole, those after it were not begun.
-                return if time < of_record { end().map(Some) } else { Ok(None) };
             }
         }
         match settings.start {
@@ -93,24 +93,19 @@ impl Follower {
         }
     }
 
-    /// What a legacy system left, at the very first start.
-    pub(super) fn read_line_record(&mut self, index: usize) {
-        let source = &mut self.sources[index];
-        source.line_record = None;
-        let path = source.settings.line_record.clone();
-        if path.is_empty() || self.ledger.is_source_started(&source.settings.name) {
-            return;
-        }
-        match legacy::read(Path::new(&path)) {
-            Ok(record) => {
-                info!(path, file = %record.file.display(), lines = record.lines, "going on where the legacy state ends");
-                source.line_record = Some(record);
-            }
-            Err(error) => {
-                counter!("logferry_tailer_line_record_failures_total").increment(1);
-                warn!(path, %error, start = ?source.settings.start, "the legacy state cannot be read: beginning as `start` says");
-            }
-        }
+    /// A followed file is a new stream from `first` on, met at `path`.
+    pub(super) fn begin_stream(
+        &mut self,
+        number: FileNumber,
+        path: &Path,
+        head: Head,
+        first: u64,
+    ) -> Option<StreamId> {
+        let (source, key) = self.files.get(&number).map(|file| (file.source, file.key))?;
+        let stream = self.meet(source, path, key, head, first)?;
+        self.files.get_mut(&number)?.stream = Some(stream);
+        self.by_stream.insert(stream, number);
+        Some(stream)
     }
 
     /// A new stream for a file.
@@ -121,12 +116,16 @@ impl Follower {
         key: FileKey,
         head: Head,
         first: u64,
-    ) -> Option<logferry_pack::StreamId> {
+    ) -> Option<StreamId> {
         let name = self.name_of(source)?;
         let before = self.ledger.current(key);
         let path_bytes = path.as_os_str().as_bytes();
         let stream = self.ledger.meet(&Meeting { source: name.as_str(), path: path_bytes, key, head, first });
-        info!(path = %path.display(), %stream, first, "following a file");
+        if self.sources[source].tells_each {
+            info!(path = %path.display(), %stream, first, "following a file");
+        } else {
+            debug!(path = %path.display(), %stream, first, "following a file");
+        }
         if let Some(before) = before {
             self.finish_orphan(before);
         }
@@ -136,7 +135,7 @@ impl Follower {
 
 /// Where to begin with a file.
 pub(super) struct Attached {
-    pub(super) stream: Option<logferry_pack::StreamId>,
+    pub(super) stream: Option<StreamId>,
     pub(super) at: u64,
     /// The path at which the stream was met.
     pub(super) home: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! Which of many files with a backlog goes first. Files that were read to their ends once do not wait.
 
 use super::Follower;
-use super::scan::Source;
+use super::source::Source;
 use crate::config::CatchUp;
 use crate::pattern::FileTime;
 use crate::tracker::FileNumber;

@@ -55,12 +55,15 @@ impl Follower {
                 warn!(
                     path = %file.path.display(),
                     bytes = file.cutter.partial_bytes() - file.cutter.entry_bytes(),
-                    "the last line of a file that is finished has no end: shipped as it is"
+                    "the last line of a file that is finished has no end: it is shipped, and gets one"
                 );
                 self.ship_rest(number, id, Cutter::flush)
             }
             Age::Rotated | Age::Over if entry_due.is_some() => self.ship_rest(number, id, Cutter::flush),
-            Age::Rotated => Ok(Worked::Rest),
+            Age::Rotated => {
+                self.settle_at_name(number);
+                Ok(Worked::Rest)
+            }
             Age::Over => {
                 if self.ledger.stream(id).is_none_or(|stream| stream.entries.is_empty()) {
                     self.close(number);
@@ -196,6 +199,9 @@ impl Follower {
         }
         if let Some(stream) = file.stream {
             self.by_stream.remove(&stream);
+        }
+        if file.packed {
+            self.unpack_next();
         }
         Some(file)
     }

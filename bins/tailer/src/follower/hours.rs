@@ -28,13 +28,15 @@ impl Follower {
         let outlook = Outlook {
             clock: &clock,
             now,
-            grace: source.pattern.has_hours().then_some(source.settings.grace.0),
+            grace: source.paths.has_hours().then_some(source.settings.grace.0),
             named,
             held,
             seen_to,
             from_files: !at_end,
         };
-        self.finish_hours(index, &outlook);
+        let over =
+            if source.paths.has_hours() { hours_over(&outlook) } else { self.days_over(index, &outlook) };
+        self.finish_named(index, &over);
         if self.shared.journal_down.load(Ordering::Acquire) {
             return;
         }
@@ -51,17 +53,21 @@ impl Follower {
             self.ledger.set_hours_due(&name, due);
         }
         self.send_marks();
+        let waiting = self.ledger.hours().open(&name).filter(|hour| outlook.is_over(*hour)).count() as u64;
+        let before = std::mem::replace(&mut self.sources[index].hours_waiting, waiting);
+        // Modulo 2^64, so that it may go down.
+        self.figures.hours_waiting.fetch_add(waiting.wrapping_sub(before), Ordering::AcqRel);
     }
 
     /// The hours of files that cannot be opened; and when all of a source was last seen, if now some of it is hidden: a folder, or a file
     /// whose hours its name does not tell.
     fn hidden_hours(&mut self, index: usize, now: Timestamp) -> (BTreeSet<Hour>, Option<Timestamp>) {
         let source = &mut self.sources[index];
-        let has_hours = source.pattern.has_hours();
+        let has_hours = source.paths.has_hours();
         let mut held = BTreeSet::new();
         let mut is_hidden = source.has_hidden_folders();
         for path in source.failed_within_roots() {
-            match source.pattern.time_of(path).filter(|_| has_hours) {
+            match source.paths.time_of(path).filter(|_| has_hours) {
                 Some(time) => _ = held.insert(time.hour),
                 None => is_hidden = true,
             }
@@ -75,7 +81,7 @@ impl Follower {
     /// The hours that files of a source are named after, and whether there is something going on in them.
     fn named_hours(&self, index: usize) -> BTreeMap<Hour, bool> {
         let mut named = BTreeMap::new();
-        if !self.sources[index].pattern.has_hours() {
+        if !self.sources[index].paths.has_hours() {
             return named;
         }
         let now = Instant::now();
@@ -87,17 +93,28 @@ impl Follower {
                 file.queued || file.failing || unread || quiet < self.sources[index].settings.rotate_wait.0;
             *named.entry(time.hour).or_insert(false) |= busy;
         }
+        named.extend(self.hours_to_unpack(index).map(|hour| (hour, true)));
         named
     }
 
-    /// Files whose hour is over are finished: a last line without an end is shipped as it is.
-    fn finish_hours(&mut self, index: usize, outlook: &Outlook<'_>) {
-        // Most sources have no hours in their names: looking through all files costs each of them.
-        if outlook.named.is_empty() {
+    /// Days that files of a source are named after, by their first hours, and whether they are over.
+    fn days_over(&self, index: usize, outlook: &Outlook<'_>) -> BTreeMap<Hour, bool> {
+        let source = &self.sources[index];
+        if !source.paths.has_times() {
+            return BTreeMap::new();
+        }
+        let of_source = self.files.values().filter(|file| file.source == index);
+        let days: BTreeSet<Hour> = of_source.filter_map(|file| Some(file.time?.hour)).collect();
+        let is_over = |day: &Hour| outlook.is_day_over(*day, &days, source.settings.grace.0);
+        days.iter().map(|day| (*day, is_over(day))).collect()
+    }
+
+    /// Files whose hour or day is over are finished: a last line without an end is shipped.
+    fn finish_named(&mut self, index: usize, over: &BTreeMap<Hour, bool>) {
+        // Most sources have no times in their names: looking through all files costs each of them.
+        if over.is_empty() {
             return;
         }
-        let over: BTreeMap<Hour, bool> =
-            outlook.named.keys().map(|hour| (*hour, outlook.is_over(*hour))).collect();
         let mut unfinished: Vec<FileNumber> = Vec::new();
         for (number, file) in self.files.iter_mut().filter(|(_, file)| file.source == index) {
             file.hour_over = file.time.is_some_and(|time| over.get(&time.hour) == Some(&true));
@@ -134,4 +151,8 @@ impl Follower {
             });
         }
     }
+}
+
+fn hours_over(outlook: &Outlook<'_>) -> BTreeMap<Hour, bool> {
+    outlook.named.keys().map(|hour| (*hour, outlook.is_over(*hour))).collect()
 }

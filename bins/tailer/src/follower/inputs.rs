@@ -1,6 +1,6 @@
 //! Files of inputs: how far they may be read, and when they have done their duty.
 
-use super::scan::Source;
+use super::source::Source;
 use super::{Followed, Follower};
 use crate::event::ToShipper;
 use crate::input::shelf::Shelf;

@@ -6,9 +6,10 @@ use crate::files;
 use crate::identity::FileKey;
 use crate::ledger::record::Met;
 use crate::tracker::{FileNumber, Place};
-use std::collections::BTreeMap;
+use logferry_pack::StreamId;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 impl Follower {
@@ -41,9 +42,25 @@ impl Follower {
         }
         let alike: Vec<Vec<FileNumber>> = by_home.into_values().filter(|files| files.len() > 1).collect();
         alike.into_iter().for_each(|files| self.put_in_order(files));
-        // What waited for that goes on.
-        let homes = std::mem::take(&mut self.homes_before);
-        let is_held = |file: &Followed| file.stream.is_none() && homes.contains(file.path.as_path());
+        self.find_missed();
+    }
+
+    /// New files that took the path of one that was not found yet wait until all were looked at, and until it is unpacked, should it have
+    /// been compressed meanwhile.
+    pub(super) fn release_homes(&mut self) {
+        if self.homes_before.is_empty() || !self.searched_lost {
+            return;
+        }
+        let is_unpacked = |file: &Followed| file.packed && file.stream.is_none() && file.queued;
+        let unpacks = self.unpacks() || self.files.values().any(is_unpacked);
+        let (ledger, by_stream) = (&self.ledger, &self.by_stream);
+        let is_lost = |id: &StreamId| {
+            !by_stream.contains_key(id) && ledger.stream(*id).is_some_and(|stream| !stream.orphan)
+        };
+        let homes = &mut self.homes_before;
+        let free: BTreeSet<PathBuf> =
+            homes.extract_if(|_, (_, id)| !(unpacks && is_lost(id))).map(|(home, _)| home).collect();
+        let is_held = |file: &Followed| file.stream.is_none() && free.contains(file.path.as_path());
         let held: Vec<FileNumber> =
             self.files.iter().filter(|(_, file)| is_held(file)).map(|(number, _)| *number).collect();
         held.into_iter().for_each(|number| self.queue(number));
@@ -71,10 +88,10 @@ impl Follower {
         files.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
     }
 
-    /// Whether a file that is new took the path of one that was not found yet: it waits until all were looked at.
+    /// Whether a file that is new took the path of one that was not found yet: see [`Follower::release_homes`].
     pub(super) fn waits_for_first_look(&self, file: &Followed) -> bool {
         file.stream.is_none()
-            && self.homes_before.contains(file.path.as_path())
+            && self.homes_before.contains_key(file.path.as_path())
             && self.keeps_order(file.source)
     }
 
@@ -118,6 +135,13 @@ impl Follower {
         info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
         match self.try_open(source, found, Place::Gone { replaced }) {
             Ok(number) => {
+                if self.files.get(&number).is_some_and(|file| file.stream.is_none()) {
+                    // It was cut meanwhile and filled again; what was in it goes on in a copy, if anywhere.
+                    self.begins_at(number, home);
+                    if let Some(copy) = self.by_stream.get(&met.stream).copied() {
+                        self.goes_before(copy, number);
+                    }
+                }
                 let successor = self.by_path.get(home).copied().filter(|successor| *successor != number);
                 if let Some(successor) = successor {
                     self.goes_before(number, successor);

@@ -4,13 +4,23 @@
 mod attach;
 mod backlog;
 mod copies;
+mod current;
+mod cutting;
 mod end;
+mod events;
+mod followed;
 mod handles;
 mod hours;
 mod inputs;
 mod lost;
+mod missed;
+mod moving_over;
+mod opening;
+mod origin;
 mod packed;
+mod queue;
 mod scan;
+mod source;
 mod tally;
 mod throttle;
 mod trouble;
@@ -18,113 +28,40 @@ mod watching;
 mod work;
 
 use crate::batching::BatchLimits;
-use crate::config::{LimitSettings, SourceSettings, TailerConfig};
-use crate::cutter::{CutLimits, Cutter, Cutting};
-use crate::entries::Entries;
-use crate::event::{Changes, Event, Job, Shared, ToShipper};
+use crate::config::{LimitSettings, TailerConfig};
+use crate::cutter::CutLimits;
+use crate::event::{Event, Job, Shared, ToShipper};
 use crate::figures::Figures;
 use crate::files;
 use crate::hour::HourClock;
-use crate::identity::{EndMark, FileKey, Head};
+use crate::identity::FileKey;
 use crate::input::shelf::Shelf;
-use crate::ledger::record::Tail;
-use crate::ledger::{Effect, Ledger, Verdict};
-use crate::pattern::FileTime;
-use crate::repull::known::{Known, Question};
-use crate::tracker::{FileNumber, Place, Tracker};
+use crate::ledger::Ledger;
+use crate::recut;
+use crate::tracker::{FileNumber, Tracker};
 use crate::unpack::UnpackJob;
 use crate::watch::Watch;
-use backlog::Rank;
 pub(crate) use copies::is_named_after;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use followed::Followed;
 use handles::OpenFiles;
 use jiff::Timestamp;
-use logferry_link::Outgoing;
 use logferry_pack::{Hour, Name, StreamId};
-use metrics::counter;
 use packed::Packed;
-use scan::Source;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::fs::File;
+use source::Source;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tally::{Counted, Tally};
+use tally::Tally;
 use throttle::Throttle;
-use tracing::{info, warn};
+use tracing::info;
 use watching::Folder;
-use work::Worked;
 
 /// Most events handled before cutting goes on.
 const BURST_MAX: usize = 1024;
 /// Bytes beyond the window that packs on their way to the spool may take.
 const SPOOL_WINDOW: u64 = 4 << 20;
-
-/// A file.
-#[derive(Debug)]
-pub(crate) struct Followed {
-    source: usize,
-    path: PathBuf,
-    /// The time in its name.
-    time: Option<FileTime>,
-    /// Its place among the files that are behind.
-    rank: Option<Rank>,
-    /// The hour of that time is over.
-    hour_over: bool,
-    /// The path that a symbolic link leads to, if it is one.
-    target: Option<PathBuf>,
-    /// Other paths under which it was seen.
-    names: Vec<PathBuf>,
-    /// `None` while it is closed.
-    handle: Option<File>,
-    /// Something was done with it since it was last thought of closing it.
-    active: bool,
-    key: FileKey,
-    /// Length when last seen, and whether names lead to it.
-    size: u64,
-    unlinked: bool,
-    /// Length when last seen with its own first line.
-    size_trusted: u64,
-    /// When it last grew or moved.
-    quiet_since: Instant,
-    place: Place,
-    /// The file that had the path before; it goes first.
-    predecessor: Option<FileNumber>,
-    /// The file that this one is the copy of from before it was cut; it goes on when this one is read.
-    successor: Option<FileNumber>,
-    /// `None` until its first line is there.
-    stream: Option<StreamId>,
-    /// What of the first line was there without an end.
-    begun: Option<Head>,
-    cutter: Cutter,
-    /// The last bytes that were cut; `None` until something was.
-    end_mark: Option<EndMark>,
-    /// The file is known to have the bytes below its stream's frontier.
-    verified: bool,
-    /// It was changed and is no longer than before: it may be another by now.
-    suspicious: bool,
-    /// Packs that were cut last.
-    recent: VecDeque<Tail>,
-    /// Length at which a compressed copy of it ends: at that length its last line will get no end.
-    compressed_at: Option<u64>,
-    /// Length when it was first taken for a copy of a file that may yet be cut, and since when.
-    suspect: Option<(u64, Instant)>,
-    /// When it was noticed that no name leads to it any more.
-    unlinked_since: Option<Instant>,
-    /// When the bytes that were not looked at yet were noticed.
-    waiting_since: Option<Instant>,
-    /// Usual length of a line.
-    line_bytes: u64,
-    /// The handle is the unpacked content of a compressed file: it will not grow.
-    packed: bool,
-    /// In the queue of files to work on.
-    queued: bool,
-    /// It could not be read the last time.
-    failing: bool,
-    /// What the figures have of it.
-    counted: Counted,
-}
 
 /// What the follower is made of.
 pub(crate) struct Parts {
@@ -141,6 +78,8 @@ pub(crate) struct Parts {
     pub buffers: usize,
     /// Books of the sources that are inputs, by their names.
     pub shelves: HashMap<String, Arc<Shelf>>,
+    /// When the state was written last by an earlier process, in nanoseconds since 1970.
+    pub stopped_ns: Option<i64>,
 }
 
 /// State of the follower's thread.
@@ -162,8 +101,11 @@ pub(crate) struct Follower {
     /// A folder, and what it is without symbolic links: that of the file that was met last.
     real_folder: (PathBuf, PathBuf),
     searched_lost: bool,
-    /// Paths that streams were met at by an earlier process; empty when all files were looked at once.
-    homes_before: HashSet<PathBuf>,
+    /// Paths that an earlier process met streams at, with the youngest file of each and its stream; those that new files may not be read at
+    /// yet, once all files were looked at.
+    homes_before: HashMap<PathBuf, (FileKey, StreamId)>,
+    /// When the state was written last by an earlier process, in nanoseconds since 1970.
+    stopped_ns: Option<i64>,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
     cut_limits: CutLimits,
@@ -177,8 +119,9 @@ pub(crate) struct Follower {
     events: Receiver<Event>,
     jobs: Sender<Job>,
     unpack: Sender<UnpackJob>,
-    /// Compressed files that were met.
+    /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
+    unpack_waiting: VecDeque<UnpackJob>,
     /// Compressed files that were unpacked for streams whose files are gone.
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
     shipper: Sender<ToShipper>,
@@ -194,21 +137,24 @@ pub(crate) struct Follower {
 impl Follower {
     pub(crate) fn new(parts: Parts) -> anyhow::Result<Follower> {
         let pack = &parts.config.pack;
-        let cut_limits = CutLimits {
-            pack_bytes: pack.max_bytes.0 as usize,
-            line_bytes: pack.max_line.0 as usize,
-            lines: pack.max_lines,
-        };
+        let cut_limits = recut::limits(pack);
         let batch_limits =
             BatchLimits { bytes: pack.max_bytes.0, lines: pack.max_lines, age: pack.max_age.0 };
         let settings = &parts.config.source;
-        let buffer_bytes = buffer_bytes(settings, &cut_limits).map_err(anyhow::Error::msg)?;
+        let buffer_bytes = recut::buffer_bytes(settings, &cut_limits).map_err(anyhow::Error::msg)?;
         let source = |settings| Source::new(settings, cut_limits, buffer_bytes);
         let mut sources = settings.iter().map(source).collect::<anyhow::Result<Vec<_>>>()?;
         for source in &mut sources {
             source.shelf = parts.shelves.get(&source.settings.name).cloned();
+            source.was_started = parts.ledger.is_source_started(&source.settings.name);
         }
-        let homes_before = parts.ledger.streams().map(|stream| stream.met.home()).collect();
+        let mut homes_before: HashMap<PathBuf, (FileKey, StreamId)> = HashMap::new();
+        for met in parts.ledger.streams().map(|stream| &stream.met) {
+            let youngest = homes_before.entry(met.home()).or_insert((met.key, met.stream));
+            if youngest.0.born_ns < met.key.born_ns {
+                *youngest = (met.key, met.stream);
+            }
+        }
         Ok(Follower {
             sources,
             tracker: Tracker::default(),
@@ -225,6 +171,7 @@ impl Follower {
             real_folder: Default::default(),
             searched_lost: false,
             homes_before,
+            stopped_ns: parts.stopped_ns,
             buffers: (0..parts.buffers).map(|_| vec![0; buffer_bytes]).collect(),
             buffer_bytes,
             cut_limits,
@@ -238,6 +185,7 @@ impl Follower {
             jobs: parts.jobs,
             unpack: parts.unpack,
             packed: HashMap::new(),
+            unpack_waiting: VecDeque::new(),
             unpacked_for: BTreeSet::new(),
             shipper: parts.shipper,
             watch: parts.watch,
@@ -254,6 +202,7 @@ impl Follower {
         while !self.is_done() {
             if self.stopping.is_none() {
                 self.look_at_due_sources();
+                self.release_homes();
                 self.wake_due_files();
                 self.release_held();
                 self.work_on_ready();
@@ -275,6 +224,10 @@ impl Follower {
 
     /// How long files are that wait to be read: the next start can tell what of them has gone meanwhile.
     fn remember_lengths(&mut self) {
+        let is_unknown = |file: &Followed| file.stream.is_none() && file.handle.is_some() && file.size > 0;
+        let unknown: Vec<FileNumber> =
+            self.files.iter().filter(|(_, file)| is_unknown(file)).map(|(number, _)| *number).collect();
+        unknown.into_iter().for_each(|number| self.meet_before_its_turn(number, false));
         let waiting: Vec<(FileNumber, StreamId, u64)> = self
             .files
             .iter()
@@ -326,192 +279,6 @@ impl Follower {
         [sources, timer, self.held_until(), self.open_due()].into_iter().flatten().min().unwrap_or_else(far)
     }
 
-    fn handle(&mut self, event: Event) {
-        match event {
-            Event::Changes(changes) => self.files_changed(&changes),
-            Event::Written(path) => {
-                if let Some(file) = self.by_path.get(&path).copied() {
-                    self.queue(file);
-                }
-            }
-            Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
-            Event::Asked(question) => self.answer(&question),
-            Event::Buffer(buffer) => self.give_back(buffer),
-            Event::Unpacked { job, file } => self.unpacked(&job, file),
-            Event::SnapshotWanted => {
-                self.pass_on_records();
-                let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));
-            }
-            Event::WatchEnded => {
-                self.watch = None;
-                self.sources.iter_mut().for_each(|source| source.next_look = Instant::now());
-            }
-            Event::Resume => {}
-            Event::Stop(wait) => {
-                self.stopping.get_or_insert(Instant::now() + wait);
-            }
-        }
-    }
-
-    fn answer(&self, question: &Question) {
-        let path_of = |stream| Some(self.files.get(self.by_stream.get(&stream)?)?.path.clone());
-        let known = Known::of(&self.ledger, &question.source, question.hour, path_of);
-        let _ = question.answer.send(known);
-    }
-
-    fn files_changed(&mut self, changes: &Changes) {
-        let now = Instant::now();
-        // A file that is no longer where it was is written to under a name that nobody knows.
-        let mut is_unknown = false;
-        for (folder, name) in &changes.written {
-            let Some(folder) = self.folders.get(folder) else { continue };
-            let path = folder.path.join(name);
-            if let Some(file) = self.by_path.get(&path).copied() {
-                self.queue(file);
-                continue;
-            }
-            is_unknown = true;
-            for index in &folder.sources {
-                // One that is not followed yet: it could not be opened, or unpacked.
-                let source = &mut self.sources[*index];
-                if source.pattern.covers(&path) {
-                    source.look_soon(now);
-                }
-            }
-        }
-        if is_unknown || !changes.listings.is_empty() || changes.overflow {
-            self.queue_displaced(None);
-        }
-        for (descriptor, name) in &changes.names {
-            let Some(folder) = self.folders.get(descriptor) else { continue };
-            for index in &folder.sources {
-                self.sources[*index].dirty.insert(name.clone());
-            }
-        }
-        let mut listed: BTreeSet<usize> = BTreeSet::new();
-        for descriptor in &changes.listings {
-            listed.extend(self.folders.get(descriptor).into_iter().flat_map(|folder| &folder.sources));
-        }
-        for descriptor in &changes.unwatched {
-            self.folders.remove(descriptor);
-        }
-        if changes.overflow {
-            counter!("logferry_tailer_watch_overflows_total").increment(1);
-            warn!(
-                "events of inotify were lost: every file is looked at; if that is so often, raise fs.inotify.max_queued_events"
-            );
-        }
-        for (index, source) in self.sources.iter_mut().enumerate() {
-            if changes.overflow {
-                source.rescan_at = now;
-            }
-            if changes.overflow || listed.contains(&index) {
-                source.look_soon(now);
-            }
-        }
-    }
-
-    /// Files, of a source or of all, that are no longer under the path that inotify would name.
-    fn queue_displaced(&mut self, source: Option<usize>) {
-        let is_of = |number: &FileNumber| {
-            source.is_none_or(|source| self.files.get(number).is_some_and(|file| file.source == source))
-        };
-        let displaced: Vec<FileNumber> = self.displaced.iter().copied().filter(is_of).collect();
-        for number in displaced {
-            self.queue(number);
-        }
-    }
-
-    fn settled(&mut self, ticket: u64, verdict: Verdict, pack: Option<Outgoing>) {
-        if let (Verdict::Conflict(_), Some(pack)) = (&verdict, pack)
-            && self.ledger.stream(pack.stream).is_some_and(|stream| stream.orphan)
-        {
-            // Nothing is left to compare with, and nothing to cut anew from.
-            let reason = "conflict".to_owned();
-            let _ = self.shipper.send(ToShipper::Quarantine { pack, reason });
-            return;
-        }
-        match self.ledger.settle(ticket, verdict) {
-            Effect::Stale | Effect::MarkSettled => {}
-            Effect::Settled(stream) | Effect::Conflict(stream) => match self.by_stream.get(&stream) {
-                Some(file) => self.queue(*file),
-                None => self.finish_orphan(stream),
-            },
-        }
-    }
-
-    fn give_back(&mut self, mut buffer: Vec<u8>) {
-        let usual = self.buffer_bytes;
-        if buffer.len() != usual {
-            buffer = vec![0; usual];
-        }
-        self.buffers.push(buffer);
-    }
-
-    /// Whether there is a buffer, room in the window of some source, and a state log that takes records.
-    fn can_cut(&self) -> bool {
-        !self.buffers.is_empty()
-            && !self.shared.journal_down.load(Ordering::Acquire)
-            && self.shared.held_bytes.load(Ordering::Relaxed) < self.window + self.spool_window
-    }
-
-    fn queue(&mut self, number: FileNumber) {
-        self.tally.touch(number);
-        let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) else { return };
-        file.queued = true;
-        // What was rotated away goes before what took its place.
-        if file.place == Place::Here {
-            self.ready.push_back(number);
-        } else {
-            self.ready.push_front(number);
-        }
-    }
-
-    /// A file that has more to read waits behind all others that have, however much it is.
-    fn queue_again(&mut self, number: FileNumber) {
-        if let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) {
-            file.queued = true;
-            self.ready.push_back(number);
-        }
-    }
-
-    fn wake_due_files(&mut self) {
-        let now = Instant::now();
-        while let Some((due, number)) = self.timers.first().copied() {
-            if due > now {
-                return;
-            }
-            self.timers.pop_first();
-            self.queue(number);
-        }
-    }
-
-    fn work_on_ready(&mut self) {
-        // One round: what is queued now. Events get their turn before the next.
-        for _ in 0..self.ready.len() {
-            if !self.can_cut() || self.throttle.due(Instant::now()).is_some() {
-                break;
-            }
-            let Some(number) = self.ready.pop_front() else { break };
-            if self.hold_back(number) {
-                continue;
-            }
-            if let Some(file) = self.files.get_mut(&number) {
-                file.queued = false;
-            }
-            let worked = self.work(number);
-            self.tally.touch(number);
-            match worked {
-                Worked::Again => self.queue_again(number),
-                Worked::At(due) => {
-                    self.timers.insert((due, number));
-                }
-                Worked::Rest => {}
-            }
-        }
-        self.throttle.measure(Instant::now());
-    }
-
     fn pass_on_records(&mut self) {
         for record in self.ledger.take_records() {
             let _ = self.shipper.send(ToShipper::Record(record));
@@ -524,7 +291,8 @@ impl Follower {
 
     /// The hour of what is read from a file now: that of its name, else that of the clock.
     fn hour_of(&self, number: FileNumber) -> anyhow::Result<Hour> {
-        match self.files.get(&number).and_then(|file| file.time) {
+        let file = self.files.get(&number).filter(|file| self.sources[file.source].paths.has_hours());
+        match file.and_then(|file| file.time) {
             Some(time) => Ok(time.hour),
             None => self.hour_now(),
         }
@@ -533,11 +301,4 @@ impl Follower {
     fn name_of(&self, source: usize) -> Option<Name> {
         self.sources.get(source).map(|source| source.name.clone())
     }
-}
-
-/// Size of the buffers that hold any one pack of any source.
-fn buffer_bytes(sources: &[SourceSettings], limits: &CutLimits) -> Result<usize, String> {
-    sources.iter().try_fold(limits.buffer_bytes(), |bytes, settings| {
-        Ok(bytes.max(Cutting::buffer_bytes_min(limits, Entries::new(settings)?.as_ref())))
-    })
 }

@@ -1,242 +1,25 @@
-//! Looking at the sources' paths: opening what is new, following what moved.
+//! Looking at the sources' paths: what is new, and what moved.
 
-use super::attach::Attached;
-use super::backlog::Backlog;
-use super::tally::Counted;
-use super::{Followed, Follower};
-use crate::config::{CatchUp, SourceSettings};
-use crate::cutter::{CutLimits, Cutter, Cutting};
-use crate::entries::{Entries, encoding_of};
+use super::Follower;
+use crate::config::CatchUp;
 use crate::files::{self, Facts};
 use crate::hour::until;
 use crate::identity::FileKey;
-use crate::input::shelf::Shelf;
-use crate::legacy::LineRecord;
-use crate::pace::Pace;
-use crate::pattern::{FileTime, PathPattern};
 use crate::tracker::{Decision, FileNumber, Place, Sighting};
-use crate::walk::{Found, walk};
-use anyhow::Context;
+use crate::walk::Found;
 use jiff::Timestamp;
-use logferry_pack::{Hour, Name};
-use metrics::counter;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsString;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Shortest time between two looks at a source whose folders keep changing.
 pub(super) const LOOK_APART: Duration = Duration::from_millis(20);
+/// Most files of a look that the log names one by one.
+const TOLD_EACH_MAX: usize = 10;
 /// Looks at a source may take one part in this many of the time.
-const LOOK_SHARE: u32 = 10;
-/// Files of a source that are opened before others get their turn.
-const OPENED_AT_ONCE: usize = 64;
-
-/// Why a file is not read.
-#[derive(PartialEq, Eq)]
-struct Failure {
-    reason: String,
-    /// It lies outside of the source's `roots`: it is none of its files.
-    is_outside: bool,
-}
-
-/// A source at work.
-pub(super) struct Source {
-    pub(super) settings: SourceSettings,
-    pub(super) name: Name,
-    pub(super) pattern: PathPattern,
-    /// How its files are cut.
-    pub(super) cutting: Cutting,
-    /// Files with times in their names that were not read to their end yet since they were opened.
-    pub(super) backlog: Backlog,
-    /// Its `rate`, and the files that wait for it.
-    pub(super) pace: Option<Pace>,
-    pub(super) held: VecDeque<FileNumber>,
-    pub(super) next_look: Instant,
-    pub(super) last_look: Instant,
-    /// Folders in which names matter, and the last of them whose watch was renewed.
-    pub(super) folders: BTreeSet<PathBuf>,
-    pub(super) renewed_to: Option<PathBuf>,
-    /// inotify tells of everything that happens to its files; why not, if it should.
-    pub(super) is_watched: bool,
-    pub(super) watch_problem: Option<String>,
-    pub(super) has_remote: bool,
-    pub(super) fixed_is_missing: bool,
-    /// Names have changed in its folders since the last look; these.
-    pub(super) names_changed: bool,
-    pub(super) dirty: HashSet<OsString>,
-    /// Files are found over links: what these lead to may change where nobody watches.
-    has_links: bool,
-    /// When all its files are asked, whatever inotify told.
-    pub(super) rescan_at: Instant,
-    look_took: Duration,
-    /// It was looked at, and what was found and waits to be opened.
-    pub(super) looked: bool,
-    pub(super) to_open: VecDeque<Sighting>,
-    /// Files that could not be opened, and folders that could not be listed, with the reason: their lines are missing.
-    failed: BTreeMap<PathBuf, Failure>,
-    unreadable: BTreeMap<PathBuf, String>,
-    /// When all of it could be seen.
-    pub(super) seen_to: Timestamp,
-    /// The device of its fixed folder when files were there.
-    device: Option<u64>,
-    is_empty: bool,
-    /// Where a legacy system left off, until the first look is over.
-    pub(super) line_record: Option<LineRecord>,
-    /// What the input knows of its files, if the source is one.
-    pub(super) shelf: Option<Arc<Shelf>>,
-}
-
-impl Source {
-    /// `buffer_bytes` is the size of the buffers that its files are read into.
-    pub(super) fn new(
-        settings: &SourceSettings,
-        limits: CutLimits,
-        buffer_bytes: usize,
-    ) -> anyhow::Result<Source> {
-        let now = Instant::now();
-        let name = Name::new(settings.name.as_str()).with_context(|| format!("source {}", settings.name))?;
-        let pattern = PathPattern::parse(&settings.path)
-            .with_context(|| format!("path of source {}", settings.name))?;
-        let entries = Entries::new(settings).map_err(anyhow::Error::msg)?;
-        let encoding = encoding_of(settings).map_err(anyhow::Error::msg)?;
-        let folders = BTreeSet::from([files::fixed_folder(pattern.glob())]);
-        Ok(Source {
-            settings: settings.clone(),
-            name,
-            pattern,
-            cutting: Cutting::new(limits, encoding, entries, buffer_bytes),
-            backlog: Backlog::default(),
-            pace: Pace::new(settings.rate.0 as f64, now),
-            held: VecDeque::new(),
-            next_look: now,
-            last_look: now,
-            folders,
-            renewed_to: None,
-            is_watched: false,
-            watch_problem: None,
-            has_remote: false,
-            fixed_is_missing: false,
-            names_changed: true,
-            dirty: HashSet::new(),
-            has_links: false,
-            rescan_at: now,
-            look_took: Duration::ZERO,
-            looked: false,
-            to_open: VecDeque::new(),
-            failed: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
-            seen_to: Timestamp::MIN,
-            device: None,
-            is_empty: false,
-            line_record: None,
-            shelf: None,
-        })
-    }
-
-    /// Folders in which the clock says that files are, or will be in the next hour, from the fixed one down.
-    pub(super) fn add_folders_of(&mut self, hour: Hour) {
-        if !self.pattern.has_hours() {
-            return;
-        }
-        let fixed = files::fixed_folder(self.pattern.glob());
-        let path = PathBuf::from(self.pattern.expand(FileTime { hour, minute: 0 }));
-        let below =
-            path.ancestors().skip(1).take_while(|folder| *folder != fixed && folder.starts_with(&fixed));
-        let plain = below.filter(|folder| !files::is_glob(&folder.to_string_lossy()));
-        self.folders.extend(plain.map(Path::to_owned));
-    }
-
-    /// Shortest time between two looks.
-    pub(super) fn look_apart(&self) -> Duration {
-        LOOK_APART.max(self.look_took * LOOK_SHARE)
-    }
-
-    /// Names have changed, or so it seems.
-    pub(super) fn look_soon(&mut self, now: Instant) {
-        self.names_changed = true;
-        self.next_look = now.max(self.last_look + self.look_apart()).min(self.next_look);
-    }
-
-    /// Files and folders whose lines are missing.
-    pub(super) fn unreadable(&self) -> usize {
-        self.failed.len() + self.unreadable.len()
-    }
-
-    /// No file is where its path leads, though somebody else should have put one there: an input has none until lines come.
-    pub(super) fn is_without_files(&self) -> bool {
-        self.looked && self.is_empty && self.shelf.is_none()
-    }
-
-    fn open_failed(&mut self, path: &Path, error: &io::Error) {
-        let failure = || Failure { reason: error.to_string(), is_outside: files::is_outside(error) };
-        if self.failed.insert(path.to_owned(), failure()) != Some(failure()) {
-            warn!(path = %path.display(), %error, "the file cannot be opened: trying again");
-        }
-    }
-
-    /// Files that could not be opened, and should have been.
-    pub(super) fn failed_within_roots(&self) -> impl Iterator<Item = &Path> {
-        self.failed.iter().filter(|(_, failure)| !failure.is_outside).map(|(path, _)| path.as_path())
-    }
-
-    /// Whether there may be files that nobody sees.
-    pub(super) fn has_hidden_folders(&self) -> bool {
-        !self.unreadable.is_empty()
-    }
-
-    /// What keeps the files of the fixed folder from being seen, though the folder has nothing to list: it was taken away, or the
-    /// file system that the files were on was.
-    fn fixed_folder_problem(&mut self) -> Option<(PathBuf, String)> {
-        // That of an input comes with its first line.
-        if self.shelf.is_some() {
-            return None;
-        }
-        let folder = files::fixed_folder(self.pattern.glob());
-        let problem = match files::facts_at(&folder.join(".")) {
-            Err(error) => error.to_string(),
-            Ok(facts) => {
-                if !self.is_empty {
-                    self.device = Some(facts.key.device);
-                }
-                let is_other = self.device.is_some_and(|device| device != facts.key.device);
-                is_other.then(|| "it is empty, and of another file system than its files were".to_owned())?
-            }
-        };
-        Some((folder, problem))
-    }
-
-    fn report_unreadable(&mut self, unreadable: Vec<(PathBuf, String)>) {
-        let unreadable: BTreeMap<PathBuf, String> = unreadable.into_iter().collect();
-        for (folder, error) in unreadable.iter().filter(|(folder, _)| !self.unreadable.contains_key(*folder))
-        {
-            warn!(source = self.settings.name, folder = %folder.display(), error, "the folder cannot be listed: trying again");
-        }
-        // Nobody tells when it can be.
-        self.is_watched &= unreadable.is_empty();
-        self.unreadable = unreadable;
-    }
-
-    fn report_empty(&mut self, is_empty: bool) {
-        if self.shelf.is_some() {
-            return;
-        }
-        if is_empty && (!self.is_empty || !self.looked) {
-            warn!(
-                source = self.settings.name,
-                path = self.settings.path,
-                "no file is there: waiting for one"
-            );
-        } else if !is_empty && self.is_empty && self.looked {
-            info!(source = self.settings.name, "files are there now");
-        }
-        self.is_empty = is_empty;
-    }
-}
+pub(super) const LOOK_SHARE: u32 = 10;
 
 impl Follower {
     /// Visits the sources whose time has come, and opens what they found.
@@ -295,7 +78,7 @@ impl Follower {
         }
         source.names_changed = false;
         let dirty = std::mem::take(&mut source.dirty);
-        let walk = walk(source.pattern.glob());
+        let walk = source.walk();
         let folders_before = source.folders.len();
         source.folders.extend(walk.folders);
         source.names_changed |= source.folders.len() > folders_before;
@@ -314,6 +97,12 @@ impl Follower {
             }
         }
         let source = &mut self.sources[index];
+        if !to_open.is_empty() {
+            source.tells_each = to_open.len() <= TOLD_EACH_MAX;
+            if !source.tells_each {
+                info!(source = source.settings.name, files = to_open.len(), "new files were found");
+            }
+        }
         source.failed.retain(|path, _| to_open.iter().any(|sighting| sighting.path == *path));
         source.to_open = to_open;
         source.looked = true;
@@ -335,17 +124,20 @@ impl Follower {
                 sightings.push(Sighting { path, key, size, touched_ns: 0 });
                 continue;
             }
-            let pattern = &self.sources[index].pattern;
+            let paths = &self.sources[index].paths;
             let Some(facts) = Some(&path)
-                .filter(|path| pattern.admits(path))
+                .filter(|path| paths.admits(path))
                 .and_then(|path| files::facts_at(path).ok())
                 .filter(|facts| facts.is_file)
             else {
                 continue;
             };
-            let order = (pattern.time_of(&path), facts.changed_ns);
+            // What is being written has no time in its name yet, and comes last.
+            let time = paths.time_of(&path);
+            let order = (paths.is_current(&path), time, facts.changed_ns);
             if let Some(number) = self.tracker.find(facts.key) {
                 self.also_at(number, &path);
+                self.report_shared(index, number, &path);
             }
             let Facts { key, size, touched_ns, .. } = facts;
             asked.push((order, Sighting { path, key, size, touched_ns }));
@@ -364,35 +156,46 @@ impl Follower {
         is_same.then_some((file.key, file.size))
     }
 
+    /// Says once of two sources that a file has come from one to the other.
+    fn report_shared(&mut self, index: usize, number: FileNumber, path: &Path) {
+        let Some(other) = self.files.get(&number).map(|file| file.source).filter(|other| *other != index)
+        else {
+            return;
+        };
+        // It is of the first source whose path leads to it: nothing to wonder about.
+        if other < index && self.sources[other].paths.covers(path) {
+            return;
+        }
+        let by = self.sources[other].settings.name.clone();
+        let source = &mut self.sources[index];
+        if source.shares_with.insert(other) {
+            warn!(
+                path = %path.display(), source = source.settings.name, by,
+                "two sources lead to the same file: it is shipped once, by the one that was there first. For a log that is renamed when its \
+                 hour or day is over, use one source with `current`"
+            );
+        }
+    }
+
     /// inotify may name the file by this path.
     fn also_at(&mut self, number: FileNumber, path: &Path) {
         if self.by_path.get(path) == Some(&number) {
             return;
         }
+        self.named_at_last(number, path);
         if let Some(file) = self.files.get_mut(&number) {
             file.names.push(path.to_owned());
             self.by_path.insert(path.to_owned(), number);
         }
     }
 
-    /// Opens files that were found, a few at a time, and not many more than can be read soon.
-    fn open_some(&mut self, index: usize) {
-        for _ in 0..OPENED_AT_ONCE {
-            if self.ready.len() >= self.open_files.waiting_max() {
-                return;
-            }
-            let Some(sighting) = self.sources[index].to_open.pop_front() else { break };
-            self.open(index, &sighting);
-        }
-        if self.sources[index].to_open.is_empty() {
-            self.all_opened(index);
-        }
-    }
-
     /// What can be told only when all files of a source are known.
-    fn all_opened(&mut self, index: usize) {
-        self.close_hours(index);
+    pub(super) fn all_opened(&mut self, index: usize) {
         let name = self.sources[index].settings.name.clone();
+        if !self.ledger.is_source_started(&name) {
+            self.follow_recorded(index);
+        }
+        self.close_hours(index);
         self.ledger.source_started(&name);
     }
 
@@ -423,7 +226,7 @@ impl Follower {
 
     fn placed(&mut self, number: FileNumber, place: Place) {
         let Some(file) = self.files.get_mut(&number) else { return };
-        info!(path = %file.path.display(), ?place, "the file is at another place");
+        info!(path = %file.path.display(), %place, "the file is not where it was, or is there again");
         file.place = place;
         if place == Place::Here {
             self.displaced.remove(&number);
@@ -433,188 +236,4 @@ impl Follower {
         file.quiet_since = Instant::now();
         self.queue(number);
     }
-
-    fn open(&mut self, source: usize, sighting: &Sighting) {
-        // It may have come between the looks: it belongs to the first source whose path leads to it.
-        let earlier = self.sources[..source].iter().position(|other| other.pattern.covers(&sighting.path));
-        if let Some(earlier) = earlier {
-            let earlier = &mut self.sources[earlier];
-            (earlier.names_changed, earlier.next_look) = (true, Instant::now());
-            return;
-        }
-        if self.tracker.find(sighting.key).is_some() || self.open_unchanged(source, sighting) {
-            return;
-        }
-        if self.is_packed(source, &sighting.path, sighting.key, sighting.size) {
-            return;
-        }
-        match self.try_open(source, &sighting.path, Place::Here) {
-            Ok(number) => {
-                self.sources[source].failed.remove(&sighting.path);
-                self.queue(number);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                counter!("logferry_tailer_open_failures_total").increment(1);
-                self.sources[source].open_failed(&sighting.path, &error);
-            }
-        }
-    }
-
-    /// A file that looks as it did when all of it was acknowledged is followed without being opened.
-    fn open_unchanged(&mut self, source: usize, sighting: &Sighting) -> bool {
-        if sighting.key.born_ns == 0 {
-            // Another file may have the same number, and have been changed in the same second.
-            return false;
-        }
-        let stream = self.ledger.current(sighting.key).and_then(|id| self.ledger.stream(id));
-        let Some(stream) = stream.filter(|stream| stream.has_all_of(sighting.size, sighting.touched_ns))
-        else {
-            return false;
-        };
-        let home = stream.met.home();
-        let attached = Attached { stream: Some(stream.met.stream), at: sighting.size, home: Some(home) };
-        let Ok(facts) = files::facts_at(&sighting.path) else { return false };
-        let is_same =
-            (facts.key, facts.size, facts.touched_ns) == (sighting.key, sighting.size, sighting.touched_ns);
-        if is_same {
-            let number = self.follow_as_attached(source, &sighting.path, None, &facts, Place::Here, attached);
-            self.caught_up(number);
-        }
-        is_same
-    }
-
-    pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
-        let handle = files::open_below(path, &self.sources[source].settings.roots)?;
-        let facts = files::facts_of(&handle)?;
-        // One that the source's path leads to is found by the next look, however long that takes: it is not to be let go before, or it
-        // would be new then.
-        let place = match place {
-            Place::Gone { replaced } if self.sources[source].pattern.covers(path) => {
-                Place::Moved { replaced }
-            }
-            _ => place,
-        };
-        // Between the look and the opening another file may have come there.
-        match self.tracker.find(facts.key) {
-            Some(known) => Ok(known),
-            None => self.follow(source, path, handle, &facts, place),
-        }
-    }
-
-    /// Follows an open file; `facts` are those of the file that the path leads to.
-    pub(super) fn follow(
-        &mut self,
-        source: usize,
-        path: &Path,
-        handle: File,
-        facts: &Facts,
-        place: Place,
-    ) -> io::Result<FileNumber> {
-        let attached = self.attach(source, path, &handle, facts.key, facts.size)?;
-        let number = self.follow_as_attached(source, path, Some(handle), facts, place, attached);
-        self.opened(number);
-        Ok(number)
-    }
-
-    fn follow_as_attached(
-        &mut self,
-        source: usize,
-        path: &Path,
-        handle: Option<File>,
-        facts: &Facts,
-        place: Place,
-        attached: Attached,
-    ) -> FileNumber {
-        let home = attached.home.unwrap_or_else(|| path.to_owned());
-        let number = self.tracker.opened(source, home.clone(), facts.key, place);
-        let before = self.tracker.predecessor(source, &home, facts.key);
-        let predecessor = before.or_else(|| self.input_file_before(source, path));
-        let time = self.sources[source].pattern.time_of(&home);
-        let is_behind_at_start = !self.searched_lost && facts.size > attached.at;
-        let rank = self.sources[source].rank_of(time, facts.changed_ns, is_behind_at_start);
-        let now = Instant::now();
-        let readable = self.sources[source].readable(path);
-        if let Some(stream) = attached.stream {
-            self.by_stream.insert(stream, number);
-        }
-        if place != Place::Here {
-            self.displaced.insert(number);
-        }
-        let target = self.target_of(path);
-        if let Some(target) = &target {
-            if self.sources[source].folders.insert(files::folder_of(target)) {
-                // It must be watched from now on.
-                self.sources[source].next_look = now;
-            }
-            self.by_path.insert(target.clone(), number);
-        }
-        self.by_path.insert(path.to_owned(), number);
-        self.files.insert(
-            number,
-            Followed {
-                source,
-                path: path.to_owned(),
-                time,
-                rank,
-                hour_over: false,
-                target,
-                names: Vec::new(),
-                handle,
-                active: true,
-                key: facts.key,
-                size: facts.size.min(readable),
-                unlinked: false,
-                size_trusted: attached.at,
-                quiet_since: if time.is_some() { quiet_since(facts.changed_ns, now) } else { now },
-                place,
-                predecessor,
-                successor: None,
-                stream: attached.stream,
-                begun: None,
-                cutter: Cutter::new(attached.at),
-                end_mark: None,
-                verified: false,
-                suspicious: false,
-                unlinked_since: None,
-                recent: VecDeque::new(),
-                compressed_at: None,
-                suspect: None,
-                packed: false,
-                waiting_since: None,
-                line_bytes: 0,
-                queued: false,
-                failing: false,
-                counted: Counted::default(),
-            },
-        );
-        if let Some(before) = predecessor {
-            self.successors.entry(before).or_default().push(number);
-        }
-        self.enter_backlog(number);
-        self.tally.touch(number);
-        number
-    }
-
-    /// What a path leads to over symbolic links, if it has any. Asking for a folder once is enough for a while.
-    fn target_of(&mut self, path: &Path) -> Option<PathBuf> {
-        let name = path.file_name()?;
-        let target = if path.is_symlink() {
-            std::fs::canonicalize(path).ok()?
-        } else {
-            let folder = files::folder_of(path);
-            if self.real_folder.0 != folder {
-                self.real_folder = (folder.clone(), std::fs::canonicalize(&folder).ok()?);
-            }
-            self.real_folder.1.join(name)
-        };
-        (target != path).then_some(target)
-    }
-}
-
-/// When a file last changed, as far as the clock that it was stamped by can be believed.
-fn quiet_since(changed_ns: i64, now: Instant) -> Instant {
-    let since = Timestamp::from_nanosecond(i128::from(changed_ns)).ok();
-    let quiet = since.map_or(Duration::ZERO, |since| until(Timestamp::now(), since));
-    now.checked_sub(quiet).unwrap_or(now)
 }

@@ -1,11 +1,14 @@
 //! Figures of all files, kept by changing them file by file: with many files summing up would cost more than reading.
 
-use super::scan::Source;
+use super::source::Source;
 use super::{Followed, Follower};
 use crate::ledger::Ledger;
 use crate::tracker::FileNumber;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+
+/// Most problems of sources that the status names.
+const PROBLEMS_TOLD_MAX: usize = 8;
 
 /// What one file adds to the figures, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -54,6 +57,19 @@ impl Counted {
 }
 
 impl Follower {
+    /// Names what is missing of the sources' files; a few of very many.
+    fn publish_problems(&self) {
+        let all = || self.sources.iter().flat_map(Source::problems);
+        let mut told: Vec<String> = all().take(PROBLEMS_TOLD_MAX).collect();
+        if told.len() == PROBLEMS_TOLD_MAX {
+            let more = all().count() - told.len();
+            told.extend((more > 0).then(|| format!("and {more} more, see the log")));
+        }
+        if let Ok(mut problems) = self.figures.source_problems.lock() {
+            *problems = told;
+        }
+    }
+
     pub(super) fn publish(&mut self) {
         for number in std::mem::take(&mut self.tally.touched) {
             let Some(file) = self.files.get_mut(&number) else { continue };
@@ -70,6 +86,7 @@ impl Follower {
         figures.files_open.store(self.open_files.count() as u64, Ordering::Relaxed);
         let unreadable: usize = self.sources.iter().map(Source::unreadable).sum();
         figures.unreadable.store(unreadable as u64, Ordering::Relaxed);
+        self.publish_problems();
         let count = |of: fn(&Source) -> bool| self.sources.iter().filter(|source| of(source)).count() as u64;
         figures.sources_empty.store(count(Source::is_without_files), Ordering::Relaxed);
         figures.sources_polled.store(count(|source| !source.is_watched), Ordering::Relaxed);

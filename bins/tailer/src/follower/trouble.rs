@@ -113,7 +113,12 @@ impl Follower {
             Some(tail) => files::has(file.handle()?, tail)?,
             None => true,
         };
-        if !has_tail || stream.tail.is_none() {
+        let has_no_tail = !has_tail || stream.tail.is_none();
+        if has_no_tail && !self.has_its_head(number, id)? {
+            // It was cut in this very moment, or is a whole other one by now.
+            return Ok(self.replaced(number));
+        }
+        if has_no_tail {
             let file = self.files.get_mut(&number);
             let taken = file.and_then(|file| file.stream.take());
             self.by_stream.remove(&id);
@@ -140,9 +145,16 @@ impl Follower {
             "the file has changed since packs were cut from it: what it holds now is shipped as a new stream"
         );
         self.figures.lost(lost, "changed");
-        let (path, size) = (file.path.clone(), file.size);
+        let (path, size, size_before) = (file.path.clone(), file.size, file.size_trusted);
+        if !has_tail && size_before > stream.left {
+            self.ledger.left_at(id, size_before);
+        }
         self.unread_gone(id, &path, if has_tail { size } else { 0 }, "changed");
         self.regenerate(number, id, first, false);
+        if let Some(file) = self.files.get_mut(&number) {
+            // Its length was seen when other bytes were in it: were it cut now, that would be no measure of what is lost.
+            file.size_trusted = first;
+        }
         Ok(Worked::Again)
     }
 

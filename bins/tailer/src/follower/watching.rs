@@ -69,7 +69,7 @@ impl Follower {
             Ok(descriptor) => descriptor,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // It comes back with its first file, or when the clock says so; the fixed one must be asked for.
-                if *path == files::fixed_folder(source.pattern.glob()) {
+                if source.paths.fixed_folders().contains(path) {
                     source.fixed_is_missing = true;
                 } else {
                     source.folders.remove(path);
@@ -78,7 +78,7 @@ impl Follower {
             }
             Err(error) => return Err(error),
         };
-        if *path == files::fixed_folder(source.pattern.glob()) {
+        if source.paths.fixed_folders().contains(path) {
             source.fixed_is_missing = false;
         }
         let folder = self.folders.entry(descriptor).or_insert_with(|| Folder {

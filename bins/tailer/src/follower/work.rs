@@ -1,29 +1,19 @@
 //! Work on one file: one look, at most one pack.
 
-use super::copies::Origin;
-use super::scan::Source;
-use super::{Followed, Follower};
-use crate::batching::{Leave, Waiting, decide};
-use crate::body::Lead;
-use crate::config::LongLines;
-use crate::cutter::{Cutter, Look, Piece};
-use crate::encoding::has_big_endian_mark;
-use crate::event::{Job, Load, ToShipper};
+use super::Follower;
+use super::origin::Origin;
+use crate::cutter::Cutter;
 use crate::files;
-use crate::identity::{EndMark, HEAD_BYTES_MAX, Head};
-use crate::ledger::record::{Cut, Tail};
+use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::tracker::{Age, FileNumber};
-use logferry_pack::{Name, StreamId};
+use logferry_pack::StreamId;
 use metrics::counter;
-use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
-/// Largest pack of the journal that is cut again; a larger span is taken for damage.
-const RESEND_SPAN_MAX: u64 = 64 << 20;
 
 /// What to do with a file after work on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,6 +120,10 @@ impl Follower {
         if facts.size < length_min {
             return Ok(false);
         }
+        if file.is_presumed && facts.size > file.cutter.at() {
+            self.presume_again(number, &facts);
+        }
+        let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
         facts.size = facts.size.min(self.sources[file.source].readable(&file.path));
         if facts.size != file.size {
             file.quiet_since = Instant::now();
@@ -173,7 +167,7 @@ impl Follower {
             })
     }
 
-    fn head_bytes(&self, number: FileNumber) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
+    pub(super) fn head_bytes(&self, number: FileNumber) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = match self.files.get(&number) {
             Some(file) => files::read_head(file.handle()?, &mut bytes)?,
@@ -193,10 +187,16 @@ impl Follower {
         Ok(self.ledger.stream(id).is_some_and(|stream| stream.met.head.agrees(&bytes[..filled])))
     }
 
-    /// Whether it still has the bytes that were cut last: it may begin alike and yet be another by now.
+    /// Whether it still has the bytes that were cut last, as far as some of each pack tell: it may begin alike and yet be another by now.
     pub(super) fn has_its_end(&self, number: FileNumber) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(true) };
-        file.end_mark.map_or(Ok(true), |mark| files::has_mark(file.handle()?, &mark))
+        let Some(end_mark) = &file.end_mark else { return Ok(true) };
+        for mark in std::iter::once(end_mark).chain(&file.marks) {
+            if !files::has_mark(file.handle()?, mark)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether it has the bytes that were acknowledged last, before a restart. Looked at once.
@@ -245,15 +245,13 @@ impl Follower {
             }
         };
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let (source, path, key) = (file.source, file.path.clone(), file.key);
-        let stream = self.meet(source, &path, key, head, first);
-        let (Some(stream), Some(file)) = (stream, self.files.get_mut(&number)) else {
+        let path = file.path.clone();
+        let met = self.begin_stream(number, &path, head, first);
+        let Some(file) = self.files.get_mut(&number).filter(|_| met.is_some()) else {
             return Ok(Worked::Rest);
         };
-        file.stream = Some(stream);
         file.cutter = Cutter::new(first);
         file.size_trusted = file.size.max(filled as u64);
-        self.by_stream.insert(stream, number);
         Ok(Worked::Again)
     }
 
@@ -277,204 +275,5 @@ impl Follower {
     fn rest(&mut self, number: FileNumber) -> io::Result<Worked> {
         self.caught_up(number);
         Ok(Worked::Rest)
-    }
-
-    fn read_when_due(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
-        let now = Instant::now();
-        let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
-            return Ok(Worked::Rest);
-        };
-        let waiting = Waiting {
-            unread: file.size.saturating_sub(file.cutter.seen_to()),
-            since: file.waiting_since.unwrap_or(now),
-            in_flight: stream.in_flight(),
-            line_bytes: file.line_bytes,
-        };
-        match decide(&waiting, &self.batch_limits, now) {
-            Leave::Nothing if !file.cutter.is_over(&self.sources[file.source].cutting) => Ok(Worked::Rest),
-            Leave::At(due) => Ok(Worked::At(due)),
-            Leave::Nothing | Leave::Now => self.read(number, id),
-        }
-    }
-
-    fn read(&mut self, number: FileNumber, id: StreamId) -> io::Result<Worked> {
-        let wanted = self.bytes_wanted(number);
-        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let big_endian = self.is_big_endian_by_mark(file.source, file.handle()?)?;
-        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
-        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let cutting = &self.sources[file.source].cutting;
-        let window = file.cutter.window(cutting, wanted, big_endian);
-        let read = file
-            .handle()
-            .and_then(|handle| files::read_at(handle, window.offset, &mut buffer[window.start..window.end]));
-        // An input appends: what is not on the disk yet may be gone after a power loss.
-        let readable = self.sources[file.source].readable(&file.path).saturating_sub(window.offset);
-        let filled = match read {
-            Ok(count) => window.start + count.min(usize::try_from(readable).unwrap_or(usize::MAX)),
-            Err(error) => {
-                self.buffers.push(buffer);
-                return Err(error);
-            }
-        };
-        file.size = file.size.max(window.offset - window.start as u64 + filled as u64);
-        match file.cutter.look(&buffer, window, filled, cutting, big_endian) {
-            Look::Cut(piece) => self.cut(number, id, piece, buffer),
-            Look::Again => {
-                self.buffers.push(buffer);
-                Ok(Worked::Again)
-            }
-            Look::Partial => {
-                file.waiting_since = None;
-                self.buffers.push(buffer);
-                Ok(if filled == window.end { Worked::Again } else { self.at_end(number, id)? })
-            }
-        }
-    }
-
-    /// A guess of how many bytes `max_lines` lines are, so that not much more than that is read.
-    fn bytes_wanted(&self, number: FileNumber) -> usize {
-        let Some(file) = self.files.get(&number) else { return self.cut_limits.pack_bytes };
-        let limit = self.cut_limits.pack_bytes.min(self.pack_bytes_allowed(file.source));
-        let line_bytes = file.line_bytes;
-        if self.cut_limits.lines == 0 || line_bytes == 0 {
-            return limit;
-        }
-        let guess = self.cut_limits.lines.saturating_mul(line_bytes + line_bytes / 4).saturating_add(4096);
-        usize::try_from(guess).unwrap_or(limit).min(limit)
-    }
-
-    /// Numbers, journals and dispatches the pack at the front of `buffer`.
-    pub(super) fn cut(
-        &mut self,
-        number: FileNumber,
-        id: StreamId,
-        mut piece: Piece,
-        mut buffer: Vec<u8>,
-    ) -> io::Result<Worked> {
-        let hour = self.hour_of(number).map_err(io::Error::other);
-        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let front = file
-            .handle()
-            .and_then(|handle| files::read_at(handle, piece.offset, &mut buffer[..piece.unread]));
-        let is_whole = matches!(front, Ok(count) if count == piece.unread);
-        let lead = self.lead(number, piece.offset);
-        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let (Ok(hour), true, Ok(lead)) = (&hour, is_whole, &lead) else {
-            // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.
-            file.cutter = Cutter::new(piece.offset);
-            self.buffers.push(buffer);
-            return hour.and(front).and(lead.map(|_| Worked::Again));
-        };
-        let (hour, source, lead) = (*hour, file.source, *lead);
-        if piece.split {
-            let encoding = self.sources[source].cutting.encoding();
-            let whole = encoding.whole_characters(&buffer[..piece.span], lead.big_endian_by_mark);
-            if whole < piece.span {
-                piece.span = whole;
-                file.cutter = Cutter::new(piece.offset + whole as u64);
-            }
-        }
-        file.waiting_since = None;
-        file.end_mark = Some(EndMark::of(piece.offset, &buffer[..piece.span]));
-        let sum = crc32c::crc32c(&buffer[..piece.span]);
-        file.remember(Tail { offset: piece.offset, span: piece.span as u64, sum });
-        file.line_bytes =
-            (piece.span as u64).checked_div(piece.lines).map_or(file.line_bytes, |bytes| bytes.max(1));
-        if piece.split {
-            counter!("logferry_tailer_lines_split_total").increment(1);
-        }
-        counter!("logferry_tailer_entries_cut_total").increment(piece.entries_cut);
-        if let Some(cut) = self.ledger.cut(id, piece.span as u64, sum, piece.lines, hour) {
-            self.figures.cut(cut.span, cut.lines);
-            self.spend(source, cut.span);
-            self.dispatch(id, cut, lead, buffer);
-        }
-        Ok(Worked::Again)
-    }
-
-    /// What the file says of a pack that begins at `offset`, beside its bytes.
-    fn lead(&self, number: FileNumber, offset: u64) -> io::Result<Lead> {
-        let Some(file) = self.files.get(&number) else { return Ok(Lead::default()) };
-        let big_endian_by_mark = self.is_big_endian_by_mark(file.source, file.handle()?)?;
-        let Source { settings, cutting, .. } = &self.sources[file.source];
-        let newline = cutting.encoding().newline(big_endian_by_mark);
-        let line_bytes_before = match settings.long_lines {
-            LongLines::Split => 0,
-            LongLines::Drop => {
-                files::line_bytes_before(file.handle()?, offset, cutting.line_bytes(), newline)?
-            }
-        };
-        Ok(Lead { offset, line_bytes_before, big_endian_by_mark })
-    }
-
-    /// Whether a file of a source that goes by byte order marks has that of big-endian UTF-16.
-    pub(super) fn is_big_endian_by_mark(&self, source: usize, handle: &File) -> io::Result<bool> {
-        if !self.sources[source].cutting.encoding().is_by_mark() {
-            return Ok(false);
-        }
-        let mut head = [0; 2];
-        let filled = files::read_at(handle, 0, &mut head)?;
-        Ok(has_big_endian_mark(&head[..filled]))
-    }
-
-    fn dispatch(&mut self, id: StreamId, cut: Cut, lead: Lead, buffer: Vec<u8>) {
-        let Some(ticket) = self.ledger.send(id, cut.offset) else { return };
-        self.pass_on_records();
-        let Some(stream) = self.ledger.stream(id) else { return };
-        // The stream's own: the file may be of another source by now.
-        let Ok(source) = Name::new(stream.met.source.as_str()) else { return };
-        let _ = self.shipper.send(ToShipper::Expect(ticket));
-        // There are as many places in the queue as buffers.
-        let (load, first) = (Load::Lines, stream.met.first);
-        let _ = self.jobs.send(Job {
-            ticket,
-            load,
-            buffer,
-            cut,
-            lead,
-            stream: id,
-            first,
-            source,
-            hour_ranges: Vec::new(),
-        });
-    }
-
-    /// Cuts a pack of the journal again, the same as it was.
-    fn resend(&mut self, number: FileNumber, id: StreamId, cut: Cut) -> io::Result<Worked> {
-        if cut.span > RESEND_SPAN_MAX {
-            return self.content_changed(number, id);
-        }
-        let Some(mut buffer) = self.buffers.pop() else { return Ok(Worked::Again) };
-        let span = cut.span as usize;
-        if buffer.len() < span {
-            buffer.resize(span, 0);
-        }
-        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
-        let source = file.source;
-        let read = file.handle().and_then(|handle| files::read_at(handle, cut.offset, &mut buffer[..span]));
-        let same = matches!(read, Ok(count) if count == span) && crc32c::crc32c(&buffer[..span]) == cut.sum;
-        let lead = self.lead(number, cut.offset);
-        if let (true, Ok(lead)) = (same, &lead) {
-            counter!("logferry_tailer_packs_resent_total").increment(1);
-            self.spend(source, cut.span);
-            self.dispatch(id, cut, *lead, buffer);
-            return Ok(Worked::Again);
-        }
-        self.give_back(buffer);
-        read.and(lead)?;
-        self.content_changed(number, id)
-    }
-}
-
-/// Packs of a file that are remembered to know a copy of it by.
-const RECENT_PACKS: usize = 16;
-
-impl Followed {
-    fn remember(&mut self, pack: Tail) {
-        self.recent.push_back(pack);
-        if self.recent.len() > RECENT_PACKS {
-            self.recent.pop_front();
-        }
     }
 }

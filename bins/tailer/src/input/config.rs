@@ -90,36 +90,30 @@ fn listens(values: &Vec<String>) -> Result<(), String> {
 /// Checks the inputs of a file.
 pub(crate) fn validate(inputs: &[InputSettings]) -> Result<(), String> {
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for input in inputs {
+    rules::all(inputs.iter().map(|input| {
         let name = &input.name;
-        if name.is_empty() {
-            return Err("input.name is missing: it names the source that the lines belong to".to_owned());
-        }
-        if !names.insert(name) {
-            return Err(format!(
-                "input.name {name:?} is used twice: list all its addresses under one input.listen"
-            ));
-        }
-        if input.listen.is_empty() {
-            return Err(format!("input.listen of {name:?} is missing, {LISTEN_WANTED}"));
-        }
-        if let Some(twice) = input.listen.iter().find(|addr| !addresses.insert(*addr)) {
-            return Err(format!("input.listen names {twice:?} twice"));
-        }
-        if input.ack == Ack::Ok
-            && input.listen.iter().all(|addr| addr.contains("udp:") || addr.contains("gram:"))
-        {
-            return Err(format!(
-                "input.ack = \"ok\" of {name:?} needs a stream: datagrams cannot be answered; listen on tcp:// or unix://, or leave it out"
-            ));
-        }
-        if input.max_bytes.0 < 4 * input.max_message.0 {
-            return Err(format!(
-                "input.max_bytes of {name:?} is less than four times input.max_message: raise it"
-            ));
-        }
-    }
-    Ok(())
+        let twice = input.listen.iter().find(|addr| !addresses.insert(*addr));
+        let is_stream = |addr: &String| !addr.contains("udp:") && !addr.contains("gram:");
+        let has_streams = input.listen.is_empty() || input.listen.iter().any(is_stream);
+        rules::all([
+            rules::ensure(!name.is_empty(), || {
+                "input.name is missing: it names the source that the lines belong to".to_owned()
+            }),
+            rules::ensure(names.insert(name), || {
+                format!("input.name {name:?} is used twice: list all its addresses under one input.listen")
+            }),
+            rules::ensure(!input.listen.is_empty(), || format!("input.listen of {name:?} is missing, {LISTEN_WANTED}")),
+            twice.map_or(Ok(()), |twice| Err(format!("input.listen of {name:?}: {twice:?} is there twice, leave one out"))),
+            rules::ensure(input.ack != Ack::Ok || has_streams, || {
+                format!(
+                    "input.ack = \"ok\" of {name:?} needs a stream: datagrams cannot be answered; listen on tcp:// or unix://, or leave it out"
+                )
+            }),
+            rules::ensure(input.max_bytes.0 >= 4 * input.max_message.0, || {
+                format!("input.max_bytes of {name:?} is less than four times input.max_message: raise it")
+            }),
+        ])
+    }))
 }
 
 /// All sources, those of inputs with the files of these as their paths.

@@ -133,7 +133,7 @@ impl Inputs {
             }
             let sum = |figure: fn(&Shelf) -> u64| shelves.iter().map(|shelf| figure(shelf)).sum::<u64>();
             let figures = [
-                ("input_bytes", sum(Shelf::bytes)),
+                ("input_bytes", sum(Shelf::lines_bytes)),
                 ("input_connections", sum(|shelf| shelf.connections.load(Ordering::Relaxed))),
                 ("input_lines_total", sum(|shelf| shelf.lines_total.load(Ordering::Relaxed))),
                 ("input_dropped_total", sum(|shelf| shelf.dropped_total.load(Ordering::Relaxed))),

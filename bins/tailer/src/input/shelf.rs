@@ -32,6 +32,8 @@ pub struct Shelf {
 struct Books {
     /// Length on the disk of each file.
     files: BTreeMap<u64, u64>,
+    /// How much of it is the head, which is never shipped.
+    heads: BTreeMap<u64, u64>,
     /// The file that is appended to.
     open: Option<u64>,
     /// Files whose release was asked for.
@@ -72,9 +74,15 @@ impl Shelf {
         Shelf::number_of(path).and_then(|number| self.books().files.get(&number).copied()).unwrap_or(u64::MAX)
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files, with their heads.
     pub fn bytes(&self) -> u64 {
         self.books().files.values().sum()
+    }
+
+    /// Bytes of lines in all files.
+    pub fn lines_bytes(&self) -> u64 {
+        let books = self.books();
+        books.files.values().sum::<u64>().saturating_sub(books.heads.values().sum())
     }
 
     /// Whether there is no file: all that came in was acknowledged.
@@ -103,6 +111,9 @@ impl Shelf {
     pub(super) fn set_trouble(&self, trouble: Option<String>) {
         self.books().trouble = trouble;
     }
+    pub(super) fn set_head(&self, number: u64, length: u64) {
+        self.books().heads.insert(number, length);
+    }
     pub(super) fn set_length(&self, number: u64, length: u64) {
         self.books().files.insert(number, length);
     }
@@ -112,6 +123,7 @@ impl Shelf {
     pub(super) fn remove(&self, number: u64) {
         let mut books = self.books();
         books.files.remove(&number);
+        books.heads.remove(&number);
         books.asked.remove(&number);
     }
     pub(super) fn first(&self) -> Option<u64> {

@@ -82,7 +82,7 @@ impl Store {
         for number in numbers.into_iter().rev() {
             let path = self.shelf.path(number);
             let file = self.disk.open(&path)?;
-            let Some(head) = read_head(&*file, number)? else {
+            let Some((head, head_bytes)) = read_head(&*file, number)? else {
                 error!(path = %path.display(), "a file of an input has no head of ours: it is left alone, and not shipped");
                 self.disk.rename(&path, &path.with_extension("damaged"))?;
                 self.last.0 = self.last.0.max(number);
@@ -103,6 +103,7 @@ impl Store {
                 self.disk.rewrite(&path, 0, end)?;
                 self.last = (self.last.0.max(number), end);
             }
+            self.shelf.set_head(number, head_bytes);
             self.shelf.set_length(number, end);
             next_says = Some(head);
         }
@@ -173,6 +174,7 @@ impl Store {
         replace(&*self.disk, &path, head.as_bytes())?;
         let file = self.disk.open(&path)?;
         let head_bytes = head.len() as u64;
+        self.shelf.set_head(number, head_bytes);
         self.shelf.set_length(number, head_bytes);
         self.shelf.set_open(Some(number));
         self.last = (number, head_bytes);
@@ -214,12 +216,13 @@ impl Store {
     }
 }
 
-/// What the head of a file says of the one before it, number and length; `None` if it is none.
-fn read_head(file: &dyn DiskFile, number: u64) -> io::Result<Option<(u64, u64)>> {
+/// What the head of a file says of the one before it, number and length, and how long the head is; `None` if it is none.
+fn read_head(file: &dyn DiskFile, number: u64) -> io::Result<Option<((u64, u64), u64)>> {
     let length = file.len()?.min(HEAD_BYTES_MAX as u64) as usize;
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, 0)?;
-    Ok(parse_head(&bytes, number))
+    let newline = memchr::memchr(b'\n', &bytes).map_or(0, |newline| newline as u64 + 1);
+    Ok(parse_head(&bytes, number).map(|before| (before, newline)))
 }
 
 fn parse_head(bytes: &[u8], number: u64) -> Option<(u64, u64)> {
@@ -281,6 +284,8 @@ mod tests {
         let line = [&[b'x'; 100_000][..], b"\n"].concat();
         let numbers: Vec<u64> = (0..3).map(|_| store.append(&[&line]).expect("appended")).collect();
         assert_eq!(numbers, [1, 2, 3]);
+        assert_eq!(shelf.lines_bytes(), 3 * line.len() as u64, "heads are no lines");
+        assert_eq!(open(&disk, 1 << 20).1.lines_bytes(), 3 * line.len() as u64, "nor after a restart");
         assert!(shelf.may_release(1, shelf.readable(&shelf.path(1))));
         assert!(!shelf.may_release(3, shelf.readable(&shelf.path(3))), "the open file may still grow");
         store.release(2).expect("released");

@@ -7,7 +7,7 @@ use logferry_pack::StreamId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Files that are remembered for each source.
-pub const PAST_FILES_MAX: usize = 1_024;
+pub const PAST_FILES_MAX: usize = 8_192;
 
 /// A file that was read, or is a copy of one.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -77,6 +77,13 @@ impl PastFiles {
         files.filter(move |file| file.head == head)
     }
 
+    /// A file that began with this line, of any source: its name may have led it from one to another.
+    pub fn of_file(&self, key: FileKey, head: Head) -> impl Iterator<Item = &PastFile> {
+        let is_known = self.by_key.contains_key(&key);
+        let files = self.sources.values().filter(move |_| is_known).flatten();
+        files.filter(move |file| file.keys.first() == Some(&key) && file.head == head)
+    }
+
     /// Files of a source, oldest first.
     pub fn of(&self, source: &str) -> impl Iterator<Item = &PastFile> {
         self.sources.get(source).into_iter().flatten()
@@ -86,6 +93,11 @@ impl PastFiles {
     pub fn has(&self, source: &str, key: FileKey) -> bool {
         let mut files = self.sources.get(source).into_iter().flatten();
         files.any(|file| file.keys.first() == Some(&key))
+    }
+
+    /// Whether a file is among those of any source, or was copied to one that is.
+    pub fn has_anywhere(&self, key: FileKey) -> bool {
+        self.by_key.contains_key(&key)
     }
 
     pub(super) fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {

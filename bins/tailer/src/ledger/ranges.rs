@@ -26,6 +26,9 @@ struct OfHour {
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct HourRanges {
     sources: BTreeMap<String, SourceRanges>,
+    /// See [`HourRanges::forgotten`]. Encoded behind the rest, which is a good one without it, too.
+    #[serde(skip)]
+    forgotten: BTreeMap<String, Hour>,
 }
 
 impl HourRanges {
@@ -34,9 +37,13 @@ impl HourRanges {
         if !self.sources.contains_key(source) {
             self.sources.insert(source.to_owned(), SourceRanges::default());
         }
-        let Some(source) = self.sources.get_mut(source).filter(|_| from < to) else { return };
-        let of_hour =
-            source.hours.entry(hour).or_insert_with(|| OfHour { are_all: id == 1, ..OfHour::default() });
+        let forgotten = self.forgotten(source);
+        let (name, Some(source)) = (source, self.sources.get_mut(source).filter(|_| from < to)) else {
+            return;
+        };
+        // Numbers begin from 1 again where those of an hour were forgotten, too.
+        let are_all = id == 1 && forgotten.is_none_or(|forgotten| hour > forgotten);
+        let of_hour = source.hours.entry(hour).or_insert_with(|| OfHour { are_all, ..OfHour::default() });
         let ranges = of_hour.streams.entry(stream).or_default();
         match ranges.last_mut() {
             Some(last) if last.0 <= from && from <= last.1 => last.1 = last.1.max(to),
@@ -47,9 +54,11 @@ impl HourRanges {
             }
         }
         while source.count > RANGES_KEPT_MAX
-            && let Some((_, oldest)) = source.hours.pop_first()
+            && let Some((hour, oldest)) = source.hours.pop_first()
         {
             source.count -= oldest.streams.values().map(Vec::len).sum::<usize>();
+            let newest = self.forgotten.entry(name.to_owned()).or_insert(hour);
+            *newest = hour.max(*newest);
         }
     }
 
@@ -85,6 +94,27 @@ impl HourRanges {
             .of(source, hour)
             .flat_map(|(stream, ranges)| ranges.iter().map(move |range| (stream, *range)));
         ranges.map(|(stream, (from, to))| HourRange { stream, from, to }).collect()
+    }
+
+    /// The newest hour of a source of which ranges were forgotten, as perhaps of those before it.
+    pub fn forgotten(&self, source: &str) -> Option<Hour> {
+        self.forgotten.get(source).copied()
+    }
+
+    /// Hours of which there are ranges, and of which others may have been.
+    pub fn partly_known(&self, source: &str) -> impl Iterator<Item = Hour> {
+        let hours = self.sources.get(source).into_iter().flat_map(|source| &source.hours);
+        hours.filter(|(_, of_hour)| !of_hour.are_all).map(|(hour, _)| *hour)
+    }
+
+    /// For a snapshot: what is not encoded with the rest.
+    pub fn all_forgotten(&self) -> &BTreeMap<String, Hour> {
+        &self.forgotten
+    }
+
+    /// With what was encoded behind the rest.
+    pub fn with_forgotten(self, forgotten: BTreeMap<String, Hour>) -> HourRanges {
+        HourRanges { forgotten, ..self }
     }
 
     fn of_hour(&self, source: &str, hour: Hour) -> Option<&OfHour> {
@@ -164,7 +194,9 @@ mod tests {
         // What comes late to the forgotten hour is not all of it.
         assert_eq!(ranges.all_of("app", hour(2)).len(), RANGES_KEPT_MAX - 8);
         let late = HourRange { stream: B, from: 0, to: 5 };
-        ranges.note("app", (hour(1), 11), B, (0, 5));
+        assert_eq!((ranges.forgotten("app"), ranges.forgotten("other")), (Some(hour(1)), None));
+        ranges.note("app", (hour(1), 1), B, (0, 5));
+        assert_eq!(ranges.partly_known("app").collect::<Vec<_>>(), [hour(1)]);
         ranges.note("app", (hour(3), 1), B, (0, 5));
         assert_eq!((ranges.all_of("app", hour(1)), ranges.all_of("app", hour(3))), (vec![], vec![late]));
     }

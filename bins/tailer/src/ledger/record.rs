@@ -271,7 +271,8 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
     // Encoding into memory fails for no type of this module.
     let bytes =
         postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
-    postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default()
+    let bytes = postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default();
+    postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default()
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -282,7 +283,10 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
             let nothing: (Vec<SeenFile>, &[u8]) = (Vec::new(), &[]);
             let (seen, rest) =
                 if payload[0] == 2 { nothing } else { postcard::take_from_bytes(rest).ok()? };
-            let ranges = postcard::from_bytes(rest).unwrap_or_default();
+            let ranges = match postcard::take_from_bytes::<HourRanges>(rest) {
+                Ok((ranges, rest)) => ranges.with_forgotten(postcard::from_bytes(rest).unwrap_or_default()),
+                Err(_) => HourRanges::default(),
+            };
             Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, ..snapshot })
         }
         (1, rest) => {

@@ -19,10 +19,12 @@
 //! | `%H` `%M` | 2, 2 | hour, minute |
 
 mod parse;
+mod paths;
 
 use jiff::civil::{Date, date};
 use logferry_pack::Hour;
 pub use parse::PatternError;
+pub use paths::{PathsError, SourcePaths};
 use regex::bytes::Regex;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -93,7 +95,12 @@ impl PathPattern {
         Ok(PathPattern { parts, glob, matcher, regex, has_hours })
     }
 
-    /// Whether the names of its files tell their hour. A pattern of days only names files.
+    /// Whether the names of its files tell a time: at least the day.
+    pub fn has_times(&self) -> bool {
+        self.regex.is_some()
+    }
+
+    /// Whether the names of its files tell their hour, and not the day alone.
     pub fn has_hours(&self) -> bool {
         self.has_hours
     }
@@ -111,14 +118,11 @@ impl PathPattern {
     /// Whether a look at the pattern finds a path.
     pub fn covers(&self, path: &Path) -> bool {
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
-        self.matcher.matches_path_with(path, options) && self.admits(path)
+        self.matcher.matches_with(&path.to_string_lossy(), options) && self.admits(path)
     }
 
-    /// The hour and minute that a path names; `None` if it names none, or one that no calendar has.
+    /// The hour and minute that a path names, of a day the first; `None` if it names none, or one that no calendar has.
     pub fn time_of(&self, path: &Path) -> Option<FileTime> {
-        if !self.has_hours {
-            return None;
-        }
         let (date, hour, minute) = self.date_and_time_of(path)?;
         let year = u16::try_from(date.year()).ok()?;
         let hour = Hour::new(year, date.month() as u8, date.day() as u8, hour).ok()?;
@@ -280,11 +284,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_of_days_names_files_but_no_hours() {
+    fn a_pattern_of_days_names_days_but_no_hours() {
         let daily = pattern("/log/a.<%Y%m%d>");
         assert!(!daily.has_hours());
         assert!(daily.admits(Path::new("/log/a.20261121")) && !daily.admits(Path::new("/log/a.20261131")));
-        assert_eq!(daily.time_of(Path::new("/log/a.20261121")), None);
+        assert_eq!(time(&daily, "/log/a.20261121"), at("2026112100", 0));
+        assert!(daily.has_times() && !pattern("/log/a.log").has_times());
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct What {
     /// Put the hour in the place of what the store has of it, because the store's file is damaged.
     #[arg(long, requires = "hour", conflicts_with = "file")]
     pub replace: bool,
+    /// Put it there even if it has fewer lines, because a filter or another setting leaves lines out now.
+    #[arg(long, requires = "replace")]
+    pub fewer_lines: bool,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
@@ -53,8 +56,8 @@ impl What {
     /// # Errors
     /// What is wrong with it.
     pub fn request(&self) -> anyhow::Result<Request> {
-        let Self { hour, source, file, range, replace, .. } = self.clone();
-        let request = Request { source, hour, file, range, replace };
+        let Self { hour, source, file, range, replace, fewer_lines, .. } = self.clone();
+        let request = Request { source, hour, file, range, replace, fewer_lines };
         request.check().map_err(anyhow::Error::msg)?;
         Ok(request)
     }
@@ -64,7 +67,7 @@ impl What {
 #[command(name = "logferry-tailer repull", version)]
 #[command(about = "Asks the tailer that runs on this host to ship an hour, a file or a byte range again.")]
 #[command(
-    after_help = "The store writes only what it lacks; with --replace it puts what is shipped in the place of its own file.\nExit status: 0 all is at the next tier, 1 something is not, 2 wrong usage."
+    after_help = "The store writes only what it lacks; with --replace it puts what is shipped in the place of its own file.\nExit status: 0 all is in the store, 1 something is not, 2 wrong usage."
 )]
 struct Cli {
     /// Configuration file of the tailer.
@@ -93,9 +96,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+            if is_mistake(&error) { ExitCode::from(USAGE_STATUS) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// The node says that what it was asked for makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Mistake(String);
+
+/// Whether an error of [`RunningNode`] is a mistake of whoever asked: a source that is none, an hour that is none.
+pub fn is_mistake(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Mistake>())
 }
 
 /// The tailer with this configuration, which must be running: only one process may have its `var_dir`.
@@ -148,7 +161,7 @@ pub struct RunningNode {
 
 impl RunningNode {
     /// Asks for a repull and watches it to its end, with its progress on stderr and its result in `out`. Whether all that was asked for
-    /// is at the next tier.
+    /// is in the store.
     ///
     /// # Errors
     /// The node cannot be asked, or was restarted meanwhile.
@@ -218,7 +231,11 @@ impl RunningNode {
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
         let error = serde_json::from_str::<serde_json::Value>(&text).ok();
         let error = error.and_then(|value| Some(value["error"].as_str()?.to_owned())).unwrap_or(text);
-        bail!("{} answers {status}: {}", self.addr, error.trim())
+        let error = format!("{} answers {status}: {}", self.addr, error.trim());
+        if status == ureq::http::StatusCode::BAD_REQUEST {
+            return Err(Mistake(error).into());
+        }
+        bail!("{error}")
     }
 }
 

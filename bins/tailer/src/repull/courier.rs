@@ -48,7 +48,7 @@ pub(crate) struct Courier {
     /// Bytes of new lines that wait, above which a repull gives way.
     pack_bytes: u64,
     on_the_way: BTreeMap<u64, OnTheWay>,
-    /// What the next tier has a part of, and cannot part.
+    /// What the store has a part of, and cannot part.
     pub(super) to_halve: Vec<Piece>,
     next_at: Instant,
 }
@@ -174,7 +174,7 @@ impl Courier {
                 self.desk.change(id, |job| job.packs_there += 1);
                 None
             }
-            Outcome::Rejected { reason } => Some(format!("the next tier refused it: {reason}")),
+            Outcome::Rejected { reason } => Some(format!("it was refused: {reason}")),
             Outcome::Conflict(_) => {
                 Some("the store has another replacement of these bytes: ask again".to_owned())
             }
@@ -188,7 +188,7 @@ impl Courier {
 
     pub(super) fn problem(&self, id: &str, problem: Problem) {
         counter!("logferry_tailer_repull_problems_total").increment(1);
-        warn!(id, source = problem.source, file = ?problem.file, range = ?problem.range, "repull: {}", problem.what);
+        warn!(id, "not shipped again: {problem}");
         self.desk.change(id, |job| job.add_problem(problem));
     }
 }

@@ -1,6 +1,7 @@
 //! The desk: takes requests in, remembers what became of them, and hands them to the worker one at a time.
 
 use super::request::{Progress, Request, State};
+use crate::config::TailerConfig;
 use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,10 +22,40 @@ pub enum Refused {
     Full,
 }
 
+/// Names of what a node ships.
+#[derive(Clone, Default, Debug)]
+pub struct Sources {
+    names: Vec<String>,
+    inputs: Vec<String>,
+}
+
+impl Sources {
+    /// Those of a configuration.
+    pub fn of(config: &TailerConfig) -> Sources {
+        Sources {
+            names: config.source.iter().map(|source| source.name.clone()).collect(),
+            inputs: config.input.iter().map(|input| input.name.clone()).collect(),
+        }
+    }
+
+    /// Why a name that is no source's cannot be meant; `None` for a source.
+    pub fn refuse(&self, name: &str) -> Option<String> {
+        if self.names.iter().any(|known| known == name) {
+            return None;
+        }
+        if self.inputs.iter().any(|input| input == name) {
+            return Some(format!(
+                "\"{name}\" is an input, which has no files of an application: it can be neither shipped again nor audited"
+            ));
+        }
+        Some(format!("there is no source \"{name}\" here, only: {}", self.names.join(", ")))
+    }
+}
+
 /// See the module.
 pub struct Desk {
     host: String,
-    sources: Vec<String>,
+    sources: Sources,
     /// Part of the ids: when this process began, in milliseconds.
     epoch: i64,
     jobs: Mutex<Jobs>,
@@ -39,7 +70,7 @@ struct Jobs {
 
 impl Desk {
     /// Of a node with these sources; ids of what is taken in go to the worker.
-    pub fn new(host: &str, sources: Vec<String>, to_worker: Sender<String>) -> Desk {
+    pub fn new(host: &str, sources: Sources, to_worker: Sender<String>) -> Desk {
         let epoch = jiff::Timestamp::now().as_millisecond();
         Desk { host: host.to_owned(), sources, epoch, jobs: Mutex::default(), to_worker }
     }
@@ -55,9 +86,8 @@ impl Desk {
     /// See [`Refused`].
     pub fn submit(&self, request: Request) -> Result<Progress, Refused> {
         request.check().map_err(Refused::Bad)?;
-        if let Some(source) = request.source.as_ref().filter(|source| !self.sources.contains(source)) {
-            let sources = self.sources.join(", ");
-            return Err(Refused::Bad(format!("there is no source \"{source}\" here, only: {sources}")));
+        if let Some(what) = request.source.as_ref().and_then(|source| self.sources.refuse(source)) {
+            return Err(Refused::Bad(what));
         }
         let mut jobs = self.jobs();
         if jobs.list.iter().filter(|job| !job.is_over()).count() >= WAITING_MAX {
@@ -130,7 +160,14 @@ mod tests {
 
     fn desk() -> (Desk, crossbeam_channel::Receiver<String>) {
         let (to_worker, ids) = crossbeam_channel::unbounded();
-        (Desk::new("web-1", vec!["app".into()], to_worker), ids)
+        (
+            Desk::new(
+                "web-1",
+                Sources { names: vec!["app".into()], inputs: vec!["syslog".into()] },
+                to_worker,
+            ),
+            ids,
+        )
     }
     fn hour() -> Request {
         Request { hour: Some("2026112013".parse().expect("an hour")), ..Request::default() }
@@ -143,7 +180,9 @@ mod tests {
         for (request, reason) in [
             (Request::default(), "an hour or a file"),
             (Request { source: Some("web".into()), ..hour() }, "only: app"),
+            (Request { source: Some("syslog".into()), ..hour() }, "is an input"),
             (Request { range: Some((0, 9)), ..hour() }, "needs the file"),
+            (Request { fewer_lines: true, ..hour() }, "--replace"),
             (Request { replace: true, file: file.clone(), ..hour() }, "a whole hour"),
             (Request { range: Some((9, 9)), file, ..hour() }, "9-9 is empty"),
         ] {

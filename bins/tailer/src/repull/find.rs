@@ -2,13 +2,15 @@
 
 use super::known::{Known, KnownStream, Span};
 use super::request::{Problem, Request};
-use crate::config::{LongLines, SourceSettings, TailerConfig};
-use crate::encoding::Newline;
+use crate::config::SourceSettings;
 use crate::files::{self, Facts};
 use crate::follower::is_named_after;
 use crate::identity::{HEAD_BYTES_MAX, Head, stream_id};
+use crate::ledger::ranges::RANGES_KEPT_MAX;
 use crate::pattern::PathPattern;
+use crate::recut::{self, Recut, Rules};
 use crate::unpack::{self, UnpackJob};
+use logferry_node::config::NodeSettings;
 use logferry_pack::{Hour, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -62,6 +64,7 @@ struct Home {
 /// Looks for the files of one source.
 pub struct Finder<'a> {
     source: &'a SourceSettings,
+    rules: &'a Rules,
     pattern: PathPattern,
     host: &'a str,
     known: &'a Known,
@@ -75,14 +78,15 @@ impl<'a> Finder<'a> {
     ///
     /// # Errors
     /// Its path is none.
-    pub fn new(
+    pub(crate) fn new(
         source: &'a SourceSettings,
-        host: &'a str,
+        rules: &'a Rules,
+        node: &'a NodeSettings,
         known: &'a Known,
-        folder: &'a Path,
     ) -> anyhow::Result<Finder<'a>> {
         let pattern = PathPattern::parse(&source.path)?;
-        Ok(Finder { source, pattern, host, known, folder, homes: BTreeMap::new() })
+        let (host, folder) = (node.name.as_str(), node.var_dir.as_path());
+        Ok(Finder { source, rules, pattern, host, known, folder, homes: BTreeMap::new() })
     }
 
     /// Finds what a request asks for.
@@ -98,15 +102,21 @@ impl<'a> Finder<'a> {
             }
         }
         spans.sort_by_key(|span| (span.hour, span.stream, span.from));
+        let has_named = !self.homes.is_empty();
         for span in spans {
             self.add(span, request, &mut found);
         }
+        match (&request.file, request.hour) {
+            (Some(file), _) => self.add_forgotten(file, request, &mut found),
+            // The file of a name has all of the hour.
+            (None, Some(hour)) if !has_named && !self.known.knows_all_of(hour) => {
+                let what = forgotten_hour(hour, &self.source.name);
+                found.problems.push(self.problem(None, None, what));
+            }
+            (None, _) => {}
+        }
         // Sources that have nothing to do with the request do not hinder it.
         let is_meant = !found.pieces.is_empty() || !found.problems.is_empty();
-        if let Some(what) = needs_packs(self.source).filter(|_| is_meant) {
-            let problems = vec![self.problem(request.file.as_deref(), request.range, what.to_owned())];
-            return Found { pieces: Vec::new(), problems };
-        }
         if !is_meant && request.source.is_some() {
             let what = match (&request.file, request.hour) {
                 (Some(_), _) => {
@@ -156,12 +166,19 @@ impl<'a> Finder<'a> {
             // The stream that a tailer without a memory would make of it.
             None => {
                 let id = stream_id(self.host, facts.key, 0, &head);
-                (id, 0, files::end_of_lines(&file, facts.size, Newline::Byte)?)
+                let encoding = self.rules.cutting.encoding();
+                let newline = encoding.newline(recut::is_big_endian_by_mark(&file, encoding)?);
+                (id, 0, files::end_of_lines(&file, facts.size, newline)?)
             }
         };
         let home = Home { path: path.to_owned(), file: Arc::new(file), first, end };
         self.homes.entry(id).or_insert(Some(home));
-        if !spans.iter().any(|span| span.stream == id && span.hour == hour) && first < end {
+        let is_of_file = |span: &Span| span.stream == id && span.hour == hour;
+        // All of the file is of that hour, whatever is remembered of it.
+        if !self.known.knows_all_of(hour) {
+            spans.retain(|span| !is_of_file(span));
+        }
+        if !spans.iter().any(is_of_file) && first < end {
             spans.push(Span { stream: id, hour, from: first, to: end });
         }
         Ok(())
@@ -183,8 +200,8 @@ impl<'a> Finder<'a> {
         let (low, high) = request.range.unwrap_or((0, u64::MAX));
         let all = (span.from.max(home.first), span.to.min(home.end));
         let (mut from, mut to) = (all.0.max(low), all.1.min(high));
-        if request.range.is_some() && has_filter(self.source) && from < to {
-            match whole_lines(&home.file, (from, to), all) {
+        if request.range.is_some() && !self.rules.body.are_verbatim() && from < to {
+            match widened(self.rules, &home.file, (from, to), all) {
                 Ok(range) => (from, to) = range,
                 Err(error) => {
                     let what = format!("it cannot be read: {error}");
@@ -197,6 +214,40 @@ impl<'a> Finder<'a> {
             let Home { path, file, first, .. } = home;
             let (stream, hour) = (span.stream, span.hour);
             found.pieces.push(Piece { path, file, stream, first, hour, from, to });
+        }
+    }
+
+    /// Adds bytes of a file that were shipped in an hour that is not remembered. Which it was somebody has to say; the store has them in their
+    /// hour anyway, if it has them.
+    fn add_forgotten(&mut self, file: &Path, request: &Request, found: &mut Found) {
+        if self.pattern.has_hours() {
+            return;
+        }
+        let Ok((_, facts)) = self.open(file) else { return };
+        let name = |stream: &KnownStream| stream.path.as_os_str().as_encoded_bytes().to_vec();
+        let may_be = |stream: &&KnownStream| {
+            stream.keys.contains(&facts.key) || stream.path == file || is_named_after(file, &name(stream))
+        };
+        let streams: BTreeSet<StreamId> =
+            self.known.streams.iter().filter(may_be).map(|stream| stream.id).collect();
+        for id in streams {
+            let Some(home) = self.home(id).filter(|home| is_same_path(file, &home.path)) else { continue };
+            let spans = self.known.spans.iter().filter(|span| span.stream == id);
+            let known: Vec<(u64, u64)> = spans.map(|span| (span.from, span.to)).collect();
+            for (from, to) in gaps(home.first, home.end, known) {
+                let (low, high) = request.range.unwrap_or((0, u64::MAX));
+                let (from, to) = (from.max(low), to.min(high));
+                let hour = request.hour.filter(|hour| !self.known.knows_all_of(*hour));
+                match hour {
+                    _ if from >= to => {}
+                    Some(hour) => self.add(Span { stream: id, hour, from, to }, request, found),
+                    None if request.hour.is_some() => {}
+                    None => {
+                        let what = "the tailer does not remember in which hour it shipped them: name the hour with --hour";
+                        found.problems.push(self.problem(Some(file), Some((from, to)), what.to_owned()));
+                    }
+                }
+            }
         }
     }
 
@@ -242,8 +293,15 @@ impl<'a> Finder<'a> {
         }
         let (head_bytes, filled) = head_of(&file)?;
         let Some(packing) = unpack::packing(path, &head_bytes[..filled]) else { return Ok((file, facts)) };
-        let job =
-            UnpackJob { source: 0, path: path.to_owned(), roots, key: facts.key, size: facts.size, packing };
+        let job = UnpackJob {
+            source: 0,
+            path: path.to_owned(),
+            roots,
+            key: facts.key,
+            size: facts.size,
+            packing,
+            skip_lines: 0,
+        };
         let unpacked = unpack::unpack(&job, self.folder)?;
         let size = files::facts_of(&unpacked)?.size;
         Ok((unpacked, Facts { size, ..facts }))
@@ -254,53 +312,68 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// Why a name that is no source's cannot be meant.
-pub(crate) fn no_source(config: &TailerConfig, name: &str) -> String {
-    if config.input.iter().any(|input| input.name == name) {
-        return "an input has no files of an application: it can be neither shipped again nor audited"
-            .to_owned();
-    }
-    let names: Vec<&str> = config.source.iter().map(|source| source.name.as_str()).collect();
-    format!("there is no such source here, only: {}", names.join(", "))
+/// Why an hour cannot be told as a whole.
+fn forgotten_hour(hour: Hour, source: &str) -> String {
+    format!(
+        "the tailer does not remember all that it shipped in hour {hour} (it remembers {RANGES_KEPT_MAX} ranges of a source): for the \
+         rest name each file, with --source {source} --hour {hour} --file FILE"
+    )
 }
 
-/// Why what is shipped of a source cannot be told line by line.
-fn needs_packs(source: &SourceSettings) -> Option<&'static str> {
-    let is_utf8 = ["utf-8", "utf8"].iter().any(|label| source.encoding.eq_ignore_ascii_case(label));
-    let has_entries = !source.multiline.start.is_empty() || !source.multiline.continuation.is_empty();
-    match () {
-        () if !is_utf8 => {
-            Some("a source with an encoding can be neither shipped again nor audited in this version")
+/// What of a range is in none of these.
+fn gaps(from: u64, to: u64, mut known: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    known.sort_unstable();
+    let (mut gaps, mut at) = (Vec::new(), from);
+    for (known_from, known_to) in known {
+        if at < known_from.min(to) {
+            gaps.push((at, known_from.min(to)));
         }
-        () if source.long_lines == LongLines::Drop => Some(
-            "a source with long_lines = \"drop\" can be neither shipped again nor audited in this version",
-        ),
-        () if has_filter(source) && has_entries => Some(
-            "a source with multiline and a filter can be neither shipped again nor audited in this version",
-        ),
-        () => None,
+        at = at.max(known_to);
+    }
+    if at < to {
+        gaps.push((at, to));
+    }
+    gaps
+}
+
+/// A range, widened within `all` to what is judged or decoded as a whole.
+fn widened(rules: &Rules, file: &File, range: (u64, u64), all: (u64, u64)) -> io::Result<(u64, u64)> {
+    if rules.body.choose_entries() {
+        whole_packs(rules, file, range, all)
+    } else {
+        whole_lines(rules, file, range, all)
     }
 }
 
-fn has_filter(source: &SourceSettings) -> bool {
-    !source.include.is_empty() || !source.exclude.is_empty()
+/// Where an entry begins can be told from the beginning on only.
+fn whole_packs(rules: &Rules, file: &File, range: (u64, u64), all: (u64, u64)) -> io::Result<(u64, u64)> {
+    let (mut recut, mut buffer) = (Recut::new(rules, file, all.0, all.1)?, Vec::new());
+    let mut from = all.0;
+    while let Some((piece, _)) = recut.next(&mut buffer)? {
+        let end = piece.offset + piece.span as u64;
+        if piece.offset <= range.0 {
+            from = piece.offset;
+        }
+        if end >= range.1 {
+            return Ok((from, end));
+        }
+    }
+    Ok((from, all.1))
 }
 
-/// A range, widened to whole lines within `all`, because a filter judges lines and not parts of them.
-fn whole_lines(file: &File, range: (u64, u64), all: (u64, u64)) -> io::Result<(u64, u64)> {
-    let from = files::end_of_lines(file, range.0, Newline::Byte)?.max(all.0);
-    let mut at = range.1 - 1;
+fn whole_lines(rules: &Rules, file: &File, range: (u64, u64), all: (u64, u64)) -> io::Result<(u64, u64)> {
+    let encoding = rules.cutting.encoding();
+    let newline = encoding.newline(recut::is_big_endian_by_mark(file, encoding)?);
+    let from = files::end_of_lines(file, range.0, newline)?.max(all.0);
+    let mut at = newline.unit_start(range.1 - 1);
     let mut chunk = vec![0; LINE_CHUNK_BYTES];
     while at < all.1 {
         let wanted = usize::try_from(all.1 - at).unwrap_or(LINE_CHUNK_BYTES).min(LINE_CHUNK_BYTES);
-        let filled = files::read_at(file, at, &mut chunk[..wanted])?;
-        if let Some(newline) = memchr::memchr(b'\n', &chunk[..filled]) {
-            return Ok((from, at + newline as u64 + 1));
+        recut::read_all(file, at, &mut chunk[..wanted])?;
+        if let Some(behind) = newline.first(&chunk[..wanted], at) {
+            return Ok((from, at + behind as u64));
         }
-        if filled < wanted {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        at += filled as u64;
+        at += wanted as u64;
     }
     Ok((from, all.1))
 }
@@ -326,4 +399,100 @@ fn head_of(file: &File) -> io::Result<([u8; HEAD_BYTES_MAX], usize)> {
     let mut bytes = [0; HEAD_BYTES_MAX];
     let filled = files::read_head(file, &mut bytes)?;
     Ok((bytes, filled))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TailerConfig;
+    use crate::identity::FileKey;
+
+    const STREAM: StreamId = StreamId(7);
+
+    fn hour(number: u32) -> Hour {
+        format!("20261120{number:02}").parse().expect("an hour")
+    }
+
+    /// A file of ten lines of ten bytes, of which bytes 40 to 60 are known to be of hour 13, and a tailer that forgot hours up to 12.
+    struct Test {
+        folder: tempfile::TempDir,
+        path: PathBuf,
+        known: Known,
+    }
+
+    impl Test {
+        fn new(name: &str) -> Test {
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = folder.path().join(name);
+            let bytes: Vec<u8> = (0..10).flat_map(|line| format!("line {line:04}\n").into_bytes()).collect();
+            std::fs::write(&path, &bytes).expect("written");
+            let key: FileKey = files::facts_at(&path).expect("facts").key;
+            let stream = KnownStream {
+                id: STREAM,
+                keys: vec![key],
+                path: path.clone(),
+                head: Head::finished(&bytes).expect("a line"),
+                first: 0,
+                end: 100,
+                tail: None,
+            };
+            let spans = vec![Span { stream: STREAM, hour: hour(13), from: 40, to: 60 }];
+            let known = Known { streams: vec![stream], spans, forgotten: Some(hour(12)), ..Known::default() };
+            Test { folder, path, known }
+        }
+
+        fn find(&self, pattern: &str, request: &Request) -> (Vec<(u32, u64, u64)>, Vec<String>) {
+            let path = self.folder.path().join(pattern).display().to_string();
+            let source = SourceSettings { name: "app".into(), path, ..Default::default() };
+            let config = TailerConfig { source: vec![source], ..TailerConfig::default() };
+            let source = &config.source[0];
+            let rules = Rules::of(&config, source).expect("good");
+            let found = Finder::new(source, &rules, &config.node, &self.known).expect("good").find(request);
+            let number = |hour: Hour| hour.to_string()[8..].parse().expect("a number");
+            let pieces =
+                found.pieces.iter().map(|piece| (number(piece.hour), piece.from, piece.to)).collect();
+            (pieces, found.problems.iter().map(ToString::to_string).collect())
+        }
+    }
+
+    #[test]
+    fn an_hour_of_which_ranges_were_forgotten_is_not_said_to_be_all_there() {
+        let test = Test::new("app.log");
+        let of = |number| Request { hour: Some(hour(number)), ..Request::default() };
+        assert_eq!(test.find("app.log", &of(13)), (vec![(13, 40, 60)], vec![]));
+        let (pieces, problems) = test.find("app.log", &of(12));
+        assert!(pieces.is_empty() && problems[0].contains("does not remember all"), "{problems:?}");
+        assert_eq!(test.find("app.log", &of(14)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn bytes_of_a_file_whose_hour_was_forgotten_are_named_or_shipped_for_the_hour_that_is_told() {
+        let test = Test::new("app.log");
+        let request = Request { file: Some(test.path.clone()), ..Request::default() };
+        let (pieces, problems) = test.find("app.log", &request);
+        assert_eq!(pieces, [(13, 40, 60)]);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].contains("bytes 0-40") && problems[1].contains("bytes 60-100"), "{problems:?}");
+        let told = Request { hour: Some(hour(12)), range: Some((30, 70)), ..request.clone() };
+        assert_eq!(test.find("app.log", &told), (vec![(12, 30, 40), (12, 60, 70)], vec![]));
+        // Of this hour all is known: the rest is not its.
+        let other = Request { hour: Some(hour(13)), ..request };
+        assert_eq!(test.find("app.log", &other), (vec![(13, 40, 60)], vec![]));
+    }
+
+    #[test]
+    fn a_file_that_is_named_after_its_hour_has_all_of_it_whatever_was_forgotten() {
+        let mut test = Test::new("app.2026112012.log");
+        test.known.spans[0].hour = hour(12);
+        test.known.partly_known.insert(hour(12));
+        let request = Request { hour: Some(hour(12)), ..Request::default() };
+        assert_eq!(test.find("app.<%Y%m%d%H>.log", &request), (vec![(12, 0, 100)], vec![]));
+    }
+
+    #[test]
+    fn gaps_are_what_no_range_has() {
+        assert_eq!(gaps(0, 100, vec![(40, 60), (10, 20), (15, 30)]), [(0, 10), (30, 40), (60, 100)]);
+        assert_eq!(gaps(10, 50, vec![(0, 10), (50, 60)]), [(10, 50)]);
+        assert_eq!(gaps(10, 50, vec![(0, 60)]), []);
+    }
 }

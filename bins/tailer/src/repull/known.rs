@@ -6,6 +6,7 @@ use crate::ledger::Ledger;
 use crate::ledger::hours::Position;
 use crate::ledger::record::Tail;
 use logferry_pack::{Hour, HourRange, StreamId};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -32,6 +33,10 @@ pub struct Known {
     pub streams: Vec<KnownStream>,
     /// What was shipped in which hour.
     pub spans: Vec<Span>,
+    /// Hours of which only some spans are known.
+    pub partly_known: BTreeSet<Hour>,
+    /// Of this hour and those before it spans were forgotten.
+    pub forgotten: Option<Hour>,
     /// How the hour that was asked for was closed, if it is.
     pub closed: Option<Closed>,
 }
@@ -126,7 +131,13 @@ impl Known {
             let (total, at) = ledger.hours().closed(source, hour)?;
             Some(Closed { hour, total, at, ranges: ledger.ranges().all_of(source, hour) })
         });
-        let mut known = Known { streams: followed.chain(finished).collect(), spans: Vec::new(), closed };
+        let mut known = Known {
+            streams: followed.chain(finished).collect(),
+            spans: Vec::new(),
+            partly_known: ledger.ranges().partly_known(source).collect(),
+            forgotten: ledger.ranges().forgotten(source),
+            closed,
+        };
         let hours: Vec<Hour> = match hour {
             Some(hour) => vec![hour],
             None => ledger.ranges().hours(source).collect(),
@@ -142,6 +153,11 @@ impl Known {
             }
         }
         known
+    }
+
+    /// Whether the spans of an hour are all that was shipped in it.
+    pub fn knows_all_of(&self, hour: Hour) -> bool {
+        !self.partly_known.contains(&hour) && self.forgotten.is_none_or(|forgotten| hour > forgotten)
     }
 
     /// All that is known of a stream: a file that was copied is known more than once.

@@ -8,17 +8,19 @@ pub(super) struct Replacement {
     stream: StreamId,
     /// Bytes in the packs so far.
     at: u64,
+    fewer_lines: bool,
 }
 
 impl Replacement {
-    /// By the repull with this id; ids of a node are never given twice, so neither is the stream.
-    pub(super) fn new(id: &str, host: &str, source: &str) -> Replacement {
+    /// By the repull with this id; ids of a node are never given twice, so neither is the stream. With `fewer_lines` it may have fewer
+    /// lines than what it replaces.
+    pub(super) fn new(id: &str, host: &str, source: &str, fewer_lines: bool) -> Replacement {
         let mut hasher = Xxh3::new();
         for part in ["replacement", id, host, source] {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        Replacement { stream: StreamId(hasher.digest128()), at: 0 }
+        Replacement { stream: StreamId(hasher.digest128()), at: 0, fewer_lines }
     }
 
     /// Makes it the header of the next pack.
@@ -28,5 +30,8 @@ impl Replacement {
         (ours.identity.stream, ours.identity.offset, ours.first) = (self.stream, self.at, 0);
         self.at += ours.identity.span;
         header.set_place(place);
+        if self.fewer_lines && header.done {
+            header.allow_fewer_lines();
+        }
     }
 }

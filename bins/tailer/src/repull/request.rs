@@ -1,6 +1,7 @@
 //! What is asked for, and what is said of it: JSON on the admin endpoint.
 
 use logferry_pack::Hour;
+use std::fmt;
 use std::path::PathBuf;
 
 /// `POST /repull`. At least an hour or a file is named.
@@ -17,6 +18,28 @@ pub struct Request {
     pub range: Option<(u64, u64)>,
     /// The hour is put in the place of what the store has of it.
     pub replace: bool,
+    /// It may have fewer lines than what it replaces. Not told when it is not asked for: older tailers do not know it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub fewer_lines: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// As an operator would say it.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { source, hour, file, range, replace, fewer_lines } = self;
+        let mut words = Vec::new();
+        words.extend(range.map(|(from, to)| format!("bytes {from}-{to}")));
+        words.extend(file.as_ref().map(|file| format!("file {}", file.display())));
+        words.extend(hour.map(|hour| format!("hour {hour}")));
+        words.push(source.as_ref().map_or("all sources".to_owned(), |source| format!("source {source}")));
+        words.extend(replace.then(|| "to replace what the store has".to_owned()));
+        words.extend(fewer_lines.then(|| "even with fewer lines".to_owned()));
+        f.write_str(&words.join(", "))
+    }
 }
 
 impl Request {
@@ -30,6 +53,9 @@ impl Request {
         }
         if self.replace && (self.hour.is_none() || self.file.is_some()) {
             return Err("only a whole hour can be replaced: name an hour, and no file".to_owned());
+        }
+        if self.fewer_lines && !self.replace {
+            return Err("only a replacement can have fewer lines: add --replace".to_owned());
         }
         match self.range {
             Some(_) if self.file.is_none() => Err("a range needs the file that it is of".to_owned()),
@@ -53,6 +79,17 @@ pub enum State {
     Cancelled,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Waiting => "waiting",
+            State::Running => "running",
+            State::Done => "done",
+            State::Cancelled => "cancelled",
+        })
+    }
+}
+
 /// What could not be shipped.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Problem {
@@ -66,6 +103,19 @@ pub struct Problem {
     pub range: Option<(u64, u64)>,
     /// Why.
     pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)?;
+        if let Some(file) = &self.file {
+            write!(f, " {}", file.display())?;
+        }
+        if let Some((from, to)) = self.range {
+            write!(f, " bytes {from}-{to}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
 }
 
 /// What became of a request so far: `GET /repull/ID`.
@@ -83,7 +133,7 @@ pub struct Progress {
     pub bytes_total: u64,
     /// Of these, bytes that were answered for.
     pub bytes_done: u64,
-    /// Packs of which the next tier took something.
+    /// Packs of which the store took something.
     pub packs_taken: u64,
     /// Packs of which it had everything.
     pub packs_there: u64,
@@ -102,7 +152,7 @@ impl Progress {
         matches!(self.state, State::Done | State::Cancelled)
     }
 
-    /// Everything that was asked for is at the next tier.
+    /// Everything that was asked for is in the store.
     pub fn is_complete(&self) -> bool {
         self.state == State::Done && self.problems.is_empty()
     }

@@ -2,16 +2,16 @@
 
 use super::courier::{Courier, OnTheWay, Unwanted};
 use super::desk::Desk;
-use super::find::{Finder, Found, Piece, no_source};
+use super::find::{Finder, Found, Piece};
 use super::known::{self, Closed, Known};
 use super::replacement::Replacement;
 use super::request::{Problem, Request, State};
-use crate::body::{BodyRules, Lead};
+use crate::body::Lead;
 use crate::compress::{self, Labels};
 use crate::config::{SourceSettings, TailerConfig};
 use crate::event::{Event, Job, Load};
-use crate::files;
 use crate::ledger::record::Cut;
+use crate::recut::{self, Recut, Rules};
 use crossbeam_channel::{Receiver, Sender as Channel};
 use logferry_link::Outgoing;
 use logferry_pack::{Compressor, Hour, Name, Pack, StreamId};
@@ -22,9 +22,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tracing::info;
 
-/// Key in `Route[0]`: which repull brought a pack.
-const JOB_KEY: &str = "repull_job";
-
 /// What a worker is made of.
 pub(crate) struct Parts {
     pub(crate) config: TailerConfig,
@@ -32,7 +29,6 @@ pub(crate) struct Parts {
     pub(crate) jobs: Receiver<String>,
     pub(crate) follower: Channel<Event>,
     pub(crate) labels: Labels,
-    pub(crate) rules: Arc<HashMap<Name, BodyRules>>,
     pub(crate) compressor: Compressor,
 }
 
@@ -40,6 +36,7 @@ pub(crate) struct Parts {
 struct Task {
     source: SourceSettings,
     name: Name,
+    rules: Arc<Rules>,
     pieces: Vec<Piece>,
     /// The whole hour is shipped, and it is over.
     closed: Option<Closed>,
@@ -78,28 +75,33 @@ impl Worker {
             if let Some(job) = self.parts.desk.progress(&id) {
                 let problems = job.problems.len() as u64 + job.problems_more;
                 let (bytes, taken, there) = (job.bytes_done, job.packs_taken, job.packs_there);
-                info!(id, state = ?job.state, bytes, taken, there, problems, "a repull is over");
+                info!(id, state = %job.state, bytes, taken, there, problems, "a repull is over");
             }
         }
     }
 
     fn repull(&mut self, id: &str) -> Result<(), Unwanted> {
         let Some(request) = self.parts.desk.progress(id).map(|job| job.request) else { return Err(Unwanted) };
-        info!(id, ?request, "a repull begins");
+        info!(id, "a repull begins: {request}");
         let mut tasks = Vec::new();
         for source in self.parts.config.source.clone() {
             if request.source.as_ref().is_some_and(|name| *name != source.name) {
                 continue;
             }
-            let known = known::ask(&self.parts.follower, &source.name, request.hour);
+            // The hours of a file are all that it has bytes in.
+            let hour = request.hour.filter(|_| request.file.is_none());
+            let known = known::ask(&self.parts.follower, &source.name, hour);
             let found = known.and_then(|known| {
-                let host = self.parts.config.node.name.as_str();
-                let finder = Finder::new(&source, host, &known, &self.parts.config.node.var_dir)?;
-                let found = finder.find(&request);
-                Ok((found, known))
+                let config = &self.parts.config;
+                let rules = Rules::of(config, &source).map_err(anyhow::Error::msg)?;
+                let found = Finder::new(&source, &rules, &config.node, &known)?.find(&request);
+                Ok((found, known, Arc::new(rules)))
             });
             match found {
-                Ok((found, known)) => tasks.extend(self.task(id, &request, source, found, known)),
+                Ok((found, known, rules)) => {
+                    let Some(task) = self.task(id, &request, source, found, known, rules) else { continue };
+                    tasks.push(task);
+                }
                 Err(error) => {
                     let what = format!("{error:#}");
                     self.courier.problem(id, Problem { source: source.name, file: None, range: None, what });
@@ -109,10 +111,7 @@ impl Worker {
         let is_nothing =
             tasks.is_empty() && self.parts.desk.progress(id).is_some_and(|job| job.problems.is_empty());
         if is_nothing {
-            let what = match &request.source {
-                Some(name) => no_source(&self.parts.config, name),
-                None => "no source of this node knows of it".to_owned(),
-            };
+            let what = "no source of this node knows of it".to_owned();
             let source = request.source.clone().unwrap_or_else(|| "any".to_owned());
             self.courier
                 .problem(id, Problem { source, file: request.file.clone(), range: request.range, what });
@@ -133,6 +132,7 @@ impl Worker {
         source: SourceSettings,
         found: Found,
         known: Known,
+        rules: Arc<Rules>,
     ) -> Option<Task> {
         let is_whole = found.problems.is_empty();
         found.problems.into_iter().for_each(|problem| self.courier.problem(id, problem));
@@ -146,9 +146,10 @@ impl Worker {
                 self.courier.problem(id, problem);
                 return None;
             }
-            replacement = Some(Replacement::new(id, &self.parts.config.node.name, &source.name));
+            replacement =
+                Some(Replacement::new(id, &self.parts.config.node.name, &source.name, request.fewer_lines));
         }
-        Some(Task { source, name, pieces: found.pieces, closed, replacement })
+        Some(Task { source, name, rules, pieces: found.pieces, closed, replacement })
     }
 
     fn work(&mut self, id: &str, task: &mut Task) -> Result<(), Unwanted> {
@@ -173,61 +174,75 @@ impl Worker {
     }
 
     fn ship(&mut self, id: &str, task: &mut Task, piece: &Piece) -> Result<(), Unwanted> {
+        let rules = task.rules.clone();
         let mut at = piece.from;
-        while at < piece.to {
-            self.courier.give_way(id)?;
-            let span = match self.read(piece, at) {
-                Ok(span) => span,
-                Err(error) => {
-                    self.cannot_be_read(id, task, &Piece { from: at, ..piece.clone() }, &error);
-                    return Ok(());
+        let mut shipped = || -> io::Result<Result<(), Unwanted>> {
+            let mut recut = Recut::new(&rules, &piece.file, piece.from, piece.to)?;
+            loop {
+                if let Err(unwanted) = self.courier.give_way(id) {
+                    return Ok(Err(unwanted));
                 }
-            };
-            self.ship_buffer(id, task, piece, at, span)?;
-            at += span as u64;
-        }
-        Ok(())
+                let Some((cut, lead)) = recut.next(&mut self.buffer)? else { return Ok(Ok(())) };
+                if let Err(unwanted) = self.ship_buffer(id, task, piece, lead, cut.span, cut.lines) {
+                    return Ok(Err(unwanted));
+                }
+                at = cut.offset + cut.span as u64;
+            }
+        };
+        shipped().unwrap_or_else(|error| {
+            self.cannot_be_read(id, task, &Piece { from: at, ..piece.clone() }, &error);
+            Ok(())
+        })
     }
 
     /// Ships what one pack had been in two, parted between two lines. What the next tier has a part of, too, comes here again.
     fn ship_halves(&mut self, id: &str, task: &mut Task, piece: &Piece) -> Result<(), Unwanted> {
         self.courier.give_way(id)?;
-        let whole = match self.read(piece, piece.from) {
-            Ok(whole) => whole,
+        let rules = task.rules.clone();
+        let span = (piece.to - piece.from) as usize;
+        self.buffer.resize(span.max(self.buffer.len()), 0);
+        let read = recut::read_all(&piece.file, piece.from, &mut self.buffer[..span]);
+        let lead = match read.and_then(|()| rules.lead(&piece.file, piece.from)) {
+            Ok(lead) => lead,
             Err(error) => {
                 self.cannot_be_read(id, task, piece, &error);
                 return Ok(());
             }
         };
-        let Some(middle) = middle(&self.buffer[..whole]) else {
+        let newline = rules.cutting.encoding().newline(lead.big_endian_by_mark);
+        let Some(middle) = rules.body.middle(&self.buffer[..span], lead) else {
             let (source, file) = (task.source.name.clone(), Some(piece.path.clone()));
             let what =
-                "the store has a part of this line, and what is filtered cannot be parted: replace the hour"
+                "the store has a part of this line or entry, and what is filtered or decoded cannot be parted: replace the hour"
                     .to_owned();
             self.courier.problem(id, Problem { source, file, range: Some((piece.from, piece.to)), what });
             self.parts.desk.change(id, |job| job.bytes_done += piece.to - piece.from);
             return Ok(());
         };
-        let second = self.buffer[middle..whole].to_vec();
-        self.ship_buffer(id, task, piece, piece.from, middle)?;
-        self.buffer = second;
-        self.ship_buffer(id, task, piece, piece.from + middle as u64, whole - middle)
+        let second = self.buffer[middle..span].to_vec();
+        let lines = newline.count(&self.buffer[..middle], lead.offset);
+        self.ship_buffer(id, task, piece, lead, middle, lines)?;
+        let lead = Lead { offset: lead.offset + middle as u64, line_bytes_before: 0, ..lead };
+        let lines = newline.count(&second, lead.offset);
+        self.buffer[..second.len()].copy_from_slice(&second);
+        self.ship_buffer(id, task, piece, lead, second.len(), lines)
     }
 
-    /// Ships the first bytes of the buffer, which are those of the piece from `at` on.
+    /// Ships the first bytes of the buffer, which are those of the piece that `lead` is of.
     fn ship_buffer(
         &mut self,
         id: &str,
         task: &mut Task,
         piece: &Piece,
-        at: u64,
+        lead: Lead,
         span: usize,
+        lines: u64,
     ) -> Result<(), Unwanted> {
-        let pack = self.pack(id, task, piece, at, span);
-        let to = at + span as u64;
-        let halves_of = task.replacement.is_none().then(|| Piece { from: at, to, ..piece.clone() });
+        let pack = self.pack(id, task, piece, lead, span, lines);
+        let (from, to) = (lead.offset, lead.offset + span as u64);
+        let halves_of = task.replacement.is_none().then(|| Piece { from, to, ..piece.clone() });
         let (source, path) = (task.source.name.clone(), piece.path.clone());
-        self.courier.send(id, pack, OnTheWay { source, path, from: at, to, is_done: false, halves_of })?;
+        self.courier.send(id, pack, OnTheWay { source, path, from, to, is_done: false, halves_of })?;
         self.courier.pay(span as u64);
         Ok(())
     }
@@ -238,40 +253,28 @@ impl Worker {
         self.courier.problem(id, Problem { source, file, range: Some((piece.from, piece.to)), what });
     }
 
-    /// Fills the buffer with whole lines from `at` on; their length. A line that is longer than a pack is split.
-    fn read(&mut self, piece: &Piece, at: u64) -> io::Result<usize> {
-        let limit = self.parts.config.pack.max_bytes.0.max(1);
-        let wanted = (piece.to - at).min(limit) as usize;
-        self.buffer.resize(wanted, 0);
-        if files::read_at(&piece.file, at, &mut self.buffer)? < wanted {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it is shorter than it was"));
-        }
-        let is_last = at + wanted as u64 == piece.to;
-        let newline = memchr::memrchr(b'\n', &self.buffer).filter(|_| !is_last);
-        Ok(newline.map_or(wanted, |newline| newline + 1))
-    }
-
-    fn pack(&mut self, id: &str, task: &mut Task, piece: &Piece, at: u64, span: usize) -> Outgoing {
+    fn pack(
+        &mut self,
+        id: &str,
+        task: &mut Task,
+        piece: &Piece,
+        lead: Lead,
+        span: usize,
+        lines: u64,
+    ) -> Outgoing {
         let number = self.numbers.entry((task.source.name.clone(), piece.hour)).or_default();
         *number += 1;
-        let bytes = &self.buffer[..span];
-        let cut = Cut {
-            offset: at,
-            span: span as u64,
-            sum: crc32c::crc32c(bytes),
-            lines: bytecount::count(bytes, b'\n') as u64,
-            hour: piece.hour,
-            id: *number,
-        };
+        let (offset, sum) = (lead.offset, crc32c::crc32c(&self.buffer[..span]));
+        let cut = Cut { offset, span: span as u64, sum, lines, hour: piece.hour, id: *number };
         self.last_ticket += 1;
         let job = Job {
             ticket: self.last_ticket,
             load: Load::Lines,
             buffer: std::mem::take(&mut self.buffer),
             cut,
-            lead: Lead { offset: at, ..Lead::default() },
+            lead,
             stream: piece.stream,
-            first: piece.first.min(at),
+            first: piece.first.min(offset),
             source: task.name.clone(),
             hour_ranges: Vec::new(),
         };
@@ -280,16 +283,15 @@ impl Worker {
 
     fn outgoing(&mut self, id: &str, task: &mut Task, job: Job) -> Outgoing {
         let ticket = job.ticket;
-        let Parts { labels, rules, compressor, .. } = &mut self.parts;
-        let (mut pack, buffer) = compress::build_pack(labels, rules.get(&task.name), compressor, job);
+        let Parts { labels, compressor, .. } = &mut self.parts;
+        let (mut pack, buffer) = compress::build_pack(labels, Some(&task.rules.body), compressor, job);
         self.buffer = buffer;
-        pack.header.repull = true;
-        pack.header.origin_rest.insert(JOB_KEY.to_owned(), id.into());
+        pack.header.set_repull_job(id);
         if let Some(replacement) = &mut task.replacement {
             replacement.take(&mut pack.header);
         }
         let stream = stream_of(&pack);
-        Outgoing { ticket, stream, header: pack.encode_header(), body: pack.body }
+        Outgoing { ticket, stream, apart: true, header: pack.encode_header(), body: pack.body }
     }
 
     /// The done pack of the hour, once more: it tells the store what the hour has, and ends a replacement.
@@ -320,14 +322,6 @@ impl Worker {
 
 fn stream_of(pack: &Pack) -> StreamId {
     pack.header.ours.as_ref().map_or(StreamId(0), |ours| ours.identity.stream)
-}
-
-/// Behind the line in the middle of some lines; `None` for one line.
-fn middle(lines: &[u8]) -> Option<usize> {
-    let half = lines.len() / 2;
-    let end_of_line = |index: usize| (index + 1 < lines.len()).then_some(index + 1);
-    let before = || memchr::memrchr(b'\n', &lines[..half]).and_then(end_of_line);
-    memchr::memchr(b'\n', &lines[half..]).and_then(|index| end_of_line(half + index)).or_else(before)
 }
 
 /// Why an hour cannot be replaced by these pieces.

@@ -233,6 +233,11 @@ impl Rig {
         Rig { folder, config, disk: Arc::new(RealDisk) }
     }
 
+    /// Follows what this pattern leads to instead of `logs/app.log`.
+    pub fn follow(&mut self, pattern: &str) {
+        self.config.source[0].path = self.at(pattern).to_str().expect("plain").into();
+    }
+
     pub fn log(&self) -> PathBuf {
         self.at("app.log")
     }
@@ -263,6 +268,35 @@ impl Rig {
 pub fn append(path: &Path, bytes: impl AsRef<[u8]>) {
     let mut file = std::fs::File::options().append(true).create(true).open(path).expect("opened");
     file.write_all(bytes.as_ref()).expect("written");
+}
+
+/// As `logrotate` with `copytruncate` does.
+pub fn copy_and_truncate(rig: &Rig, copy: &str) {
+    std::fs::copy(rig.log(), rig.at(copy)).expect("copied");
+    std::fs::File::options().write(true).open(rig.log()).expect("opened").set_len(0).expect("truncated");
+}
+
+/// Compressed by what `extension` stands for.
+pub fn compress(content: &[u8], extension: &str) -> Vec<u8> {
+    match extension {
+        "gz" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(content).expect("in memory");
+            encoder.finish().expect("in memory")
+        }
+        "bz2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(content).expect("in memory");
+            encoder.finish().expect("in memory")
+        }
+        _ => zstd::encode_all(content, 1).expect("in memory"),
+    }
+}
+
+/// Contents, whatever the order in which they came.
+pub fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    contents.sort();
+    contents
 }
 
 /// `count` numbered lines of different lengths.

@@ -17,7 +17,13 @@ const STEPS: u32 = 400;
 
 /// A pack of 100 bytes.
 pub(super) fn pack(ticket: u64, stream: u128) -> Outgoing {
-    Outgoing { ticket, stream: StreamId(stream), header: Bytes::new(), body: Bytes::from(vec![0; 100]) }
+    Outgoing {
+        ticket,
+        stream: StreamId(stream),
+        apart: false,
+        header: Bytes::new(),
+        body: Bytes::from(vec![0; 100]),
+    }
 }
 
 /// What the other side of a connection holds.

@@ -1,7 +1,6 @@
 //! One target of a pool: whether it takes packs, what is in flight there, and which packs may go next.
 
 use crate::answer::Outgoing;
-use logferry_pack::StreamId;
 use std::collections::{BTreeSet, HashMap};
 
 /// Bytes before a header's JSON: its length.
@@ -78,11 +77,10 @@ impl Target {
         keys
     }
 
-    /// Rendezvous hashing: the target with the largest weight has the stream. Depends on nothing but the two names, so that all
+    /// Rendezvous hashing: the target with the largest weight has the streams with this hash. Depends on nothing but names, so that all
     /// nodes and all restarts agree.
-    pub(super) fn weight(&self, stream: StreamId) -> u64 {
-        let (low, high) = (stream.0 as u64, (stream.0 >> 64) as u64);
-        mix(low ^ mix(high ^ self.name_hash))
+    pub(super) fn weight(&self, spread: u64) -> u64 {
+        mix(spread ^ mix(self.name_hash))
     }
 
     pub(super) fn queue(&mut self, key: u64) {
@@ -138,7 +136,7 @@ impl Target {
 }
 
 /// FNV-1a, 64 bits.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

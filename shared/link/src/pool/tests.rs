@@ -1,5 +1,6 @@
 use super::*;
 use crate::pool::simulation::pack;
+use logferry_pack::{Codec, Header, Name, Ours, Pack, PackIdentity, StreamId};
 
 const WIDE: TargetLimits = TargetLimits {
     window: u64::MAX,
@@ -140,19 +141,85 @@ fn a_pack_above_the_peers_limits_is_rejected_here_and_does_not_block() {
 }
 
 #[test]
-fn streams_are_spread_and_only_those_of_a_lost_target_move() {
+fn sources_are_spread_and_only_those_of_a_lost_target_move() {
     let mut pool = pool(Mode::LoadBalance, 4);
     (0..4).for_each(|target| pool.target_up(target, WIDE));
-    let before: Vec<_> = (0..400).map(|stream| pool.choose(StreamId(stream))).collect();
+    let before: Vec<_> =
+        (0..400).map(|stream| pool.choose(target::hash(&[stream as u8, (stream >> 8) as u8]))).collect();
     (0..4).for_each(|target| {
         let share = before.iter().filter(|chosen| **chosen == Some(target)).count();
-        assert!((60..140).contains(&share), "{share} of 400 streams at target {target}");
+        assert!((60..140).contains(&share), "{share} of 400 sources at target {target}");
     });
     pool.target_down(2);
     for (stream, before) in before.iter().enumerate().filter(|(_, before)| **before != Some(2)) {
-        assert_eq!(pool.choose(StreamId(stream as u128)), *before);
+        assert_eq!(pool.choose(target::hash(&[stream as u8, (stream >> 8) as u8])), *before);
     }
     pool.target_up(2, WIDE);
-    let after: Vec<_> = (0..400).map(|stream| pool.choose(StreamId(stream))).collect();
+    let after: Vec<_> =
+        (0..400).map(|stream| pool.choose(target::hash(&[stream as u8, (stream >> 8) as u8]))).collect();
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_busy_pack_that_is_shipped_again_does_not_hinder_its_stream() {
+    let (mut pool, now) = (pool(Mode::Single, 1), Instant::now());
+    pool.target_up(0, WIDE);
+    pool.submit(Outgoing { apart: true, ..pack(1, 7) }, now);
+    let again = pool.next_transmit(0).expect("sent");
+    pool.answered(0, again.key, Answer::Busy { retry_ms: 1_000 }, now);
+    pool.submit(pack(2, 7), now);
+    assert_eq!(pool.next_transmit(0).map(|sent| sent.pack.ticket), Some(2));
+    pool.submit(Outgoing { apart: true, ..pack(3, 7) }, now);
+    assert!(pool.next_transmit(0).is_none(), "those that are shipped again keep their order");
+    pool.time(now + Duration::from_secs(1));
+    assert_eq!(pool.next_transmit(0).map(|sent| sent.pack.ticket), Some(1));
+}
+
+/// Of a stream of a source of a host.
+fn named(ticket: u64, stream: u128, source: &str, host: &str) -> Outgoing {
+    let identity = PackIdentity { stream: StreamId(stream), offset: ticket, span: 1, sum: 0 };
+    let ours = Ours {
+        host: Name::new(host).expect("a name"),
+        source: Name::new(source).expect("a name"),
+        identity,
+        first: 0,
+        raw: 1,
+        raw_sum: None,
+        codec: Codec::None,
+        crc: 0,
+    };
+    let header = Header {
+        ip: "10.0.0.7".into(),
+        hour: 2026112113.try_into().expect("an hour"),
+        id: ticket + 1,
+        lines: 1,
+        done: false,
+        repull: false,
+        ours: Some(ours),
+        origin_rest: Default::default(),
+        hops: Vec::new(),
+    };
+    let body = bytes::Bytes::from_static(b"\n");
+    let header = Pack { header, body: body.clone() }.encode_header();
+    Outgoing { header, body, ..pack(ticket, stream) }
+}
+
+#[test]
+fn all_streams_of_a_source_of_a_host_go_to_one_target_and_hosts_are_spread() {
+    let (mut pool, now) = (pool(Mode::LoadBalance, 2), Instant::now());
+    (0..2).for_each(|target| pool.target_up(target, WIDE));
+    let mut sources_at = [0, 0];
+    for host in 0..40 {
+        let name = format!("web-{host}");
+        for number in 0..20 {
+            let ticket = host * 20 + number;
+            let again = number % 5 == 0;
+            let pack = named(ticket, u128::from(ticket) << 64 | 7, "access", &name);
+            pool.submit(Outgoing { apart: again, ..pack }, now);
+        }
+        let sent = [0, 1].map(|target| send_all(&mut pool, target).len());
+        assert!(sent.contains(&20) && sent.contains(&0), "{name}: {sent:?}");
+        sources_at[usize::from(sent[1] > 0)] += 1;
+    }
+    assert!(sources_at.iter().all(|count| *count > 8), "{sources_at:?} of 40");
 }

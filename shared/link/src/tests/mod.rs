@@ -32,6 +32,7 @@ fn outgoing(ticket: u64, stream: u128, body_bytes: usize) -> Outgoing {
     Outgoing {
         ticket,
         stream: StreamId(stream),
+        apart: false,
         header: header.into(),
         body: Bytes::from(vec![ticket as u8; body_bytes]),
     }

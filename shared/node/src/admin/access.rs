@@ -81,19 +81,52 @@ impl Access {
 
     fn judge(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else {
-            return if self.is_local { Ok(()) } else { Err(Refusal::NoToken) };
+            return match self.is_local {
+                true if is_asked_by_a_page(headers) => Err(Refusal::Elsewhere),
+                true => Ok(()),
+                false => Err(Refusal::NoToken),
+            };
         };
         let given = headers.get(header::AUTHORIZATION);
-        let given = given.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let given = given.and_then(|value| credentials(value.as_bytes(), "Bearer"));
         // In constant time: how long the comparison takes must not tell how much of a guess is right.
         let is_right = given.is_some_and(|given| constant_time_eq(given, token.as_bytes()));
         if is_right { Ok(()) } else { Err(Refusal::WrongToken) }
     }
 }
 
+/// A page of another site can have a browser on this machine send requests: by a name of its own that leads here, or to the address itself.
+fn is_asked_by_a_page(headers: &HeaderMap) -> bool {
+    let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let is_of_others = |origin: &str| !origin.split_once("://").is_some_and(|(_, host)| is_own_name(host));
+    text(header::HOST).is_some_and(|host| !is_own_name(host))
+        || text(header::ORIGIN).is_some_and(is_of_others)
+}
+
+/// Whether a `Host` names this machine as nobody else can name it: by an address, or as `localhost`.
+pub fn is_own_name(host: &str) -> bool {
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = without_port.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// What an `Authorization` header brings for a scheme, whose name may be in any case (RFC 9110, 11.1).
+pub fn credentials<'a>(header: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
+    let (given, rest) = header.split_at_checked(scheme.len())?;
+    given
+        .eq_ignore_ascii_case(scheme.as_bytes())
+        .then(|| rest.strip_prefix(b" "))
+        .flatten()
+        .map(<[u8]>::trim_ascii)
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Refusal {
     NoToken,
+    Elsewhere,
     WrongToken,
 }
 
@@ -104,6 +137,11 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 "no_token",
                 "this node has no token, and its admin address is open to other machines: set token_file in [node]",
+            ),
+            Refusal::Elsewhere => (
+                StatusCode::FORBIDDEN,
+                "elsewhere",
+                "a node without a token is asked by its address or as localhost, and by no page of another site",
             ),
             Refusal::WrongToken => {
                 (StatusCode::UNAUTHORIZED, "wrong_token", "this request needs the token of the node")
@@ -139,9 +177,27 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_another_site_may_not_ask_a_node_without_a_token() {
+        let asked = |name: header::HeaderName, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+            Access::new(None, HERE.into()).judge(&headers)
+        };
+        for own in ["127.0.0.1:4041", "localhost:4041", "[::1]:4041"] {
+            assert_eq!(asked(header::HOST, own), Ok(()), "{own}");
+        }
+        assert_eq!(asked(header::HOST, "evil.example"), Err(Refusal::Elsewhere));
+        assert_eq!(asked(header::ORIGIN, "http://evil.example"), Err(Refusal::Elsewhere));
+        assert_eq!(asked(header::ORIGIN, "null"), Err(Refusal::Elsewhere));
+        assert_eq!(asked(header::ORIGIN, "http://127.0.0.1:8080"), Ok(()));
+    }
+
+    #[test]
     fn with_a_token_everybody_needs_it_and_all_of_it() {
         for address in [HERE, OPEN] {
-            assert_eq!(judged(Some("secret-token"), address, Some("Bearer secret-token")), Ok(()));
+            for scheme in ["Bearer", "bearer", "BEARER"] {
+                let given = format!("{scheme} secret-token");
+                assert_eq!(judged(Some("secret-token"), address, Some(&given)), Ok(()));
+            }
             for wrong in [
                 None,
                 Some("Bearer secret-toke"),

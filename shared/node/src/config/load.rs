@@ -94,14 +94,13 @@ impl Problems<'_> {
 
     /// Messages of `validate` begin with `table.key`; where the file has that key, its line is named too.
     fn of_validation(&self, root: &DeTable<'_>, message: &str) -> ConfigError {
-        let lines: Vec<String> = message
-            .lines()
-            .map(|line| match place_of_key(root, line) {
-                Some(at) => format!("{}: {line}", self.place(at)),
-                None => format!("{}: {line}", self.file),
-            })
-            .collect();
-        ConfigError(lines.join("\n"))
+        let mut problems: Vec<_> = message.lines().map(|line| (place_of_key(root, line), line)).collect();
+        problems.sort_by_key(|(at, _)| *at); // what has no place first
+        let told = problems.into_iter().map(|(at, line)| match at {
+            Some(at) => format!("{}: {line}", self.place(at)),
+            None => format!("{}: {line}", self.file),
+        });
+        ConfigError(told.collect::<Vec<_>>().join("\n"))
     }
 }
 

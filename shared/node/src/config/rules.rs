@@ -9,6 +9,17 @@ pub fn keep<T: ?Sized>(value: &T, rule: impl FnOnce(&T) -> Result<(), String>) -
     rule(value)
 }
 
+/// All that several checks find, one problem a line. For checks that do not need one another's success.
+pub fn all(checks: impl IntoIterator<Item = Result<(), String>>) -> Result<(), String> {
+    let problems: Vec<String> = checks.into_iter().filter_map(Result::err).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("\n")) }
+}
+
+/// `problem`, unless `is_right`.
+pub fn ensure(is_right: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if is_right { Ok(()) } else { Err(problem()) }
+}
+
 /// `low ..= high`.
 pub fn between<T: PartialOrd + Display>(low: T, high: T) -> impl FnOnce(&T) -> Result<(), String> {
     move |value| match *value >= low && *value <= high {

@@ -44,9 +44,10 @@ settings! {
     pub struct SendSettings {
         /// Targets, "host:port".
         pub to: Vec<String> = Vec::new() => rules::addresses,
-        /// How targets are used.
+        /// How targets are used: "single" (the one that is named), "failover" (the first that answers, in this order) or "load_balance"
+        /// (all, each source of a host with a target of its own).
         pub mode: Mode = Mode::Single,
-        /// Protocol.
+        /// What the targets speak: "v2" (nodes of Logferry) or "v1" (legacy nodes).
         pub protocol: Protocol = Protocol::V2,
         /// Connections to a target with protocol "v1": each has one pack on its way.
         pub v1_connections: u64 = 4 => rules::between(1, 64),
@@ -77,25 +78,26 @@ impl SendSettings {
     /// # Errors
     /// What is wrong, with the key and what to do.
     pub fn validate(&self) -> Result<(), String> {
-        if self.to.is_empty() {
-            return Err(
-                r#"send.to is missing: name at least one target, such as ["collector-a:1302"]"#.to_owned()
-            );
-        }
         let mut known = HashSet::new();
-        if let Some(twice) = self.to.iter().find(|addr| !known.insert(*addr)) {
-            return Err(format!("send.to names {twice:?} twice"));
-        }
-        if self.mode == Mode::Single && self.to.len() > 1 {
-            let targets = self.to.len();
-            return Err(format!(
-                r#"send.to names {targets} targets but send.mode is "single": use "failover" or "load_balance""#
-            ));
-        }
-        if self.backoff_min > self.backoff_max {
-            return Err("send.backoff_min is longer than send.backoff_max".to_owned());
-        }
-        Ok(())
+        let twice = self.to.iter().find(|addr| !known.insert(*addr));
+        let targets = self.to.len();
+        rules::all([
+            rules::ensure(targets > 0, || {
+                r#"send.to is missing: name at least one target, such as ["collector-a:1302"]"#.to_owned()
+            }),
+            twice.map_or(Ok(()), |twice| Err(format!("send.to names {twice:?} twice: leave one out"))),
+            rules::ensure(self.mode != Mode::Single || targets <= 1, || {
+                format!(
+                    r#"send.mode is "single" but send.to names {targets} targets: use "failover" or "load_balance""#
+                )
+            }),
+            rules::ensure(self.backoff_min <= self.backoff_max, || {
+                format!(
+                    "send.backoff_min ({}) is longer than send.backoff_max ({})",
+                    self.backoff_min, self.backoff_max
+                )
+            }),
+        ])
     }
 }
 
@@ -149,7 +151,7 @@ pub enum Mode {
     Single,
     /// The first healthy one in the order given; back to an earlier one when it is healthy again.
     Failover,
-    /// Streams spread over the healthy ones by rendezvous hashing.
+    /// Sources of hosts spread over the healthy ones by rendezvous hashing.
     LoadBalance,
 }
 /// Protocol to send with.

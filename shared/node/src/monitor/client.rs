@@ -4,6 +4,7 @@
 use super::folders::Folders;
 use super::hours::{self, HourNews, Told};
 use super::message::{self, Fields, Outcome, fields};
+use super::patience::Patience;
 use super::queue::{Report, ReportQueue};
 use super::status::Meter;
 use crate::admin::Status;
@@ -26,6 +27,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// Time between two looks at the lag.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Time from the first heartbeat of a connection to the second, which has rates, if heartbeats are not more frequent anyway.
+const SECOND_BEAT: Duration = Duration::from_secs(2);
 
 /// Pause after a look at the hours, as a multiple of how long it took.
 const LOOK_PAUSE: u32 = 100;
@@ -76,60 +79,117 @@ struct Link {
     told: Told,
     /// When the hours are looked at next.
     look_at: Instant,
+    /// What its last heartbeat said; none yet, or none that it understood.
+    told_ready: Option<bool>,
+}
+
+/// What outlives a connection.
+struct Memory {
+    meter: Meter,
+    /// Wait before the next try.
+    backoff: Duration,
+    /// It was said that the monitor is away.
+    said: bool,
+    /// The monitor was a legacy one.
+    legacy: bool,
+    /// Reports, and hours, that the monitor did not take.
+    reports: Patience,
+    hours: Patience,
+}
+
+impl Memory {
+    fn new() -> Memory {
+        Memory {
+            meter: Meter::default(),
+            backoff: BACKOFF_MIN,
+            said: false,
+            legacy: false,
+            reports: Patience::default(),
+            hours: Patience::default(),
+        }
+    }
 }
 
 impl Client {
     /// Runs until the node has said goodbye.
     pub(crate) async fn run(self) {
-        let (mut meter, mut backoff, mut told) = (Meter::default(), BACKOFF_MIN, false);
+        let mut memory = Memory::new();
         loop {
             let served = tokio::select! {
-                served = self.serve(&mut meter, &mut backoff, &mut told) => served,
-                () = self.goodbye.cancelled() => return self.last_words().await,
+                served = self.serve(&mut memory) => served,
+                () = self.goodbye.cancelled() => return self.last_words(memory.legacy).await,
             };
             metrics::gauge!("logferry_node_monitor_up").set(0.0);
             if let Err(error) = served
-                && !std::mem::replace(&mut told, true)
+                && !std::mem::replace(&mut memory.said, true)
             {
                 tracing::warn!(monitor = self.identity.monitor, %error, "the monitor is away: trying again");
             }
-            let wait = backoff / 2 + backoff.mul_f64(fraction_of_now() / 2.0);
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            let wait = memory.backoff / 2 + memory.backoff.mul_f64(fraction_of_now() / 2.0);
+            memory.backoff = (memory.backoff * 2).min(BACKOFF_MAX);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.goodbye.cancelled() => return self.last_words().await,
+                () = self.goodbye.cancelled() => return self.last_words(memory.legacy).await,
             }
         }
     }
 
-    /// One connection, from register to its failure.
-    async fn serve(&self, meter: &mut Meter, backoff: &mut Duration, told: &mut bool) -> io::Result<()> {
+    /// From register to the failure of a connection. The first heartbeat goes before all reports: its answer tells what the monitor
+    /// understands. What it refuses waits, and keeps no heartbeat back.
+    async fn serve(&self, memory: &mut Memory) -> io::Result<()> {
         let mut link = self.connect().await?;
         self.request(&mut link, "register", &[]).await?;
         metrics::gauge!("logferry_node_monitor_up").set(1.0);
-        *backoff = BACKOFF_MIN;
-        tracing::info!(monitor = self.identity.monitor, again = *told, "registered with the monitor");
-        *told = false;
-        let mut beat = tokio::time::interval(self.identity.every);
+        let mut has_beaten = false;
+        let mut beat_at = Instant::now();
         let mut sample = tokio::time::interval(SAMPLE_EVERY);
-        for ticker in [&mut beat, &mut sample] {
-            ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        }
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            self.send_reports(&mut link).await?;
             tokio::select! {
-                _ = beat.tick() => {
-                    self.beat(&mut link, meter).await?;
-                    self.tell_hours(&mut link).await?;
+                biased;
+                () = tokio::time::sleep_until(beat_at.into()), if self.status.get().is_some() => {
+                    beat_at = Instant::now() + self.identity.every;
+                    if has_beaten {
+                        self.beat(&mut link, &mut memory.meter).await?;
+                    } else {
+                        self.first_beat(&mut link, memory).await?;
+                        has_beaten = true;
+                        let second = if link.legacy { beat_at } else { Instant::now() + SECOND_BEAT };
+                        beat_at = beat_at.min(second);
+                    }
+                    self.tell_hours(&mut link, &mut memory.hours).await?;
                 }
                 _ = sample.tick() => {
                     if let Some(status) = self.status.get() {
-                        meter.sample(&status(), Instant::now());
+                        let (status, now) = (status(), Instant::now());
+                        memory.meter.sample(&status, now);
+                        if link.told_ready.is_some_and(|told| told != status.ready) {
+                            beat_at = now;
+                        }
                     }
                 }
                 () = self.reports.arrived.notified() => {}
             }
+            if has_beaten {
+                self.send_reports(&mut link, &mut memory.reports).await?;
+            }
         }
+    }
+
+    /// A legacy monitor may close after each message: the end of a connection that has had its register is answered by another one.
+    async fn first_beat(&self, link: &mut Link, memory: &mut Memory) -> io::Result<()> {
+        match self.beat(link, &mut memory.meter).await {
+            Err(error) if is_end(&error) => {
+                *link = self.connect().await?;
+                self.beat(link, &mut memory.meter).await?;
+            }
+            beaten => beaten?,
+        }
+        let again = std::mem::replace(&mut memory.said, false);
+        tracing::info!(monitor = self.identity.monitor, again, "registered with the monitor");
+        memory.backoff = BACKOFF_MIN;
+        memory.legacy = link.legacy;
+        Ok(())
     }
 
     async fn connect(&self) -> io::Result<Link> {
@@ -143,10 +203,11 @@ impl Client {
             ignores_hours: false,
             told: Told::default(),
             look_at: Instant::now(),
+            told_ready: None,
         })
     }
 
-    /// A legacy monitor knows registering as the only sign of life, and may close after each message.
+    /// A legacy monitor knows registering as the only sign of life.
     async fn beat(&self, link: &mut Link, meter: &mut Meter) -> io::Result<()> {
         if link.legacy {
             *link = Link { legacy: true, ..self.connect().await? };
@@ -159,13 +220,16 @@ impl Client {
         let (folders, var_dir) = (self.folders.clone(), self.var_dir.clone());
         let told = tokio::task::spawn_blocking(move || folders.figures(&var_dir)).await?;
         status.figures.extend(told.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        let status = serde_json::to_string(&status)?;
-        self.request(link, "heartbeat", &[("status", &status)]).await
+        let text = serde_json::to_string(&status)?;
+        self.request(link, "heartbeat", &[("status", &text)]).await?;
+        link.told_ready = (!link.legacy).then_some(status.ready);
+        Ok(())
     }
 
     /// What is news of the hours. Looking takes at most a hundredth of the time, however many there are.
-    async fn tell_hours(&self, link: &mut Link) -> io::Result<()> {
-        if link.legacy || link.ignores_hours || self.hours.get().is_none() || Instant::now() < link.look_at {
+    async fn tell_hours(&self, link: &mut Link, patience: &mut Patience) -> io::Result<()> {
+        let is_deaf = link.legacy || link.ignores_hours || self.hours.get().is_none();
+        if is_deaf || Instant::now() < link.look_at || patience.is_waiting(Instant::now()) {
             return Ok(());
         }
         let (source, began) = (self.hours.clone(), Instant::now());
@@ -177,32 +241,65 @@ impl Client {
             let mut message = self.identity_fields(link.ip);
             message.extend(fields([("req", "hours"), ("hours", &text)]));
             match self.exchange(link, &message).await? {
-                (Outcome::Done, _) => link.told.arrived(portion),
+                (Outcome::Done, _) => {
+                    patience.taken();
+                    link.told.arrived(portion);
+                }
                 (Outcome::Unknown, _) => {
                     link.ignores_hours = true;
                     return Ok(());
                 }
-                (Outcome::Failed, why) => return Err(io::Error::other(refused("hours", &why))),
+                (Outcome::Failed, why) => {
+                    if patience.refused(Instant::now()) {
+                        tracing::warn!(
+                            monitor = self.identity.monitor,
+                            why,
+                            "the monitor takes no hours: they are told later"
+                        );
+                    }
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// All that wait. One that the monitor did not store stays the first, and is sent again.
-    async fn send_reports(&self, link: &mut Link) -> io::Result<()> {
+    /// All that wait. One that the monitor did not store stays the first, and is sent again later.
+    async fn send_reports(&self, link: &mut Link, patience: &mut Patience) -> io::Result<()> {
+        if patience.is_waiting(Instant::now()) {
+            return Ok(());
+        }
         while let Some(report) = self.reports.first() {
             let mut log = self.log_fields(&report, link.ip);
             if !link.legacy {
                 log.insert("req".to_owned(), "report".to_owned());
                 match self.exchange(link, &log).await? {
-                    (Outcome::Done, _) => {}
-                    (Outcome::Failed, why) => return Err(io::Error::other(refused("report", &why))),
+                    (Outcome::Done, _) => {
+                        if patience.taken() {
+                            tracing::info!(
+                                monitor = self.identity.monitor,
+                                "the monitor takes reports again"
+                            );
+                        }
+                    }
+                    (Outcome::Failed, why) => {
+                        if patience.refused(Instant::now()) {
+                            tracing::warn!(
+                                monitor = self.identity.monitor,
+                                why,
+                                "the monitor takes no reports: they wait"
+                            );
+                        }
+                        return Ok(());
+                    }
                     (Outcome::Unknown, _) => {
                         link.legacy = true;
                         continue;
                     }
                 }
             } else {
+                // There is no answer, and on a connection that was closed after the last message nobody would miss this one.
+                *link = Link { legacy: true, ..self.connect().await? };
                 timeout(ANSWER_MAX, message::write(&mut link.stream, &log)).await??;
             }
             self.reports.pop();
@@ -260,10 +357,13 @@ impl Client {
     }
 
     /// On a connection of its own: the other one may be in the middle of a message.
-    async fn last_words(&self) {
+    async fn last_words(&self, legacy: bool) {
         let words = async {
-            let mut link = self.connect().await?;
-            self.send_reports(&mut link).await?;
+            let mut link = Link { legacy, ..self.connect().await? };
+            self.send_reports(&mut link, &mut Patience::default()).await?;
+            if legacy {
+                link = self.connect().await?;
+            }
             if self.graceful.load(std::sync::atomic::Ordering::Acquire) {
                 self.request(&mut link, "unregister", &[]).await?;
             }
@@ -273,6 +373,12 @@ impl Client {
             tracing::debug!(%error, "the monitor was not told of the end");
         }
     }
+}
+
+/// The other side closed, which is no fault of a message.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Problems of a heartbeat, in number and bytes: a message has a limit.
@@ -294,7 +400,7 @@ fn refused(request: &str, why: &str) -> String {
 }
 
 /// Jitter enough to keep nodes that lost the same monitor from coming back in one moment.
-fn fraction_of_now() -> f64 {
+pub(super) fn fraction_of_now() -> f64 {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     f64::from(nanos.map_or(0, |since| since.subsec_nanos()) % 1_000_000) / 1e6
 }

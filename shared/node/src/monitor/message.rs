@@ -92,6 +92,15 @@ pub async fn write(writer: &mut (impl AsyncWrite + Unpin), message: &Fields) -> 
 /// # Errors
 /// `InvalidData`: no length, a length over the limit, or no JSON object of plain values. What the socket says.
 pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fields>> {
+    let Some(length) = read_length(reader).await? else { return Ok(None) };
+    read_body(reader, length).await.map(Some)
+}
+
+/// Reads how long a message is, in bytes; `None` when the peer closed between two messages.
+///
+/// # Errors
+/// As of [`read`].
+pub async fn read_length(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<usize>> {
     let mut length = [0; LENGTH_BYTES];
     if reader.read(&mut length[..1]).await? == 0 {
         return Ok(None);
@@ -101,13 +110,21 @@ pub async fn read(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fi
     if length > MESSAGE_BYTES_MAX {
         return Err(bad(too_large(length)));
     }
+    Ok(Some(length))
+}
+
+/// Reads a message of a [`length`](read_length).
+///
+/// # Errors
+/// As of [`read`].
+pub async fn read_body(reader: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Fields> {
     let mut body = Vec::new();
     // as it comes: an announced length alone takes no memory
     (&mut *reader).take(length as u64).read_to_end(&mut body).await?;
     if body.len() < length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    parse_fields(&body).map(Some)
+    parse_fields(&body)
 }
 
 /// Values that are plain but no text are taken as their text.

@@ -11,6 +11,7 @@ pub mod status;
 pub(crate) mod client;
 pub(crate) mod folders;
 pub(crate) mod instance;
+pub(crate) mod patience;
 pub(crate) mod probes;
 pub(crate) mod queue;
 

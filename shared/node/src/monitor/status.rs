@@ -27,6 +27,8 @@ pub struct NodeStatus {
     pub spool_packs: u64,
     /// Last warning or error that was logged.
     pub last_error: Option<String>,
+    /// Seconds since it was logged.
+    pub last_error_s: Option<u64>,
     /// Seconds since start.
     pub uptime_s: u64,
     /// Milliseconds from one heartbeat to the next.
@@ -64,7 +66,7 @@ impl Meter {
     /// The status for a heartbeat at `now`, `every` after the last one.
     pub(crate) fn heartbeat(&mut self, status: Status, now: Instant, every: Duration) -> NodeStatus {
         self.sample(&status, now);
-        let bytes = figure(&status, &["bytes_total", "committed_bytes_total", "forwarded_bytes_total"]);
+        let bytes = figure(&status, &["bytes_total", "committed_bytes_total"]);
         let lines = figure(&status, &["lines_total"]);
         let rates = self.last.map(|(then, bytes_then, lines_then)| {
             let seconds = now.duration_since(then).as_secs_f64().max(0.001);
@@ -87,6 +89,7 @@ impl Meter {
             reports_dropped: 0,
             problems: status.problems,
             last_error: status.last_error,
+            last_error_s: status.last_error_s,
             figures: status.figures,
         }
     }

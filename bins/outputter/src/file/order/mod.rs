@@ -10,6 +10,7 @@ mod hold;
 mod judge;
 mod stream;
 
+use judge::View;
 use logferry_footprint::{Footprint, Verdict};
 use logferry_link::Answer;
 use logferry_pack::{Ours, Pack, PackIdentity, StreamId};
@@ -148,6 +149,35 @@ impl<W> Order<W> {
         actions
     }
 
+    /// A pack that was judged before it was kept elsewhere comes once more. What is before it is not waited for, and what is written of
+    /// it, all under other identities, was written since.
+    pub fn replayed(&mut self, now_ms: u64, parcel: Parcel, waiter: W) -> Vec<Action<W>> {
+        let mut actions = Vec::with_capacity(1);
+        match self.view(&parcel) {
+            View::Gap { frontier } if self.failing_retry_ms.is_none() => {
+                self.accept(parcel, vec![waiter], Some(frontier), &mut actions);
+            }
+            View::Settled(Answer::Conflict(_)) if self.footprint.missing(&parcel.identity).is_empty() => {
+                actions.push(Action::Answer(waiter, Answer::Duplicate));
+            }
+            _ => self.judge(now_ms, parcel, vec![waiter], &mut actions),
+        }
+        actions
+    }
+
+    /// Whether nothing is accepted, because writing fails.
+    pub fn is_failing(&self) -> bool {
+        self.failing_retry_ms.is_some()
+    }
+
+    /// Whether a pack that was accepted and is not written yet overlaps this one, and is another.
+    pub fn is_overlapped(&self, identity: &PackIdentity) -> bool {
+        let Some(state) = self.streams.get(&identity.stream) else { return false };
+        let same = state.pending.get(&(identity.offset, identity.span));
+        let is_same = same.is_some_and(|pending| pending.accepted.identity == *identity);
+        !is_same && state.overlaps_pending(identity)
+    }
+
     /// Time went by: gaps that were waited for long enough are passed over, and packs that waited long enough for an answer get one.
     pub fn tick(&mut self, now_ms: u64) -> Vec<Action<W>> {
         let mut actions = Vec::new();
@@ -210,7 +240,7 @@ impl<W> Order<W> {
         pending.waiters.into_iter().map(|waiter| Action::Answer(waiter, answer.clone())).collect()
     }
 
-    /// A pack's file cannot be opened now: it and what was accepted of its stream behind it are to be sent again.
+    /// A pack's file cannot be opened now: it and what was accepted of its stream behind it, or is held, are to be sent again.
     pub fn refused(&mut self, pack: &Accepted, retry_ms: u64) -> Vec<Action<W>> {
         let Some(state) = self.streams.get(&pack.identity.stream) else { return Vec::new() };
         let behind: Vec<Accepted> = state
@@ -219,12 +249,17 @@ impl<W> Order<W> {
             .map(|pending| pending.accepted)
             .filter(|other| other.seq >= pack.seq)
             .collect();
-        let taken: Vec<_> = behind.iter().filter_map(|accepted| self.take_pending(accepted)).collect();
-        taken
-            .into_iter()
-            .flat_map(|pending| pending.waiters)
-            .map(|waiter| Action::Answer(waiter, Answer::Busy { retry_ms }))
-            .collect()
+        let held: Vec<_> = state.held.keys().copied().collect();
+        let stream = pack.identity.stream;
+        let mut waiters = Vec::new();
+        for accepted in &behind {
+            waiters.extend(self.take_pending(accepted).into_iter().flat_map(|pending| pending.waiters));
+        }
+        for key in held {
+            waiters.extend(self.take_held(stream, key).into_iter().flat_map(|held| held.waiters));
+        }
+        self.tidy(stream);
+        waiters.into_iter().map(|waiter| Action::Answer(waiter, Answer::Busy { retry_ms })).collect()
     }
 
     /// Whether an accepted pack is still to be written.

@@ -98,9 +98,7 @@ pub(super) fn report(progress: &Progress, json: bool, out: &mut dyn Write) -> an
         HumanBytes(*bytes_done)
     )?;
     for problem in &progress.problems {
-        let file = problem.file.as_ref().map(|file| format!(" {}", file.display())).unwrap_or_default();
-        let range = problem.range.map(|(from, to)| format!(" bytes {from}-{to}")).unwrap_or_default();
-        writeln!(out, "NOT SHIPPED: {}{file}{range}: {}", problem.source, problem.what)?;
+        writeln!(out, "NOT SHIPPED: {problem}")?;
     }
     if progress.problems_more > 0 {
         writeln!(out, "… and {} more", progress.problems_more)?;

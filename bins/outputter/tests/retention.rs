@@ -1,0 +1,176 @@
+//! `[retention]` on real files: one file that cannot be read keeps no other from going, and what is on another disk is not removed to
+//! make room on this one.
+
+#![allow(clippy::unwrap_used)] // test code outside of test functions
+
+mod common;
+
+use common::{pack, parcel};
+use jiff::tz::TimeZone;
+use logferry_durable::RealDisk;
+use logferry_node::config::{ByteSize, Interval};
+use logferry_outputter::figures::Figures;
+use logferry_outputter::file::archive::Form;
+use logferry_outputter::file::headers::{self, Finished, Place};
+use logferry_outputter::file::journal::Lengths;
+use logferry_outputter::file::retire::Request;
+use logferry_outputter::file::store::Folders;
+use logferry_outputter::finish::shell::FinishThread;
+use logferry_outputter::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
+use logferry_outputter::hours::calendar::Calendar;
+use logferry_outputter::hours::marks::Marks;
+use logferry_pack::{Codec, StreamId};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+const LINES: &[u8] = b"line\nline\n";
+
+/// A store with files of whole hours.
+struct Store {
+    dir: tempfile::TempDir,
+    folders: Folders,
+    files: BTreeMap<String, Lengths>,
+}
+
+impl Store {
+    fn new() -> Store {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::new(dir.path());
+        for folder in ["log_data/access", "headers/access", "received/access"] {
+            std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        Store { dir, folders, files: BTreeMap::new() }
+    }
+
+    /// The file of an hour with its mark; where it is finished, that file has its lines.
+    fn hour(&mut self, hour: u32, finished: Option<&Path>) -> PathBuf {
+        let pack = pack(StreamId(u128::from(hour)), "web-1", hour, 0, LINES, Codec::None);
+        let path = parcel(&pack).path;
+        let mut header = headers::pack_line(&pack);
+        let (mut data, mut file) = (LINES.len() as u64, self.folders.log_file(&path));
+        if let Some(dir) = finished {
+            file = dir.join(&path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let place = Place::File(file.display().to_string());
+            header.extend(headers::finished_line(&Finished { place, data, bytes: data, crc: None }));
+            data = 0;
+        }
+        std::fs::write(&file, LINES).unwrap();
+        std::fs::write(self.folders.headers.join(&path), &header).unwrap();
+        std::fs::write(self.dir.path().join(format!("received/access/web-1_{hour}_2")), "").unwrap();
+        self.files.insert(path, Lengths { data, headers: header.len() as u64, mark_due: false });
+        file
+    }
+
+    /// Lets `[retention]` go through the files twice. Returns what is told of it.
+    fn retain(&self, retention: RetentionSettings, archive: &Path) -> Vec<String> {
+        let finish =
+            FinishSettings { wait: Interval::ms(0), dir: archive.into(), ..FinishSettings::default() };
+        let plan = Plan::new(&finish, &self.folders.data, Form::Lines).unwrap();
+        let (requests, asked) = crossbeam_channel::unbounded();
+        let rounds = Arc::new(AtomicU64::new(0));
+        let committer = committer(asked, self.folders.clone(), self.files.clone(), rounds.clone());
+        let figures = Arc::new(Figures::default());
+        let disk = Arc::new(RealDisk);
+        let thread = FinishThread {
+            finisher: Finisher { disk: disk.clone(), folders: self.folders.clone(), plan, guard: None },
+            finish,
+            retention,
+            books: Arc::new(OnceLock::from(Arc::default())),
+            mailbox: Arc::default(),
+            marks: Marks::new(disk, self.dir.path().join("received"), None),
+            calendar: Calendar::new(TimeZone::UTC),
+            etl: None,
+            requests,
+            figures: figures.clone(),
+            stop: CancellationToken::new(),
+        };
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let retaining = std::thread::spawn(move || thread.run(&ended));
+        let begin = Instant::now();
+        while rounds.load(Ordering::SeqCst) < 2 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "files are looked for again and again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(alive);
+        retaining.join().unwrap();
+        committer.join().unwrap();
+        assert_eq!(figures.problems(), Vec::<String>::new(), "packs are taken as before");
+        figures.notices()
+    }
+}
+
+/// What the committer does when it is asked, until nobody asks any more.
+fn committer(
+    asked: crossbeam_channel::Receiver<Request>,
+    folders: Folders,
+    mut files: BTreeMap<String, Lengths>,
+    rounds: Arc<AtomicU64>,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for request in asked {
+            match request {
+                Request::Files(answer) => {
+                    drop(answer.send(files.clone()));
+                    rounds.fetch_add(1, Ordering::SeqCst);
+                }
+                Request::Lengths(path, answer) => drop(answer.send(files.get(&path).copied())),
+                Request::Retire(path, _, _, answer) => {
+                    drop(answer.send(std::fs::remove_file(folders.log_file(&path)).map(|()| true)));
+                }
+                Request::Remove(path, answer) => {
+                    files.remove(&path);
+                    drop(answer.send(std::fs::remove_file(folders.headers.join(&path)).map(|()| true)));
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn one_damaged_header_file_keeps_no_other_file_from_going_and_is_named() {
+    let mut place = Store::new();
+    let files: Vec<PathBuf> = (0..4).map(|number| place.hour(2026011100 + number, None)).collect();
+    let damaged = place.folders.headers.join("access/web-1_2026011101");
+    let mut header = std::fs::read(&damaged).unwrap();
+    header[0] = b'#';
+    std::fs::write(&damaged, header).unwrap();
+    std::fs::remove_file(place.dir.path().join("received/access/web-1_2026011102_2")).unwrap();
+    let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+    let archive = place.folders.data.clone();
+    let notices = place.retain(retention, &archive);
+    let there: Vec<bool> = files.iter().map(|file| file.exists()).collect();
+    assert_eq!(there, [false, true, true, false], "{notices:?}");
+    assert_eq!(notices.len(), 1);
+    assert!(
+        notices[0].contains("1 files stay because") && notices[0].contains("web-1_2026011101"),
+        "{notices:?}"
+    );
+    assert!(
+        notices[0].contains("1 files are over the limits") && !notices[0].contains("write"),
+        "{notices:?}"
+    );
+}
+
+#[test]
+fn an_archive_on_another_disk_stays_when_the_disk_of_the_log_files_is_full() {
+    let mut place = Store::new();
+    let device = |path: &Path| std::fs::metadata(path).unwrap().dev();
+    let other_disk = Path::new("/dev/shm");
+    if !other_disk.is_dir() || device(other_disk) == device(place.dir.path()) {
+        return logferry_trial::skipped("retention", "there is no second file system for the archive");
+    }
+    let archive = tempfile::tempdir_in(other_disk).unwrap();
+    let archived: Vec<PathBuf> =
+        (0..3).map(|number| place.hour(2026011100 + number, Some(archive.path()))).collect();
+    let here = place.hour(2026011105, None);
+    let retention = RetentionSettings { free: ByteSize(u64::MAX / 2), ..RetentionSettings::default() };
+    assert_eq!(place.retain(retention, archive.path()), Vec::<String>::new());
+    assert!(archived.iter().all(|file| file.exists()), "removing it makes no room");
+    assert!(!here.exists());
+}

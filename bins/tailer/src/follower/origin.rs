@@ -1,0 +1,322 @@
+//! Where the bytes of a file without a stream come from: they are its own, or somebody else's that were copied.
+
+use super::Follower;
+use super::copies::{COMPARED_BYTES, Candidate, is_named_after};
+use super::followed::Followed;
+use super::scan::LOOK_APART;
+use super::work::Worked;
+use crate::cutter::Cutter;
+use crate::files::{self, Facts};
+use crate::identity::{HEAD_BYTES_MAX, Head};
+use crate::ledger::past::PastFile;
+use crate::tracker::{Age, FileNumber, Place};
+use crate::unpack::{is_foreign, packing};
+use logferry_pack::StreamId;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tracing::info;
+
+/// Files with the same first line that a new one is compared with.
+const ALIKE_MAX: usize = 16;
+/// A compressed file that may be the copy of one that waits is looked at again after this time.
+const WAITING_LOOKED_AT: Duration = Duration::from_millis(200);
+
+/// Where the bytes of a new file come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// Nobody has shipped them.
+    Own,
+    /// They are a copy of what was shipped up to here, and go on.
+    RestOfCopy(u64),
+    /// They were shipped.
+    Copy,
+    /// They are a stream that goes on here.
+    Continued,
+    /// They are a copy of a file that may be cut in a moment. Look again then.
+    Unclear(Instant),
+}
+
+impl Follower {
+    /// Where the bytes of a file that has no stream yet come from.
+    pub(super) fn origin_of(&mut self, number: FileNumber, head: Head) -> io::Result<Origin> {
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
+        let source = self.sources[file.source].settings.name.clone();
+        let (key, size) = (file.key, file.size);
+        if file.packed && self.continues_lost(number, &source, head)? {
+            return Ok(Origin::Continued);
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
+        if let Some(past) = self.past_of(file, &source, head)? {
+            let (known, is_packed) = (past.length, file.packed);
+            if is_packed && size <= known {
+                let copy = PastFile { keys: vec![key], length: size, tail: None, ..past };
+                self.ledger.past_copy_known(&source, copy);
+            }
+            if size <= known {
+                return Ok(Origin::Copy);
+            }
+            // What it was compressed from may have been read further, and is not remembered before that is acknowledged.
+            if is_packed && let Some(origin) = self.compare_with_living(number, &source, head)? {
+                return Ok(origin);
+            }
+            return Ok(Origin::RestOfCopy(known));
+        }
+        // Files that are named after different times are not copies of each other; only what is being written is copied.
+        let is_named = file.time.is_some() && !self.sources[file.source].paths.has_current();
+        if !file.packed && (is_named || file.is_presumed) {
+            return Ok(Origin::Own);
+        }
+        // Unpacked only in case a stream goes on in it.
+        let is_packed = file.packed;
+        let elsewhere = is_packed && !self.sources[file.source].paths.covers(&file.path);
+        if let Some(origin) = self.compare_with_living(number, &source, head)? {
+            return Ok(origin);
+        }
+        if is_packed && self.may_be_copy_of_waiting(number, head) {
+            return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
+        }
+        Ok(if elsewhere { Origin::Copy } else { Origin::Own })
+    }
+
+    /// Compares a new file with all that are followed and begin with the same line.
+    fn compare_with_living(
+        &mut self,
+        number: FileNumber,
+        source: &str,
+        head: Head,
+    ) -> io::Result<Option<Origin>> {
+        let alike = self.ledger.with_head(source, head).filter(|id| self.may_share_lines(number, *id));
+        for id in alike.take(ALIKE_MAX).collect::<Vec<_>>() {
+            if let Some(origin) = self.compare(number, id)? {
+                return Ok(Some(origin));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A file that waits for others is a stream from now on, if its bytes are surely its own: so that it is missed when it is deleted while no
+    /// tailer runs, and a compressed copy of it is known. Only a name with a time in it tells without a comparison.
+    pub(super) fn meet_before_its_turn(&mut self, number: FileNumber, only_named: bool) {
+        let Some(file) = self.files.get(&number) else { return };
+        let source = &self.sources[file.source];
+        let is_named = file.time.is_some() && !file.is_presumed && !source.paths.has_current();
+        if file.stream.is_some() || file.packed || source.shelf.is_some() || only_named && !is_named {
+            return;
+        }
+        let Ok((bytes, filled)) = self.head_bytes(number) else { return };
+        let Some(head) = Head::complete(&bytes[..filled]) else { return };
+        let is_compressed =
+            packing(&file.path, &bytes[..filled]).is_some() || is_foreign(&file.path, &bytes[..filled]);
+        if is_compressed || self.is_known_copy(number) {
+            return;
+        }
+        if !matches!(self.origin_of(number, head), Ok(Origin::Own)) {
+            return;
+        }
+        let Some(file) = self.files.get(&number) else { return };
+        let (size, path) = (file.size, file.path.clone());
+        if let Some(stream) = self.begin_stream(number, &path, head, 0) {
+            self.ledger.saw(stream, size, 0);
+        }
+    }
+
+    /// Whether a compressed file may be the copy of one whose turn has not come.
+    fn may_be_copy_of_waiting(&self, number: FileNumber, head: Head) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        let paths = &self.sources[file.source].paths;
+        self.files.values().any(|other| {
+            let mut bytes = [0; HEAD_BYTES_MAX];
+            let is_waiting = other.source == file.source && other.stream.is_none() && !other.packed;
+            is_waiting
+                && other.cutter.at() == 0
+                && is_named_after(&file.path, other.path.as_os_str().as_bytes())
+                && !paths.differ_in_time(&file.path, &other.path)
+                && other
+                    .handle()
+                    .and_then(|handle| files::read_head(handle, &mut bytes))
+                    .is_ok_and(|filled| head.agrees(&bytes[..filled]))
+        })
+    }
+
+    /// Whether a file may have lines of a stream: not if their names tell different times.
+    fn may_share_lines(&self, number: FileNumber, id: StreamId) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        let home = self.ledger.stream(id).map(|stream| stream.met.home());
+        home.is_some_and(|home| !self.sources[file.source].paths.differ_in_time(&file.path, &home))
+    }
+
+    /// What was read to its end and this file is a copy of. Where it is one of several, the one of which most was read.
+    fn past_of(&self, file: &Followed, source: &str, head: Head) -> io::Result<Option<PastFile>> {
+        let mut found: Option<&PastFile> = None;
+        let past_files = self.ledger.past_files();
+        let paths = &self.sources[file.source].paths;
+        let may_be_other =
+            |past: &&PastFile| !paths.differ_in_time(&file.path, Path::new(OsStr::from_bytes(&past.path)));
+        let of_source = past_files.with_head(source, head).filter(may_be_other).take(ALIKE_MAX);
+        for past in past_files.of_file(file.key, head).chain(of_source) {
+            if found.is_some_and(|found| found.length >= past.length) {
+                continue;
+            }
+            let is_this = past.keys.first() == Some(&file.key);
+            let is_other =
+                !is_this && file.packed && is_named_after(&file.path, &past.path) && may_be_other(&past);
+            // The first line alone says nothing: many files have the same.
+            let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
+            let agrees = match tail {
+                Some(tail) => files::has(file.handle()?, &tail)?,
+                // Without birth times a number may be that of another file with the same line.
+                None => is_this && (past.tail.is_none() || file.key.born_ns != 0),
+            };
+            if (is_this || is_other) && agrees {
+                found = Some(past);
+            }
+        }
+        Ok(found.cloned())
+    }
+
+    /// Compares a new file with one that is followed; `None` when it is another.
+    fn compare(&mut self, number: FileNumber, id: StreamId) -> io::Result<Option<Origin>> {
+        let now = Instant::now();
+        let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
+        if !self.reach(other_number)? {
+            return Ok(None);
+        }
+        let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
+            return Ok(None);
+        };
+        let facts = files::facts_of(other.handle()?)?;
+        if !file.packed && file.time.is_some() && !other.is_presumed {
+            return Ok(None);
+        }
+        if !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
+            return Ok(None);
+        }
+        if facts.size < other.cutter.at()
+            || !self.has_its_head(other_number, id)?
+            || !self.has_its_end(other_number)?
+            || !self.has_its_tail(other_number, id)?
+        {
+            // It was cut just now, and perhaps filled again or moved; its stream decides what becomes of copies.
+            self.queue(other_number);
+            return Ok(Some(Origin::Unclear(now + LOOK_APART)));
+        }
+        // Files that were moved away are not cut any more.
+        if other.place != Place::Here && facts.links > 0 && !file.packed {
+            return Ok(None);
+        }
+        let common = file.size.min(facts.size);
+        if !is_same(file.handle()?, other.handle()?, common)? {
+            // A cut in this very moment makes every copy differ: what was compared must still be there.
+            let was_cut =
+                files::facts_of(other.handle()?)?.size < common || !self.has_its_end(other_number)?;
+            if was_cut {
+                self.queue(other_number);
+            }
+            return Ok(was_cut.then_some(Origin::Unclear(now + LOOK_APART)));
+        }
+        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
+        let was_moved = facts.links == 0 || file.packed;
+        let wait = self.sources[file.source].settings.rotate_wait.0;
+        let ends_alike = file.size == facts.size || file.packed && other.compressed_at == Some(file.size);
+        if was_moved && ends_alike && (file.size > head_bytes || file.packed) {
+            let (key, size) = (file.key, file.size);
+            if file.packed && other.cutter.at() < size && !files::ends_with(file.handle()?, size, b'\n')? {
+                // The other file holds its last line back. It is known to be finished only as long as this copy is not let go.
+                self.compressed(other_number, size);
+                return Ok(Some(Origin::Unclear(now + LOOK_APART.max(wait / 2))));
+            }
+            self.ledger.copy_known(id, key, size);
+            return Ok(Some(Origin::Copy));
+        }
+        if file.packed {
+            return Ok(None);
+        }
+        let since = match file.suspect {
+            Some((size, since)) if size == file.size => since,
+            _ => now,
+        };
+        let size = file.size;
+        if let Some(file) = self.files.get_mut(&number) {
+            file.suspect = Some((size, since));
+        }
+        let waited = now.saturating_duration_since(since);
+        // A cut is noticed by the file that is cut; here only the wait must end.
+        Ok((waited < wait).then_some(Origin::Unclear(now + LOOK_APART.max(waited / 2))))
+    }
+
+    /// A compressed copy of a file has `size` bytes.
+    fn compressed(&mut self, number: FileNumber, size: u64) {
+        if let Some(file) = self.files.get_mut(&number).filter(|file| file.compressed_at != Some(size)) {
+            file.compressed_at = Some(size);
+            self.queue(number);
+        }
+    }
+
+    /// A stream whose file is nowhere may go on in what was unpacked.
+    fn continues_lost(&mut self, number: FileNumber, source: &str, head: Head) -> io::Result<bool> {
+        let streams = self
+            .ledger
+            .with_head(source, head)
+            .filter(|id| !self.by_stream.contains_key(id) && self.may_share_lines(number, *id));
+        for id in streams.take(ALIKE_MAX).collect::<Vec<_>>() {
+            let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
+                continue;
+            };
+            if stream.orphan || !is_named_after(&file.path, &stream.met.path) {
+                continue;
+            }
+            let handle = file.handle()?.try_clone()?;
+            let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
+            let (path, key) = (file.path.clone(), file.key);
+            let copy = Candidate { path: path.clone(), facts, handle };
+            let home = stream.met.home();
+            let successor = self.by_path.get(&home).copied();
+            if !self.has_what_was_read(id, None, &copy)? {
+                continue;
+            }
+            self.came_after_copy(id, &path, copy.facts.size);
+            let is_new =
+                |number: &FileNumber| self.files.get(number).is_some_and(|file| file.stream.is_none());
+            let successor = successor.filter(|next| *next != number && is_new(next));
+            if self.adopt(id, &path, key, successor) {
+                info!(copy = %path.display(), stream = %id, "the rest of a file that is gone is read from its compressed copy");
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether all of a file without a stream is known to be a copy.
+    pub(super) fn is_known_copy(&self, number: FileNumber) -> bool {
+        self.files.get(&number).is_some_and(|file| file.cutter.at() > 0 && file.size <= file.cutter.at())
+    }
+
+    /// A copy has nothing to read until it grows.
+    pub(super) fn rest_as_copy(&mut self, number: FileNumber) -> io::Result<Worked> {
+        self.caught_up(number);
+        let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
+        file.cutter = Cutter::new(file.size.max(1));
+        let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
+        match self.age_of(file) {
+            Age::Over => self.close(number),
+            Age::Until(due) => return Ok(Worked::At(due)),
+            Age::Living | Age::Rotated => {}
+        }
+        Ok(Worked::Rest)
+    }
+}
+
+/// Whether two files have the same bytes at the beginning and at the end of their first `common` bytes.
+fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
+    let span = common.min(COMPARED_BYTES);
+    for offset in [0, common - span] {
+        if files::content(one, offset, span)? != files::content(other, offset, span)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

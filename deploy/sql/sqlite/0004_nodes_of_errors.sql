@@ -1,0 +1,4 @@
+-- Which node an error is of, because names may be used twice, and a way to the nodes of an address.
+ALTER TABLE logferry_error ADD COLUMN node VARCHAR(128) NOT NULL DEFAULT '';
+
+CREATE INDEX IF NOT EXISTS logferry_node_address ON logferry_node (ip, port);
