@@ -199,7 +199,7 @@ impl Check {
 fn every_line_is_one_document_while_the_outputter_and_the_server_are_killed_in_turn() {
     let trial = trial!();
     let mut random = StdRng::seed_from_u64(trial.seed(1));
-    let lines: u64 = if long_run() { 1_000_000 } else { 300_000 };
+    let (lines, rounds) = (1_000_000_u64, if long_run() { 120 } else { 30 });
     let folder = Workdir::new("mongo-server");
     let Some(mut server) = MongoServer::start_own(folder.path()) else { return };
     let file = folder.path().join("store");
@@ -208,7 +208,6 @@ fn every_line_is_one_document_while_the_outputter_and_the_server_are_killed_in_t
     store.outputter.start_and_wait();
     let (mut tailer, log) = store.tailer("web-1");
     tailer.start_and_wait();
-    let rounds = lines / 20_000;
     for round in 0..rounds {
         append(&log, AccessLog::lines(lines * round / rounds..lines * (round + 1) / rounds).as_bytes());
         std::thread::sleep(Duration::from_millis(random.random_range(50..800)));

@@ -24,6 +24,7 @@ pub mod journal;
 pub mod monitor;
 pub mod registry;
 
+mod decisions;
 mod intake;
 mod prober;
 mod pruner;

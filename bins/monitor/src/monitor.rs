@@ -5,6 +5,7 @@ use crate::alerts::keeper::{self, Alerts};
 use crate::alerts::webhook::Webhook;
 use crate::config::MonitorConfig;
 use crate::database::Url;
+use crate::decisions::Decisions;
 use crate::intake;
 use crate::journal::{Journal, JournalError};
 use crate::prober;
@@ -40,6 +41,7 @@ const STOP_WRITE_MAX: Duration = Duration::from_secs(3);
 /// What all tasks and the page share.
 pub struct Monitor {
     registry: Mutex<Registry>,
+    decisions: Decisions,
     pub(crate) journal: Journal,
     pub(crate) health: Arc<Health>,
     pub(crate) alerts: Alerts,
@@ -131,9 +133,7 @@ async fn watch(monitor: Arc<Monitor>, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let now = monitor.now();
-        let changes = monitor.registry().tick(now);
-        monitor.store_or_owe(changes).await;
+        monitor.decide_or_owe(|registry, now| registry.tick(now)).await;
         monitor.store_owed().await;
     }
 }
@@ -156,6 +156,7 @@ impl Monitor {
         let alerts = Alerts::open(&config.node.var_dir);
         Monitor {
             registry,
+            decisions: Decisions::default(),
             journal,
             health,
             alerts,
@@ -215,18 +216,15 @@ impl Monitor {
     }
 
     pub(crate) async fn register(&self, who: &Identity) -> Result<(), NotTaken> {
-        let changes = self.registry().register(who, self.now())?;
-        self.store(changes).await
+        self.decide(|registry, now| registry.register(who, now)).await
     }
 
     pub(crate) async fn heartbeat(&self, who: &Identity, status: NodeStatus) -> Result<(), NotTaken> {
-        let changes = self.registry().heartbeat(who, status, self.now())?;
-        self.store(changes).await
+        self.decide(|registry, now| registry.heartbeat(who, status, now)).await
     }
 
     pub(crate) async fn unregister(&self, who: &Identity) -> Result<(), NotTaken> {
-        let changes = self.registry().unregister(who, self.now());
-        self.store(changes).await
+        self.decide(|registry, now| Ok(registry.unregister(who, now))).await
     }
 
     /// Stored when this returns; what is too much of one node is counted and left out.
@@ -292,25 +290,65 @@ impl Monitor {
         begin.strftime("%Y%m%d%H").to_string().parse().unwrap_or(0)
     }
 
-    /// For what nobody waits for: what cannot be stored now is tried again.
-    pub(crate) async fn store_or_owe(&self, changes: Vec<Change>) {
-        if let Err(error) = self.store(changes).await {
+    /// Lets the registry decide, and stores what it decided.
+    async fn decide(
+        &self,
+        what: impl FnOnce(&mut Registry, Now) -> Result<Vec<Change>, Refusal>,
+    ) -> Result<(), NotTaken> {
+        let (changes, _storing) = {
+            let mut registry = self.registry();
+            let changes = what(&mut registry, self.now())?;
+            if changes.is_empty() {
+                return Ok(());
+            }
+            (changes, self.decisions.begin())
+        };
+        self.store(changes).await
+    }
+
+    /// The same for what nobody waits for: what cannot be stored now is tried again.
+    pub(crate) async fn decide_or_owe(&self, what: impl FnOnce(&mut Registry, Now) -> Vec<Change>) {
+        let decided = self.decide(|registry, now| Ok(what(registry, now))).await;
+        if let Err(error) = decided {
             tracing::debug!(%error, "changes are stored later");
         }
+    }
+
+    /// How many decisions there were, if the database has all of them.
+    pub(crate) fn decisions_written(&self) -> Option<u64> {
+        let count = self.decisions.settled()?;
+        (self.journal.waiting().0 == 0 && self.registry().owed().0 == 0).then_some(count)
+    }
+
+    /// Takes over rows of the legacy table that were read when the database had `decisions`; not if there were more since, because those are
+    /// younger than the rows.
+    pub(crate) async fn adopt(&self, rows: Vec<NodeRow>, decisions: u64) {
+        let is_current = |registry: &mut Registry, now| match self.decisions.count() == decisions {
+            true => registry.adopt(rows, now),
+            false => Vec::new(),
+        };
+        self.decide_or_owe(is_current).await;
     }
 
     /// The same, behind what is owed already: a later state of a thing must not be overtaken by an earlier one.
     pub(crate) async fn store_in_order(&self, changes: Vec<Change>) {
         let owes = self.registry().owed().0 > 0;
-        if owes { self.registry().not_stored(changes) } else { self.store_or_owe(changes).await }
+        if owes {
+            self.registry().not_stored(changes);
+        } else if let Err(error) = self.store(changes).await {
+            tracing::debug!(%error, "changes are stored later");
+        }
     }
 
     async fn store_owed(&self) {
         loop {
-            let owed = self.registry().take_owed();
-            if owed.is_empty() {
-                return;
-            }
+            let (owed, _storing) = {
+                let owed = self.registry().take_owed();
+                if owed.is_empty() {
+                    return;
+                }
+                (owed, self.decisions.begin())
+            };
             if self.journal.append(owed.clone()).await.is_err() {
                 return self.registry().owe_again(owed);
             }
@@ -374,5 +412,50 @@ impl Monitor {
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             ..Status::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logferry_durable::RealDisk;
+
+    fn at_port(port: u16) -> Identity {
+        let (ip, role, instance) = ("127.0.0.1".to_owned(), "collector".to_owned(), "a1".to_owned());
+        Identity { ip, port, role, instance, ..Identity::default() }
+    }
+
+    #[tokio::test]
+    async fn rows_of_the_legacy_table_count_only_if_nothing_was_decided_since_they_were_read() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let journal = Journal::open(Arc::new(RealDisk), dir.path(), 1 << 20).expect("opened");
+        let mut config = MonitorConfig::default();
+        config.node.var_dir = dir.path().to_owned();
+        let monitor = Monitor::new(config, journal.clone(), Arc::new(Health::new(String::new())));
+        let write_all = async || {
+            let waiting = journal.oldest(usize::MAX);
+            journal.written(waiting.last().expect("a change").0).await;
+        };
+        assert_eq!(monitor.decisions_written(), Some(0));
+        monitor.register(&at_port(4000)).await.expect("taken");
+        assert_eq!(monitor.decisions_written(), None, "it waits for the database");
+        write_all().await;
+        let storing = monitor.decisions.begin();
+        assert_eq!(monitor.decisions_written(), None, "one is on its way to the queue");
+        drop(storing);
+        let read = monitor.decisions_written().expect("all are written");
+        let row = |port| NodeRow {
+            id: format!("127.0.0.1:{port}"),
+            registered_ms: 0,
+            ..monitor.nodes()[0].row.clone()
+        };
+        let (old, added) = (row(4000), row(5000));
+        monitor.register(&at_port(4001)).await.expect("taken");
+        monitor.adopt(vec![old, added.clone()], read).await;
+        assert_eq!(monitor.nodes().len(), 1, "it has left the address of the row");
+        write_all().await;
+        let read = monitor.decisions_written().expect("all are written");
+        monitor.adopt(vec![row(4001), added], read).await;
+        assert_eq!(monitor.nodes().iter().map(|node| node.row.port).collect::<Vec<_>>(), [5000, 4001]);
     }
 }

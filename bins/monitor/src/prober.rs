@@ -44,9 +44,7 @@ async fn look_at(node: Probe, slots: Arc<Semaphore>, monitor: Arc<Monitor>) {
     let outcome = probe(&node.ip, node.port, monitor.config.check.probe_timeout.0).await;
     let answered = if outcome.is_ok() { "yes" } else { "no" };
     metrics::counter!("logferry_monitor_probes_total", "answered" => answered).increment(1);
-    let now = monitor.now();
-    let changes = monitor.registry().probed(&node.id, outcome, now);
-    monitor.store_or_owe(changes).await;
+    monitor.decide_or_owe(|registry, now| registry.probed(&node.id, outcome, now)).await;
 }
 
 /// `Err` says why there was no `!`.

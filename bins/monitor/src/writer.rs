@@ -243,14 +243,11 @@ impl DatabaseWriter {
     async fn round(&mut self, database: &mut Database) -> Result<(), DatabaseError> {
         self.save_statuses(database).await?;
         let now = Instant::now();
-        if now >= self.adopt_at && self.monitor.journal.waiting().0 == 0 {
+        if now >= self.adopt_at
+            && let Some(decisions) = self.monitor.decisions_written()
+        {
             let rows = database.legacy_nodes().await?;
-            // what came meanwhile is younger than the rows
-            if self.monitor.journal.waiting().0 == 0 {
-                let moment = self.monitor.now();
-                let changes = self.monitor.registry().adopt(rows, moment);
-                self.monitor.store_or_owe(changes).await;
-            }
+            self.monitor.adopt(rows, decisions).await;
             self.adopt_at = now + self.monitor.config.check.interval.0 * ROUNDS_TO_ADOPT;
         }
         Ok(())

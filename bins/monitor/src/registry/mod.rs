@@ -203,8 +203,11 @@ impl Registry {
         let node = self.node_of(who, now)?;
         let has_moved = node.row.port > 0 && (&node.row.ip, node.row.port) != (&who.ip, who.port);
         changes.extend((has_moved && !node.row.is_by_hand()).then(|| Change::AddressLeft(node.row.clone())));
-        changes.extend(node.spoke(&who.peer, now));
-        changes.extend(node.take_identity(who, now).map(Change::Node));
+        // before it counts as heard: what is stored of that must not name the address that it has left
+        let named = node.take_identity(who, now).map(Change::Node);
+        let heard = node.spoke(&who.peer, now);
+        let is_in_it = heard.iter().any(|change| matches!(change, Change::Node(_)));
+        changes.extend(named.filter(|_| !is_in_it).into_iter().chain(heard));
         self.remember_all(&changes);
         Ok(changes)
     }

@@ -440,6 +440,26 @@ fn a_node_that_moves_leaves_its_old_address() {
 }
 
 #[test]
+fn a_silent_node_that_comes_back_elsewhere_is_stored_where_it_is_alone() {
+    let mut registry = Registry::new(options());
+    for node in [ours("a1", "web-1", 4000), legacy(5000)] {
+        registry.register(&node, at(0)).expect("taken");
+        registry.probed(&node.id(), Ok(()), at(1));
+        assert_eq!(kinds(&registry.probed(&node.id(), refused(), at(100))), ["no heart-beat"]);
+    }
+    let changes = registry.register(&ours("a1", "web-1", 4001), at(101)).expect("taken");
+    let [Change::AddressLeft(left), Change::Node(row), Change::Error(again)] = &changes[..] else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((left.port, row.port, row.state, again.port), (4000, 4001, State::Up, 4001));
+    let changes = registry.register(&legacy(5000), at(102)).expect("taken");
+    assert!(
+        matches!(&changes[..], [Change::Node(row), Change::Error(_)] if row.state == State::Up),
+        "{changes:?}"
+    );
+}
+
+#[test]
 fn changes_of_the_monitors_own_that_could_not_be_stored_are_given_back() {
     let mut registry = Registry::new(options());
     registry.register(&legacy(4000), at(0)).expect("taken");
