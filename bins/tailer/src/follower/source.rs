@@ -86,8 +86,11 @@ pub(super) struct Source {
     pub(super) tells_each: bool,
     /// Sources that follow files which it leads to as well, as far as was told.
     pub(super) shares_with: BTreeSet<usize>,
-    /// Where a legacy system left off, and the file that has the recorded lines now; until the first look is over.
+    /// Where a legacy system left off, and the file that has the recorded lines now; until the look is over. Whether it was read since the look.
     pub(super) line_record: Option<(LineRecord, Option<(PathBuf, FileKey)>)>,
+    pub(super) record_read: bool,
+    /// When this process looked at it first.
+    pub(super) first_look: Option<Timestamp>,
     /// What the input knows of its files, if the source is one.
     pub(super) shelf: Option<Arc<Shelf>>,
     /// An earlier process has looked at it.
@@ -140,6 +143,8 @@ impl Source {
             tells_each: true,
             shares_with: BTreeSet::new(),
             line_record: None,
+            record_read: false,
+            first_look: None,
             shelf: None,
             was_started: false,
         })
@@ -210,8 +215,8 @@ impl Source {
     pub(super) fn unpacking_failed(&mut self, path: &Path, error: &io::Error) {
         let changed = files::facts_at(path).ok().map(|facts| i128::from(facts.changed_ns));
         let changed = changed.and_then(|changed| Timestamp::from_nanosecond(changed).ok());
-        let is_young =
-            changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
+        let is_young = error.kind() != io::ErrorKind::StorageFull
+            && changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
         let (reason, is_outside) = (error.to_string(), files::is_outside(error));
         if is_young {
             debug!(path = %path.display(), reason, "the compressed file cannot be read yet");
@@ -229,6 +234,12 @@ impl Source {
     /// Whether there may be files that nobody sees.
     pub(super) fn has_hidden_folders(&self) -> bool {
         !self.unreadable.is_empty()
+    }
+
+    /// Folders of which nobody knows what is in them, or which are empty as they are before a file system is mounted there.
+    pub(super) fn unseen_folders(&self) -> Vec<PathBuf> {
+        let fixed = if self.is_empty { self.paths.fixed_folders() } else { BTreeSet::new() };
+        self.unreadable.keys().cloned().chain(fixed).collect()
     }
 
     /// What keeps the files of the fixed folder from being seen, though the folder has nothing to list: it was taken away, or the
