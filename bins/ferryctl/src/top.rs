@@ -101,7 +101,7 @@ impl View {
     fn sums(&self) -> String {
         let of_tier = |tier: &str| {
             let nodes = || self.nodes.iter().filter(|node| node.tier == tier && node.state != State::Left);
-            let rate: u64 = nodes().filter_map(|node| node.rate_bytes).sum();
+            let rate = nodes().filter_map(|node| node.rate_bytes).fold(0, u64::saturating_add);
             format!("{} {tier}s {}/s", nodes().count(), human::bytes(rate))
         };
         ["tailer", "collector", "outputter"].map(of_tier).join("  →  ")
@@ -173,6 +173,9 @@ mod tests {
                 }
             }
         }
+        let huge = NodeView { rate_bytes: Some(u64::MAX), ..view.nodes[0].clone() };
+        view.nodes.extend([huge.clone(), huge]);
+        assert!(view.sums().contains("3 outputters 16384.0 PiB/s"), "{}", view.sums());
         view.error = Some("no monitor answers".into());
         let mut terminal = Terminal::new(TestBackend::new(80, 5)).expect("a screen");
         terminal.draw(|frame| draw(frame, &view)).expect("drawn");

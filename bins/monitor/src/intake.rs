@@ -156,6 +156,9 @@ pub(crate) async fn handle(message: &Fields, peer: &str, monitor: &Monitor) -> O
         let why = "this monitor wants the token of its nodes: set monitor_token_file in [node]";
         return message.contains_key("req").then(|| message::answer(Outcome::Failed, why));
     }
+    if let Some(unix_ms) = message.get("unix_ms").and_then(|text| text.parse().ok()) {
+        monitor.compare_clock(unix_ms);
+    }
     let who = Identity::of(message, peer);
     let request = message.get("req").map(String::as_str);
     counter!("logferry_monitor_messages_total", "request" => label(request)).increment(1);

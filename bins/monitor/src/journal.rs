@@ -6,7 +6,7 @@
 
 use crate::registry::Change;
 use anyhow::Context;
-use logferry_durable::{Disk, Log};
+use logferry_durable::{Disk, Log, replace};
 use metrics::{counter, gauge};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -40,12 +40,25 @@ enum Record {
     Written(u64),
 }
 
+/// What a snapshot begins with: what it is, and the version of what follows. Those of earlier monitors begin with their id.
+const SNAPSHOT_HEAD: [u8; 5] = *b"LFMQ\x01";
+
 /// What the log holds at a moment.
 #[derive(Default, Serialize, Deserialize)]
 struct Snapshot {
     id: u64,
     next: u64,
     waiting: Vec<(u64, Change)>,
+}
+
+impl Snapshot {
+    fn encoded(&self) -> Result<Vec<u8>, postcard::Error> {
+        Ok([&SNAPSHOT_HEAD[..], &postcard::to_stdvec(self)?].concat())
+    }
+
+    fn decoded(bytes: &[u8]) -> Result<Snapshot, postcard::Error> {
+        postcard::from_bytes(bytes.strip_prefix(&SNAPSHOT_HEAD).unwrap_or(bytes))
+    }
 }
 
 enum Request {
@@ -77,19 +90,22 @@ impl Journal {
     /// # Errors
     /// The folder cannot be read. Damage is no error: it is set aside and reported.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, bytes_max: u64) -> anyhow::Result<Journal> {
-        let (mut log, recovered) = Log::open(disk, dir, LOG_NAME)
+        let (mut log, recovered) = Log::open(disk.clone(), dir, LOG_NAME)
             .with_context(|| format!("the queue in {} cannot be opened", dir.display()))?;
         if recovered.report.is_suspect() {
             tracing::error!(report = %recovered.report, "the queue to the database was damaged: registrations and errors may be lost");
         }
-        let snapshot = restore(&recovered.snapshot, &recovered.records);
+        let (snapshot, unreadable) = restore(&recovered.snapshot, &recovered.records);
+        for (what, bytes) in &unreadable {
+            set_aside(&*disk, dir, what, bytes)?;
+        }
         let mut waiting = Waiting::default();
         for (number, change) in &snapshot.waiting {
             waiting.push(*number, change.clone(), bytes_of(change));
         }
         // before the first change, so that its number belongs to an id that is on the disk
-        if recovered.snapshot.is_none() || log.wants_snapshot() {
-            log.snapshot(&postcard::to_stdvec(&snapshot)?).context("the queue cannot be written")?;
+        if recovered.snapshot.is_none() || !unreadable.is_empty() || log.wants_snapshot() {
+            log.snapshot(&snapshot.encoded()?).context("the queue cannot be written")?;
         }
         let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
         let journal = Journal {
@@ -127,10 +143,12 @@ impl Journal {
         if changes.is_empty() {
             return Ok(());
         }
-        let (answer, answered) = oneshot::channel();
-        let gone = || JournalError::Failed("its thread has ended".to_owned());
-        self.requests.send(Request::Append(changes, bytes_max, answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.place().await.put_up_to(bytes_max, changes).done().await
+    }
+
+    /// Waits until a request can be made without waiting: whoever must keep the order of what was decided makes it while what decides is held.
+    pub(crate) async fn place(&self) -> Place<'_> {
+        Place { permit: self.requests.reserve().await.ok(), bytes_max: self.bytes_max }
     }
 
     /// The id under which the database remembers how far this queue is written.
@@ -177,6 +195,41 @@ impl Journal {
     }
 }
 
+/// A request that can be made without waiting.
+pub(crate) struct Place<'a> {
+    permit: Option<mpsc::Permit<'a, Request>>,
+    bytes_max: u64,
+}
+
+/// Changes on their way to the disk.
+pub(crate) struct Putting(oneshot::Receiver<Result<(), JournalError>>);
+
+impl Place<'_> {
+    /// Puts changes into the queue, behind all that were put into it before.
+    pub(crate) fn put(self, changes: Vec<Change>) -> Putting {
+        let bytes_max = self.bytes_max;
+        self.put_up_to(bytes_max, changes)
+    }
+
+    fn put_up_to(self, bytes_max: u64, changes: Vec<Change>) -> Putting {
+        let (answer, answered) = oneshot::channel();
+        if let Some(permit) = self.permit {
+            permit.send(Request::Append(changes, bytes_max, answer));
+        }
+        Putting(answered)
+    }
+}
+
+impl Putting {
+    /// When this returns they are on the disk.
+    ///
+    /// # Errors
+    /// None of them was taken.
+    pub(crate) async fn done(self) -> Result<(), JournalError> {
+        self.0.await.unwrap_or_else(|_| Err(JournalError::Failed("its thread has ended".to_owned())))
+    }
+}
+
 impl Waiting {
     fn push(&mut self, number: u64, change: Change, bytes: u64) {
         self.bytes += bytes;
@@ -203,9 +256,14 @@ fn bytes_of(change: &Change) -> u64 {
     postcard::to_stdvec(change).map_or(0, |bytes| bytes.len() as u64) + 64
 }
 
-fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> Snapshot {
-    let stored = snapshot.as_ref().and_then(|bytes| postcard::from_bytes(bytes).ok());
+/// What the log says, and which bytes of it say nothing, by what they were.
+fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, Vec<(&'static str, Vec<u8>)>) {
+    let mut unreadable = Vec::new();
+    let stored = snapshot.as_ref().and_then(|bytes| {
+        Snapshot::decoded(bytes).inspect_err(|_| unreadable.push(("snapshot", bytes.clone()))).ok()
+    });
     let mut state = stored.unwrap_or_else(|| Snapshot { id: rand::random(), next: 1, waiting: Vec::new() });
+    let mut unreadable_records = Vec::new();
     for record in records {
         match postcard::from_bytes(record) {
             Ok(Record::Change(number, change)) => {
@@ -216,10 +274,22 @@ fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> Snapshot {
                 state.next = state.next.max(upto + 1);
                 state.waiting.retain(|(number, _)| *number > upto);
             }
-            Err(error) => tracing::error!(%error, "a record of the queue cannot be read and is passed over"),
+            Err(_) => unreadable_records.extend_from_slice(record),
         }
     }
-    state
+    if !unreadable_records.is_empty() {
+        unreadable.push(("records", unreadable_records));
+    }
+    (state, unreadable)
+}
+
+/// Keeps what cannot be read beside the log, under a name that is free.
+fn set_aside(disk: &dyn Disk, dir: &Path, what: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let name = |number: u32| dir.join(format!("{LOG_NAME}-{what}.damaged{number}"));
+    let path = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+    replace(disk, &path, bytes).with_context(|| format!("{} cannot be written", path.display()))?;
+    tracing::error!(file = %path.display(), "a part of the queue to the database cannot be read and is set aside: registrations and errors may be lost");
+    Ok(())
 }
 
 /// The thread.
@@ -320,7 +390,64 @@ impl Writer {
             self.journal.lock().queue.iter().map(|(number, change, _)| (*number, change.clone())).collect();
         waiting.extend(taken.iter().map(|(number, change, _)| (*number, change.clone())));
         let snapshot = Snapshot { id: self.journal.id, next: self.next, waiting };
-        let bytes = postcard::to_stdvec(&snapshot).map_err(std::io::Error::other)?;
-        self.log.snapshot(&bytes)
+        self.log.snapshot(&snapshot.encoded().map_err(std::io::Error::other)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::ErrorEntry;
+    use logferry_durable::RealDisk;
+
+    fn change(text: &str) -> Change {
+        Change::Error(ErrorEntry {
+            unix_ms: 1,
+            ip: "10.0.0.7".into(),
+            port: 4000,
+            role: "tailer".into(),
+            name: "web-1".into(),
+            kind: "ERROR".into(),
+            text: text.into(),
+            node: "a1".into(),
+        })
+    }
+
+    fn write(dir: &Path, snapshot: &[u8], records: &[Vec<u8>]) {
+        let (mut log, _) = Log::open(Arc::new(RealDisk), dir, LOG_NAME).expect("opened");
+        log.snapshot(snapshot).expect("written");
+        records.iter().for_each(|record| log.append(record));
+        log.commit().expect("committed");
+    }
+
+    fn open(dir: &Path) -> Vec<Change> {
+        let journal = Journal::open(Arc::new(RealDisk), dir, 1 << 20).expect("opened");
+        journal.oldest(usize::MAX).into_iter().map(|(_, change)| change).collect()
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_set_aside_and_the_rest_counts() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let record = postcard::to_stdvec(&Record::Change(7, change("kept"))).expect("encoded");
+        for round in 1..=2 {
+            write(dir.path(), b"\xff\xff of another version", &[vec![0xff; 9], record.clone()]);
+            assert_eq!(open(dir.path()), [change("kept")]);
+            let aside = |what: &str| std::fs::read(dir.path().join(format!("journal-{what}.damaged{round}")));
+            assert_eq!(aside("snapshot").expect("set aside"), b"\xff\xff of another version");
+            assert_eq!(aside("records").expect("set aside"), [0xff; 9]);
+        }
+        assert_eq!(open(dir.path()), [change("kept")]);
+        assert!(!dir.path().join("journal-snapshot.damaged3").exists(), "it is said once");
+    }
+
+    #[test]
+    fn snapshots_of_earlier_monitors_are_read_and_ours_name_their_version() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let snapshot = Snapshot { id: u64::MAX, next: 8, waiting: vec![(7, change("earlier"))] };
+        write(dir.path(), &postcard::to_stdvec(&snapshot).expect("encoded"), &[]);
+        assert_eq!(open(dir.path()), [change("earlier")]);
+        let encoded = snapshot.encoded().expect("encoded");
+        assert_eq!(&encoded[..5], b"LFMQ\x01");
+        assert_eq!(Snapshot::decoded(&encoded).expect("decoded").next, 8);
     }
 }

@@ -7,7 +7,7 @@ use crate::config::MonitorConfig;
 use crate::database::Url;
 use crate::decisions::Decisions;
 use crate::intake;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, Putting};
 use crate::prober;
 use crate::pruner;
 use crate::registry::{
@@ -254,6 +254,8 @@ impl Monitor {
 
     /// Stored when this returns, as far as it is news.
     pub(crate) async fn tell_hours(&self, who: &Identity, told: Vec<HourNews>) -> Result<(), NotTaken> {
+        // hours of some hosts may be far ahead, or old
+        told.iter().for_each(|news| self.compare_clock(news.end_ms));
         // what is older would be forgotten at once, and told again
         let first = self.first_hour_kept();
         let told: Vec<HourNews> = told.into_iter().filter(|news| news.hour >= first).collect();
@@ -279,8 +281,28 @@ impl Monitor {
         self.report(who, "hour ahead", &text, None).await
     }
 
-    /// The oldest hour that is kept, `YYYYMMDDHH`; a day is added for the zones of hosts.
+    /// A node has this time.
+    pub(crate) fn compare_clock(&self, unix_ms: i64) {
+        self.registry().compare_clock(unix_ms, self.now());
+    }
+
+    /// Why nothing counts as old, if it is so: the clock may be wrong.
+    pub(crate) fn clock_doubt(&self) -> Option<String> {
+        let now = self.now();
+        let newest = self.registry().clock_doubted(now)?;
+        let time = |unix_ms| jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default().to_string();
+        Some(format!(
+            "the clock says {}, the newest thing known is of {}, and no node has told its time: nothing is deleted until one agrees",
+            time(now.unix_ms),
+            time(newest)
+        ))
+    }
+
+    /// The oldest hour that is kept, `YYYYMMDDHH`; a day is added for the zones of hosts. All while the clock may be wrong.
     pub(crate) fn first_hour_kept(&self) -> u32 {
+        if self.registry().clock_doubted(self.now()).is_some() {
+            return 0;
+        }
         let kept_s =
             i64::try_from(self.config.check.keep_hours.0.as_secs()).unwrap_or(i64::MAX / 4_000) + 86_400;
         let begin = jiff::Timestamp::from_millisecond(
@@ -290,20 +312,21 @@ impl Monitor {
         begin.strftime("%Y%m%d%H").to_string().parse().unwrap_or(0)
     }
 
-    /// Lets the registry decide, and stores what it decided.
+    /// Lets the registry decide, and stores what it decided, in the order of the decisions: they are in the queue before another can be made.
     async fn decide(
         &self,
         what: impl FnOnce(&mut Registry, Now) -> Result<Vec<Change>, Refusal>,
     ) -> Result<(), NotTaken> {
-        let (changes, _storing) = {
+        let place = self.journal.place().await;
+        let (changes, _storing, putting) = {
             let mut registry = self.registry();
             let changes = what(&mut registry, self.now())?;
             if changes.is_empty() {
                 return Ok(());
             }
-            (changes, self.decisions.begin())
+            (changes.clone(), self.decisions.begin(), place.put(changes))
         };
-        self.store(changes).await
+        self.stored(changes, putting).await
     }
 
     /// The same for what nobody waits for: what cannot be stored now is tried again.
@@ -332,34 +355,41 @@ impl Monitor {
 
     /// The same, behind what is owed already: a later state of a thing must not be overtaken by an earlier one.
     pub(crate) async fn store_in_order(&self, changes: Vec<Change>) {
-        let owes = self.registry().owed().0 > 0;
-        if owes {
-            self.registry().not_stored(changes);
-        } else if let Err(error) = self.store(changes).await {
+        if changes.is_empty() {
+            return;
+        }
+        let place = self.journal.place().await;
+        let putting = {
+            let mut registry = self.registry();
+            if registry.owed().0 > 0 {
+                return registry.not_stored(changes);
+            }
+            place.put(changes.clone())
+        };
+        if let Err(error) = self.stored(changes, putting).await {
             tracing::debug!(%error, "changes are stored later");
         }
     }
 
     async fn store_owed(&self) {
         loop {
-            let (owed, _storing) = {
-                let owed = self.registry().take_owed();
+            let place = self.journal.place().await;
+            let (owed, _storing, putting) = {
+                let mut registry = self.registry();
+                let owed = registry.take_owed();
                 if owed.is_empty() {
                     return;
                 }
-                (owed, self.decisions.begin())
+                (owed.clone(), self.decisions.begin(), place.put(owed))
             };
-            if self.journal.append(owed.clone()).await.is_err() {
+            if putting.done().await.is_err() {
                 return self.registry().owe_again(owed);
             }
         }
     }
 
-    async fn store(&self, changes: Vec<Change>) -> Result<(), NotTaken> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let stored = self.journal.append(changes.clone()).await;
+    async fn stored(&self, changes: Vec<Change>, putting: Putting) -> Result<(), NotTaken> {
+        let stored = putting.done().await;
         if stored.is_err() {
             self.registry().not_stored(changes);
         }
@@ -383,7 +413,9 @@ impl Monitor {
         }
         // it does not know yet that they are
         nodes.retain(|row| !forgotten.contains(&row.id));
-        self.registry().restore(nodes, errors, self.now());
+        let mut registry = self.registry();
+        registry.restore(nodes, errors, self.now());
+        registry.set_restored();
     }
 
     /// For `/readyz`. Without a database the monitor does its work, so it is ready, and says what is wrong.
@@ -395,6 +427,9 @@ impl Monitor {
         let away = away.map(|why| format!("degraded: the database is away, {changes} changes wait: {why}"));
         let prune = self.health.prune_problem();
         let prune = prune.map(|why| format!("degraded: old rows cannot be deleted from the database: {why}"));
+        let legacy = self.health.legacy_problem();
+        let legacy =
+            legacy.map(|why| format!("degraded: the table of the legacy monitor cannot be read: {why}"));
         let (owed, lost) = self.registry().owed();
         let figures = [
             ("nodes_up", in_state(crate::registry::State::Up)),
@@ -408,7 +443,7 @@ impl Monitor {
         ];
         Status {
             ready: true,
-            problems: away.into_iter().chain(prune).collect(),
+            problems: away.into_iter().chain(prune).chain(legacy).collect(),
             figures: figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             ..Status::default()
         }
@@ -416,46 +451,4 @@ impl Monitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use logferry_durable::RealDisk;
-
-    fn at_port(port: u16) -> Identity {
-        let (ip, role, instance) = ("127.0.0.1".to_owned(), "collector".to_owned(), "a1".to_owned());
-        Identity { ip, port, role, instance, ..Identity::default() }
-    }
-
-    #[tokio::test]
-    async fn rows_of_the_legacy_table_count_only_if_nothing_was_decided_since_they_were_read() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let journal = Journal::open(Arc::new(RealDisk), dir.path(), 1 << 20).expect("opened");
-        let mut config = MonitorConfig::default();
-        config.node.var_dir = dir.path().to_owned();
-        let monitor = Monitor::new(config, journal.clone(), Arc::new(Health::new(String::new())));
-        let write_all = async || {
-            let waiting = journal.oldest(usize::MAX);
-            journal.written(waiting.last().expect("a change").0).await;
-        };
-        assert_eq!(monitor.decisions_written(), Some(0));
-        monitor.register(&at_port(4000)).await.expect("taken");
-        assert_eq!(monitor.decisions_written(), None, "it waits for the database");
-        write_all().await;
-        let storing = monitor.decisions.begin();
-        assert_eq!(monitor.decisions_written(), None, "one is on its way to the queue");
-        drop(storing);
-        let read = monitor.decisions_written().expect("all are written");
-        let row = |port| NodeRow {
-            id: format!("127.0.0.1:{port}"),
-            registered_ms: 0,
-            ..monitor.nodes()[0].row.clone()
-        };
-        let (old, added) = (row(4000), row(5000));
-        monitor.register(&at_port(4001)).await.expect("taken");
-        monitor.adopt(vec![old, added.clone()], read).await;
-        assert_eq!(monitor.nodes().len(), 1, "it has left the address of the row");
-        write_all().await;
-        let read = monitor.decisions_written().expect("all are written");
-        monitor.adopt(vec![row(4001), added], read).await;
-        assert_eq!(monitor.nodes().iter().map(|node| node.row.port).collect::<Vec<_>>(), [5000, 4001]);
-    }
-}
+mod tests;

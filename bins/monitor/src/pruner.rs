@@ -28,11 +28,20 @@ pub(crate) async fn run(url: Url, monitor: Arc<Monitor>, stop: CancellationToken
 }
 
 async fn prune_for_ever(url: &Url, monitor: &Monitor) {
-    let mut slice = SLICE_MAX;
+    let (mut slice, mut is_said) = (SLICE_MAX, false);
     loop {
         while !monitor.health.has_restored() || monitor.health.away().is_some() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        if let Some(why) = monitor.clock_doubt() {
+            if !std::mem::replace(&mut is_said, true) {
+                tracing::warn!("{why}");
+            }
+            monitor.health.set_prune_problem(Some(why));
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        is_said = false;
         let outcome = prune(url, monitor, &mut slice).await;
         if let Err(error) = &outcome {
             slice = (slice / 2).max(1);

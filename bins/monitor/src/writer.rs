@@ -31,6 +31,7 @@ pub(crate) struct Health {
     pub(crate) url: String,
     away: Mutex<Option<String>>,
     prune_problem: Mutex<Option<String>>,
+    legacy_problem: Mutex<Option<String>>,
     refused: AtomicU64,
     restored: AtomicBool,
 }
@@ -41,6 +42,7 @@ impl Health {
             url,
             away: Mutex::new(Some(NOT_TRIED.to_owned())),
             prune_problem: Mutex::default(),
+            legacy_problem: Mutex::default(),
             refused: AtomicU64::new(0),
             restored: AtomicBool::new(false),
         }
@@ -58,6 +60,26 @@ impl Health {
 
     pub(crate) fn set_prune_problem(&self, why: Option<String>) {
         *self.prune_problem.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why the legacy table is not read.
+    pub(crate) fn legacy_problem(&self) -> Option<String> {
+        self.legacy_problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_legacy_problem(&self, why: Option<String>) {
+        let mut known = self.legacy_problem.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*known, &why) {
+            (None, Some(why)) => {
+                tracing::warn!(
+                    why,
+                    "the table of the legacy monitor cannot be read: nodes that are added by hand are not seen"
+                );
+            }
+            (Some(_), None) => tracing::info!("the table of the legacy monitor is read again"),
+            _ => {}
+        }
+        *known = why;
     }
 
     /// Changes that it will never take.
@@ -246,8 +268,16 @@ impl DatabaseWriter {
         if now >= self.adopt_at
             && let Some(decisions) = self.monitor.decisions_written()
         {
-            let rows = database.legacy_nodes().await?;
-            self.monitor.adopt(rows, decisions).await;
+            let problem = match database.legacy_nodes().await {
+                Ok(rows) => {
+                    self.monitor.adopt(rows, decisions).await;
+                    None
+                }
+                // ours are as they were: it is no reason to leave the database alone
+                Err(DatabaseError::Refused(why)) => Some(why),
+                Err(away) => return Err(away),
+            };
+            self.monitor.health.set_legacy_problem(problem);
             self.adopt_at = now + self.monitor.config.check.interval.0 * ROUNDS_TO_ADOPT;
         }
         Ok(())

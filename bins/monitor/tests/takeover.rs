@@ -31,7 +31,14 @@ async fn keeps_the_legacy_error_log(raw: Raw<'_>) {
     let mut config = config(dir.path(), &raw.url());
     config.database.keep_errors = Interval::secs(60);
     let monitor = start(&config).await;
-    report(&mut Peer::connect(monitor.addr).await, "new").await;
+    wait_until("the clock is doubted: nothing is known of this century", async || {
+        monitor.monitor.status().problems.iter().any(|problem| problem.contains("the clock says"))
+    })
+    .await;
+    let unix_ms = monitor.monitor.now().unix_ms.to_string();
+    let new =
+        with(ours("report", "web-1", "a1"), &[("type", "ERROR"), ("msg", "new"), ("unix_ms", &unix_ms)]);
+    assert_eq!(Peer::connect(monitor.addr).await.ask(&new).await.0, "0");
     wait_until("ours is pruned and the new one written", async || {
         raw.texts("SELECT text FROM logferry_error ORDER BY id").await == ["new"]
     })
@@ -107,6 +114,60 @@ async fn takes_over(raw: [Raw<'_>; 5]) {
     keeps_whole_texts_although_the_legacy_tables_do_not(narrow, NARROW, &kept).await;
     keeps_whole_texts_although_the_legacy_tables_do_not(other, OTHER, &[]).await;
     keeps_whole_texts_although_the_legacy_tables_do_not(no_column, NO_COLUMN, &[]).await;
+}
+
+/// A table of nodes that cannot be read, or is none, takes no row, and is looked at seldom: the database is not away because of it.
+async fn needs_no_legacy_table_of_nodes(raw: Raw<'_>, legacy: &str) {
+    raw.run(legacy).await;
+    drop(database(&raw.url()).await);
+    if legacy == GONE {
+        raw.run("DROP TABLE registered_node").await;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let monitor = start(&config(dir.path(), &raw.url())).await;
+    let mut peer = Peer::connect(monitor.addr).await;
+    let at_port = |request, port| {
+        let mut message = ours(request, "web-1", "a1");
+        message.retain(|(key, _)| *key != "port");
+        with(message, &[("port", port)])
+    };
+    for port in ["4000", "4001"] {
+        assert_eq!(peer.ask(&at_port("register", port)).await.0, "0");
+    }
+    let problems = || monitor.monitor.status().problems;
+    wait_until("the table is known to be no good", async || {
+        problems().iter().any(|problem| problem.contains("the table of the legacy monitor"))
+    })
+    .await;
+    wait_until("written", async || monitor.monitor.journal_waiting() == 0).await;
+    assert_eq!(problems().len(), 1, "the database is not away: {:?}", problems());
+    assert_eq!(peer.ask(&at_port("unregister", "4001")).await.0, "0");
+    wait_until("the farewell is written", async || monitor.monitor.journal_waiting() == 0).await;
+    assert_eq!(monitor.monitor.status().figures["changes_refused_total"], 0);
+    monitor.stop().await;
+    assert_eq!(raw.texts("SELECT state FROM logferry_node").await, ["left"]);
+    assert!(!dir.path().join("refused.ndjson").exists());
+}
+
+const GONE: &str = "CREATE TABLE IF NOT EXISTS other (id INT)";
+const OTHER_COLUMNS: &str = "CREATE TABLE registered_node (address VARCHAR(64) NOT NULL)";
+
+async fn needs_no_legacy_tables_of_nodes(raw: [Raw<'_>; 2]) {
+    let [gone, other] = raw;
+    needs_no_legacy_table_of_nodes(gone, GONE).await;
+    needs_no_legacy_table_of_nodes(other, OTHER_COLUMNS).await;
+}
+
+#[tokio::test]
+async fn a_legacy_table_of_nodes_in_sqlite_may_be_gone_or_another() {
+    let dir = tempfile::tempdir().expect("a folder");
+    needs_no_legacy_tables_of_nodes(["gone", "columns"].map(|name| Raw::Sqlite(dir.path().join(name)))).await;
+}
+
+#[tokio::test]
+async fn a_legacy_table_of_nodes_in_mariadb_may_be_gone_or_another() {
+    let Some(server) = MariaDb::start("a_legacy_table_of_nodes_in_mariadb") else { return };
+    needs_no_legacy_tables_of_nodes(["gone", "columns"].map(|name| Raw::MariaDb(&server, name))).await;
 }
 
 const NAMES: [&str; 5] = ["legacy_log", "by_hand", "narrow", "other", "no_column"];

@@ -108,8 +108,10 @@ impl Shared {
 
     pub(crate) fn times(&self) -> ReceiverTimes {
         let settings = &self.options.settings;
+        let hello_timeout = settings.hello_timeout.0;
         ReceiverTimes {
-            hello_timeout: settings.hello_timeout.0,
+            first_byte_timeout: if settings.v1 { settings.v1_idle_timeout.0 } else { hello_timeout },
+            hello_timeout,
             idle_timeout: settings.idle_timeout.0,
             frame_timeout: settings.frame_timeout.0,
             drain_timeout: DRAIN_TIMEOUT,

@@ -15,7 +15,7 @@ use logferry_pack::{Decoded, Limits, Ours, StreamId, decode_header};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -233,20 +233,30 @@ async fn strangers_get_the_answer_of_the_protocol_and_nothing_else_of_ours() {
 }
 
 #[tokio::test]
-async fn slow_and_silent_peers_are_left() {
+async fn slow_and_silent_peers_are_left_without_a_word_that_blames_their_packs() {
     let pack = &recorded()[0];
-    for (sent, idle, whole) in [(0, 50, 60_000), (3, 60_000, 50), (400, 60_000, 50)] {
-        let server = server(None, |settings| {
-            settings.v1_idle_timeout = Interval::ms(idle);
-            settings.frame_timeout = Interval::ms(whole);
-            settings.hello_timeout = Interval::ms(60);
+    // what is sent, and which of the times ends the connection: that of silence, of a greeting of protocol v2, of a whole pack
+    let sent: [(&[u8], usize); 5] =
+        [(b"", 0), (&[0xff; 3], 1), (&pack[..3], 2), (&pack[..400], 2), (&pack[..], 0)];
+    for (sent, ends) in sent {
+        let times = [0, 1, 2].map(|time| Interval::ms(if time == ends { 500 } else { 60_000 }));
+        let mut server = server(None, |settings| {
+            settings.v1_idle_timeout = times[0];
+            settings.hello_timeout = times[1];
+            settings.v1_pack_timeout = times[2];
+            settings.frame_timeout = Interval::ms(100);
         })
         .await;
         let mut tail = TcpStream::connect(server.addr).await.unwrap();
-        // So much that it is no v2 for sure, even if it is nothing.
-        tail.write_all(&pack[..sent]).await.unwrap();
-        let said = read_up_to(&mut tail, 100).await;
-        assert!(said.is_empty() || said == b"wrong header", "{said:?}");
+        let began = Instant::now();
+        tail.write_all(sent).await.unwrap();
+        if sent.len() == pack.len() {
+            server.next().await.answer.send(Answer::Ok);
+        }
+        let said = timeout(LIMIT, read_up_to(&mut tail, 100)).await.expect("the connection ends");
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(500), "{} bytes: left after {waited:?}", sent.len());
+        assert_eq!(said, if sent.len() == pack.len() { &b"ok"[..] } else { b"" }, "{} bytes", sent.len());
     }
 }
 

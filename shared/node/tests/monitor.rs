@@ -187,6 +187,26 @@ fn heartbeats_go_on_while_the_monitor_takes_no_reports() {
 }
 
 #[test]
+fn a_node_that_stops_says_so_before_what_it_could_not_report() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let node = start(listener.local_addr().expect("an address"), "");
+    let mut connection = accept(&listener);
+    connection.wait_for(is("heartbeat"));
+    node.signal("HUP");
+    while !is("report")(&connection.read().expect("the node goes on")) {
+        connection.answer("0");
+    }
+    connection.answer("1");
+    connection.wait_for(is("heartbeat"));
+    node.signal("TERM");
+    let mut goodbye = accept(&listener);
+    let first = goodbye.read().expect("a message");
+    assert_eq!(first["req"], "unregister");
+    goodbye.answer("0");
+    assert!(goodbye.wait_for(is("report"))["msg"].contains("SIGHUP"));
+}
+
+#[test]
 fn a_node_that_becomes_ready_says_so_at_once_however_rare_its_heartbeats_are() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let addr = listener.local_addr().expect("an address");

@@ -54,10 +54,10 @@ impl Guesses {
     }
 }
 
-/// Whoever has one IPv6 address has 2^64.
+/// Whoever has one IPv6 address has 2^64. An IPv4 address may come in the form of IPv6.
 fn network(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
+    match ip.to_canonical() {
+        ip @ IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
     }
 }
@@ -93,5 +93,15 @@ mod tests {
             guesses.begin(Some(peer), Duration::from_secs(60))
         });
         assert!(blocked.last().is_some_and(|last| last.is_err()));
+    }
+
+    #[test]
+    fn ipv4_addresses_in_the_form_of_ipv6_are_not_one_network() {
+        let (mut guesses, ip) = (Guesses::default(), |text: &str| Some(text.parse().expect("an address")));
+        for _ in 0..FREE + 1 {
+            let _ = guesses.begin(ip("::ffff:10.0.0.7"), Duration::ZERO);
+        }
+        assert!(guesses.begin(ip("10.0.0.7"), Duration::ZERO).is_err(), "it is the same");
+        assert_eq!(guesses.begin(ip("::ffff:10.0.0.8"), Duration::ZERO), Ok(()));
     }
 }

@@ -3,13 +3,15 @@
 use super::conditions::Condition;
 use crate::registry::Now;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// Alerts that are open at a time; what is wrong beyond is counted, and raised when there is room.
 pub const OPEN_MAX: usize = 5_000;
-/// Changes that are remembered for the page; those that no webhook has taken by then are not sent any more.
+/// Changes that are remembered for the page. Those that wait for a webhook are remembered beyond it.
 pub const HISTORY_MAX: usize = 1_000;
+/// Changes that may wait for webhooks; of more the oldest are given up. All that is open may end, and begin again, meanwhile.
+pub const WAITING_MAX: usize = 3 * OPEN_MAX;
 
 /// Whether something begins or is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,6 +52,21 @@ pub struct AlertRow {
     pub delivery: BTreeMap<String, String>,
 }
 
+impl AlertRow {
+    fn waits(&self) -> bool {
+        self.delivery.values().any(|word| word == WAITING)
+    }
+
+    /// It is not tried any more, where it still waits at one of `webhooks`.
+    fn give_up(&mut self, is_given_up: impl Fn(&str) -> bool) {
+        for (name, word) in &mut self.delivery {
+            if word == WAITING && is_given_up(name) {
+                GIVEN_UP.clone_into(word);
+            }
+        }
+    }
+}
+
 /// See the module. What it holds is one file.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Book {
@@ -86,15 +103,15 @@ impl Book {
     ) -> Vec<AlertRow> {
         let mut changes = Vec::new();
         let over: Vec<(String, String)> = {
-            let wrong: std::collections::HashSet<&str> = wrong.iter().map(|one| one.key.as_str()).collect();
+            let wrong: HashSet<&str> = wrong.iter().map(|one| one.key.as_str()).collect();
             let gone = self.open.iter().filter(|(key, _)| !wrong.contains(key.as_str()));
             let over: Vec<_> =
                 gone.filter_map(|(key, row)| Some((key.clone(), is_over(key, row)?))).collect();
             // what is as it was announced, or not known, does not turn
-            let is_over = |key: &String| over.iter().any(|(over, _)| over == key);
-            self.turning.retain(|key, _| {
-                (self.open.contains_key(key) && is_over(key)) || wrong.contains(key.as_str())
-            });
+            let turns: HashSet<&str> =
+                over.iter().map(|(key, _)| key.as_str()).chain(wrong.iter().copied()).collect();
+            self.turning.retain(|key, _| turns.contains(key.as_str()));
+            drop(turns);
             over
         };
         for (key, why) in over {
@@ -148,10 +165,37 @@ impl Book {
         let delivery = receivers.into_iter().map(|name| (name, WAITING.to_owned())).collect();
         let row = AlertRow { id, unix_ms: now.unix_ms, kind, subject, state, text, delivery };
         self.history.push_back(row.clone());
-        while self.history.len() > HISTORY_MAX {
-            self.history.pop_front();
-        }
         row
+    }
+
+    /// Bounds what is remembered; gives the changes that are given up by it, because too many wait. To be called after
+    /// [`look`](Self::look) and [`settle`](Self::settle).
+    pub fn trim(&mut self) -> Vec<AlertRow> {
+        let waiting = self.history.iter().filter(|row| row.waits()).count();
+        let mut given_up = Vec::new();
+        for row in self.history.iter_mut().filter(|row| row.waits()).take(waiting.saturating_sub(WAITING_MAX))
+        {
+            row.give_up(|_| true);
+            given_up.push(row.clone());
+        }
+        let mut surplus = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.retain(|row| {
+            let stays = surplus == 0 || row.waits();
+            surplus -= usize::from(!stays);
+            stays
+        });
+        given_up
+    }
+
+    /// Nobody will ever take what waits for webhooks other than these; gives the changes that are given up by it.
+    pub fn give_up_others(&mut self, webhooks: &HashSet<String>) -> Vec<AlertRow> {
+        let mut given_up = Vec::new();
+        for row in &mut self.history {
+            let before = row.delivery.clone();
+            row.give_up(|name| !webhooks.contains(name));
+            given_up.extend((row.delivery != before).then(|| row.clone()));
+        }
+        given_up
     }
 
     /// What waits for a webhook, oldest first.
@@ -258,6 +302,37 @@ mod tests {
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         look(&mut book, &keys, 0);
         assert_eq!(look(&mut book, &keys, 10).len(), OPEN_MAX);
+        assert!(book.trim().is_empty());
+        let ids: Vec<i64> = book.history().map(|row| row.id).collect();
+        book.settle("ops", &ids, SENT);
+        assert!(book.trim().is_empty());
         assert_eq!((book.open().count(), book.history().count()), (OPEN_MAX, HISTORY_MAX));
+    }
+
+    #[test]
+    fn what_waits_for_a_webhook_is_never_trimmed_and_beyond_its_bound_given_up() {
+        let mut book = Book::default();
+        let keys: Vec<String> = (0..OPEN_MAX).map(|number| number.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let mut changes = Vec::new();
+        for round in 0..3 {
+            changes.push(look(&mut book, &keys, 100 * round).len());
+            changes.push(look(&mut book, &keys, 100 * round + 10).len());
+            assert!(book.trim().is_empty() || round == 2);
+            changes.push(look(&mut book, &[], 100 * round + 20).len());
+            changes.push(look(&mut book, &[], 100 * round + 30).len());
+            let given_up = book.trim();
+            let count = (2 * OPEN_MAX * (round as usize + 1)).saturating_sub(WAITING_MAX).min(OPEN_MAX);
+            assert_eq!(given_up.len(), count, "round {round}");
+            assert!(given_up.iter().all(|row| row.delivery["ops"] == GIVEN_UP));
+        }
+        assert_eq!(changes.iter().sum::<usize>(), 6 * OPEN_MAX);
+        assert_eq!(book.waiting("ops", usize::MAX).len(), WAITING_MAX);
+        assert_eq!(book.history().count(), WAITING_MAX, "what is settled makes room first");
+        let webhooks = HashSet::from(["others".to_owned()]);
+        assert_eq!(book.give_up_others(&webhooks).len(), WAITING_MAX);
+        assert_eq!(book.waiting("ops", 1), []);
+        book.trim();
+        assert_eq!(book.history().count(), HISTORY_MAX);
     }
 }

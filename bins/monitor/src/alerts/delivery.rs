@@ -75,6 +75,9 @@ pub(super) async fn deliver(monitor: Arc<Monitor>, webhook: Webhook, stop: Cance
         }
         if !verdict.settled.is_empty() {
             let settled = monitor.alerts.book().settle(&webhook.label, &verdict.settled, verdict.outcome);
+            if verdict.outcome == GIVEN_UP {
+                counter!("logferry_monitor_alerts_given_up_total").increment(settled.len() as u64);
+            }
             monitor.alerts.store(&monitor, settled).await;
         }
         if verdict.waits {

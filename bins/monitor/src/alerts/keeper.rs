@@ -20,6 +20,7 @@ pub(crate) const FILE: &str = "alerts.json";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Nodes or hours that make a look take longer by as much.
 const LOOK_EVERY_PER: usize = 2_000;
+
 /// The alerts of a running monitor.
 pub(crate) struct Alerts {
     book: Mutex<Book>,
@@ -60,7 +61,12 @@ impl Alerts {
         replace(&RealDisk, &self.path, &bytes)
     }
 
-    pub(super) async fn store(&self, monitor: &Arc<Monitor>, changes: Vec<AlertRow>) {
+    pub(super) async fn store(&self, monitor: &Arc<Monitor>, mut changes: Vec<AlertRow>) {
+        let given_up = self.book().trim();
+        if !given_up.is_empty() {
+            say_given_up(given_up.len(), "more changes wait for webhooks than may");
+            changes.extend(given_up);
+        }
         let shared = monitor.clone();
         let saved = tokio::task::spawn_blocking(move || shared.alerts.save()).await;
         if let Ok(Err(error)) = saved {
@@ -70,8 +76,19 @@ impl Alerts {
     }
 }
 
+fn say_given_up(changes: usize, why: &str) {
+    counter!("logferry_monitor_alerts_given_up_total").increment(changes as u64);
+    tracing::error!(changes, why, "webhooks are not told of alerts");
+}
+
 /// Until `stop`.
 pub(crate) async fn run(monitor: Arc<Monitor>, webhooks: Vec<Webhook>, stop: CancellationToken) {
+    let labels = webhooks.iter().map(|webhook| webhook.label.clone()).collect();
+    let orphans = monitor.alerts.book().give_up_others(&labels);
+    if !orphans.is_empty() {
+        say_given_up(orphans.len(), "their webhooks are not configured any more");
+        monitor.alerts.store(&monitor, orphans).await;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     for webhook in webhooks {
         tasks.spawn(deliver(monitor.clone(), webhook, stop.clone()));

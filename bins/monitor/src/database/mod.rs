@@ -169,9 +169,9 @@ impl Database {
     /// The rows of the legacy table.
     ///
     /// # Errors
-    /// It is away.
+    /// It is away, or refuses: the table is not there, not for us, or has other columns.
     pub async fn legacy_nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
-        let rows = self.query(Statement::new(LEGACY_NODES, Vec::new())).await?;
+        let rows = self.query(Statement::legacy(LEGACY_NODES, Vec::new())).await?;
         Ok(rows.iter().filter_map(legacy_row).collect())
     }
 

@@ -45,6 +45,7 @@ impl Mysql {
         }
         let mut rows = 0;
         for statement in statements {
+            let codes = codes_of(&statement);
             let done = async {
                 if statement.values.is_empty() {
                     // not every statement can be prepared
@@ -53,7 +54,6 @@ impl Mysql {
                     transaction.exec_drop(statement.sql, params(statement.values)).await
                 }
             };
-            let codes: &[u16] = if statement.is_legacy { &LEGACY_ERRORS } else { &[] };
             within_with(timeout, done, codes).await?;
             rows += transaction.affected_rows();
         }
@@ -62,13 +62,18 @@ impl Mysql {
     }
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
+        let codes = codes_of(&statement);
         let work = async {
             let rows: Vec<mysql_async::Row> =
                 self.connection.exec(statement.sql, params(statement.values)).await?;
             Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(of_mysql).collect()).collect())
         };
-        within(self.timeout, work).await
+        within_with(self.timeout, work, codes).await
     }
+}
+
+fn codes_of(statement: &Statement) -> &'static [u16] {
+    if statement.is_legacy { &LEGACY_ERRORS } else { &[] }
 }
 
 fn params(values: Vec<Value>) -> Params {

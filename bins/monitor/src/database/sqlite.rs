@@ -69,17 +69,26 @@ impl Sqlite {
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
         let connection = self.connection.clone();
-        blocking(self.timeout, move || {
+        let asked = blocking(self.timeout, move || {
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut prepared = connection.prepare(&statement.sql)?;
-            let columns = prepared.column_count();
-            let rows = prepared.query_map(params_from_iter(&statement.values), |row| {
-                (0..columns).map(|at| Ok(of_sqlite(row.get_ref(at)?))).collect()
-            })?;
-            rows.collect()
-        })
-        .await
+            match rows(&connection, &statement) {
+                Err(error) if statement.is_legacy && is_of_the_statement(&error) => {
+                    Ok(Err(DatabaseError::Refused(error.to_string())))
+                }
+                rows => rows.map(Ok),
+            }
+        });
+        asked.await?
     }
+}
+
+fn rows(connection: &Connection, statement: &Statement) -> rusqlite::Result<Vec<Row>> {
+    let mut prepared = connection.prepare(&statement.sql)?;
+    let columns = prepared.column_count();
+    let rows = prepared.query_map(params_from_iter(&statement.values), |row| {
+        (0..columns).map(|at| Ok(of_sqlite(row.get_ref(at)?))).collect()
+    })?;
+    rows.collect()
 }
 
 fn execute(connection: &Connection, statement: &Statement) -> rusqlite::Result<u64> {

@@ -56,7 +56,7 @@ impl Statement {
         Statement { sql: sql.to_owned(), values, is_legacy: false }
     }
 
-    fn legacy(sql: &str, values: Vec<Value>) -> Statement {
+    pub(crate) fn legacy(sql: &str, values: Vec<Value>) -> Statement {
         Statement { is_legacy: true, ..Statement::new(sql, values) }
     }
 }
@@ -139,9 +139,9 @@ pub(crate) fn of_changes(changes: &[&Change], dialect: Dialect, legacy: LegacyRo
             Change::Forgotten(row) => {
                 let delete = "DELETE FROM logferry_node WHERE id = ?";
                 statements.push(Statement::new(delete, vec![text(&row.id)]));
-                statements.push(delete_legacy(row));
+                statements.extend(delete_legacy(row, legacy));
             }
-            Change::AddressLeft(row) => statements.push(delete_legacy(row)),
+            Change::AddressLeft(row) => statements.extend(delete_legacy(row, legacy)),
             Change::Error(entry) => {
                 errors.push(error_values(entry));
                 legacy_errors.push(legacy_error_values(entry, legacy));
@@ -189,7 +189,7 @@ fn store_node(row: &NodeRow, dialect: Dialect, legacy: LegacyRows) -> Vec<Statem
     ];
     let mut statements = vec![Statement::new(&insert, values)];
     if row.state == State::Left {
-        statements.push(delete_legacy(row));
+        statements.extend(delete_legacy(row, legacy));
     } else if row.port > 0 && !row.is_by_hand() && legacy != LegacyRows::Without {
         let insert =
             LEGACY_INSERT.to_owned() + &dialect.or_update("ip, port", &["role", "hostname", "ctime"]);
@@ -205,9 +205,10 @@ fn store_node(row: &NodeRow, dialect: Dialect, legacy: LegacyRows) -> Vec<Statem
     statements
 }
 
-fn delete_legacy(row: &NodeRow) -> Statement {
+fn delete_legacy(row: &NodeRow, legacy: LegacyRows) -> Option<Statement> {
     let (ip, port) = (text(&row.ip), Value::Integer(row.port.into()));
-    Statement::legacy(LEGACY_DELETE, vec![ip.clone(), port.clone(), ip, port, text(&row.id)])
+    (legacy != LegacyRows::Without)
+        .then(|| Statement::legacy(LEGACY_DELETE, vec![ip.clone(), port.clone(), ip, port, text(&row.id)]))
 }
 
 fn error_values(entry: &ErrorEntry) -> Vec<Value> {
@@ -317,4 +318,40 @@ pub(crate) fn prune(old: Old, count: u64, dialect: Dialect) -> Statement {
 fn local_time(unix_ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(unix_ms).unwrap_or_default();
     time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_legacy_tables_no_statement_is_about_them() {
+        let row = NodeRow {
+            id: "a1".into(),
+            ip: "10.0.0.7".into(),
+            port: 4000,
+            role: "tailer".into(),
+            name: "web-1".into(),
+            host: "web-1".into(),
+            version: "0.1.0".into(),
+            state: State::Left,
+            since_ms: 1,
+            registered_ms: 1,
+        };
+        let up = Change::Node(NodeRow { state: State::Up, ..row.clone() });
+        let left = Change::Node(row.clone());
+        for change in [up, left, Change::Forgotten(row.clone()), Change::AddressLeft(row)] {
+            for dialect in [Dialect::Sqlite, Dialect::Mysql] {
+                assert_eq!(
+                    of_changes(&[&change], dialect, LegacyRows::Whole)
+                        .iter()
+                        .filter(|one| one.is_legacy)
+                        .count(),
+                    1
+                );
+                let without = of_changes(&[&change], dialect, LegacyRows::Without);
+                assert!(without.iter().all(|one| !one.is_legacy), "{without:?}");
+            }
+        }
+    }
 }

@@ -279,8 +279,15 @@ fn together(rows: &[&HourRow], total: u64) -> (HourState, Vec<(u64, u64)>) {
     for row in &rows[1..] {
         missing = common(&missing, &lacks(row));
     }
-    let is_whole =
-        total > 0 && missing.is_empty() && rows.iter().all(|row| row.news.missing.len() < MISSING_RUNS_MAX);
+    // what it lacks is in no number: bytes, or a done pack that tells of what came late
+    let lacks_more = |row: &HourRow| match row.news.state {
+        HourState::Late => true,
+        HourState::Missing => row.news.missing_packs == 0,
+        _ => false,
+    };
+    let is_whole = total > 0
+        && missing.is_empty()
+        && rows.iter().all(|row| row.news.missing.len() < MISSING_RUNS_MAX && !lacks_more(row));
     let worst = rows.iter().map(|row| row.news.state).max().unwrap_or_default();
     (if is_whole { HourState::Complete } else { worst }, missing)
 }
@@ -347,6 +354,24 @@ mod tests {
         tell(&mut hours, "b", news(2026112101, HourState::Missing, (2, 0), &[(1, 1)]));
         assert_eq!((state(&hours).state, state(&hours).missing_packs), (HourState::Complete, 0));
         assert_eq!(state(&hours).outputters, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_lacks_bytes_or_is_late_is_not_complete_because_another_outputter_tells_of_it() {
+        for lacking in [HourState::Missing, HourState::Late] {
+            let mut hours = Hours::new(10);
+            let state = |hours: &Hours| hours.get(2026112101, "web-1", "access").expect("the hour").state;
+            tell(&mut hours, "a", news(2026112101, lacking, (4, 4), &[]));
+            for other in [HourState::Open, HourState::Unclosed, HourState::Missing] {
+                tell(&mut hours, "b", news(2026112101, other, (1, 0), &[(1, 1)]));
+                assert_ne!(state(&hours), HourState::Complete, "{lacking:?} and {other:?}");
+                assert_eq!(hours.overdue(1).count(), 1);
+            }
+            tell(&mut hours, "b", news(2026112101, HourState::Complete, (3, 3), &[]));
+            assert_eq!(state(&hours), lacking, "the other has not all of it");
+            tell(&mut hours, "b", news(2026112101, HourState::Complete, (4, 4), &[]));
+            assert_eq!(state(&hours), HourState::Complete, "one alone has all of it");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! A node of ours is known by the id of its `var_dir`, a legacy node by its address, so two nodes of one name are two nodes.
 
+mod clock;
 mod hours;
 mod limiter;
 mod names;
@@ -20,6 +21,7 @@ pub use said::{Identity, address, clip, plain};
 pub use samples::{SAMPLE_MS, SAMPLES_MAX, Sample, Samples};
 
 use crate::alerts::AlertRow;
+use clock::Clock;
 use limiter::Limiter;
 use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
@@ -114,6 +116,9 @@ pub struct Registry {
     /// Reports of addresses that are no node.
     strangers: Limiter,
     owed: Owed,
+    /// What the database knew at the start is known.
+    is_restored: bool,
+    clock: Clock,
 }
 
 impl Registry {
@@ -122,7 +127,8 @@ impl Registry {
         let strangers = Limiter::new(options.errors_per_minute);
         let hours = Hours::new(options.hours_max);
         let (nodes, errors, owed) = (BTreeMap::new(), VecDeque::new(), Owed::default());
-        Registry { options, nodes, errors, hours, strangers, owed }
+        let (is_restored, clock) = (false, Clock::default());
+        Registry { options, nodes, errors, hours, strangers, owed, is_restored, clock }
     }
 
     /// All nodes, by their ids.
@@ -155,6 +161,7 @@ impl Registry {
 
     /// Takes over what the database knew at the start: what was told since is younger.
     pub fn restore_hours(&mut self, rows: Vec<HourRow>) {
+        rows.iter().for_each(|row| self.clock.holds(row.told_ms));
         for row in rows.iter().filter(|row| !self.nodes.contains_key(&row.node)) {
             self.hours.is_gone(&row.node);
         }
@@ -177,7 +184,9 @@ impl Registry {
 
     /// Takes over what the database and the queue to it knew at the start. `errors` oldest first.
     pub fn restore(&mut self, rows: Vec<NodeRow>, errors: Vec<ErrorEntry>, now: Now) {
+        errors.iter().for_each(|error| self.clock.holds(error.unix_ms));
         for row in rows {
+            self.clock.holds(row.since_ms.max(row.registered_ms));
             if let Some(node) = self.nodes.get_mut(&row.id) {
                 let left = node.remember(row);
                 left.into_iter().for_each(|row| self.owed.push(Change::AddressLeft(row)));
@@ -229,10 +238,36 @@ impl Registry {
         Ok(changes)
     }
 
-    /// A node leaves.
+    /// A node leaves. As long as the database has not said who there is, it may be one of those.
     pub fn unregister(&mut self, who: &Identity, now: Now) -> Vec<Change> {
-        let Some(node) = self.nodes.get_mut(&who.id()) else { return Vec::new() };
-        node.leave(now).map(Change::Node).into_iter().collect()
+        let mut changes = Vec::new();
+        if !self.nodes.contains_key(&who.id()) {
+            if self.is_restored {
+                return changes;
+            }
+            let Some(claimed) = self.claim_address(who, now) else { return changes };
+            changes.extend(claimed);
+            let Ok(node) = self.node_of(who, now) else { return changes };
+            let _ = node.take_identity(who, now);
+        }
+        let left = self.nodes.get_mut(&who.id()).and_then(|node| node.leave(now));
+        changes.extend(left.map(Change::Node));
+        changes
+    }
+
+    /// A node has this time; whether the monitor's own can be believed is known by it.
+    pub fn compare_clock(&mut self, unix_ms: i64, now: Now) {
+        self.clock.compare(unix_ms, now);
+    }
+
+    /// The time of the newest thing that is known, if the clock is so far beyond it that nothing counts as old.
+    pub fn clock_doubted(&self, now: Now) -> Option<i64> {
+        self.clock.doubted(now)
+    }
+
+    /// The database has said who there is.
+    pub fn set_restored(&mut self) {
+        self.is_restored = true;
     }
 
     /// A node, or somebody at an address that is none, warns. The entry is remembered by [`keep`](Self::keep), once it is stored.
@@ -257,9 +292,9 @@ impl Registry {
                 entry.role.clone_from(&node.row.role);
                 entry.name.clone_from(&node.row.name);
                 entry.node.clone_from(&node.row.id);
-                node.limiter.take(now.tick)
+                node.limiter.take(unix_ms, now)
             }
-            (None, Some(limiter)) => limiter.take(now.tick),
+            (None, Some(limiter)) => limiter.take(unix_ms, now),
             (None, None) => true,
         };
         if taken { Reported::Store(entry) } else { Reported::LeftOut }
@@ -342,6 +377,7 @@ impl Registry {
     /// Time has passed: who is silent, who is forgotten, whose name is used twice.
     pub fn tick(&mut self, now: Now) -> Vec<Change> {
         self.hours.set_time(now);
+        self.clock.tick(self.is_restored, now);
         // first, because a probe of such an address counts for none of them
         let shared = names::report_shared_addresses(&mut self.nodes, now);
         let probe_max = self.options.probe_max;
@@ -349,8 +385,10 @@ impl Registry {
             self.nodes.values_mut().flat_map(|node| node.tick(probe_max, now)).collect();
         changes.extend(self.news_of(shared));
         let forget_ms = i64::try_from(self.options.forget_after.as_millis()).unwrap_or(i64::MAX);
+        let is_doubted = self.clock.doubted(now).is_some();
         let old = |node: &Node| {
             node.row.state != State::Up
+                && !is_doubted
                 && node.origin == Origin::Message
                 && now.unix_ms.saturating_sub(node.row.since_ms) > forget_ms
         };
@@ -361,6 +399,9 @@ impl Registry {
         }
         let twins = names::report_twins(&mut self.nodes, now);
         changes.extend(self.news_of(twins));
+        changes.extend(
+            self.strangers.take_left_out(now).map(|count| Change::Error(said::of_strangers(count, now))),
+        );
         self.remember_all(&changes);
         changes
     }
@@ -380,8 +421,9 @@ impl Registry {
         let gone: Vec<String> =
             self.nodes.values().filter(|node| gone(node)).map(|node| node.row.id.clone()).collect();
         let forgotten = gone.iter().filter_map(|id| self.forget(id)).collect();
-        let known: HashSet<(String, u16)> =
-            self.nodes.values().map(|node| (node.row.ip.clone(), node.row.port)).collect();
+        // where a node has left there may be another now
+        let there = self.nodes.values().filter(|node| node.row.state != State::Left);
+        let known: HashSet<(String, u16)> = there.map(|node| (node.row.ip.clone(), node.row.port)).collect();
         for row in rows.into_iter().filter(|row| !known.contains(&(row.ip.clone(), row.port))) {
             if self.nodes.len() < self.options.nodes_max {
                 let node = Node::of_row(row, self.options.errors_per_minute, now, self.options.grace);

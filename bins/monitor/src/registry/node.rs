@@ -402,7 +402,7 @@ impl Node {
         if self.row.state == State::Up && is_lost && now.tick > self.believed_until {
             changes.extend(self.fall_silent(now));
         }
-        if let Some(count) = self.limiter.take_left_out(now.tick) {
+        if let Some(count) = self.limiter.take_left_out(now) {
             let text = format!("{count} more messages of this node came faster than they are stored");
             changes.push(Change::Error(self.entry("left out", &text, now)));
         }

@@ -1,6 +1,6 @@
 //! Who speaks, as a message says it, cut to what is kept.
 
-use super::Refusal;
+use super::{ErrorEntry, Now, Refusal};
 use logferry_node::monitor::message::Fields;
 
 const NAME_CHARS_MAX: usize = 255;
@@ -80,4 +80,18 @@ pub fn clip(text: &str, chars_max: usize) -> String {
 pub fn plain(text: &str, chars_max: usize) -> String {
     let plain = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
     text.chars().take(chars_max).map(plain).collect()
+}
+
+/// What is told of messages of addresses that are no node and were left out: there may be any number of such addresses.
+pub(super) fn of_strangers(count: u64, now: Now) -> ErrorEntry {
+    ErrorEntry {
+        unix_ms: now.unix_ms,
+        ip: "0.0.0.0".to_owned(),
+        port: 0,
+        role: String::new(),
+        name: String::new(),
+        kind: "left out".to_owned(),
+        text: format!("{count} more messages of addresses that are no node came faster than they are stored"),
+        node: String::new(),
+    }
 }

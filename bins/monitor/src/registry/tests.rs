@@ -1,3 +1,5 @@
+mod away;
+
 use super::*;
 use logferry_node::monitor::message::fields;
 use rand::rngs::StdRng;
@@ -179,7 +181,8 @@ fn reports_of_a_node_are_limited_and_the_rest_is_counted() {
         registry.heartbeat(node, status(10), at(0)).expect("taken");
     }
     let stored = |registry: &mut Registry, node: &Identity, second| {
-        matches!(registry.report(node, "ERROR", "disk full", 0, at(second)), Reported::Store(_))
+        let now = at(second);
+        matches!(registry.report(node, "ERROR", "disk full", now.unix_ms, now), Reported::Store(_))
     };
     let passed = (0..100).filter(|_| stored(&mut registry, &noisy, 1)).count();
     assert_eq!(passed, 5);

@@ -22,8 +22,10 @@ pub(super) fn tiers(nodes: &[NodeView]) -> Vec<Tier<'_>> {
         .map(|name| {
             let nodes: Vec<&NodeView> =
                 nodes.iter().filter(|node| node.tier == name && node.state != State::Left).collect();
-            let sum =
-                |figure: fn(&NodeView) -> Option<u64>| nodes.iter().filter_map(|node| figure(node)).sum();
+            // figures are as nodes tell them
+            let sum = |figure: fn(&NodeView) -> Option<u64>| {
+                nodes.iter().filter_map(|node| figure(node)).fold(0, u64::saturating_add)
+            };
             let (rate_bytes, lag_bytes) = (sum(|node| node.rate_bytes), sum(|node| node.lag_bytes));
             Tier { name, rate_bytes, lag_bytes, spool_bytes: sum(|node| node.spool_bytes), nodes }
         })

@@ -150,7 +150,10 @@ where
     fn handle(&mut self, event: Event) -> Result<(), End> {
         let now = clock::now();
         match event {
-            Event::Read(Ok(1..)) => self.decode(now),
+            Event::Read(Ok(1..)) => {
+                self.session.begun(now);
+                self.decode(now)
+            }
             Event::Read(Ok(0)) if self.session.peer_closed(now) => {
                 self.peer_closed = true;
                 Ok(())

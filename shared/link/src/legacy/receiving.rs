@@ -33,6 +33,8 @@ const FRONT_BYTES: usize = 4 << 10;
 enum End {
     /// The peer has gone, or we stop, or the pack is for another time: it keeps what was not answered.
     Quiet,
+    /// The peer took too long: it is not to blame its pack for it.
+    Late(Refusal),
     /// The peer is told.
     Refused(Refusal),
 }
@@ -73,9 +75,13 @@ where
         }
     };
     let mut last_words: &[u8] = b"";
-    if let End::Refused(refusal) = &end {
-        connection.shared.refused(addr, refusal);
-        last_words = WRONG_HEADER;
+    match &end {
+        End::Quiet => {}
+        End::Late(refusal) => connection.shared.refused(addr, refusal),
+        End::Refused(refusal) => {
+            connection.shared.refused(addr, refusal);
+            last_words = WRONG_HEADER;
+        }
     }
     say_last_words(&mut connection.reader, &mut connection.writer, &mut last_words).await;
 }
@@ -88,15 +94,15 @@ where
     /// The bytes of a whole pack with their share of the memory, and when it began.
     async fn next_pack(&mut self) -> Result<(Bytes, Permit, Instant), End> {
         let settings = &self.shared.options.settings;
-        let (idle, whole) = (settings.v1_idle_timeout.0, settings.frame_timeout.0);
+        let (idle, whole) = (settings.v1_idle_timeout.0, settings.v1_pack_timeout.0);
         if self.held.is_empty() {
             match timeout(idle, self.fill(FRONT_BYTES)).await {
                 Ok(filled) => filled?,
-                Err(_) => return Err(Refusal::new("idle", "no pack in time").into()),
+                Err(_) => return Err(End::Late(Refusal::new("idle", "no pack in time"))),
             }
         }
         let began = clock::now();
-        let slow = |_| End::Refused(Refusal::new("slow", "a pack was not whole in time"));
+        let slow = |_| End::Late(Refusal::new("slow", "a pack was not whole in time"));
         let pack_len = timeout(whole, self.read_header()).await.map_err(slow)??;
         // The peer is not to blame for what others hold.
         let permit = self.shared.options.budget.acquire(pack_len as u64).await;
@@ -198,7 +204,7 @@ where
         match timeout(limit, self.writer.write_all(OK)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Quiet),
-            Err(_) => Err(Refusal::new("write_stalled", "answers are not read").into()),
+            Err(_) => Err(End::Late(Refusal::new("write_stalled", "answers are not read"))),
         }
     }
 

@@ -15,7 +15,9 @@ const SENT_BACK_RETRY_MS: u64 = 1_000;
 /// Time-outs of a receiving session.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiverTimes {
-    /// For preface and HELLO.
+    /// For the first byte; a legacy peer that has nothing to send is silent.
+    pub first_byte_timeout: Duration,
+    /// For preface and HELLO, once begun.
     pub hello_timeout: Duration,
     /// Silence between frames.
     pub idle_timeout: Duration,
@@ -93,7 +95,7 @@ impl ReceiverSession {
         ReceiverSession {
             times,
             hello,
-            state: State::Greeting { until: now + times.hello_timeout },
+            state: State::Greeting { until: now + times.first_byte_timeout },
             next_sequence: 1,
             arrival: None,
             unanswered: HashMap::new(),
@@ -109,6 +111,13 @@ impl ReceiverSession {
     /// Whether HELLO is still missing.
     pub fn is_greeting(&self) -> bool {
         matches!(self.state, State::Greeting { .. })
+    }
+
+    /// Bytes have come: a greeting that has begun has to end.
+    pub fn begun(&mut self, now: Instant) {
+        if let State::Greeting { until } = &mut self.state {
+            *until = (*until).min(now + self.times.hello_timeout);
+        }
     }
 
     /// Whether packs are passed over, as BYE has been said.

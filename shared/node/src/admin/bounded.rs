@@ -1,4 +1,4 @@
-//! A listener that callers cannot exhaust: connections are few, and a silent one is closed.
+//! A listener that callers cannot exhaust: connections are few, and one that is silent, or does not end its request, is closed.
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
-/// Silence after which a connection is closed. Longer than the usual 15 s between two scrapes.
+/// Silence after which a connection is closed, and time for a whole request until its answer begins. Longer than the usual 15 s between two scrapes.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Who asks: the other end of the connection, as an extension of each request ([`ConnectInfo`](axum::extract::ConnectInfo)).
@@ -54,7 +54,8 @@ impl Listener for BoundedListener {
         // axum's own accept, which waits and goes on when there are no descriptors
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let silence = Box::pin(tokio::time::sleep(self.idle_max));
-        (BoundedStream { stream, silence, idle_max: self.idle_max, _slot: slot }, peer)
+        let idle_max = self.idle_max;
+        (BoundedStream { stream, silence, idle_max, in_request: false, _slot: slot }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -62,19 +63,30 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that ends with `TimedOut` when nothing was read or written for the time given.
+/// A connection that ends with `TimedOut` when for the time given no request began and nothing was written. Bytes of a request that has
+/// begun are no sign of life: they may come one by one.
 pub(super) struct BoundedStream {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
     idle_max: Duration,
+    /// Something was read since something was written.
+    in_request: bool,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
 impl BoundedStream {
     /// Passes a finished operation on; an unfinished one fails once the silence has lasted too long.
-    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        is_read: bool,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + self.idle_max);
+            let goes_on = std::mem::replace(&mut self.in_request, is_read) && is_read;
+            if !goes_on {
+                self.silence.as_mut().reset(Instant::now() + self.idle_max);
+            }
             return outcome;
         }
         self.silence.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -88,7 +100,7 @@ impl AsyncRead for BoundedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watch(context, outcome)
+        self.watch(context, true, outcome)
     }
 }
 
@@ -99,7 +111,7 @@ impl AsyncWrite for BoundedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, outcome)
+        self.watch(context, false, outcome)
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
@@ -144,6 +156,20 @@ mod tests {
         let mut nothing = [0];
         let closed = silent[0].read(&mut nothing).await;
         assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    }
+
+    #[tokio::test]
+    async fn callers_that_drip_their_requests_make_room_for_those_that_ask() {
+        let addr = served(1, Duration::from_millis(200)).await;
+        let mut dripping = TcpStream::connect(addr).await.expect("connected");
+        dripping.write_all(b"GET / HTTP/1.1\r\nx: ").await.expect("begun");
+        tokio::spawn(async move {
+            while dripping.write_all(b"y").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(30), ask(addr)).await;
+        assert!(answer.expect("an answer in time").ends_with("here"));
     }
 
     #[tokio::test]

@@ -118,7 +118,7 @@ settings! {
         pub window: ByteSize = ByteSize::mib(16) => rules::at_least(ByteSize(1)),
         /// Memory for packs read and not answered, over all connections.
         pub memory: ByteSize = ByteSize::mib(24) => rules::at_least(ByteSize::kib(64)),
-        /// Time a new connection has for its HELLO.
+        /// Time a new connection has for its HELLO; with v1 = true from its first byte on.
         pub hello_timeout: Interval = Interval::secs(5) => rules::at_least(Interval::ms(1)),
         /// Silence after which a connection is closed.
         pub idle_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
@@ -129,7 +129,9 @@ settings! {
         pub v1_footprint: String = String::new(),
         /// Silence after which a connection of a legacy node is closed: it gives no sign of life between packs.
         pub v1_idle_timeout: Interval = Interval::secs(3600) => rules::at_least(Interval::ms(1)),
-        /// Slowest a frame may arrive, once begun: time for a whole frame, or a whole pack of a legacy node.
+        /// Slowest a pack of a legacy node may arrive, once begun: legacy senders take up to five minutes.
+        pub v1_pack_timeout: Interval = Interval::secs(300) => rules::at_least(Interval::ms(1)),
+        /// Slowest a frame may arrive, once begun.
         pub frame_timeout: Interval = Interval::secs(60) => rules::at_least(Interval::ms(1)),
     }
 }

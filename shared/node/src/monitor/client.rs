@@ -9,7 +9,7 @@ use super::queue::{Report, ReportQueue};
 use super::status::Meter;
 use crate::admin::Status;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ pub(crate) struct Identity {
     pub(crate) role: &'static str,
     pub(crate) host: String,
     pub(crate) instance: String,
-    /// Port that answers probes; 0 is none.
-    pub(crate) port: u16,
+    /// Where probes are answered.
+    pub(crate) heartbeat: Option<SocketAddr>,
     pub(crate) every: Duration,
     /// What the monitor wants of its nodes.
     pub(crate) token: Option<String>,
@@ -221,7 +221,8 @@ impl Client {
         let told = tokio::task::spawn_blocking(move || folders.figures(&var_dir)).await?;
         status.figures.extend(told.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let text = serde_json::to_string(&status)?;
-        self.request(link, "heartbeat", &[("status", &text)]).await?;
+        let unix_ms = jiff::Timestamp::now().as_millisecond().to_string();
+        self.request(link, "heartbeat", &[("status", &text), ("unix_ms", &unix_ms)]).await?;
         link.told_ready = (!link.legacy).then_some(status.ready);
         Ok(())
     }
@@ -318,9 +319,10 @@ impl Client {
 
     fn identity_fields(&self, ip: IpAddr) -> Fields {
         let identity = &self.identity;
+        let (ip, port) = probed_at(identity.heartbeat, ip);
         let mut said = fields([
             ("ip", &ip.to_string()),
-            ("port", &identity.port.to_string()),
+            ("port", &port.to_string()),
             ("hostname", &identity.host),
             ("role", identity.role),
             ("name", &identity.name),
@@ -357,21 +359,31 @@ impl Client {
     }
 
     /// On a connection of its own: the other one may be in the middle of a message.
+    /// There is little time: the farewell goes before what waits.
     async fn last_words(&self, legacy: bool) {
         let words = async {
             let mut link = Link { legacy, ..self.connect().await? };
+            let left = match self.graceful.load(std::sync::atomic::Ordering::Acquire) {
+                true => self.request(&mut link, "unregister", &[]).await,
+                false => Ok(()),
+            };
             self.send_reports(&mut link, &mut Patience::default()).await?;
-            if legacy {
-                link = self.connect().await?;
-            }
-            if self.graceful.load(std::sync::atomic::Ordering::Acquire) {
-                self.request(&mut link, "unregister", &[]).await?;
-            }
-            io::Result::Ok(())
+            left
         };
         if let Err(error) = words.await {
             tracing::debug!(%error, "the monitor was not told of the end");
         }
+    }
+}
+
+/// Where the monitor finds a node that speaks from `ip` and answers probes at `heartbeat`; port 0: nowhere.
+fn probed_at(heartbeat: Option<SocketAddr>, ip: IpAddr) -> (IpAddr, u16) {
+    match heartbeat {
+        Some(bound) if bound.ip().is_unspecified() || bound.ip() == ip => (ip, bound.port()),
+        // a monitor elsewhere would probe itself
+        Some(bound) if bound.ip().is_loopback() && !ip.is_loopback() => (ip, 0),
+        Some(bound) => (bound.ip(), bound.port()),
+        None => (ip, 0),
     }
 }
 
@@ -403,4 +415,26 @@ fn refused(request: &str, why: &str) -> String {
 pub(super) fn fraction_of_now() -> f64 {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     f64::from(nanos.map_or(0, |since| since.subsec_nanos()) % 1_000_000) / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_probed_where_its_heartbeat_is_bound() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (heartbeat, told) in [
+            ("0.0.0.0:4000", ("10.0.0.7", 4000)),
+            ("[::]:4000", ("10.0.0.7", 4000)),
+            ("192.168.1.7:4000", ("192.168.1.7", 4000)),
+            ("127.0.0.1:4000", ("10.0.0.7", 0)),
+        ] {
+            let bound = heartbeat.parse().expect("an address");
+            assert_eq!(probed_at(Some(bound), ip("10.0.0.7")), (ip(told.0), told.1), "{heartbeat}");
+        }
+        let own = "127.0.0.2:4000".parse().expect("an address");
+        assert_eq!(probed_at(Some(own), ip("127.0.0.1")), (ip("127.0.0.2"), 4000));
+        assert_eq!(probed_at(None, ip("10.0.0.7")), (ip("10.0.0.7"), 0));
+    }
 }

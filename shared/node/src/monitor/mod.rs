@@ -49,14 +49,14 @@ impl MonitorLink {
         role: &'static str,
         reports: Arc<ReportQueue>,
     ) -> anyhow::Result<MonitorLink> {
-        let port = match settings.heartbeat.as_str() {
-            "" => 0,
+        let heartbeat = match settings.heartbeat.as_str() {
+            "" => None,
             addr => {
                 let bound = probes::answer_at(addr).with_context(|| {
                     format!("heartbeat address {addr} cannot be bound: set heartbeat in [node] to a free one")
                 })?;
                 tracing::info!(addr = %bound, "answering probes");
-                bound.port()
+                Some(bound)
             }
         };
         let link = MonitorLink { reports: reports.clone(), ..MonitorLink::default() };
@@ -73,7 +73,7 @@ impl MonitorLink {
             role,
             host: crate::runtime::host_name().unwrap_or_else(|_| settings.name.clone()),
             instance: instance::instance(&settings.var_dir),
-            port,
+            heartbeat,
             every: settings.heartbeat_interval.0,
         };
         let client = Client {

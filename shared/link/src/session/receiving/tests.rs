@@ -1,6 +1,7 @@
 use super::*;
 
 const TIMES: ReceiverTimes = ReceiverTimes {
+    first_byte_timeout: Duration::from_secs(5),
     hello_timeout: Duration::from_secs(5),
     idle_timeout: Duration::from_secs(60),
     frame_timeout: Duration::from_secs(40),
