@@ -284,20 +284,23 @@ impl Books {
         book.is_some_and(|book| !book.is_complete() || book.has_work())
     }
 
-    /// A file was removed, with all it had of these hours.
-    pub fn removed<'a>(&mut self, path: &str, keys: impl Iterator<Item = &'a HourKey>) {
+    /// A file was removed, and nothing came since. Returns the hours that are forgotten with it: when something comes, all that its header
+    /// file says is read again.
+    pub fn removed(&mut self, path: &str) -> Vec<HourKey> {
         self.files.remove(path);
         let mut gone = Vec::new();
-        for key in keys {
-            let Some(book) = self.hours.get_mut(key) else { continue };
+        for (key, book) in &mut self.hours {
             let before = memory_of(key, book);
-            book.parts.remove(path);
+            if book.parts.remove(path).is_none() {
+                continue;
+            }
             self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
             if book.parts.is_empty() {
                 gone.push(key.clone());
             }
         }
-        self.forget(gone);
+        self.forget(gone.clone());
+        gone
     }
 
     /// Applies what no header file says. The hour may be counted later only.

@@ -2,7 +2,7 @@
 
 use super::books::Books;
 use super::calendar::Calendar;
-use super::catch_up;
+use super::catch_up::{self, Last};
 use super::fact::HourKey;
 use super::hooks::{DueHook, Failing, HookKind, HookQueue};
 use super::mailbox::{Mail, Mailbox, News};
@@ -84,6 +84,8 @@ pub struct Keeper {
     asking: usize,
     /// Header files that could not be read, and their committed lengths.
     unread: BTreeMap<String, u64>,
+    /// The same of those that say that all was removed.
+    removed: BTreeMap<String, u64>,
     retry_at_ms: i64,
     /// The books changed since they were saved.
     is_changed: bool,
@@ -118,6 +120,7 @@ impl Keeper {
             hook_errors: BTreeMap::new(),
             asking: 0,
             unread: BTreeMap::new(),
+            removed: BTreeMap::new(),
             retry_at_ms: 0,
             is_changed: true,
             saved_ms: 0,
@@ -133,24 +136,30 @@ impl Keeper {
 
     /// Brings the books up to the header files: `committed` has the path and the committed length of each.
     pub fn catch_up(&mut self, committed: impl IntoIterator<Item = (String, u64)>, now_ms: i64) {
+        let mut removed: BTreeMap<HourKey, Vec<(String, u64)>> = BTreeMap::new();
         for (path, to) in committed {
             let counted = lock(&self.books).counted(&path);
-            if counted == Some(to) || (counted.is_none() && self.is_forgotten(&path, to, now_ms)) {
-                continue;
+            let forgotten = if counted.is_none() { self.forgotten(&path, to, now_ms) } else { None };
+            match forgotten {
+                Some(last) if last.is_removed => removed.entry(last.key).or_default().push((path, to)),
+                None if counted != Some(to) => self.take_news(News::to_be_read(path, to), now_ms),
+                _ => {}
             }
-            self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
         }
+        // A kill may have come before their marks went.
+        let marked = self.places.marks.find(removed.keys()).unwrap_or_default();
+        for (path, to) in marked.keys().filter_map(|key| removed.get(*key)).flatten() {
+            self.take_news(News::to_be_read(path.clone(), *to), now_ms);
+        }
+        self.take_removed(now_ms);
         self.look_for_marks();
     }
 
-    /// Whether the books do not know a file because all of it is older than what they remember.
-    fn is_forgotten(&self, path: &str, to: u64, now_ms: i64) -> bool {
-        let last_ms = |file: Box<dyn logferry_durable::DiskFile>| {
-            catch_up::last_ms(&*file, to, self.calendar.own_zone())
-        };
+    /// The end of a file that the books do not know because all of it is older than what they remember.
+    fn forgotten(&self, path: &str, to: u64, now_ms: i64) -> Option<Last> {
         let opened = self.places.disk.open(&self.places.headers.join(path));
-        let last_ms = opened.and_then(last_ms).ok().flatten();
-        self.is_sound && last_ms.is_some_and(|last_ms| now_ms.saturating_sub(last_ms) > self.options.keep_ms)
+        let last = opened.and_then(|file| catch_up::last(&*file, to, self.calendar.own_zone())).ok()??;
+        (self.is_sound && now_ms.saturating_sub(last.at_ms) > self.options.keep_ms).then_some(last)
     }
 
     /// Marks may be there that the books do not know of, because they were not saved since, or be gone.
@@ -179,13 +188,13 @@ impl Keeper {
         for ended in mail.ended {
             self.take_ended(ended, now_ms);
         }
-        self.take_removed(&mail.removed, now_ms);
         if now_ms >= self.retry_at_ms && !self.unread.is_empty() {
             self.retry_at_ms = now_ms + RETRY_MS;
             for (path, to) in std::mem::take(&mut self.unread) {
-                self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
+                self.take_news(News::to_be_read(path, to), now_ms);
             }
         }
+        self.take_removed(now_ms);
         self.settle(now_ms);
         let mut jobs = self.hooks_due(now_ms);
         if now_ms >= self.look_at_ms {
@@ -228,11 +237,13 @@ impl Keeper {
                 counter!("logferry_outputter_hours_read_failures_total").increment(1);
                 self.unread.insert(news.path, news.to);
             }
-            Ok(()) => {}
+            Ok(true) => drop(self.removed.insert(news.path, news.to)),
+            Ok(false) => {}
         }
     }
 
-    fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<()> {
+    /// Whether all that the file had was removed, and nothing came since.
+    fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<bool> {
         let file = self.places.disk.open(&self.places.headers.join(path))?;
         catch_up::read(&*file, (from, to), self.calendar.own_zone(), now_ms, |said| {
             lock(&self.books).take(path, &said);
@@ -264,20 +275,22 @@ impl Keeper {
         }
     }
 
-    /// The hours of removed files are forgotten, durably, before their marks go: else a restart would write these again.
-    fn take_removed(&mut self, removed: &[(String, BTreeSet<HourKey>)], now_ms: i64) {
+    /// The hours of removed files are forgotten, with their marks. Until that is saved, their header files are read again at a start, and
+    /// say the same.
+    fn take_removed(&mut self, now_ms: i64) {
+        let removed = std::mem::take(&mut self.removed);
         if removed.is_empty() {
             return;
         }
         let mut books = lock(&self.books);
-        removed.iter().for_each(|(path, keys)| books.removed(path, keys.iter()));
-        let gone: BTreeSet<&HourKey> = removed.iter().flat_map(|(_, keys)| keys).collect();
-        let gone: Vec<&HourKey> = gone.into_iter().filter(|key| books.hour(key).is_none()).collect();
+        let gone: Vec<HourKey> = removed.keys().flat_map(|path| books.removed(path)).collect();
         self.hooks.forget(|key| books.hour(key).is_some());
         drop(books);
-        self.save(now_ms);
-        let unmarked = self.places.marks.remove_all(&gone);
-        unmarked.unwrap_or_else(|error| tracing::warn!(%error, "marks of removed hours cannot be removed"));
+        if let Err(error) = self.places.marks.remove_all(&gone) {
+            tracing::warn!(%error, "marks of removed hours cannot be removed, it is tried again");
+            self.retry_at_ms = now_ms + RETRY_MS;
+            self.unread.extend(removed);
+        }
     }
 
     fn record(&mut self, change: &Change) {
