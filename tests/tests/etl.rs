@@ -213,4 +213,19 @@ fn tables_are_made_again_when_they_are_asked_for_with_what_the_lists_say_now() {
     assert!(ran.status.success(), "{ran:?}");
     wait_until("the tables have all lines", || mark(&relay).is_some_and(|mark| mark["dropped_ip"] == 0));
     assert_eq!(rows(&relay), (0..1_000).collect());
+    // An hour that has failed is found by its mark.
+    let (black, fail) = (relay.dir.path().join("black"), relay.dir.path().join("etl/etl_fail/app"));
+    std::fs::write(&black, "10.0.0.66\n").expect("a list");
+    std::fs::create_dir_all(&fail).expect("a folder");
+    std::fs::write(fail.join(format!("web-1_{HOUR}")), r#"{"reason":"its disk was away"}"#).expect("a mark");
+    let ferryctl = logferry_tests::program::binary("ferryctl");
+    let ran = Command::new(ferryctl)
+        .args(["etl", "redo", "--failed", "--admin"])
+        .arg(&relay.outputter.var_dir)
+        .output();
+    let ran = ran.expect("it runs");
+    assert!(ran.status.success() && String::from_utf8_lossy(&ran.stdout).contains("web-1"), "{ran:?}");
+    wait_until("the tables lack what the list says", || {
+        mark(&relay).is_some_and(|mark| mark["dropped_ip"] == 100)
+    });
 }

@@ -596,6 +596,44 @@ fn a_server_that_refuses_writes_for_a_reason_of_its_own_makes_no_dead_letters() 
 }
 
 #[test]
+fn a_state_of_the_server_that_is_told_document_by_document_makes_no_dead_letters() {
+    for code in [1, 8, 96, 117, 175, 215] {
+        let (fake, store) = play(vec![Turn::RefusesEach(code); 3], 50);
+        assert_eq!(fake.turns_left(), 0);
+        check(fake.documents(), 50);
+        assert_eq!(store.dead_letters(), Vec::<serde_json::Value>::new(), "code {code}");
+    }
+}
+
+#[test]
+fn a_document_that_is_refused_with_a_code_of_the_server_dies_alone_when_others_are_stored() {
+    let (fake, store) = play(vec![Turn::PoisonEver("/item/42", 8)], 300);
+    assert_eq!(fake.documents().len(), 299);
+    let letters = store.dead_letters();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["line"].as_str().unwrap(), AccessLog::line(42).trim_end());
+}
+
+#[test]
+fn documents_are_stored_while_an_index_is_built_that_takes_longer_than_a_write_may() {
+    let fake = FakeMongo::start(Vec::new());
+    fake.hang_index_builds(true);
+    let settings = "format = \"combined\"\nindexes = [\"status\"]\nwrite_timeout = \"1s\"\n";
+    let mut store = Store::new("mongodb-index", &fake.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, AccessLog::lines(0..200).as_bytes());
+    wait_until("documents are stored while the index is built", || fake.documents().len() == 200);
+    assert_eq!(fake.index_builds(), 1, "it is built once");
+    fake.hang_index_builds(false);
+    wait_until("the index is built", || store.outputter.log_text().contains("the indexes are built"));
+    append(&log, AccessLog::lines(200..300).as_bytes());
+    wait_until("all documents are stored", || fake.documents().len() == 300);
+    assert_eq!(fake.index_builds(), 1);
+}
+
+#[test]
 fn a_document_that_spoils_its_whole_bulk_dies_alone() {
     let (fake, store) = play(vec![Turn::Spoils("/item/42", 2)], 100);
     assert_eq!(fake.documents().len(), 99);

@@ -123,6 +123,9 @@ fn row(hour: &HourReport) -> Vec<String> {
 
 /// `packs 3, 7-9; 2.0 KiB of 1 stream`.
 fn missing(hour: &HourReport) -> String {
+    if hour.vague {
+        return "not known: see ferryctl audit".to_owned();
+    }
     if hour.missing.is_empty() {
         return "-".to_owned();
     }

@@ -73,7 +73,9 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     prepare_for_legacy(&mut options, &node)?;
     let limits = options.limits;
     let settings = config.file.clone().context("no output is configured")?;
-    let etl = EtlOutput::start(config.etl.clone(), node.var_dir(), &node.settings.time_zone)?;
+    let finish_dir = Some(&config.finish.dir).filter(|dir| !dir.as_os_str().is_empty());
+    let roots = std::iter::once(settings.dir.join("log_data")).chain(finish_dir.cloned()).collect();
+    let etl = EtlOutput::start(config.etl.clone(), node.var_dir(), &node.settings.time_zone, roots)?;
     let (hours, repull) = (config.hours.clone(), config.repull.clone());
     let hours = Hours::new(hours, repull, node.settings.zone()?).context("hours.zones")?;
     let form = Form::of(&settings.archive);
@@ -87,8 +89,11 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     node.watch_disk(&settings.dir);
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
     let template = Template::parse(&settings.path).context("file.path")?;
-    let redo = redo::routes(hours.clone(), settings.dir.clone(), template);
-    let pages = (hours_page(hours.clone()), if config.etl.is_some() { redo } else { Router::new() });
+    let redo = config
+        .etl
+        .as_ref()
+        .map(|etl| redo::routes(hours.clone(), settings.dir.clone(), template, etl.dir.clone()));
+    let pages = (hours_page(hours.clone()), redo.unwrap_or_default());
     let listens = Arc::new(AtomicBool::new(false));
     let shown = Shown {
         figures: figures.clone(),
@@ -168,9 +173,9 @@ async fn serve_status(node: &Node, shown: Shown, (pages, guarded): (Router, Rout
         }
         let is_written = problems.is_empty() || listens.load(Ordering::Acquire) && figures.takes_unwritten();
         problems.extend(order_figures.footprint_is_full.then(|| FOOTPRINT_FULL.to_owned()));
-        let etl_problems = etl.problems();
-        let ready = is_written && !order_figures.footprint_is_full && etl_problems.is_empty();
-        problems.extend(etl_problems);
+        let ready = is_written && !order_figures.footprint_is_full;
+        // Packs are taken whatever becomes of tables.
+        problems.extend(etl.problems());
         problems.extend(figures.notices());
         let mut by_name = figures.by_name(&order_figures);
         by_name.extend(etl.figures());

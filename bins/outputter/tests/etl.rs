@@ -5,7 +5,8 @@
 use logferry_etl::hour::HourKey;
 use logferry_etl::queue::Wanted;
 use logferry_outputter::EtlSettings;
-use logferry_outputter::etl::Etl;
+use logferry_outputter::etl::{Etl, EtlOutput};
+use logferry_outputter::hours::fact;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -34,12 +35,14 @@ impl Place {
     }
 
     fn open(&self) -> Etl {
-        Etl::open(self.settings.clone(), &self.dir.path().join("var"), "UTC").unwrap()
+        let roots = vec![self.dir.path().join("log_data")];
+        Etl::open(self.settings.clone(), &self.dir.path().join("var"), "UTC", roots).unwrap()
     }
 
     /// An hour with the lines `text`, of `total` packs.
     fn hour(&self, host: &str, text: &str, total: u64) -> Wanted {
-        let path = self.dir.path().join(host);
+        let path = self.dir.path().join("log_data").join(host);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         let key = HourKey::new("access", host, Some("2026112113".parse().unwrap())).unwrap();
         Wanted { key, total, lines: text.lines().count() as u64, paths: vec![path] }
@@ -142,4 +145,50 @@ fn an_hour_whose_file_is_gone_fails_and_one_that_was_compressed_does_not() {
     wait_until("both left the queue", || running.0.figures()["etl_hours_waiting"] == 0);
     assert_eq!(running.0.figures()["etl_hours_failed_total"], 1);
     running.stop();
+}
+
+#[test]
+fn an_hour_waits_while_the_folder_of_its_files_is_away_and_its_problem_ends_with_it() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let (first, second) = (place.hour("web-1", "1\n", 1), place.hour("web-2", "2\n", 1));
+    let (data, unmounted) = (place.dir.path().join("log_data"), place.dir.path().join("unmounted"));
+    std::fs::rename(&data, &unmounted).unwrap();
+    // The place of a disk that is not mounted is an empty folder, or none.
+    let running = Running::start(place.open());
+    running.0.want(first).unwrap();
+    wait_until("the first waits", || running.0.problems().iter().any(|text| text.contains("web-1")));
+    std::fs::create_dir(&data).unwrap();
+    running.0.want(second).unwrap();
+    wait_until("the second waits", || running.0.problems().iter().any(|text| text.contains("web-2")));
+    assert!(running.0.problems()[0].contains("away"), "{:?}", running.0.problems());
+    assert!(!exists(&place.etl("etl_fail")));
+    std::fs::remove_dir(&data).unwrap();
+    std::fs::rename(&unmounted, &data).unwrap();
+    std::fs::remove_file(data.join("web-2")).unwrap();
+    wait_until("the first is made", || place.table("web-1") == "1\n");
+    wait_until("the second fails: its file is gone for good", || {
+        exists(&place.etl("etl_fail/access/web-2_2026112113"))
+    });
+    wait_until("no problem is left", || running.0.problems().is_empty());
+    running.stop();
+}
+
+#[test]
+fn a_queue_that_cannot_be_opened_is_waited_for_and_told() {
+    let place = Place::new(GOOD);
+    let var = place.dir.path().join("var");
+    std::fs::create_dir(&var).unwrap();
+    // No folder can be made there.
+    std::fs::write(var.join("etl"), "").unwrap();
+    let roots = vec![place.dir.path().join("log_data")];
+    let output = EtlOutput::start(Some(place.settings.clone()), &var, "UTC", roots).unwrap();
+    assert!(output.problems()[0].contains("queue"), "{:?}", output.problems());
+    let sink = output.sink().unwrap();
+    let key =
+        fact::HourKey { source: "access".into(), host: "web-1".into(), hour: 2026112113.try_into().unwrap() };
+    assert!(sink.holds(&key), "nobody knows");
+    std::fs::remove_file(var.join("etl")).unwrap();
+    wait_until("the queue is open", || output.problems().is_empty() && !sink.holds(&key));
+    output.finish();
 }

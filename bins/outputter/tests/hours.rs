@@ -532,6 +532,39 @@ fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_w
     }
 }
 
+/// Lets a keeper run all hooks that are due, and gives their hours.
+fn hooks_of(world: &World, keeper: &mut Keeper) -> Vec<HourKey> {
+    let (mut hooks, mut mail) = (Vec::new(), Mail::default());
+    for _ in 0..5 {
+        for job in keeper.step(std::mem::take(&mut mail), world.now_ms) {
+            let Job::Hook(hook, _) = job else { panic!("{job:?}") };
+            hooks.push(hook.key.clone());
+            mail.ended.push(Ended::Hook(hook, Ok(())));
+        }
+    }
+    hooks
+}
+
+#[test]
+fn an_hour_that_was_completed_after_the_books_were_saved_is_known_however_long_the_outputter_was_down() {
+    let mut world = World::new(5);
+    let mut random = Random::new(5);
+    let (old, new) = (hour(0, &mut random), hour(60, &mut random));
+    old.iter().for_each(|pack| world.commit(pack));
+    let mut keeper = world.open().unwrap();
+    keeper.catch_up(world.committed.clone(), world.now_ms);
+    assert_eq!(hooks_of(&world, &mut keeper), [HourKey::of(&old[0].header)]);
+    keeper.save(world.now_ms);
+    drop(keeper);
+    // Killed before the keeper heard of it.
+    new.iter().for_each(|pack| world.commit(pack));
+    world.now_ms += 2 * KEEP_MS;
+    let mut keeper = world.open().unwrap();
+    keeper.catch_up(world.committed.clone(), world.now_ms);
+    assert_eq!(hooks_of(&world, &mut keeper), [HourKey::of(&new[0].header)]);
+    world.assert_marks();
+}
+
 /// Lines of two bytes.
 fn bytes_of(stream: u64, from: u64, to: u64, id: u64) -> Pack {
     let body = "x\n".repeat(((to - from) / 2) as usize);

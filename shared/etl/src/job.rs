@@ -14,7 +14,7 @@ use crate::staging::Staging;
 use crate::tables::{Bounds, TableError, Tables};
 use std::io;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Lines between two calls of the observer.
 const OBSERVED_LINES: u64 = 512;
@@ -43,6 +43,9 @@ pub struct Job {
     pub paths: Vec<PathBuf>,
     /// They have as many lines at least, or were cut: no tables are made then.
     pub lines_min: u64,
+    /// Folders that they are below: while one is away (not there, or empty as the place of a disk that is not mounted), none of its files is
+    /// gone for good.
+    pub roots: Vec<PathBuf>,
 }
 
 /// How far a job is.
@@ -102,8 +105,7 @@ impl Job {
             key: &self.key,
         };
         let mut engine = Engine { program, lists, columns: &recipe.columns };
-        let made =
-            run.read_all(&self.paths, &mut engine, observe).and_then(|()| run.judge(recipe, self.lines_min));
+        let made = run.read_all(self, &mut engine, observe).and_then(|()| run.judge(recipe, self.lines_min));
         made.and_then(|()| run.publish(store, &self.paths)).inspect_err(|error| {
             // The error is why we are here; what stays aside is removed by the next attempt.
             let _ = match error {
@@ -112,6 +114,11 @@ impl Job {
             };
         })
     }
+}
+
+/// A disk that is not mounted leaves its folder behind, or not even that.
+fn is_away(root: &Path) -> bool {
+    std::fs::read_dir(root).map_or(true, |mut entries| entries.next().is_none())
 }
 
 /// A job that runs.
@@ -131,12 +138,12 @@ impl Run<'_> {
 
     fn read_all(
         &mut self,
-        paths: &[PathBuf],
+        job: &Job,
         engine: &mut Engine<'_>,
         observe: Observer<'_>,
     ) -> Result<(), JobError> {
-        for path in paths {
-            let mut lines = Lines::open(path).map_err(|error| self.unreadable(error))?;
+        for path in &job.paths {
+            let mut lines = Lines::open(path).map_err(|error| self.unreadable(job, path, error))?;
             let taken_before = self.progress.taken;
             self.progress.file_bytes += lines.file_bytes;
             loop {
@@ -166,10 +173,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A file that is gone stays gone; anything else may be a disk that comes back.
-    fn unreadable(&self, error: io::Error) -> JobError {
+    /// A file that is gone stays gone, unless its folder is; anything else may be a disk that comes back.
+    fn unreadable(&self, job: &Job, path: &Path, error: io::Error) -> JobError {
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => self.failed(error.to_string()),
+            io::ErrorKind::NotFound | io::ErrorKind::IsADirectory => {
+                let mut roots = job.roots.iter().filter(|root| path.starts_with(root));
+                match roots.find(|root| is_away(root)) {
+                    Some(away) => {
+                        let text = format!("the folder {} is away: {error}", away.display());
+                        JobError::Disk(io::Error::new(error.kind(), text))
+                    }
+                    None => self.failed(error.to_string()),
+                }
+            }
             _ => JobError::Disk(error),
         }
     }

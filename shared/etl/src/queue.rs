@@ -150,6 +150,8 @@ enum Change {
 pub struct DurableQueue {
     queue: Queue,
     log: Log,
+    /// A write failed: the log lacks something that the queue has, until the next one comes through.
+    is_behind: bool,
 }
 
 impl DurableQueue {
@@ -179,17 +181,18 @@ impl DurableQueue {
                 }
             }
         }
-        Ok(DurableQueue { queue, log })
+        let is_behind = log.is_poisoned();
+        Ok(DurableQueue { queue, log, is_behind })
     }
 
     /// [`Queue::want`], durable when it returns.
     ///
     /// # Errors
-    /// Those of the disk; the hour then waits, but perhaps not over a restart: say it again.
+    /// Those of the disk; the hour then waits, but perhaps not over a restart: say it again, and it is written then.
     pub fn want(&mut self, wanted: Wanted) -> io::Result<bool> {
         let record = serde_json::to_vec(&Change::Want(wanted.clone()))?;
         let is_news = self.queue.want(wanted);
-        if is_news {
+        if is_news || self.is_behind {
             self.write(&record)?;
         }
         Ok(is_news)
@@ -216,19 +219,24 @@ impl DurableQueue {
         &self.queue
     }
 
+    /// A write that comes through after one that failed is a snapshot, so it has all that the queue has.
     fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        self.log.append(record);
+        self.is_behind = true;
         if self.log.wants_snapshot() {
-            return self.log.snapshot(&serde_json::to_vec(&self.queue.wanted())?);
+            self.log.snapshot(&serde_json::to_vec(&self.queue.wanted())?)?;
+        } else {
+            self.log.append(record);
+            self.log.commit()?;
         }
-        self.log.commit()
+        self.is_behind = false;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use logferry_durable::faulty::FaultyDisk;
+    use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 
     fn wanted(host: &str, hour: &str, total: u64) -> Wanted {
         let key = HourKey::new("access", host, Some(hour.parse().unwrap())).unwrap();
@@ -311,6 +319,64 @@ mod tests {
             let left: Vec<(String, u64)> =
                 queue.queue().wanted().iter().map(|wanted| (wanted.key.host.clone(), wanted.total)).collect();
             assert_eq!(left, [("b".to_owned(), 7), ("c".to_owned(), 1)]);
+        }
+    }
+
+    #[test]
+    fn an_hour_that_could_not_be_written_is_written_when_it_is_wanted_again() {
+        let disk = FaultyDisk::new(1);
+        let dir = Path::new("/var");
+        let mut queue = DurableQueue::open(Arc::new(disk.clone()), dir).unwrap();
+        disk.set_faults(Faults { fail_sync_in: Some(1), ..Faults::default() });
+        queue.want(wanted("a", "2026112101", 1)).unwrap_err();
+        assert!(!queue.want(wanted("a", "2026112101", 1)).unwrap(), "it waited in memory already");
+        drop(queue);
+        disk.crash();
+        let queue = DurableQueue::open(Arc::new(disk.clone()), dir).unwrap();
+        assert_eq!(queue.queue().wanted(), [&wanted("a", "2026112101", 1)]);
+    }
+
+    #[test]
+    fn what_the_queue_took_is_there_after_crashes_whatever_writes_fail() {
+        let trial = logferry_trial::trial!();
+        for seed in trial.seeds("lives of a queue of hours", 0..300) {
+            let (disk, mut random) = (FaultyDisk::new(seed), Random::new(seed));
+            let open = || DurableQueue::open(Arc::new(disk.clone()), Path::new("/var"));
+            let mut queue = open().unwrap();
+            // What was taken and is not made yet, by host.
+            let mut taken = BTreeMap::new();
+            for total in 1..60 {
+                match random.below(8) {
+                    0 => disk.set_faults(Faults { fail_sync_in: Some(1), ..Faults::default() }),
+                    1 => disk.set_faults(Faults { fail_append_in: Some(1), ..Faults::default() }),
+                    2 => {
+                        drop(queue);
+                        disk.crash();
+                        queue = open().unwrap();
+                        for (host, total) in &taken {
+                            let is_there =
+                                |there: &&&Wanted| there.key.host == *host && there.total >= *total;
+                            assert!(queue.queue().wanted().iter().find(is_there).is_some(), "{host} {total}");
+                        }
+                    }
+                    3 => {
+                        if let Some(running) = queue.start(u64::MAX / 2) {
+                            // If that cannot be written, the hour is made again.
+                            let _ = queue.ended(&running, Ended::Settled, 0);
+                            taken.remove(&running.key.host);
+                        }
+                    }
+                    _ => {
+                        let wanted = wanted(["a", "b", "c"][random.below(3) as usize], "2026112101", total);
+                        for _ in 0..random.below(3) {
+                            if queue.want(wanted.clone()).is_ok() {
+                                taken.insert(wanted.key.host.clone(), total);
+                                break;
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

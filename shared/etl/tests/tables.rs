@@ -161,7 +161,7 @@ fn a_job_that_is_stopped_leaves_nothing_behind() {
     let file = dir.path().join("lines");
     std::fs::write(&file, "n=1\n".repeat(5000)).unwrap();
     let (store, _) = Store::open(Arc::new(RealDisk), dir.path()).unwrap();
-    let job = Job { key: key("web-1"), paths: vec![file], lines_min: 0 };
+    let job = Job { key: key("web-1"), paths: vec![file], lines_min: 0, roots: Vec::new() };
     let mut seen_bytes = 0;
     let ended = job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |progress| {
         seen_bytes = progress.taken;
@@ -179,7 +179,7 @@ fn files_that_were_cut_are_a_failure_and_take_no_tables_away() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lines");
     let (store, _) = Store::open(Arc::new(RealDisk), dir.path()).unwrap();
-    let job = Job { key: key("web-1"), paths: vec![file.clone()], lines_min: 900 };
+    let job = Job { key: key("web-1"), paths: vec![file.clone()], lines_min: 900, roots: Vec::new() };
     let run = |lines| {
         std::fs::write(&file, "n=1\n".repeat(lines)).unwrap();
         job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()))
@@ -196,7 +196,12 @@ fn a_file_that_is_gone_is_a_failure_that_names_it() {
     let recipe = Recipe { bounds: BOUNDS, ..recipe(r#"{"access":{"columns":["n"]}}"#, Format::Tsv) };
     let disk = FaultyDisk::new(1);
     let (store, _) = Store::open(Arc::new(disk.clone()), Path::new(DIR)).unwrap();
-    let job = Job { key: key("web-1"), paths: vec![PathBuf::from("/no/such/hour")], lines_min: 0 };
+    let job = Job {
+        key: key("web-1"),
+        paths: vec![PathBuf::from("/no/such/hour")],
+        lines_min: 0,
+        roots: Vec::new(),
+    };
     let ended =
         job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()));
     assert!(matches!(ended, Err(JobError::Failed { .. })));

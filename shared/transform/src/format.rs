@@ -36,6 +36,23 @@ impl Format {
     /// All names, as a configuration has them.
     pub const NAMES: &'static [&'static str] = &["combined", "nginx_json", "json", "raw", "logd_transaction"];
 
+    /// All fields that a document can have; `None`: the line says which.
+    pub fn fields(self) -> Option<&'static [&'static str]> {
+        match self {
+            Format::Combined => Some(combined::FIELDS),
+            Format::Raw => Some(&["message", "host", "source", "raw"]),
+            Format::NginxJson | Format::Json | Format::LogdTransaction => None,
+        }
+    }
+
+    /// Fields that can be a time.
+    pub fn time_fields(self) -> &'static [&'static str] {
+        match self {
+            Format::Combined | Format::NginxJson => &["time"],
+            Format::Json | Format::Raw | Format::LogdTransaction => &[],
+        }
+    }
+
     pub(crate) fn document(self, line: &Bytes, origin: &Origin) -> Outcome {
         let made = match self {
             Format::LogdTransaction => return logd::document(line),

@@ -39,6 +39,7 @@ fn a_combined_line_becomes_typed_fields() {
         "path": "/a%20b?q=x", "protocol": "HTTP/1.1", "status": 200, "bytes": 203023, "referer": "http://x.org/",
         "user_agent": "Mozilla/5.0 \\\"quoted\\\"", "extra": "0.012", "host": "web-1", "source": "access",
     });
+    check_fields("combined", run("combined", line.as_bytes()));
     assert_eq!(json(document("combined", &(line + "\n"))), expected);
 }
 
@@ -127,15 +128,25 @@ fn an_unknown_format_names_the_known_ones() {
     }
 }
 
+/// A document has no fields, and no times, but those that its format tells.
+fn check_fields(name: &str, outcome: Outcome) {
+    let (Outcome::Document(document), format) = (outcome, name.parse::<Format>().unwrap()) else { return };
+    for (field, value) in &document {
+        assert!(format.fields().is_none_or(|fields| fields.contains(&field.as_str())), "{name}: {field}");
+        let is_time = matches!(value, Value::Timestamp(_));
+        assert!(!is_time || format.time_fields().contains(&field.as_str()), "{name}: {field} is a time");
+    }
+}
+
 #[test]
 fn fuzz_formats() {
     bolero::check!().for_each(|line: &[u8]| {
         for format in Format::NAMES {
-            run(format, line);
+            check_fields(format, run(format, line));
         }
         // Deep into the parsers too.
         let tail = [b"w.x 1.2.3.4 - [17/May/2015:10:05:03 +0000] \"".as_slice(), line].concat();
-        run("combined", &tail);
+        check_fields("combined", run("combined", &tail));
         run("logd_transaction", &tail);
     });
 }

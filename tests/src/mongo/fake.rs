@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const OP_REPLY: i32 = 1;
 const OP_QUERY: i32 = 2004;
@@ -32,6 +33,10 @@ pub enum Turn {
     WriteConcernFails,
     /// Documents whose `path` is this are refused with the code.
     Poison(&'static str, i32),
+    /// Each document of the insert is refused with the code: the state of the server.
+    RefusesEach(i32),
+    /// From now on documents whose `path` is this are refused with the code, whatever else is in the insert.
+    PoisonEver(&'static str, i32),
     /// Any write is refused as a whole with the code: the state of the server.
     Refused(i32),
     /// From now on each insert with a document whose `path` is this is refused as a whole with the code.
@@ -46,6 +51,9 @@ struct State {
     /// Documents that would have been stored twice but for their `_id`.
     doubles: u64,
     inserts: u64,
+    /// Index builds that have begun, and whether they hang.
+    index_builds: u64,
+    index_builds_hang: bool,
 }
 
 /// The server.
@@ -91,6 +99,16 @@ impl FakeMongo {
         lock(&self.state).doubles
     }
 
+    /// Index builds do not end from now on, as on a large collection; or they end.
+    pub fn hang_index_builds(&self, hang: bool) {
+        lock(&self.state).index_builds_hang = hang;
+    }
+
+    /// Index builds that have begun.
+    pub fn index_builds(&self) -> u64 {
+        lock(&self.state).index_builds
+    }
+
     /// Insert commands.
     pub fn inserts(&self) -> u64 {
         lock(&self.state).inserts
@@ -130,6 +148,13 @@ fn hello() -> Document {
 fn answer(command: &Document, documents: Vec<Document>, state: &Mutex<State>) -> Option<Document> {
     match command.keys().next()?.as_str() {
         "hello" | "ismaster" | "isMaster" => Some(hello()),
+        "createIndexes" => {
+            lock(state).index_builds += 1;
+            while lock(state).index_builds_hang {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Some(doc! { "ok": 1.0 })
+        }
         "insert" => insert(documents, &mut lock(state)),
         "update" => {
             let mut state = lock(state);
@@ -166,6 +191,7 @@ fn insert(documents: Vec<Document>, state: &mut State) -> Option<Document> {
                 return Some(refused(code));
             }
         }
+        Turn::PoisonEver(..) => state.script.push_front(turn.clone()),
         Turn::Cut => return None,
         Turn::NotPrimary => {
             return Some(
@@ -179,9 +205,13 @@ fn insert(documents: Vec<Document>, state: &mut State) -> Option<Document> {
     for (index, document) in documents.into_iter().take(count).enumerate() {
         let index = i32::try_from(index).ok()?;
         let id = document.get("_id")?.to_string();
-        if let Turn::Poison(path, code) = turn
-            && document.get_str("path").is_ok_and(|found| found == path)
-        {
+        let is_at = |path: &str| document.get_str("path").is_ok_and(|found| found == path);
+        let refused_with = match turn {
+            Turn::Poison(path, code) | Turn::PoisonEver(path, code) if is_at(path) => Some(code),
+            Turn::RefusesEach(code) => Some(code),
+            _ => None,
+        };
+        if let Some(code) = refused_with {
             errors.push(Bson::from(doc! { "index": index, "code": code, "errmsg": "poison" }));
             continue;
         }

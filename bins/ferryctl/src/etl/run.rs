@@ -211,7 +211,7 @@ fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
         let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
         match jobs.iter_mut().find(|job| job.key == key) {
             Some(job) => job.paths.push(path.clone()),
-            None => jobs.push(Job { key, paths: vec![path.clone()], lines_min: 0 }),
+            None => jobs.push(Job { key, paths: vec![path.clone()], lines_min: 0, roots: Vec::new() }),
         }
     }
     Ok(jobs)
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn job(paths: Vec<PathBuf>) -> Job {
-        Job { key: key_of(&paths[0], None).unwrap(), paths, lines_min: 0 }
+        Job { key: key_of(&paths[0], None).unwrap(), paths, lines_min: 0, roots: Vec::new() }
     }
 
     #[test]

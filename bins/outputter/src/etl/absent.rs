@@ -3,7 +3,7 @@
 use crate::config::EtlSettings;
 use crate::hours::runner::HourSink;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Nothing.
@@ -15,7 +15,7 @@ impl EtlOutput {
     ///
     /// # Errors
     /// None.
-    pub fn start(_: Option<EtlSettings>, _: &Path, _: &str) -> anyhow::Result<EtlOutput> {
+    pub fn start(_: Option<EtlSettings>, _: &Path, _: &str, _: Vec<PathBuf>) -> anyhow::Result<EtlOutput> {
         Ok(EtlOutput)
     }
 

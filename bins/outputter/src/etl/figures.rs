@@ -2,10 +2,16 @@
 
 use super::lock;
 use logferry_etl::counts::Counts;
+use logferry_etl::hour::HourKey;
 use metrics::{counter, gauge};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Hours whose problems are remembered.
+const PROBLEMS_MAX: usize = 1_000;
+/// Those that are named, the others are counted.
+const PROBLEMS_NAMED: usize = 8;
 
 /// Counters since the start, and what is wrong now.
 #[derive(Debug, Default)]
@@ -14,7 +20,16 @@ pub struct EtlFigures {
     done: AtomicU64,
     failed: AtomicU64,
     counts: Mutex<Counts>,
-    problem: Mutex<Option<String>>,
+    problems: Mutex<Problems>,
+}
+
+/// What keeps tables from being made.
+#[derive(Debug, Default)]
+struct Problems {
+    /// Of all hours: program, columns, lists, folder.
+    setup: Option<String>,
+    /// Of hours that wait.
+    hours: BTreeMap<HourKey, String>,
 }
 
 impl EtlFigures {
@@ -54,17 +69,37 @@ impl EtlFigures {
         lock(&self.counts).add(new);
     }
 
-    /// Sets or clears what keeps tables from being made. Gives whether that is news.
-    pub(super) fn set_problem(&self, problem: Option<String>) -> bool {
-        let mut current = lock(&self.problem);
-        let is_news = *current != problem;
-        *current = problem;
+    /// Sets or clears what keeps tables of any hour from being made. Gives whether that is news.
+    pub(super) fn set_setup_problem(&self, problem: Option<String>) -> bool {
+        let mut problems = lock(&self.problems);
+        let is_news = problems.setup != problem;
+        problems.setup = problem;
         is_news
     }
 
-    /// What keeps tables from being made.
-    pub(super) fn problem(&self) -> Option<String> {
-        lock(&self.problem).clone()
+    /// Sets what keeps the tables of an hour that waits from being made. Gives whether that is news.
+    pub(super) fn set_problem(&self, key: &HourKey, problem: String) -> bool {
+        let hours = &mut lock(&self.problems).hours;
+        let is_news = hours.get(key) != Some(&problem);
+        if hours.len() < PROBLEMS_MAX || hours.contains_key(key) {
+            hours.insert(key.clone(), problem);
+        }
+        is_news
+    }
+
+    /// The hour does not wait any more.
+    pub(super) fn clear_problem(&self, key: &HourKey) {
+        lock(&self.problems).hours.remove(key);
+    }
+
+    /// What keeps tables from being made, a few of them.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let Problems { setup, hours } = &*lock(&self.problems);
+        let setup = setup.iter().map(|problem| format!("etl: complete hours wait: {problem}"));
+        let of_hours = hours.iter().map(|(key, problem)| format!("etl: {key} waits: {problem}"));
+        let more = hours.len().saturating_sub(PROBLEMS_NAMED);
+        let rest = (more > 0).then(|| format!("etl: and {more} more hours wait: see the log"));
+        setup.chain(of_hours.take(PROBLEMS_NAMED)).chain(rest).collect()
     }
 
     /// By name, as the admin endpoint shows them.

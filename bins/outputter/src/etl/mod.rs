@@ -48,6 +48,8 @@ struct Shared {
     settings: EtlSettings,
     /// Of times that have none.
     zone: String,
+    /// Folders of log files.
+    roots: Vec<PathBuf>,
     queue: Mutex<DurableQueue>,
     changed: Condvar,
     is_stopping: AtomicBool,
@@ -63,17 +65,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Etl {
-    /// Opens the queue in `var_dir`.
+    /// Opens the queue in `var_dir`, of hours whose log files are below `roots`.
     ///
     /// # Errors
     /// The queue cannot be read or made.
-    pub fn open(settings: EtlSettings, var_dir: &Path, zone: &str) -> io::Result<Etl> {
+    pub fn open(settings: EtlSettings, var_dir: &Path, zone: &str, roots: Vec<PathBuf>) -> io::Result<Etl> {
         let queue = DurableQueue::open(Arc::new(RealDisk), &var_dir.join("etl"))?;
         let figures = EtlFigures::default();
         figures.set_waiting(queue.queue().len());
         Ok(Etl(Arc::new(Shared {
             settings,
             zone: zone.to_owned(),
+            roots,
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             is_stopping: AtomicBool::new(false),
@@ -119,7 +122,7 @@ impl Etl {
 
     /// What keeps tables from being made.
     pub fn problems(&self) -> Vec<String> {
-        self.0.figures.problem().into_iter().collect()
+        self.0.figures.problems()
     }
 
     /// By name, for the admin endpoint.

@@ -63,6 +63,9 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
     let store = shared.store().map_err(|error| setup(&error))?;
     let plan = Plan::load(&shared.settings.plan_files()).map_err(|error| setup(&error))?;
     let mut program = plan.line_program(&shared.zone).map_err(|error| setup(&error))?;
+    if shared.figures.set_setup_problem(None) {
+        tracing::info!("tables can be made again");
+    }
     let recipe = Recipe {
         format: shared.settings.table_format(),
         columns: plan.columns.clone(),
@@ -78,7 +81,7 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
     }
     // Packs of legacy nodes may end without a newline: then the line behind it is of the same line.
     let lines_min = wanted.lines.saturating_sub(wanted.total);
-    let job = Job { key: wanted.key.clone(), paths, lines_min };
+    let job = Job { key: wanted.key.clone(), paths, lines_min, roots: shared.roots.clone() };
     let mut watch = Watch::new(shared, wanted);
     let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
     made.map_err(Hindered::Job)
@@ -121,9 +124,7 @@ impl<'a> Watch<'a> {
 }
 
 fn done(shared: &Shared, wanted: &Wanted, mark: &DoneMark) -> Ended {
-    if shared.figures.set_problem(None) {
-        tracing::info!("tables can be made again");
-    }
+    shared.figures.clear_problem(&wanted.key);
     shared.figures.count_done();
     let Counts { lines, rows, rejected, spiders, dropped_program, dropped_host, dropped_ip, .. } =
         mark.counts;
@@ -138,18 +139,25 @@ fn done(shared: &Shared, wanted: &Wanted, mark: &DoneMark) -> Ended {
 }
 
 fn hindered_by(shared: &Shared, wanted: &Wanted, hindered: Hindered) -> Ended {
-    let problem = match hindered {
+    let hour = &wanted.key;
+    match hindered {
         Hindered::Job(JobError::Stopped) => return Ended::Stopped,
         Hindered::Job(JobError::Failed { reason, .. }) => {
+            shared.figures.clear_problem(hour);
             shared.figures.count_failed();
-            tracing::error!(hour = %wanted.key, "the hour has no (new) tables, its mark is under etl_fail/: {reason}");
+            tracing::error!(%hour, "the hour has no (new) tables, its mark is under etl_fail/: {reason}");
             return Ended::Settled;
         }
-        Hindered::Job(JobError::Disk(error)) => error.to_string(),
-        Hindered::Setup(error) => error,
-    };
-    if shared.figures.set_problem(Some(format!("etl: {problem}"))) {
-        tracing::error!(hour = %wanted.key, "tables cannot be made, complete hours wait: {problem}");
+        Hindered::Job(JobError::Disk(error)) => {
+            if shared.figures.set_problem(hour, error.to_string()) {
+                tracing::error!(%hour, "the hour's tables cannot be made, it waits: {error}");
+            }
+        }
+        Hindered::Setup(error) => {
+            if shared.figures.set_setup_problem(Some(error.clone())) {
+                tracing::error!(%hour, "tables cannot be made, complete hours wait: {error}");
+            }
+        }
     }
     Ended::TryAgain
 }

@@ -2,20 +2,16 @@
 
 use super::fact::Fact;
 use super::hooks::{Extent, HookKind};
+pub use super::part::{ID_RUNS_MAX, Part, STREAM_RANGES_MAX, StreamPart};
 use logferry_footprint::Ranges;
-use logferry_pack::HourRange;
+use logferry_pack::{HOUR_RANGES_MAX, HourRange};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Runs of pack numbers that a book tells apart in one file. Packs come nearly in order; only a stranger goes beyond.
-pub const ID_RUNS_MAX: usize = 4_096;
-/// Streams of an hour whose byte ranges are known.
-pub const STREAMS_MAX: usize = 64;
-/// Byte ranges of a stream that are told apart.
-pub const STREAM_RANGES_MAX: usize = 256;
 /// Tailers of an hour, one after another, that each began to number from 1: what so many of them tell is remembered.
 pub const NUMBERINGS_MAX: usize = 4;
-
+/// Streams of an hour whose byte ranges are known: all that done packs can tell of.
+pub const STREAMS_MAX: usize = NUMBERINGS_MAX * HOUR_RANGES_MAX;
 /// What the output has of an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HourBook {
@@ -43,49 +39,6 @@ pub struct Told {
     pub total: u64,
     /// Stream, first byte, byte after the last.
     pub ranges: Vec<(u128, u64, u64)>,
-}
-
-/// What one file has of an hour.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// Numbers of packs.
-    pub ids: Ranges,
-    /// Those of packs with bytes of a stream.
-    pub ids_with_bytes: Ranges,
-    /// Those of done packs without bytes.
-    pub ids_of_done: Ranges,
-    /// A pack with bytes had the number of another one, or of a done pack: numbers do not tell what is there. Another pack without bytes that
-    /// has the number of one with bytes means nothing: tailers send it for a number of which they do not know whether its pack arrived.
-    pub has_twice: bool,
-    /// Number of packs, as the newest done pack says; 0: there was none.
-    pub total: u64,
-    /// Lines.
-    pub lines: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// When the first pack was received, in milliseconds since 1970.
-    pub first_ms: i64,
-    /// When the last was.
-    pub last_ms: i64,
-    /// By stream.
-    pub streams: BTreeMap<u128, StreamPart>,
-    /// A repull has brought some of it.
-    pub is_refilled: bool,
-    /// There were too many runs of numbers: some that came are not in `ids`.
-    pub is_scattered: bool,
-    /// There were too many streams or ranges: `streams` does not have them all.
-    pub has_more_ranges: bool,
-}
-
-/// What a file has of a stream in an hour.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StreamPart {
-    /// Where shipping of the stream began.
-    pub first: u64,
-    /// Stream bytes.
-    pub ranges: Ranges,
-    /// Where the hour ends in the stream, as a done pack says.
-    pub end: Option<u64>,
 }
 
 /// An hour over all its files.
@@ -119,67 +72,13 @@ pub enum Standing {
     Missing,
 }
 
-impl Part {
-    /// A pack is in the file.
-    pub fn add(&mut self, fact: &Fact) {
-        self.first_ms = if self.last_ms == 0 { fact.at_ms } else { self.first_ms.min(fact.at_ms) };
-        self.last_ms = self.last_ms.max(fact.at_ms);
-        self.lines = self.lines.saturating_add(fact.lines);
-        self.bytes = self.bytes.saturating_add(fact.bytes);
-        self.add_range(fact);
-        if !fact.is_numbered {
-            self.is_refilled = true;
-            return;
-        }
-        if fact.done {
-            self.total = self.total.max(fact.id);
-        }
-        // A number of u64::MAX has no range; nobody counts that far.
-        let end = fact.id.saturating_add(1);
-        self.ids.insert(fact.id, end);
-        if self.ids.list().len() > ID_RUNS_MAX {
-            self.forget_last_run();
-        }
-        // Packs of legacy nodes are streams of their own, and only their numbers tell of them.
-        let Some((identity, _)) = fact.range else { return };
-        let ids = match identity.span {
-            0 if fact.done => &mut self.ids_of_done,
-            0 => return,
-            _ => {
-                self.has_twice |= self.ids_with_bytes.covers(fact.id, end);
-                &mut self.ids_with_bytes
-            }
-        };
-        if ids.list().len() < ID_RUNS_MAX {
-            ids.insert(fact.id, end);
-        }
-    }
-
-    /// Keeps the set bounded: the hour can no longer be told to be whole.
-    fn forget_last_run(&mut self) {
-        let mut runs = self.ids.list().to_vec();
-        runs.pop();
-        self.ids = Ranges::try_from(runs).unwrap_or_default();
-        self.is_scattered = true;
-    }
-
-    fn add_range(&mut self, fact: &Fact) {
-        let Some((identity, first)) = fact.range else { return };
-        if self.streams.len() >= STREAMS_MAX && !self.streams.contains_key(&identity.stream.0) {
-            self.has_more_ranges = true;
-            return;
-        }
-        let stream = self.streams.entry(identity.stream.0).or_default();
-        stream.first = first;
-        if fact.done {
-            stream.end = stream.end.max(Some(identity.end()));
-        }
-        if stream.ranges.list().len() < STREAM_RANGES_MAX {
-            stream.ranges.insert(identity.offset, identity.end());
-        } else {
-            self.has_more_ranges = true;
-        }
-    }
+/// What is missing of the bytes that done packs tell of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MissingOfTold {
+    /// Stream, first byte, byte after the last.
+    pub ranges: Vec<(u128, u64, u64)>,
+    /// Something may be missing: not all is known that is there.
+    pub is_vague: bool,
 }
 
 impl HourBook {
@@ -203,20 +102,35 @@ impl HourBook {
         }
     }
 
-    /// What is missing of the bytes that the hour has, as stream, first byte and byte after the last; `None` when no done pack with the
-    /// highest number says what it has.
-    pub fn missing_of_told(&self) -> Option<Vec<(u128, u64, u64)>> {
+    /// What is missing of the bytes that the hour has; `None` when no done pack with the highest number says what it has. Where the book had
+    /// no room for all that came, nothing is called missing.
+    pub fn missing_of_told(&self) -> Option<MissingOfTold> {
         let total = self.parts.values().map(|part| part.total).max();
         self.told.iter().find(|told| Some(told.total) == total)?;
-        let mut missing = Vec::new();
+        let mut missing = MissingOfTold::default();
         for (stream, from, to) in self.told.iter().flat_map(|told| &told.ranges) {
             let mut seen = Ranges::default();
             for part in self.parts.values().filter_map(|part| part.streams.get(stream)) {
                 part.ranges.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
             }
-            missing.extend(seen.missing(*from, *to).into_iter().map(|(from, to)| (*stream, from, to)));
+            let of_stream = seen.missing(*from, *to);
+            missing.ranges.extend(of_stream.into_iter().map(|(from, to)| (*stream, from, to)));
+        }
+        if self.has_more_ranges() {
+            missing.is_vague = !missing.ranges.is_empty();
+            missing.ranges.clear();
         }
         Some(missing)
+    }
+
+    fn has_more_ranges(&self) -> bool {
+        self.parts.values().any(|part| part.has_more_ranges)
+    }
+
+    /// Whether nobody knows if an hour whose packs are missing has their bytes by now: a repull has brought some, of more streams or in more
+    /// pieces than are told apart.
+    pub fn is_vague(&self) -> bool {
+        self.has_more_ranges() && self.parts.values().any(|part| part.is_refilled)
     }
 
     /// Over all files.
@@ -250,10 +164,9 @@ impl HourBook {
     /// How an hour stands that has all its numbers: what done packs say of its bytes has to be there, too. Where numbers were used twice,
     /// nobody may have sent anything that no done pack tells of: of that there may be more.
     fn whole_by_bytes(&self) -> Standing {
-        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
         let is_told = match self.missing_of_told() {
-            Some(missing) if are_known && !missing.is_empty() => return Standing::Missing,
-            Some(_) => are_known && self.is_all_told(),
+            Some(missing) if !missing.ranges.is_empty() => return Standing::Missing,
+            Some(_) => !self.has_more_ranges() && self.is_all_told(),
             None => false,
         };
         if self.has_numbers_twice() && !is_told { Standing::Late } else { Standing::Whole }
@@ -293,17 +206,16 @@ impl HourBook {
         let knows_numbers =
             sum.total > 0 && sum.ids.list().last().is_some_and(|(_, end)| *end == sum.total + 1);
         if let Some(missing) = self.missing_of_told() {
-            return is_refilled && knows_numbers && missing.is_empty();
+            return is_refilled && knows_numbers && missing == MissingOfTold::default();
         }
         let mut streams = self.parts.values().flat_map(|part| &part.streams);
         let (Some((_, stream)), None) = (streams.next(), streams.next()) else { return false };
-        let are_known = !self.parts.values().any(|part| part.has_more_ranges);
         let has_begin = |begin: u64| begin == stream.first || sum.ids.covers(1, 2);
         let is_gapless = match stream.ranges.list() {
             [(begin, end)] => has_begin(*begin) && stream.end.is_some_and(|hour_end| hour_end == *end),
             _ => false,
         };
-        are_known && is_refilled && knows_numbers && is_gapless
+        !self.has_more_ranges() && is_refilled && knows_numbers && is_gapless
     }
 
     /// What hooks are to be told: what its mark says, of an hour that is complete, or was until lines came late.
@@ -321,6 +233,20 @@ impl HourBook {
     /// Lines of an hour that is whole.
     pub fn whole_lines(&self) -> Option<u64> {
         (self.standing() == Standing::Whole).then(|| self.sum().lines)
+    }
+
+    /// Leaves of a whole hour what its mark and hooks need: its numbers are then taken for whole, and nothing is known of its bytes.
+    pub fn slim(&mut self) {
+        if self.standing() != Standing::Whole {
+            return;
+        }
+        let total = self.sum().total;
+        self.parts.values_mut().for_each(Part::slim);
+        if let Some(part) = self.parts.values_mut().next() {
+            // What a repull has filled up keeps holes.
+            part.ids.insert(1, total.saturating_add(1));
+        }
+        self.told.clear();
     }
 
     /// Memory that it takes, about, in bytes.
@@ -459,7 +385,7 @@ mod tests {
         let done = Fact { hour_ranges: Some(told), ..of_stream(2, 90, 0, fact(4, true)) };
         let lost = [done.clone(), repulled(1, 0, 100), repulled(2, 50, 30)];
         assert_eq!(book(&lost).standing(), Missing);
-        assert_eq!(book(&lost).missing_of_told(), Some(vec![(2, 80, 90)]));
+        assert_eq!(book(&lost).missing_of_told().unwrap().ranges, [(2, 80, 90)]);
         let all = [&lost[..], &[repulled(2, 80, 10)]].concat();
         assert_eq!((book(&all).standing(), book(&all).sum().lines), (Whole, 40));
         // A later done pack that does not say what it has: nobody knows what came with it.
@@ -487,7 +413,7 @@ mod tests {
         assert_eq!(book(&begun).standing(), Late, "of the second nobody knows how much there is");
         let told = [&begun[..], &[done_telling(3, 2, 20)]].concat();
         assert_eq!(book(&told).standing(), Missing);
-        assert_eq!(book(&told).missing_of_told(), Some(vec![(2, 10, 20)]));
+        assert_eq!(book(&told).missing_of_told().unwrap().ranges, [(2, 10, 20)]);
         let all = [&told[..], &[of_stream(2, 10, 10, fact(2, false))]].concat();
         assert_eq!((book(&all).standing(), book(&all).sum().lines), (Whole, 60));
         let mut reversed = all.clone();
@@ -528,6 +454,48 @@ mod tests {
         // Numbers that were used again for the same stream, cut otherwise.
         let again = [of_stream(1, 0, 5, fact(1, false)), of_stream(1, 5, 15, fact(1, false)), mark(2)];
         assert_eq!(book(&[&again[..], &[done_telling(3, 1, 20)]].concat()).standing(), Whole);
+    }
+
+    /// A done pack that tells of so many streams, ten bytes each, of which one came; a repull brings the others.
+    fn lost_of_streams(streams: u128) -> Vec<Fact> {
+        let range = |stream| HourRange { stream: StreamId(stream), from: 0, to: 10 };
+        let told = (1..=streams).map(range).collect();
+        let total = streams as u64 + 1;
+        let done = Fact { hour_ranges: Some(told), ..of_stream(1, 10, 0, fact(total, true)) };
+        let repulled = (2..=streams).map(|stream| repulled(stream, 0, 10));
+        [of_stream(1, 0, 10, fact(1, false)), done].into_iter().chain(repulled).collect()
+    }
+
+    #[test]
+    fn an_hour_of_as_many_streams_as_a_done_pack_can_tell_of_is_filled_by_a_repull() {
+        let facts = lost_of_streams(HOUR_RANGES_MAX as u128);
+        let (all_but_one, _) = facts.split_at(facts.len() - 1);
+        assert_eq!(book(all_but_one).missing_of_told().unwrap().ranges, [(HOUR_RANGES_MAX as u128, 0, 10)]);
+        assert_eq!(book(all_but_one).standing(), Missing);
+        assert_eq!(book(&facts).standing(), Whole);
+        assert!(!book(&facts).is_vague());
+    }
+
+    #[test]
+    fn what_a_book_has_no_room_for_is_not_called_missing() {
+        let strangers =
+            (0..STREAMS_MAX as u128).map(|stream| of_stream(stream + 10_000, 0, 10, fact(1, false)));
+        let lost: Vec<Fact> = strangers.chain(lost_of_streams(100)).collect();
+        let vague = MissingOfTold { ranges: Vec::new(), is_vague: true };
+        assert_eq!(book(&lost).missing_of_told(), Some(vague));
+        assert!(book(&lost).is_vague(), "and nobody asks for it for ever");
+    }
+
+    #[test]
+    fn a_stream_in_more_pieces_than_are_told_apart_is_known_again_when_a_repull_closes_them() {
+        let pieces = 2 * STREAM_RANGES_MAX as u64;
+        let scattered: Vec<Fact> =
+            (0..pieces).map(|piece| of_stream(1, 20 * piece, 10, fact(piece + 1, false))).collect();
+        let done = done_telling(2 * pieces + 1, 1, 20 * pieces);
+        let mut filled = [scattered, vec![done]].concat();
+        assert_eq!(book(&filled).parts["a"].streams[&1].ranges.list().len(), STREAM_RANGES_MAX);
+        filled.extend((0..pieces).map(|piece| repulled(1, 20 * piece, 20)));
+        assert_eq!(book(&filled).standing(), Whole);
     }
 
     #[test]

@@ -9,8 +9,6 @@ use logferry_pack::Hour;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// When the books are over their memory, they shrink to this part of it (in hundredths): shrinking looks at all hours.
-const SHRINK_TO_PERCENT: usize = 90;
 /// Doublings of the wait between two repulls of an hour.
 const ASKED_DOUBLINGS_MAX: u32 = 6;
 
@@ -19,12 +17,15 @@ const ASKED_DOUBLINGS_MAX: u32 = 6;
 pub struct Books {
     /// Bytes of each header file that are counted.
     files: BTreeMap<String, u64>,
-    hours: BTreeMap<HourKey, HourBook>,
+    pub(super) hours: BTreeMap<HourKey, HourBook>,
     /// Hours that changed since [`Books::take_changed`].
     #[serde(skip)]
     changed: BTreeSet<HourKey>,
     #[serde(skip)]
-    memory_bytes: usize,
+    pub(super) memory_bytes: usize,
+    /// When they were saved, if that was told.
+    #[serde(skip)]
+    saved_ms: Option<i64>,
 }
 
 /// What an hour's mark should be.
@@ -64,6 +65,11 @@ impl Books {
         self.memory_bytes = self.hours.iter().map(|(key, book)| memory_of(key, book)).sum();
         self.changed = self.hours.keys().cloned().collect();
         self
+    }
+
+    /// When they were saved; where that was not told, when the last pack that they know was received.
+    pub(super) fn saved_ms(&self) -> Option<i64> {
+        self.saved_ms.or_else(|| self.hours.values().map(|book| book.sum().last_ms).max())
     }
 
     /// Bytes of a header file that are counted; `None`: the file is not known.
@@ -202,7 +208,7 @@ impl Books {
         let ids = book.sum().missing_ids();
         let ranges = match ids.first() {
             Some((first, _)) => self.missing_ranges(key, book, *first == 1),
-            None => book.missing_of_told().unwrap_or_default(),
+            None => book.missing_of_told().unwrap_or_default().ranges,
         };
         let is_late = book.standing() == Standing::Late;
         Some(Wanted { key: key.clone(), ids, ranges, is_late, asked: book.asked })
@@ -211,7 +217,7 @@ impl Books {
     /// Stream bytes between those that the hour has; before them, if its first pack is missing; and up to where it ends.
     fn missing_ranges(&self, key: &HourKey, book: &HourBook, from_start: bool) -> Vec<(u128, u64, u64)> {
         if let Some(missing) = book.missing_of_told() {
-            return missing;
+            return missing.ranges;
         }
         if book.parts.values().any(|part| part.has_more_ranges) {
             return Vec::new();
@@ -239,6 +245,12 @@ impl Books {
         ranges.map(|(_, to)| *to).filter(|to| *to <= offset).max().unwrap_or(first).min(offset)
     }
 
+    /// Hours of which nobody can know whether they are whole, because what came for them is more than a book tells apart.
+    pub fn vague(&self) -> impl Iterator<Item = &HourKey> {
+        let is_vague = |book: &HourBook| book.standing() != Standing::Whole && book.is_vague();
+        self.hours.iter().filter(move |(_, book)| is_vague(book)).map(|(key, _)| key)
+    }
+
     /// Hours with missing packs, and such that are over without a done pack (or have lines that came late without one), that were quiet for
     /// `wait_ms`, longer each time after a repull was asked for.
     pub fn repulls_due(&self, calendar: &Calendar, now_ms: i64, wait_ms: i64) -> Vec<HourKey> {
@@ -246,6 +258,8 @@ impl Books {
             let wait_ms = wait_ms.saturating_mul(1 << book.asked.min(ASKED_DOUBLINGS_MAX));
             let is_quiet_since = |at_ms: i64| now_ms.saturating_sub(at_ms) >= wait_ms;
             is_quiet_since(book.sum().last_ms.max(book.asked_ms))
+                // Another repull would tell nothing more.
+                && !book.is_vague()
                 && match book.standing() {
                     // What came late may not be all that did, and the done pack that tells so may be lost.
                     Standing::Missing | Standing::Late => true,
@@ -313,6 +327,7 @@ impl Books {
                 let book = self.hours.entry(key.clone()).or_default();
                 (book.asked, book.asked_ms) = (*times, *at_ms);
             }
+            Change::Saved { at_ms } => self.saved_ms = Some(*at_ms),
         }
     }
 
@@ -323,27 +338,7 @@ impl Books {
         self.forget(hours.map(|(key, _)| key.clone()).collect())
     }
 
-    /// Forgets what is least needed while the books take more than `bytes_max`: complete hours first, then others, those that were quiet for
-    /// longest first. Returns those that were not complete.
-    pub fn shrink(&mut self, bytes_max: usize) -> Vec<HourKey> {
-        if self.memory_bytes <= bytes_max {
-            return Vec::new();
-        }
-        let age = |book: &HourBook| (!book.is_complete() || book.has_work(), book.sum().last_ms);
-        let mut by_age: Vec<_> = self.hours.iter().map(|(key, book)| (age(book), key)).collect();
-        by_age.sort_unstable();
-        let (mut bytes, mut keys) = (self.memory_bytes, Vec::new());
-        for (_, key) in by_age {
-            if bytes <= bytes_max / 100 * SHRINK_TO_PERCENT {
-                break;
-            }
-            bytes = bytes.saturating_sub(self.hours.get(key).map_or(0, |book| memory_of(key, book)));
-            keys.push(key.clone());
-        }
-        self.forget(keys)
-    }
-
-    fn forget(&mut self, keys: Vec<HourKey>) -> Vec<HourKey> {
+    pub(super) fn forget(&mut self, keys: Vec<HourKey>) -> Vec<HourKey> {
         if keys.is_empty() {
             return keys;
         }
@@ -371,7 +366,7 @@ impl Books {
     }
 }
 
-fn memory_of(key: &HourKey, book: &HourBook) -> usize {
+pub(super) fn memory_of(key: &HourKey, book: &HourBook) -> usize {
     2 * (key.source.len() + key.host.len()) + book.memory_bytes()
 }
 
@@ -382,7 +377,7 @@ impl HourBook {
     }
 
     /// Whether a mark or a hook is still due.
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         let is_unmarked = || self.whole_lines().is_some_and(|lines| self.marked != Some(lines));
         let is_untold = |extent| self.hooked.iter().any(|told| *told != extent);
         self.extent().map_or_else(is_unmarked, is_untold)

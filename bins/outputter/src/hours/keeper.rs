@@ -4,11 +4,13 @@ use super::books::Books;
 use super::calendar::Calendar;
 use super::catch_up::{self, Last};
 use super::fact::HourKey;
-use super::hooks::{DueHook, Failing, HookKind, HookQueue};
+use super::hooks::{DueHook, HookKind, HookQueue};
 use super::mailbox::{Mail, Mailbox, News};
 use super::marks::Marks;
+use super::notices;
 use super::report;
 use super::runner::{Ended, Job, Runner};
+use super::shrink::Squeezed;
 use super::state::{self, Change};
 use crate::figures::Figures;
 use logferry_durable::{Disk, Log};
@@ -30,6 +32,8 @@ const LOOK_INTERVAL_PER_HOUR_US: i64 = 500;
 const SAVE_INTERVAL_MS: i64 = 60_000;
 /// How long after a failure a header file is read or a mark written again.
 const RETRY_MS: i64 = 5_000;
+/// Packs that came so long before the books were saved are in them: news of them may lag, and times at which clocks were set back mean two.
+const SAVED_LAG_MS: i64 = 2 * 3_600_000;
 /// Repulls that are asked for at a time.
 const ASKING_MAX: usize = 2;
 
@@ -77,6 +81,8 @@ pub struct Keeper {
     log: Log,
     /// The books that were found lack at most what came last.
     is_sound: bool,
+    /// When the books that were found were saved.
+    saved_before_ms: Option<i64>,
     hooks: HookQueue,
     /// Why a hook of a kind failed last.
     hook_errors: BTreeMap<HookKind, String>,
@@ -113,6 +119,7 @@ impl Keeper {
             places,
             calendar,
             options,
+            saved_before_ms: books.saved_ms(),
             books: Arc::new(Mutex::new(books)),
             log,
             is_sound,
@@ -155,11 +162,14 @@ impl Keeper {
         self.look_for_marks();
     }
 
-    /// The end of a file that the books do not know because all of it is older than what they remember.
+    /// The end of a file that the books do not know because all of it is older than what they remember, and not because they were not saved since.
     fn forgotten(&self, path: &str, to: u64, now_ms: i64) -> Option<Last> {
         let opened = self.places.disk.open(&self.places.headers.join(path));
         let last = opened.and_then(|file| catch_up::last(&*file, to, self.calendar.own_zone())).ok()??;
-        (self.is_sound && now_ms.saturating_sub(last.at_ms) > self.options.keep_ms).then_some(last)
+        let keep_ms = self.options.keep_ms;
+        let known_to_ms = self.saved_before_ms.map(|at_ms| at_ms.saturating_sub(SAVED_LAG_MS.min(keep_ms)));
+        let forgotten_to_ms = known_to_ms.map(|known_ms| known_ms.min(now_ms.saturating_sub(keep_ms)));
+        (self.is_sound && Some(last.at_ms) < forgotten_to_ms).then_some(last)
     }
 
     /// Marks may be there that the books do not know of, because they were not saved since, or be gone.
@@ -408,7 +418,7 @@ impl Keeper {
         let mut books = lock(&self.books);
         let known = books.hours().count();
         let expired = books.expire(now_ms, self.options.keep_ms);
-        let squeezed = books.shrink(self.options.memory_max);
+        let Squeezed { incomplete: squeezed, untold } = books.shrink(self.options.memory_max);
         if books.hours().count() == known {
             return;
         }
@@ -421,34 +431,25 @@ impl Keeper {
                 tracing::warn!(hour = %key, reason, "the hour is not complete, and is not watched any more");
             }
         }
+        for key in untold {
+            counter!("logferry_outputter_hooks_dropped_total").increment(1);
+            tracing::error!(
+                hour = %key,
+                "the books have outgrown hours.memory, and the hour is forgotten although its mark or a hook is due: raise hours.memory and \
+                 restart while hours.keep lasts, then it is read again"
+            );
+        }
     }
 
     fn show(&self) {
-        self.show_failing_hooks();
+        notices::tell_of_hooks(&self.figures, &self.hooks, &self.options.hooks, &self.hook_errors);
         let books = lock(&self.books);
+        notices::tell_of_vague_hours(&self.figures, &books);
         let complete = books.hours().filter(|(_, book)| book.is_complete()).count();
         gauge!("logferry_outputter_hours_complete").set(complete as f64);
         gauge!("logferry_outputter_hours_incomplete").set((books.hours().count() - complete) as f64);
         gauge!("logferry_outputter_hours_memory_bytes").set(books.memory_bytes() as f64);
         gauge!("logferry_outputter_hooks_waiting").set(self.hooks.len() as f64);
-    }
-
-    /// Whoever waits for what a hook does is to find out why it is not done.
-    fn show_failing_hooks(&self) {
-        for kind in &self.options.hooks {
-            let subject = format!("hooks {}", kind.label());
-            let Some(failing) = self.hooks.failing(*kind) else {
-                self.figures.clear_notice(&subject);
-                continue;
-            };
-            let Failing { waiting, failed, hour, failures } = failing;
-            let error = self.hook_errors.get(kind).map_or("", String::as_str);
-            let text = format!(
-                "hooks ({}): {failed} of {waiting} that wait have failed, that of {hour} {failures} times; the last error: {error}",
-                kind.label()
-            );
-            self.figures.set_notice(&subject, text);
-        }
     }
 
     /// Saves the books, so that little is to be read again.
@@ -458,8 +459,13 @@ impl Keeper {
         match self.log.snapshot(&bytes) {
             Ok(()) => self.is_changed = false,
             Err(error) => {
-                tracing::error!("the books of the hours cannot be saved, it is tried again: {error}")
+                tracing::error!("the books of the hours cannot be saved, it is tried again: {error}");
+                return;
             }
+        }
+        self.log.append(&state::to_bytes(&Change::Saved { at_ms: now_ms }));
+        if let Err(error) = self.log.commit() {
+            tracing::debug!(%error, "when the books were saved is not written");
         }
     }
 

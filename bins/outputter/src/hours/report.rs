@@ -49,6 +49,9 @@ pub struct HourReport {
     /// How often a repull was wanted.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub repulls: u32,
+    /// Repulls have brought some of it, in more streams or pieces than its book tells apart: whether anything is missing is not known.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub vague: bool,
 }
 
 impl HourReport {
@@ -70,6 +73,7 @@ impl HourReport {
             missing: Vec::new(),
             missing_bytes: Vec::new(),
             repulls: 0,
+            vague: false,
         }
     }
 }
@@ -183,6 +187,7 @@ fn hour(books: &Books, key: &HourKey, book: &HourBook, state: HourState) -> Hour
         missing: ids.into_iter().map(|(from, to)| (from, to - 1)).collect(),
         missing_bytes: ranges.into_iter().map(bytes).collect(),
         repulls: book.asked,
+        vague: !is_complete && book.is_vague(),
     }
 }
 

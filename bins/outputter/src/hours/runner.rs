@@ -170,6 +170,7 @@ mod tests {
             missing: Vec::new(),
             missing_bytes: Vec::new(),
             repulls: 0,
+            vague: false,
         }
     }
 

@@ -42,6 +42,11 @@ pub enum Change {
         /// When, in milliseconds since 1970.
         at_ms: i64,
     },
+    /// The snapshot before it was made then. Programs that do not know it pass it over.
+    Saved {
+        /// In milliseconds since 1970.
+        at_ms: i64,
+    },
 }
 
 /// From what the log has; whether it is whole. What is lost is read again from the header files.

@@ -9,6 +9,7 @@
 
 pub mod dead_letter;
 pub mod document;
+mod indexes;
 pub mod outcome;
 mod parse;
 mod progress;
@@ -35,7 +36,7 @@ use saver::{Saver, Shared};
 use server::Server;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -100,6 +101,8 @@ impl MongodbOptions {
         ConnectionString::parse(&settings.uri).map_err(|error| {
             format!("mongodb.uri is no connection string such as \"mongodb://db-1:27017\": {}", error.kind)
         })?;
+        let transform = transform(settings)?;
+        check_fields(settings, &transform)?;
         let pool_max = match settings.pool_max {
             0 => settings.savers + 2,
             given => given,
@@ -110,7 +113,7 @@ impl MongodbOptions {
             per_day: settings.per_day,
             collection: settings.collection.clone(),
             key: (settings.mode == "upsert").then(|| settings.key.clone()),
-            transform: transform(settings)?,
+            transform,
             zone: zone.to_owned(),
             store_unparsed: settings.unparsed == "store",
             bulk_size: number(settings.bulk_size),
@@ -145,6 +148,30 @@ fn transform(settings: &MongodbSettings) -> Result<Transform, String> {
             let format = name.parse::<Format>().map_err(|error| format!("mongodb.format: {error}"))?;
             Ok(Transform::Format(format))
         }
+    }
+}
+
+/// Refuses settings that need a field which documents of a named format never have. What a program makes nobody knows.
+fn check_fields(settings: &MongodbSettings, transform: &Transform) -> Result<(), String> {
+    let Transform::Format(format) = transform else { return Ok(()) };
+    let (name, field, key) = (&settings.format, &settings.ttl_field, &settings.key);
+    if !settings.ttl.0.is_zero() && !format.time_fields().contains(&field.as_str()) {
+        let have = match format.time_fields() {
+            [] => "have no field with a time".to_owned(),
+            fields => format!("have their time in {:?}", fields.join(", ")),
+        };
+        return Err(format!(
+            "mongodb.ttl would let nothing expire: it counts from a time in {field:?} (ttl_field), and documents of the format {name:?} \
+             {have}; use a mongodb.program that makes one, or leave ttl out and drop old databases"
+        ));
+    }
+    match format.fields() {
+        Some(fields) if settings.mode == "upsert" && !fields.contains(&key.as_str()) => Err(format!(
+            "mongodb.key is {key:?}, which no document of the format {name:?} has, so that each line would be a dead letter: name one \
+             of {}, use a mongodb.program that makes it, or mode = \"insert\"",
+            fields.join(", ")
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -233,6 +260,7 @@ pub async fn start(
         ordered: options.key.is_some(),
         problem: problem.clone(),
         letters_problem: letters_problem.clone(),
+        stored: AtomicU64::new(0),
     };
     spawn(options, Arc::new(shared), limits, packs, stored_out)?;
     let opening = tokio::task::spawn_blocking(move || Away::start(away, store, stored));
@@ -369,9 +397,37 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_a_format_never_has_are_refused_where_something_depends_on_them() {
+        let with_ttl = |format: &str, field: &str| {
+            options(|s| {
+                (s.format, s.ttl, s.ttl_field) = (format.into(), Interval::secs(60), field.into());
+            })
+        };
+        for format in ["raw", "json", "logd_transaction"] {
+            let error = with_ttl(format, "time").unwrap_err();
+            assert!(error.starts_with("mongodb.ttl ") && error.contains("mongodb.program"), "{error}");
+        }
+        assert!(with_ttl("combined", "when").unwrap_err().contains("\"time\""));
+        with_ttl("combined", "time").unwrap();
+        with_ttl("nginx_json", "time").unwrap();
+        let with_key = |format: &str, key: &str| {
+            options(|s| (s.format, s.mode, s.key) = (format.into(), "upsert".into(), key.into()))
+        };
+        for format in ["combined", "raw"] {
+            let error = with_key(format, "transaction_id").unwrap_err();
+            assert!(error.starts_with("mongodb.key ") && error.contains("dead letter"), "{error}");
+        }
+        with_key("combined", "remote_addr").unwrap();
+        with_key("json", "transaction_id").unwrap();
+        with_key("nginx_json", "transaction_id").unwrap();
+        with_key("logd_transaction", "transaction_id").unwrap();
+    }
+
+    #[test]
     fn indexes_are_those_that_are_asked_for_and_the_ttl_takes_the_place_of_one_on_its_field() {
         let options = options(|s| {
             (s.mode, s.indexes) = ("upsert".into(), vec!["time".into(), "host, -time".into()]);
+            s.format = "nginx_json".into();
             s.ttl = Interval::secs(60);
         });
         let expected = [

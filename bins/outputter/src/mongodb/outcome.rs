@@ -47,6 +47,8 @@ pub enum Fate {
     Known(String),
     /// There is a document with the same value in another unique index: whether it is the same one must be asked.
     Ask(String),
+    /// It was refused for a reason that it can give, but the state of the server, too: it is to be sent again, alone.
+    Suspect(String),
     /// It is never taken: why.
     Dead(String),
 }
@@ -67,10 +69,14 @@ pub struct Judgement {
 const DUPLICATE_KEY: [i32; 3] = [11_000, 11_001, 12_582];
 
 /// Codes after which the same write can succeed: the server changes its role, is busy, full, or not allowed to yet.
-const TRANSIENT: [i32; 29] = [
-    6, 7, 13, 18, 24, 46, 50, 63, 64, 89, 91, 112, 133, 134, 150, 189, 202, 234, 262, 290, 9_001, 10_058,
-    10_107, 11_600, 11_602, 13_388, 13_435, 13_436, 14_031,
+const TRANSIENT: [i32; 35] = [
+    6, 7, 13, 18, 24, 46, 50, 63, 64, 89, 91, 112, 117, 133, 134, 150, 175, 189, 202, 215, 234, 237, 246,
+    262, 290, 9_001, 10_058, 10_107, 11_600, 11_601, 11_602, 13_388, 13_435, 13_436, 14_031,
 ];
+
+/// Codes that the server gives of a document for what is in it, and for nothing else. Whatever is in neither list may be either's.
+const OF_CONTENT: [i32; 21] =
+    [2, 9, 14, 15, 22, 28, 40, 52, 53, 54, 55, 56, 57, 66, 121, 171, 10_334, 16_755, 17_280, 17_419, 17_420];
 
 /// Codes of a refused command that can come from one of its documents.
 const OF_A_DOCUMENT: [i32; 14] = [2, 9, 14, 22, 52, 53, 54, 55, 56, 57, 121, 10_334, 17_419, 17_420];
@@ -106,8 +112,8 @@ fn answered(faults: &[WriteFault], write_concern: Option<&str>, count: usize, or
     for fault in faults {
         let Some(fate) = fates.get_mut(fault.index) else { continue };
         *fate = match of_fault(fault) {
-            // Without the write concern nothing counts as stored.
-            Fate::Known(_) | Fate::Ask(_) if write_concern.is_some() => Fate::Again,
+            // Without the write concern nothing counts as stored, and nothing is asked.
+            Fate::Known(_) | Fate::Ask(_) | Fate::Suspect(_) if write_concern.is_some() => Fate::Again,
             other => other,
         };
     }
@@ -126,7 +132,11 @@ fn of_fault(fault: &WriteFault) -> Fate {
     if DUPLICATE_KEY.contains(&fault.code) {
         return if is_of_id(fault) { Fate::Known(message) } else { Fate::Ask(message) };
     }
-    if TRANSIENT.contains(&fault.code) { Fate::Again } else { Fate::Dead(message) }
+    match fault.code {
+        code if TRANSIENT.contains(&code) => Fate::Again,
+        code if OF_CONTENT.contains(&code) => Fate::Dead(message),
+        _ => Fate::Suspect(message),
+    }
 }
 
 /// Whether a duplicate is one of `_id`. The text is `… index: NAME dup key: VALUES`, and the values are the document's own: they may say
@@ -194,6 +204,23 @@ mod tests {
         let fates = judge(&answered(vec![fault(1, 121, "Document failed validation")], None), 3, false).fates;
         assert_eq!((&fates[0], &fates[2]), (&Fate::Stored, &Fate::Stored));
         assert_eq!(fates[1], Fate::Dead("Document failed validation (code 121)".into()));
+    }
+
+    #[test]
+    fn a_document_refused_with_a_code_that_the_server_can_have_of_itself_is_not_condemned() {
+        for code in [1, 8, 96, 314, 40_000, -1] {
+            let faults = vec![fault(1, code, "cannot")];
+            let fates = judge(&answered(faults.clone(), None), 3, true).fates;
+            let suspect = Fate::Suspect(format!("cannot (code {code})"));
+            assert_eq!(fates, [Fate::Stored, suspect, Fate::Again]);
+            let fates = judge(&answered(faults, Some("timed out")), 3, false).fates;
+            assert_eq!(fates, [Fate::Again, Fate::Again, Fate::Again]);
+        }
+        for code in [117, 175, 215] {
+            let judgement = judge(&answered(vec![fault(0, code, "busy")], None), 1, false);
+            assert_eq!(judgement.fates, [Fate::Again]);
+            assert!(judgement.problem.is_some());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::parse::Doc;
 use super::server::{Server, There};
 use metrics::{Counter, counter, gauge, histogram};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -18,6 +18,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// How often a document is tried that meets another one with the same key which is not there when looked for.
 const RACES_MAX: u32 = 5;
+/// How often a document is tried alone that is refused for a reason that may be the server's: while other documents are stored, and while
+/// none is (for some two minutes).
+const SUSPECT_TRIES: u32 = 6;
+const SUSPECT_TRIES_MAX: u32 = 40;
 
 /// What savers share.
 pub(super) struct Shared {
@@ -27,6 +31,8 @@ pub(super) struct Shared {
     pub(super) ordered: bool,
     pub(super) problem: Problem,
     pub(super) letters_problem: Problem,
+    /// Documents that were stored.
+    pub(super) stored: AtomicU64,
 }
 
 /// What is wrong now, and since when.
@@ -138,6 +144,7 @@ impl Saver {
     async fn settle(&mut self, bulk: Vec<Doc>) {
         let mut rest = VecDeque::from([bulk]);
         let (mut backoff, mut races, mut is_proved) = (BACKOFF_FIRST, 0, false);
+        let mut suspicion = Suspicion { tries: 0, stored_before: self.shared.stored.load(Relaxed) };
         while let Some(mut bulk) = rest.pop_front() {
             let Some(first) = bulk.first() else { continue };
             let database = first.progress.database.clone();
@@ -148,9 +155,25 @@ impl Saver {
             let before = bulk.len();
             let again = match suspect {
                 None => {
+                    let stored_before = self.shared.stored.load(Relaxed);
                     let sorted = self.sort_out(&database, bulk, fates, &mut races).await;
                     problem = problem.or(sorted.problem);
-                    sorted.again.into_iter().map(|(_, doc)| doc).collect()
+                    let again = sorted.again.into_iter().map(|(_, doc)| doc).collect();
+                    if before > 1 {
+                        suspicion = Suspicion { tries: 0, stored_before };
+                    }
+                    match self.judge_suspects(&database, sorted.suspects, before, &mut suspicion).await {
+                        Suspected::Alone(docs) => {
+                            rest.push_front(again);
+                            docs.into_iter().rev().for_each(|doc| rest.push_front(vec![doc]));
+                            continue;
+                        }
+                        Suspected::Again(docs, why) => {
+                            problem = problem.or(why);
+                            // In an ordered bulk what is to be sent again is behind the one suspect.
+                            docs.into_iter().chain(again).collect()
+                        }
+                    }
                 }
                 Some(reason) => match self.shared.server.takes_writes(&database).await {
                     // The state of the server may have changed in between: only what is refused once more is the document's fault.
@@ -188,6 +211,45 @@ impl Saver {
         }
     }
 
+    /// Documents of a bulk of `count` that were refused for a reason that may be the server's.
+    async fn judge_suspects(
+        &mut self,
+        database: &str,
+        suspects: Vec<(Doc, String)>,
+        count: usize,
+        suspicion: &mut Suspicion,
+    ) -> Suspected {
+        let Some((_, reason)) = suspects.first() else {
+            suspicion.tries = 0;
+            return Suspected::Again(Vec::new(), None);
+        };
+        let reason = reason.clone();
+        let docs = |suspects: Vec<(Doc, String)>| suspects.into_iter().map(|(doc, _)| doc).collect();
+        if let Err(why) = self.shared.server.takes_writes(database).await {
+            suspicion.tries = 0;
+            let problem = format!("{reason}; and no document is the cause: {why}");
+            return Suspected::Again(docs(suspects), Some(problem));
+        }
+        let stored = self.shared.stored.load(Relaxed);
+        if count > 1 {
+            return Suspected::Alone(docs(suspects));
+        }
+        suspicion.tries += 1;
+        let others_are_stored = stored != suspicion.stored_before;
+        let tries_max = if others_are_stored { SUSPECT_TRIES } else { SUSPECT_TRIES_MAX };
+        if suspicion.tries < tries_max {
+            let problem = (suspicion.tries >= SUSPECT_TRIES).then(|| {
+                format!(
+                    "{reason}; no other document is stored meanwhile, so the server's state may be the cause"
+                )
+            });
+            return Suspected::Again(docs(suspects), problem);
+        }
+        suspicion.tries = 0;
+        self.give_up(suspects).await;
+        Suspected::Again(Vec::new(), None)
+    }
+
     /// Does with each document what became of it.
     async fn sort_out(
         &mut self,
@@ -204,6 +266,7 @@ impl Saver {
                 Fate::Known(_) if !self.shared.ordered && !doc.has_own_id => sorted.stored.push(doc),
                 Fate::Again => sorted.again.push((index, doc)),
                 Fate::Dead(reason) => sorted.dead.push((doc, reason)),
+                Fate::Suspect(reason) => sorted.suspects.push((doc, reason)),
                 Fate::Known(reason) => asked.push(Asked { index, doc, reason, is_known: true }),
                 Fate::Ask(reason) => asked.push(Asked { index, doc, reason, is_known: false }),
             }
@@ -220,6 +283,7 @@ impl Saver {
         }
         sorted.again.sort_by_key(|(index, _)| *index);
         self.counters.stored.increment(sorted.stored.len() as u64);
+        self.shared.stored.fetch_add(sorted.stored.len() as u64, Relaxed);
         sorted.stored.drain(..).for_each(|doc| doc.progress.arrived());
         self.give_up(std::mem::take(&mut sorted.dead)).await;
         sorted
@@ -261,6 +325,22 @@ impl Saver {
     }
 }
 
+/// Of a document that is refused alone.
+struct Suspicion {
+    /// How often it was.
+    tries: u32,
+    /// Documents that had been stored when its bulk was sent.
+    stored_before: u64,
+}
+
+/// What becomes of suspects.
+enum Suspected {
+    /// Each is to be sent alone.
+    Alone(Vec<Doc>),
+    /// These are to be sent again, and why it is not known whether they are the cause.
+    Again(Vec<Doc>, Option<String>),
+}
+
 /// A document of which it is to be asked whether it is there.
 struct Asked {
     index: usize,
@@ -275,6 +355,8 @@ struct Asked {
 struct Sorted {
     stored: Vec<Doc>,
     dead: Vec<(Doc, String)>,
+    /// What was refused for a reason that may be the server's.
+    suspects: Vec<(Doc, String)>,
     /// What is to be sent again, with its place in the bulk.
     again: Vec<(usize, Doc)>,
     /// Why the server could not be asked.

@@ -2,6 +2,7 @@
 
 use super::MongodbOptions;
 use super::bson::{Bson, Document, RawArrayBuf, RawDocumentBuf, doc};
+use super::indexes::Indexes;
 use super::outcome::{BulkEnd, WriteFault};
 use super::parse::Doc;
 use futures_util::TryStreamExt;
@@ -10,13 +11,7 @@ use mongodb::error::{Error, ErrorKind};
 use mongodb::options::{Acknowledgment, ClientOptions, ReadPreference, SelectionCriteria, WriteConcern};
 use mongodb::{Client, Collection};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// When indexes that could not be created are tried again.
-const INDEX_RETRY: Duration = Duration::from_secs(60);
-/// "There is such an index, with other options" and "… under another name": for an operator to settle.
-const INDEX_CONFLICTS: [i32; 2] = [85, 86];
+use std::sync::Arc;
 
 /// "Not authorized".
 const UNAUTHORIZED: i32 = 13;
@@ -37,7 +32,7 @@ pub(super) enum There {
 pub(super) struct Server {
     client: Client,
     options: Arc<MongodbOptions>,
-    indexed: Arc<Mutex<HashMap<String, Option<Instant>>>>,
+    indexes: Indexes,
 }
 
 impl Server {
@@ -48,7 +43,9 @@ impl Server {
         client.connect_timeout = Some(options.connect_timeout);
         client.server_selection_timeout = Some(options.connect_timeout);
         client.max_pool_size = Some(options.pool_max);
-        Ok(Server { client: Client::with_options(client)?, options, indexed: Arc::default() })
+        let client = Client::with_options(client)?;
+        let indexes = Indexes::new(client.clone(), options.clone());
+        Ok(Server { client, options, indexes })
     }
 
     fn write_concern(&self) -> WriteConcern {
@@ -69,7 +66,7 @@ impl Server {
 
     /// Writes documents of one database.
     pub(super) async fn write(&self, database: &str, docs: &[Doc]) -> BulkEnd {
-        if let Err(error) = self.create_indexes(database).await {
+        if let Err(error) = self.indexes.create(database).await {
             return error;
         }
         // The server has the same time to reach the write concern, and the answer must still arrive.
@@ -190,64 +187,10 @@ impl Server {
             });
         Ok(there.collect())
     }
-
-    /// Creates the indexes of a database that is written to for the first time. What the server refuses is said and tried again later;
-    /// writing goes on without.
-    async fn create_indexes(&self, database: &str) -> Result<(), BulkEnd> {
-        if self.options.indexes.is_empty() || !self.is_due(database) {
-            return Ok(());
-        }
-        let command =
-            doc! { "createIndexes": &self.options.collection, "indexes": self.options.indexes.clone() };
-        let target = self.client.database(database);
-        let creating = target.run_command(command);
-        let created = tokio::time::timeout(self.options.write_timeout, creating).await;
-        let error = match created {
-            Ok(Ok(_)) => {
-                self.remember(database, None);
-                return Ok(());
-            }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                return Err(BulkEnd::NoAnswer("no answer in time when indexes were created".to_owned()));
-            }
-        };
-        match *error.kind {
-            ErrorKind::Command(ref refused) if !is_role_change(refused.code) => {
-                let settle =
-                    if INDEX_CONFLICTS.contains(&refused.code) { "; drop the other one" } else { "" };
-                tracing::error!(
-                    database,
-                    "the indexes cannot be created, documents are stored without: {error}{settle}"
-                );
-                metrics::counter!("logferry_mongodb_index_failures_total").increment(1);
-                self.remember(database, Some(Instant::now() + INDEX_RETRY));
-                Ok(())
-            }
-            _ => Err(end_of(&error)),
-        }
-    }
-
-    fn is_due(&self, database: &str) -> bool {
-        let indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
-        match indexed.get(database) {
-            None => true,
-            Some(again) => again.is_some_and(|at| Instant::now() >= at),
-        }
-    }
-
-    fn remember(&self, database: &str, again: Option<Instant>) {
-        let mut indexed = self.indexed.lock().unwrap_or_else(PoisonError::into_inner);
-        indexed.insert(database.to_owned(), again);
-    }
-}
-
-fn is_role_change(code: i32) -> bool {
-    [91, 189, 10_107, 11_600, 11_602, 13_435, 13_436].contains(&code)
 }
 
 /// The driver's error in our words.
-fn end_of(error: &Error) -> BulkEnd {
+pub(super) fn end_of(error: &Error) -> BulkEnd {
     match &*error.kind {
         ErrorKind::InsertMany(failed) => BulkEnd::Answered {
             faults: failed

@@ -53,7 +53,7 @@ pub(crate) fn run(
 ) -> Result<DoneMark, JobError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    let job = Job { key: key(host), paths: vec![file.path().to_owned()], lines_min: 0 };
+    let job = Job { key: key(host), paths: vec![file.path().to_owned()], lines_min: 0, roots: Vec::new() };
     job.run(store, recipe, &mut Pairs, lists, &mut |_| ControlFlow::Continue(()))
 }
 

@@ -7,6 +7,26 @@ use memchr::memmem;
 use std::str::FromStr;
 use vrl::value::{ObjectMap, Value};
 
+/// All fields, with those that say where the line is from.
+pub(super) const FIELDS: &[&str] = &[
+    "remote_addr",
+    "identity",
+    "remote_user",
+    "time",
+    "method",
+    "path",
+    "protocol",
+    "request",
+    "status",
+    "bytes",
+    "referer",
+    "user_agent",
+    "extra",
+    "host",
+    "source",
+    "raw",
+];
+
 /// `address identity user [time] "request" status bytes "referer" "agent" extra`; all after `bytes` may be absent.
 pub(super) fn document(line: &Bytes) -> Result<ObjectMap, String> {
     let mut rest = Cursor { line, at: 0 };
