@@ -51,6 +51,8 @@ use tokio_util::task::TaskTracker;
 
 /// How long a stop waits for connections to hand over what they have read.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Of that, what lines may wait for room, and what the system holds may take to be read.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 /// The folder of an input's files.
 pub fn folder(var_dir: &Path, name: &str) -> PathBuf {
@@ -64,6 +66,7 @@ pub fn folder(var_dir: &Path, name: &str) -> PathBuf {
 pub struct Inputs {
     inlets: Vec<Inlet>,
     stop: CancellationToken,
+    grace_over: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -81,7 +84,8 @@ impl Inputs {
             })
         };
         let inlets = config.input.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Inputs { inlets, stop: CancellationToken::new(), tasks: TaskTracker::new() })
+        let (stop, grace_over) = Default::default();
+        Ok(Inputs { inlets, stop, grace_over, tasks: TaskTracker::new() })
     }
 
     /// What the follower knows of the files, by the names of their sources.
@@ -95,8 +99,8 @@ impl Inputs {
             let settings = Arc::new(settings.clone());
             for text in &settings.listen {
                 let listen = Listen::parse(text).map_err(|error| anyhow::anyhow!("input.listen {error}"))?;
-                let port =
-                    Port { settings: settings.clone(), intake: inlet.intake(), stop: self.stop.clone() };
+                let (stop, grace_over) = (self.stop.clone(), self.grace_over.clone());
+                let port = Port { settings: settings.clone(), intake: inlet.intake(), stop, grace_over };
                 let opened = match &listen {
                     Listen::Tcp(_) | Listen::Unix(_) => stream::listen(port, &listen, &self.tasks),
                     Listen::Udp(_) | Listen::UnixDatagram(_) => datagram::listen(port, &listen, &self.tasks),
@@ -116,8 +120,11 @@ impl Inputs {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         self.tasks.close();
-        // Connections that wait for room are given up: their writers were promised nothing.
-        let _ = tokio::time::timeout(STOP_WAIT, self.tasks.wait()).await;
+        if tokio::time::timeout(STOP_GRACE, self.tasks.wait()).await.is_err() {
+            // What waits for room is given up.
+            self.grace_over.cancel();
+            let _ = tokio::time::timeout(STOP_WAIT - STOP_GRACE, self.tasks.wait()).await;
+        }
         let inlets = self.inlets;
         tokio::task::spawn_blocking(move || inlets.into_iter().for_each(Inlet::finish))
             .await
@@ -150,5 +157,52 @@ impl Inputs {
 struct Port {
     settings: Arc<InputSettings>,
     intake: Intake,
+    /// Nothing that is sent from now on is taken.
     stop: CancellationToken,
+    /// Nor is what was sent before.
+    grace_over: CancellationToken,
+}
+
+#[cfg(test)]
+mod trial {
+    //! An address without a socket, and the lines that it has brought to the disk.
+
+    use super::*;
+    use logferry_durable::faulty::FaultyDisk;
+
+    pub(super) struct Trial {
+        pub(super) port: Port,
+        inlet: Inlet,
+        disk: FaultyDisk,
+    }
+
+    impl Trial {
+        pub(super) fn new(settings: InputSettings) -> Trial {
+            let disk = FaultyDisk::new(1);
+            let settings = InputSettings { name: "lines".to_owned(), ..settings };
+            let (events, _) = crossbeam_channel::unbounded();
+            let folder = Path::new("/inputs/lines");
+            let inlet = Inlet::open(&settings, Arc::new(disk.clone()), folder, events).expect("opens");
+            let (stop, grace_over) = Default::default();
+            let port = Port { settings: Arc::new(settings), intake: inlet.intake(), stop, grace_over };
+            Trial { port, inlet, disk }
+        }
+
+        pub(super) fn dropped(&self) -> u64 {
+            self.inlet.shelf().dropped_total.load(Ordering::Relaxed)
+        }
+
+        /// Ends the input; gives what its files hold.
+        pub(super) fn stored(self) -> String {
+            let shelf = self.inlet.shelf().clone();
+            self.inlet.finish();
+            let mut stored = String::new();
+            for name in self.disk.list(&shelf.folder).expect("listed") {
+                let bytes = self.disk.read(&shelf.folder.join(name)).expect("read");
+                let lines = memchr::memchr(b'\n', &bytes).map_or(0, |newline| newline + 1);
+                stored.push_str(std::str::from_utf8(&bytes[lines..]).expect("text"));
+            }
+            stored
+        }
+    }
 }

@@ -19,8 +19,8 @@ const CHUNK_BYTES: usize = 16 << 10;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// A writer that has ended messages by silence is known to: this much is enough from then on.
 const PAUSE_KNOWN: Duration = Duration::from_millis(5);
-/// How long a stop lets lines that were read wait for room.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+/// A connection that brings nothing for so long at a stop has brought what the system held of it.
+const DRAINED: Duration = Duration::from_millis(10);
 
 /// Binds the address and accepts writers in a task of its own.
 pub(super) fn listen(port: Port, listen: &Listen, tasks: &TaskTracker) -> io::Result<()> {
@@ -164,18 +164,31 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
                     let framed = self.framer.finish();
                     self.deliver(framed).await?;
                 }
-                Ok(Came::End | Came::Idle | Came::Stop) => {
+                Ok(Came::End) => {
                     let framed = self.framer.finish();
                     return self.deliver(framed).await;
                 }
+                Ok(Came::Idle | Came::Stop) => return self.break_off().await,
                 Err(error) => {
-                    // What it sent before it broke is as good as anything else.
-                    let framed = self.framer.finish();
-                    self.deliver(framed).await?;
+                    self.break_off().await?;
                     return Err(error);
                 }
             }
         }
+    }
+
+    /// The stream goes on, or broke, and nothing more of it is read. A writer that waits for an answer takes one for the whole line, and
+    /// sends the line again without one; any other cannot repeat it, so half a line is better than nothing.
+    async fn break_off(&mut self) -> io::Result<()> {
+        let framed = self.framer.finish();
+        if self.port.settings.ack == Ack::None {
+            return self.deliver(framed).await;
+        }
+        if framed.lines > 0 {
+            self.port.intake.dropped(framed.lines, "unfinished");
+            debug!(input = self.port.settings.name, "a message without an end is dropped unanswered");
+        }
+        Ok(())
     }
 
     async fn next(&mut self) -> io::Result<Came> {
@@ -187,9 +200,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             Ends::BySilence if may_pause => (settings.message_wait.0.min(PAUSE_KNOWN), Came::Pause),
             _ => (settings.idle_timeout.0, Came::Idle),
         };
+        // Who is not answered cannot repeat what was sent and not read.
+        let stopped = async {
+            self.port.stop.cancelled().await;
+            if settings.ack == Ack::None {
+                let _ = tokio::time::timeout(DRAINED, self.port.grace_over.cancelled()).await;
+            }
+        };
         tokio::select! {
             biased;
-            () = self.port.stop.cancelled() => Ok(Came::Stop),
+            () = stopped => Ok(Came::Stop),
             read = self.stream.read(&mut self.chunk) => read.map(|count| if count == 0 { Came::End } else { Came::Bytes(count) }),
             () = tokio::time::sleep(wait) => Ok(quiet),
         }
@@ -201,10 +221,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
             return Ok(());
         }
         let lines = framed.lines;
-        let (intake, stop) = (&self.port.intake, &self.port.stop);
+        let intake = &self.port.intake;
         let submitted = tokio::select! {
             told = intake.submit(framed) => Some(told),
-            () = async { stop.cancelled().await; tokio::time::sleep(STOP_GRACE).await } => None,
+            () = self.port.grace_over.cancelled() => None,
         };
         let Some(told) = submitted else {
             if self.port.settings.ack == Ack::None {
@@ -224,5 +244,96 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         tokio::time::timeout(self.port.settings.idle_timeout.0, self.stream.write_all(answers.as_bytes()))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::InputSettings;
+    use super::super::trial::Trial;
+    use super::*;
+    use logferry_node::config::Interval;
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    /// Less than any message, so that all but its last bytes were read when it is written.
+    const PIPE_BYTES: usize = 8;
+
+    fn serve(trial: &Trial) -> (DuplexStream, JoinHandle<()>) {
+        let (writer, stream) = tokio::io::duplex(PIPE_BYTES);
+        let port = trial.port.clone();
+        // A connection that broke is as good as one that ended.
+        let serving = tokio::spawn(async move { drop(Connection::new(&port, stream).serve().await) });
+        (writer, serving)
+    }
+
+    async fn write(writer: &mut DuplexStream, bytes: &[u8]) {
+        writer.write_all(bytes).await.expect("written");
+    }
+
+    async fn answers(writer: &mut DuplexStream, count: usize) -> Vec<u8> {
+        let mut answers = vec![0; 2 * count];
+        writer.read_exact(&mut answers).await.expect("answers");
+        answers
+    }
+
+    async fn rest(mut writer: DuplexStream, serving: JoinHandle<()>) -> Vec<u8> {
+        serving.await.expect("no panic");
+        let mut rest = Vec::new();
+        writer.read_to_end(&mut rest).await.expect("the end");
+        rest
+    }
+
+    #[tokio::test]
+    async fn half_a_line_is_neither_answered_nor_stored_at_a_stop() {
+        for begun in [&b"first line\n"[..], b""] {
+            let trial = Trial::new(InputSettings {
+                ack: Ack::Ok,
+                message_wait: Interval::secs(60),
+                ..Default::default()
+            });
+            let (mut writer, serving) = serve(&trial);
+            write(&mut writer, begun).await;
+            let lines = usize::from(!begun.is_empty());
+            assert_eq!(answers(&mut writer, lines).await, b"ok".repeat(lines));
+            write(&mut writer, b"half of the second").await;
+            trial.port.stop.cancel();
+            assert_eq!(rest(writer, serving).await, b"", "nobody has the whole line");
+            assert_eq!(trial.dropped(), 1);
+            assert_eq!(trial.stored().as_bytes(), begun);
+        }
+    }
+
+    #[tokio::test]
+    async fn half_a_line_is_neither_answered_nor_stored_when_its_writer_falls_silent() {
+        let idle_timeout = Interval::ms(500);
+        let message_wait = Interval::ms(0);
+        let trial =
+            Trial::new(InputSettings { ack: Ack::Ok, idle_timeout, message_wait, ..Default::default() });
+        let (mut writer, serving) = serve(&trial);
+        write(&mut writer, b"first line\nhalf of the second").await;
+        assert_eq!(rest(writer, serving).await, b"ok", "for the first");
+        assert_eq!(trial.dropped(), 1);
+        assert_eq!(trial.stored(), "first line\n");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_stream_ends_its_last_message() {
+        let trial = Trial::new(InputSettings { ack: Ack::Ok, ..Default::default() });
+        let (mut writer, serving) = serve(&trial);
+        write(&mut writer, b"first line\nsecond line").await;
+        writer.shutdown().await.expect("shut down");
+        assert_eq!(rest(writer, serving).await, b"okok");
+        assert_eq!((trial.dropped(), trial.stored().as_str()), (0, "first line\nsecond line\n"));
+    }
+
+    #[tokio::test]
+    async fn without_answers_a_stop_takes_what_the_system_holds_with_a_half_at_its_end() {
+        let trial = Trial::new(InputSettings { ack: Ack::None, ..Default::default() });
+        trial.port.stop.cancel();
+        let (mut writer, serving) = serve(&trial);
+        write(&mut writer, b"first line\nsecond line\nhalf").await;
+        assert_eq!(rest(writer, serving).await, b"");
+        assert_eq!((trial.dropped(), trial.stored().as_str()), (0, "first line\nsecond line\nhalf\n"));
     }
 }
