@@ -59,6 +59,13 @@ impl SteppedClock {
         ]
     }
 
+    /// Removes what a process with such a wrapper has left, once it has ended.
+    pub(crate) fn clean_up(wrapper: &[String], pid: u32) {
+        if wrapper.iter().any(|word| LIBRARIES.iter().any(|library| word.ends_with(library))) {
+            shared_memory(pid).iter().for_each(|path| _ = std::fs::remove_file(path));
+        }
+    }
+
     /// Steps it.
     pub fn step(&mut self, by: SignedDuration) {
         if !self.can_step() {
@@ -102,6 +109,11 @@ impl SteppedClock {
         std::fs::write(&aside, format!("{seconds:+.6}\n")).expect("offset of the clock");
         std::fs::rename(&aside, &self.file).expect("offset of the clock");
     }
+}
+
+/// Shared memory of the library, which a process removes at its end, but not one that is killed.
+pub fn shared_memory(pid: u32) -> [PathBuf; 2] {
+    ["faketime_shm_", "sem.faketime_sem_"].map(|name| Path::new("/dev/shm").join(format!("{name}{pid}")))
 }
 
 /// The hour of a moment (UTC) where `[hours] length` is `length`, computed apart from the tailer.

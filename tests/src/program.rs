@@ -1,6 +1,7 @@
 //! One real program as a process: start, kill, stop, ask for its status, watch its memory.
 
 use crate::PATIENCE;
+use crate::clock::SteppedClock;
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,9 @@ impl Program {
 
     /// Exit status, if it has ended by itself.
     pub fn exited(&mut self) -> Option<ExitStatus> {
-        let status = self.child.as_mut()?.try_wait().expect("wait for a child")?;
+        let child = self.child.as_mut()?;
+        let status = child.try_wait().expect("wait for a child")?;
+        SteppedClock::clean_up(&self.wrapper, child.id());
         self.child = None;
         Some(status)
     }
@@ -134,6 +137,7 @@ impl Program {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+            SteppedClock::clean_up(&self.wrapper, child.id());
         }
     }
 

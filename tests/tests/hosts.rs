@@ -2,7 +2,7 @@
 //! between the halves of each line.
 
 use jiff::Timestamp;
-use logferry_tests::clock::SteppedClock;
+use logferry_tests::clock::{SteppedClock, shared_memory};
 use logferry_tests::lives::content::{Arrived, Content};
 use logferry_tests::mounts::Mounted;
 use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, skipped, store, trial, wait_until};
@@ -90,6 +90,22 @@ fn a_clock_that_goes_to_the_year_2106_and_back_loses_nothing_and_stops_no_timer(
     let last = packs.iter().filter(|pack| pack.span > 0).max_by_key(|pack| pack.offset).expect("packs");
     assert!(clock.showed(&last.hour, back, HOUR), "{}", last.place());
     assert!(relay.tailer.stop().success());
+}
+
+#[test]
+fn a_killed_program_with_a_clock_of_its_own_leaves_no_shared_memory() {
+    let trial = trial!();
+    let mut relay = relay("killed-clock", "logs/app.log");
+    let clock = SteppedClock::new(&relay.dir.path().join("clock"));
+    if !clock.can_step() {
+        return skipped(trial.name(), "libfaketime is not installed");
+    }
+    relay.tailer.wrapper = clock.wrapper();
+    relay.start();
+    let left = shared_memory(relay.tailer.pid().expect("it runs"));
+    assert!(left.iter().all(|path| path.exists()), "the library has other names for it by now");
+    relay.tailer.kill();
+    assert!(left.iter().all(|path| !path.exists()), "{left:?}");
 }
 
 #[test]
