@@ -6,8 +6,9 @@ use logferry_tests::clock::{SteppedClock, shared_memory};
 use logferry_tests::lives::content::{Arrived, Content};
 use logferry_tests::mounts::Mounted;
 use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, skipped, store, trial, wait_until};
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -270,4 +271,40 @@ fn no_line_is_split_though_the_tailer_is_killed_between_its_halves() {
     // And is a line of its own in the store, whatever comes behind it.
     let stored = compare::stored(&relay.output, "app-0", "web-1");
     assert!(stored.split(|byte| *byte == b'\n').any(|line| line == b"no end"));
+}
+
+#[test]
+fn a_file_that_may_not_be_read_at_the_first_start_goes_on_after_the_lines_that_a_legacy_system_shipped() {
+    let trial = trial!();
+    let unprivileged = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"];
+    let is_allowed = Command::new(unprivileged[0]).args(&unprivileged[1..]).arg("true").output();
+    if !is_allowed.is_ok_and(|output| output.status.success()) {
+        return skipped(trial.name(), "no program can be started that may read less than its user");
+    }
+    let source_sections = "[[source]]\nname = \"app-0\"\npath = \"{dir}/logs/app.log\"\npoll_interval = \"100ms\"\n\
+                           line_record = \"{dir}/line.rec\"\n";
+    let options = RelayOptions { source_sections: source_sections.into(), ..RelayOptions::default() };
+    let mut relay = Relay::new("may-not-read", &options);
+    let log = relay.dir.path().join("logs/app.log");
+    std::fs::create_dir(relay.dir.path().join("logs")).expect("a folder");
+    append(&log, &lines(0, 0, 100));
+    let allow = |mode| std::fs::set_permissions(&log, Permissions::from_mode(mode)).expect("permissions");
+    allow(0);
+    std::fs::write(relay.dir.path().join("line.rec"), format!("{} 30\n", log.display())).expect("written");
+    relay.tailer.wrapper = unprivileged.map(str::to_owned).into();
+    relay.start();
+    for _ in 0..2 {
+        wait_until("the file is named", || relay.tailer.figure("unreadable") == 1);
+        assert!(relay.tailer.stop().success());
+        relay.tailer.start_and_wait();
+    }
+    allow(0o644);
+    let packs = || store::packs(&relay.output, "app-0", "web-1");
+    wait_until("all is shipped", || {
+        relay.tailer.figure("unreadable") == 0 && relay.tailer.figure("caught_up") == 1
+    });
+    wait_until("what was not shipped before", || packs().iter().map(|pack| pack.lines).sum::<u64>() >= 70);
+    let first = packs().iter().filter(|pack| pack.span > 0).map(|pack| pack.offset).min();
+    assert_eq!(first, Some(lines(0, 0, 30).len() as u64));
+    assert!(relay.tailer.stop().success());
 }

@@ -51,6 +51,13 @@ impl LineRecord {
         self.file == path || same_file().unwrap_or(false)
     }
 
+    /// Why nobody can tell whether it speaks of a file that is there: permissions.
+    pub fn why_unreadable(&self) -> Option<io::Error> {
+        let folder = std::fs::read_dir(files::folder_of(&self.file)).err();
+        let hidden = folder.or_else(|| File::open(&self.file).err())?;
+        (hidden.kind() == io::ErrorKind::PermissionDenied).then_some(hidden)
+    }
+
     /// The file that has the recorded lines now. `is_rotated` tells what the recorded path may have been renamed, copied or compressed to;
     /// nothing if the name tells a time, and stays.
     pub fn find(&self, is_rotated: impl Fn(&Path) -> bool) -> Option<(PathBuf, FileKey)> {

@@ -4,6 +4,8 @@ mod common;
 
 use common::{Rig, Tier, append, compress, figure, lines, wait_until};
 use logferry_tailer::config::Start;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Writes a record, and waits until files that come now are younger.
 fn record(rig: &mut Rig, file: &str, lines: usize) {
@@ -127,4 +129,79 @@ async fn a_recorded_file_that_was_copied_and_truncated_since_goes_on_in_the_copy
     let expected = vec![lines(30, 70), lines(2_000, 50)];
     wait_until("the rest and the new lines", || sorted(tier.contents()) == sorted(expected.clone()));
     tailer.stop().await.expect("a clean stop");
+}
+
+/// A folder that is not there yet, as before its file system is mounted, and what will be in it.
+fn folder_away(rig: &Rig) -> (PathBuf, PathBuf) {
+    let (mounted, away) = (rig.at("mounted"), rig.at("away"));
+    std::fs::create_dir(&away).expect("a folder");
+    (mounted, away)
+}
+
+/// Waits until a file is surely older than what happens now: files are stamped by a clock that is a little behind.
+fn wait_older(rig: &Rig, path: &Path) {
+    let stamp = |path: &Path| path.metadata().and_then(|facts| facts.modified()).expect("asked");
+    let probe = rig.folder.path().join("probe");
+    wait_until("the clock of files goes on", || {
+        std::fs::write(&probe, "now").expect("written");
+        stamp(&probe) > stamp(path) + Duration::from_millis(50)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_seen_at_the_first_start_goes_on_where_the_legacy_state_ends() {
+    for is_restarted in [false, true] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        let (mounted, away) = folder_away(&rig);
+        rig.follow("mounted/app.log*");
+        append(&away.join("app.log.1"), "shipped before\n");
+        append(&away.join("app.log"), lines(0, 100));
+        record(&mut rig, "mounted/app.log", 30);
+        wait_older(&rig, &away.join("app.log"));
+        let mut tailer = rig.start();
+        wait_until("the folder is missed", || figure(&tailer, "unreadable") == 1);
+        if is_restarted {
+            tailer.stop().await.expect("a clean stop");
+            tailer = rig.start();
+            wait_until("the folder is missed", || figure(&tailer, "unreadable") == 1);
+        }
+        std::fs::rename(&away, &mounted).expect("mounted");
+        tier.wait_stored(&lines(30, 70));
+        // What is new is new, and a second look at what was there finds nothing.
+        append(&mounted.join("app.log.new"), "made since\n");
+        let expected = vec![lines(30, 70), b"made since\n".to_vec()];
+        wait_until("the new file", || sorted(tier.contents()) == sorted(expected.clone()));
+        tailer.stop().await.expect("a clean stop");
+        let tailer = rig.start();
+        append(&mounted.join("app.log.new"), "and more\n");
+        let expected = vec![lines(30, 70), b"made since\nand more\n".to_vec()];
+        wait_until("more", || sorted(tier.contents()) == sorted(expected.clone()));
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_seen_at_a_first_start_at_the_end_is_not_shipped_and_what_is_made_since_is() {
+    for is_empty in [false, true] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        let (mounted, away) = folder_away(&rig);
+        if is_empty {
+            std::fs::create_dir(&mounted).expect("where it will be mounted");
+        }
+        rig.follow("mounted/*.log");
+        rig.config.source[0].start = Start::End;
+        append(&away.join("old.log"), "old\n");
+        wait_older(&rig, &away.join("old.log"));
+        let tailer = rig.start();
+        wait_until("nothing is there", || figure(&tailer, "sources_empty") == 1);
+        append(&away.join("new.log"), "new\n");
+        std::fs::rename(&away, &mounted).expect("mounted");
+        wait_until("both are followed", || figure(&tailer, "files") == 2);
+        append(&mounted.join("old.log"), "later\n");
+        let expected = vec![b"later\n".to_vec(), b"new\n".to_vec()];
+        wait_until("what is new", || sorted(tier.contents()) == expected);
+        tailer.stop().await.expect("a clean stop");
+    }
 }

@@ -44,6 +44,7 @@ impl Follower {
                 self.bytes_gone(id, path, "replaced");
             }
         }
+        self.need_line_record(source, path, key);
         // Whether a new file is a copy of another is told when its turn has come.
         let (Some(head), Some(first)) =
             (Head::complete(head_bytes), self.first_start(source, path, handle, (key, size), head_bytes)?)
@@ -54,7 +55,7 @@ impl Follower {
         Ok(Attached { stream, at: first, home: None })
     }
 
-    /// Where to begin with a file that is there at the very first start of its source; `None` for its first byte.
+    /// Where to begin with a file that was there at the very first start of its source; `None` for its first byte.
     fn first_start(
         &self,
         source: usize,
@@ -68,7 +69,7 @@ impl Follower {
             // The first line is the input's own.
             return Ok(memchr::memchr(b'\n', head_bytes).map(|newline| newline as u64 + 1));
         }
-        if self.ledger.is_source_started(&settings.name) {
+        if !self.is_of_first_look(source, path, key) {
             return Ok(None);
         }
         let end = || {

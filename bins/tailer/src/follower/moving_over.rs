@@ -1,5 +1,5 @@
 //! A source whose files a legacy system shipped until now: which of them its record is of, and which it shipped whole. Asked at the very
-//! first start of the source only.
+//! first start of the source only, and later of what could not be seen then.
 
 use super::Follower;
 use super::missed::is_rotated_from;
@@ -8,9 +8,11 @@ use crate::config::Start;
 use crate::files;
 use crate::identity::{FileKey, Head};
 use crate::ledger::past::PastFile;
+use crate::ledger::unseen::FirstLook;
 use crate::legacy::{self, LineRecord};
 use crate::tracker::Place;
 use crate::unpack::plain_path;
+use jiff::Timestamp;
 use logferry_pack::StreamId;
 use metrics::counter;
 use std::os::unix::ffi::OsStrExt;
@@ -31,12 +33,60 @@ pub(super) enum Shipped {
 }
 
 impl Follower {
-    /// What a legacy system left, at the very first start.
-    pub(super) fn read_line_record(&mut self, index: usize) {
+    /// A look at a source begins: what a legacy system left is read at the very first start.
+    pub(super) fn begin_look(&mut self, index: usize) {
         let source = &mut self.sources[index];
-        source.line_record = None;
+        (source.line_record, source.record_read) = (None, false);
+        source.first_look.get_or_insert_with(Timestamp::now);
+        if !self.ledger.is_source_started(&source.settings.name) {
+            self.read_line_record(index);
+        }
+    }
+
+    /// Whether a file was there at the very first look at its source, also where it is met only now.
+    pub(super) fn is_of_first_look(&self, index: usize, path: &Path, key: FileKey) -> bool {
+        let name = &self.sources[index].settings.name;
+        !self.ledger.is_source_started(name) || self.ledger.is_of_first_look(name, path, key)
+    }
+
+    /// What a legacy system left matters for this file: it is read now, if it was not since the look.
+    pub(super) fn need_line_record(&mut self, index: usize, path: &Path, key: FileKey) {
+        if !self.sources[index].record_read && self.is_of_first_look(index, path, key) {
+            self.read_line_record(index);
+        }
+    }
+
+    /// All that a look has found was opened, as far as it could be: what the first one did not see, and when all of it was seen.
+    pub(super) fn note_first_look(&mut self, index: usize) {
+        let source = &self.sources[index];
+        let name = source.settings.name.clone();
+        let is_first = !self.ledger.is_source_started(&name);
+        if !is_first && !self.ledger.has_unseen(&name) {
+            return;
+        }
+        let has_say = source.settings.start != Start::Beginning || !source.settings.line_record.is_empty();
+        let folders = source.unseen_folders();
+        let failed: Vec<&Path> = source.failed_within_roots().collect();
+        let is_whole = failed.is_empty() && folders.is_empty();
+        if !is_first && is_whole && !self.unpacks() {
+            self.ledger.all_seen(&name);
+        }
+        if is_first && !is_whole && has_say && source.shelf.is_none() {
+            let files =
+                failed.into_iter().filter_map(|path| files::facts_at(path).ok()).map(|facts| facts.key);
+            let at = source.first_look.unwrap_or_else(Timestamp::now);
+            let at_ns = i64::try_from(at.as_nanosecond()).unwrap_or(0);
+            let files = files.collect();
+            let folders = folders.iter().map(|folder| folder.as_os_str().as_bytes().to_vec()).collect();
+            self.ledger.first_look(FirstLook { source: name, at_ns, files, folders });
+        }
+    }
+
+    fn read_line_record(&mut self, index: usize) {
+        let source = &mut self.sources[index];
+        source.record_read = true;
         let path = source.settings.line_record.clone();
-        if path.is_empty() || self.ledger.is_source_started(&source.settings.name) {
+        if path.is_empty() {
             return;
         }
         match legacy::read(Path::new(&path)) {
@@ -64,12 +114,18 @@ impl Follower {
             record.file = found.path;
         }
         let has_time = source.paths.time_of(&record.file).is_some();
-        let at = record.find(|path| !has_time && is_rotated_from(path, &record.file));
-        match &at {
-            Some((at, _)) => {
+        // What other files have its lines is told when it can be read.
+        let hidden = record.why_unreadable();
+        let find = || record.find(|path| !has_time && is_rotated_from(path, &record.file));
+        let at = if hidden.is_some() { None } else { find() };
+        match (&at, hidden) {
+            (Some((at, _)), _) => {
                 info!(path, file = %at.display(), lines = record.lines, "going on where the legacy state ends");
             }
-            None => warn!(
+            (None, Some(error)) => {
+                warn!(path, file = %record.file.display(), %error, "the file that the legacy state names cannot be read yet");
+            }
+            (None, None) => warn!(
                 path, file = %record.file.display(), lines = record.lines,
                 "no file has the lines that line.rec says were shipped: what is under its name is read from its start"
             ),
@@ -104,7 +160,8 @@ impl Follower {
     /// The recorded file may be where no path of its source leads to by now: it was rotated since.
     pub(super) fn follow_recorded(&mut self, index: usize) {
         let Some((record, Some((path, key)))) = self.sources[index].line_record.clone() else { return };
-        if self.tracker.find(key).is_some() || self.packed.contains_key(&key) {
+        let is_met = self.tracker.find(key).is_some() || self.packed.contains_key(&key);
+        if is_met || !self.is_of_first_look(index, &path, key) {
             return;
         }
         let size = files::facts_at(&path).map_or(0, |facts| facts.size);
@@ -125,7 +182,7 @@ impl Follower {
     /// How many lines of a compressed file are not to be shipped; `None` when all of it is not.
     pub(super) fn lines_before_start(&self, source: usize, path: &Path, key: FileKey) -> Option<u64> {
         let Source { settings, .. } = &self.sources[source];
-        if self.ledger.is_source_started(&settings.name) {
+        if !self.is_of_first_look(source, path, key) {
             return Some(0);
         }
         match self.shipped_by_legacy(source, path, key) {

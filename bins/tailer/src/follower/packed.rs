@@ -97,6 +97,7 @@ impl Follower {
         } else {
             self.packed.insert(key, Packed::Waiting { source, hour });
             self.unpack_waiting.push_back(job);
+        self.need_line_record(source, path, key);
             self.unpack_next();
         }
         true

@@ -69,7 +69,7 @@ impl Follower {
     }
 
     fn look(&mut self, index: usize) {
-        self.read_line_record(index);
+        self.begin_look(index);
         let begin = Instant::now();
         let source = &mut self.sources[index];
         let asks_all = !source.is_watched || source.rescan_at <= begin;
@@ -192,10 +192,9 @@ impl Follower {
     /// What can be told only when all files of a source are known.
     pub(super) fn all_opened(&mut self, index: usize) {
         let name = self.sources[index].settings.name.clone();
-        if !self.ledger.is_source_started(&name) {
-            self.follow_recorded(index);
-        }
+        self.follow_recorded(index);
         self.close_hours(index);
+        self.note_first_look(index);
         self.ledger.source_started(&name);
     }
 

@@ -88,6 +88,9 @@ pub(super) struct Source {
     pub(super) shares_with: BTreeSet<usize>,
     /// Where a legacy system left off, and the file that has the recorded lines now; until the first look is over.
     pub(super) line_record: Option<(LineRecord, Option<(PathBuf, FileKey)>)>,
+    pub(super) record_read: bool,
+    /// When this process looked at it first.
+    pub(super) first_look: Option<Timestamp>,
     /// What the input knows of its files, if the source is one.
     pub(super) shelf: Option<Arc<Shelf>>,
     /// An earlier process has looked at it.
@@ -140,6 +143,8 @@ impl Source {
             tells_each: true,
             shares_with: BTreeSet::new(),
             line_record: None,
+            record_read: false,
+            first_look: None,
             shelf: None,
             was_started: false,
         })
@@ -229,6 +234,12 @@ impl Source {
     /// Whether there may be files that nobody sees.
     pub(super) fn has_hidden_folders(&self) -> bool {
         !self.unreadable.is_empty()
+    }
+
+    /// Folders of which nobody knows what is in them, or which are empty as they are before a file system is mounted there.
+    pub(super) fn unseen_folders(&self) -> Vec<PathBuf> {
+        let fixed = if self.is_empty { self.paths.fixed_folders() } else { BTreeSet::new() };
+        self.unreadable.keys().cloned().chain(fixed).collect()
     }
 
     /// What keeps the files of the fixed folder from being seen, though the folder has nothing to list: it was taken away, or the

@@ -12,6 +12,7 @@ pub mod record;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod unseen;
 
 use crate::identity::{FileKey, Head, stream_id};
 use hours::{HourBook, Position};
@@ -23,6 +24,7 @@ use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::{Entry, Fate, Stream};
+use unseen::FirstLook;
 
 /// Ids of earlier generations that are remembered for each file.
 const PAST_STREAMS_MAX: usize = 64;
@@ -90,6 +92,7 @@ pub struct Ledger {
     suspect: bool,
     undecodable: u64,
     sources: BTreeSet<String>,
+    unseen: BTreeMap<String, FirstLook>,
     streams: BTreeMap<StreamId, Stream>,
     current: HashMap<FileKey, StreamId>,
     hours: HourBook,
@@ -156,6 +159,7 @@ impl Ledger {
             past_files: self.past_files.clone(),
             seen: self.streams.values().filter_map(Stream::seen_file).collect(),
             ranges: self.ranges.clone(),
+            unseen: self.unseen.values().cloned().collect(),
         })
     }
 
@@ -166,6 +170,7 @@ impl Ledger {
         self.past_files = snapshot.past_files;
         self.past_files.index();
         self.ranges = snapshot.ranges;
+        self.unseen = snapshot.unseen.into_iter().map(|look| (look.source.clone(), look)).collect();
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -266,6 +271,7 @@ impl Ledger {
             }
             Record::Finished(stream) => self.finished(stream),
             Record::Rehomed { .. } | Record::CopyKnown { .. } => self.apply_past(record),
+            Record::Unseen(_) | Record::AllSeen(_) => self.apply_unseen(record),
             Record::Marked(_)
             | Record::MarkTaken { .. }
             | Record::GivenBack { .. }

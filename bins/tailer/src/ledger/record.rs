@@ -7,6 +7,7 @@ use crate::identity::{FileKey, Head};
 use crate::ledger::hours::{HourBook, HourBookV1};
 use crate::ledger::past::{PastFile, PastFiles};
 use crate::ledger::ranges::HourRanges;
+use crate::ledger::unseen::FirstLook;
 use logferry_pack::{Hour, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -195,6 +196,10 @@ pub enum Record {
         /// The copy.
         file: PastFile,
     },
+    /// The first look at a source did not see everything.
+    Unseen(FirstLook),
+    /// A later look at a source saw everything.
+    AllSeen(String),
 }
 
 /// A stream in a snapshot.
@@ -231,6 +236,9 @@ pub struct Snapshot {
     /// Which bytes were shipped in which hour. Stands behind all else: a snapshot without it is a good one too.
     #[serde(skip)]
     pub ranges: HourRanges,
+    /// First looks that did not see everything. Stand behind all else, if there are any.
+    #[serde(skip)]
+    pub unseen: Vec<FirstLook>,
 }
 
 /// How a file looked when it was asked last. One that looks the same after a restart has the same content.
@@ -272,7 +280,11 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
     let bytes =
         postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
     let bytes = postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default();
-    postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default()
+    let bytes = postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default();
+    if snapshot.unseen.is_empty() {
+        return bytes;
+    }
+    postcard::to_extend(&snapshot.unseen, bytes).unwrap_or_default()
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -283,11 +295,11 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
             let nothing: (Vec<SeenFile>, &[u8]) = (Vec::new(), &[]);
             let (seen, rest) =
                 if payload[0] == 2 { nothing } else { postcard::take_from_bytes(rest).ok()? };
-            let ranges = match postcard::take_from_bytes::<HourRanges>(rest) {
-                Ok((ranges, rest)) => ranges.with_forgotten(postcard::from_bytes(rest).unwrap_or_default()),
-                Err(_) => HourRanges::default(),
-            };
-            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, ..snapshot })
+            let (ranges, rest) = postcard::take_from_bytes::<HourRanges>(rest).unwrap_or_default();
+            let (forgotten, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
+            let ranges = ranges.with_forgotten(forgotten);
+            let unseen = postcard::from_bytes(rest).unwrap_or_default();
+            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;
