@@ -1,6 +1,6 @@
 //! Packs that cannot be written are kept, answered and written later, under random arrival, failures of the output and of the spool,
-//! refusals and crashes: what was acknowledged is in a file or in the spool, files have each pack once and in stream order, and other
-//! bytes in the place of a kept pack are a conflict for who sends them.
+//! refusals and crashes: what was acknowledged is in a file or in the spool, files have each pack once and in stream order, packs without
+//! bytes (which close hours) hold up nothing, and other bytes in the place of a kept pack are a conflict for who sends them.
 
 #![allow(clippy::unwrap_used)] // test code outside of test functions
 
@@ -11,7 +11,7 @@ use logferry_durable::faulty::Random;
 use logferry_footprint::Footprint;
 use logferry_link::Answer;
 use logferry_outputter::file::order::{self, Accepted, Order, OrderLimits};
-use logferry_outputter::file::shelf::{Action, Candidate, Shelf, ShelfLimits, Written};
+use logferry_outputter::file::shelf::{Action, Candidate, Shelf, ShelfLimits, Written, is_apart};
 use logferry_pack::{Codec, Pack, PackIdentity, StreamId};
 use logferry_spool::RecordId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,9 +53,12 @@ struct World {
     spool: BTreeMap<u64, PackIdentity>,
     next_record: u64,
     cursor: u64,
-    acknowledged: BTreeSet<(u128, u64)>,
+    /// Stream, offset, span.
+    acknowledged: BTreeSet<(u128, u64, u64)>,
     conflicts: u64,
     kept: u64,
+    /// Of them packs without bytes.
+    kept_marks: u64,
 }
 
 impl World {
@@ -63,9 +66,16 @@ impl World {
         let mut random = Random::new(seed);
         let streams = (0..1 + random.below(3)).map(|stream| {
             let packs = 2 + random.below(15);
-            let pack_at =
-                |n| pack(StreamId(stream.into()), "web", 2026112100, n * 10, b"123456789\n", Codec::None);
-            (0..packs).map(pack_at).collect()
+            let id = StreamId(stream.into());
+            let pack_at = |n: u64| pack(id, "web", 2026112100, n * 10, b"123456789\n", Codec::None);
+            let mut all = Vec::new();
+            for n in 0..packs {
+                all.push(pack_at(n));
+                if random.one_in(4) {
+                    all.push(mark(id, n * 10 + 10));
+                }
+            }
+            all
         });
         let streams = streams.collect();
         World {
@@ -84,21 +94,24 @@ impl World {
             acknowledged: BTreeSet::new(),
             conflicts: 0,
             kept: 0,
+            kept_marks: 0,
         }
     }
 
-    fn of(&self, identity: &PackIdentity) -> Pack {
-        self.streams[identity.stream.0 as usize][identity.offset as usize / 10].clone()
+    fn of(&self, wanted: &PackIdentity) -> Pack {
+        let stream = &self.streams[wanted.stream.0 as usize];
+        stream.iter().find(|pack| identity(pack) == *wanted).unwrap().clone()
     }
 
     fn is_acknowledged(&self, identity: &PackIdentity) -> bool {
-        self.acknowledged.contains(&(identity.stream.0, identity.offset))
+        self.acknowledged.contains(&(identity.stream.0, identity.offset, identity.span))
     }
 
     /// As the judging task does it.
     fn offer(&mut self, pack: &Pack, waiter: Waiter) {
         let parcel = parcel(pack);
         if self.order.is_failing() || self.shelf.holds(parcel.identity.stream) {
+            assert!(!is_apart(&pack.header), "nothing here was asked for");
             return self.shelve(parcel.identity, waiter);
         }
         let actions = self.order.offered(self.now_ms, parcel, waiter);
@@ -138,7 +151,7 @@ impl World {
                 let is_safe =
                     self.files.contains(&identity) || self.spool.values().any(|kept| *kept == identity);
                 assert!(is_safe, "{identity:?} was acknowledged and is nowhere");
-                self.acknowledged.insert((identity.stream.0, identity.offset));
+                self.acknowledged.insert((identity.stream.0, identity.offset, identity.span));
             }
             (Waiter::Liar, Answer::Conflict(remembered)) => {
                 assert!(remembered.frontier > 0 && !remembered.packs.is_empty());
@@ -177,6 +190,7 @@ impl World {
                     self.spool.insert(self.next_record, identity);
                     self.next_record += 1;
                     self.kept += 1;
+                    self.kept_marks += u64::from(identity.span == 0);
                 }
                 self.shelf.kept(self.now_ms, 1, durable, fails.then(|| "no room".to_owned()))
             }
@@ -216,8 +230,11 @@ impl World {
         let group: Vec<Accepted> = self.accepted.drain(..count).collect();
         for Accepted { identity, .. } in &group {
             let mut before = self.files.iter().rev().filter(|other| other.stream == identity.stream);
-            let expected = before.next().map_or(0, |last| last.offset + 10);
-            assert_eq!(identity.offset, expected, "{identity:?} is written twice, or out of its order");
+            let expected = before.find(|other| other.span > 0).map_or(0, |last| last.end());
+            // What has no bytes may come again, and does no harm.
+            let is_in_order =
+                if identity.span == 0 { identity.offset <= expected } else { identity.offset == expected };
+            assert!(is_in_order, "{identity:?} is written twice, or out of its order");
             self.files.push(*identity);
         }
         let actions = self.order.committed(&group, 1);
@@ -261,8 +278,9 @@ impl World {
 
     fn lie(&mut self) {
         let all = self.streams.iter().flatten();
+        let with_bytes = all.filter(|pack| identity(pack).span > 0);
         let acknowledged: Vec<Pack> =
-            all.filter(|pack| self.is_acknowledged(&identity(pack))).cloned().collect();
+            with_bytes.filter(|pack| self.is_acknowledged(&identity(pack))).cloned().collect();
         if acknowledged.is_empty() {
             return;
         }
@@ -305,7 +323,8 @@ impl World {
             self.commit();
             self.keep();
             self.go_on();
-            if self.files.len() == all.len() && self.shelf.is_empty() && self.jobs.is_empty() {
+            let are_written = all.iter().all(|pack| self.files.contains(&identity(pack)));
+            if are_written && self.shelf.is_empty() && self.jobs.is_empty() {
                 assert!(self.spool.is_empty());
                 return;
             }
@@ -314,19 +333,29 @@ impl World {
     }
 }
 
+/// A pack without bytes, marked as the tailer marks each of them.
+fn mark(stream: StreamId, offset: u64) -> Pack {
+    let mut mark = pack(stream, "web", 2026112100, offset, b"", Codec::None);
+    (mark.header.done, mark.header.repull) = (true, true);
+    mark
+}
+
 #[test]
 fn what_is_kept_is_judged_before_and_written_in_its_order_once() {
     let trial = logferry_trial::trial!();
-    let (mut conflicts, mut kept) = (0, 0);
+    let (mut conflicts, mut kept, mut marks) = (0, 0, 0);
     trial.seeds("lives of an output that is away now and then", 0..CASES).for_each(|seed| {
         let mut world = World::new(seed);
         (0..STEPS).for_each(|_| world.step());
         world.drain();
         conflicts += world.conflicts;
         kept += world.kept;
+        marks += world.kept_marks;
     });
     trial.count("conflicts with packs that were acknowledged", conflicts);
     trial.count("packs kept", kept);
+    trial.count("of them packs without bytes", marks);
+    assert!(marks > 0);
 }
 
 #[test]

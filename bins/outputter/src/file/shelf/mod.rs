@@ -14,8 +14,8 @@
 mod replay;
 mod shell;
 
-pub use shell::{Back, Door, ShelfAction, Shelving};
-pub(crate) use shell::{Wake, is_apart};
+pub(crate) use shell::Wake;
+pub use shell::{Back, Door, ShelfAction, Shelving, is_apart};
 
 use crate::outputs::backlog::Ticket;
 use logferry_footprint::{Footprint, Verdict, WhenFull};

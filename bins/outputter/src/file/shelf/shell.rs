@@ -207,9 +207,12 @@ impl Shelving {
     }
 }
 
-/// Whether a pack never goes to the spool: it was asked for, or is of a replacement, and its file decides what is done with it.
-pub(crate) fn is_apart(header: &Header) -> bool {
-    header.repull || !matches!(header.place(), Ok(None))
+/// Whether a pack never goes to the spool: it was asked for, or is of a replacement, and its file decides what is done with it. Packs
+/// without bytes are marked as repulled, too, by the tailer that cuts them: of these only a repull's own were asked for.
+pub fn is_apart(header: &Header) -> bool {
+    let has_bytes = header.ours.as_ref().is_some_and(|ours| ours.identity.span > 0);
+    let was_asked_for = header.repull && (has_bytes || header.repull_job().is_some());
+    was_asked_for || !matches!(header.place(), Ok(None))
 }
 
 #[cfg(test)]
@@ -266,6 +269,12 @@ mod tests {
         let _ = order.failing(1);
         assert!(shelving.wants(&order, &parcel(1, false, None)));
         assert!(!shelving.wants(&order, &parcel(1, true, None)), "its sender waits for the files themselves");
+        let mut done = parcel(1, true, None);
+        (done.identity.span, done.pack.header.done) = (0, true);
+        done.pack.header.ours.as_mut().unwrap().identity.span = 0;
+        assert!(shelving.wants(&order, &done), "nobody asked for it: the stream is to go on behind it");
+        done.pack.header.set_repull_job("job");
+        assert!(!shelving.wants(&order, &done), "its sender waits for the files themselves");
         order.healed();
         shelving.shelf.found(&parcel(1, false, None).identity, 0, 1);
         assert!(shelving.wants(&order, &parcel(1, false, None)), "its stream is there");
