@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::running::{Client, folders_in, start};
+use common::running::{Client, folders_in, start, until};
 use common::{Bodies, assert_exactly, pack, stream};
 use logferry_durable::RealDisk;
 use logferry_durable::faulty::Random;
@@ -86,4 +86,30 @@ async fn another_file_of_the_same_length_is_noticed_when_it_is_opened_again() {
     assert!(fs::read_to_string(&headers).unwrap().contains("{\"DataAt\":10}"), "the header file says so");
     let untouched = dir.path().join(format!("out/headers/access/bb_{HOUR}"));
     assert!(!fs::read_to_string(&untouched).unwrap().contains("DataAt"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_is_removed_and_made_again_is_guarded_as_the_first_one_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, outside) = (dir.path().join("out"), dir.path().join("outside"));
+    fs::create_dir(&outside).unwrap();
+    let running = start(dir.path(), |_| {}).await;
+    let mut client = Client::new(&running.addr);
+    assert_eq!(client.deliver([line("a", 0)].iter()).await, [Outcome::Ok]);
+    fs::remove_dir_all(&out).unwrap();
+    let data = out.join("log_data/access");
+    fs::create_dir_all(out.join("headers")).unwrap();
+    fs::create_dir_all(&data).unwrap();
+    assert_eq!(client.deliver([line("a", 10)].iter()).await, [Outcome::Ok]);
+    let name = data.join(format!("a_{HOUR}"));
+    fs::rename(&name, data.join("moved")).unwrap();
+    assert_eq!(client.deliver([line("a", 20)].iter()).await, [Outcome::Ok]);
+    assert_eq!(fs::read_to_string(data.join("moved")).unwrap(), "       10\n");
+    assert_eq!(fs::read_to_string(&name).unwrap(), "       20\n");
+    fs::remove_dir_all(&data).unwrap();
+    std::os::unix::fs::symlink(&outside, &data).unwrap();
+    client.submit(&line("bb", 0)).await;
+    until("the link is named", || !running.figures.problems().is_empty()).await;
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "a link is not followed");
+    running.stop().await;
 }

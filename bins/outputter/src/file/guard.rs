@@ -2,7 +2,7 @@
 //! folder and without following a symbolic link.
 //!
 //! Names from the network are checked when a pack is parsed, so they cannot climb out; what is left is a link that
-//! stands in the folder. The folder itself may be one, to a larger disk say.
+//! stands in the folder. The folder itself may be one, to a larger disk say, and somebody may put another one in its place.
 
 use super::store::Folders;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Keeps the files of both folders from being links to elsewhere, and tells one file from another of the same name.
 #[derive(Debug)]
@@ -55,15 +56,41 @@ impl Guards {
 #[derive(Debug)]
 pub struct Guard {
     root: PathBuf,
-    folder: OwnedFd,
+    /// The folder that `root` meant when it was last looked at.
+    folder: Mutex<Arc<Folder>>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    descriptor: OwnedFd,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Folder {
+    fn open(path: &Path) -> Result<Folder, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+        let found = rustix::fs::fstat(&descriptor)?;
+        Ok(Folder { descriptor, identity: (found.st_dev, found.st_ino) })
+    }
 }
 
 impl Guard {
     /// Guards `root`, which exists.
     pub fn new(root: &Path) -> io::Result<Guard> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+        let folder = Mutex::new(Arc::new(Folder::open(root)?));
         Ok(Guard { root: root.to_owned(), folder })
+    }
+
+    /// The folder that the path means now: a descriptor of one that was removed would find nothing, and so refuse nothing.
+    fn folder(&self) -> Result<Arc<Folder>, Errno> {
+        let found = rustix::fs::stat(&self.root)?;
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if folder.identity != (found.st_dev, found.st_ino) {
+            *folder = Arc::new(Folder::open(&self.root)?);
+        }
+        Ok(folder.clone())
     }
 
     /// Fails when the walk to `path` (relative) meets a symbolic link or leaves the folder. A path that does not exist yet is fine.
@@ -74,7 +101,10 @@ impl Guard {
         // No NOFOLLOW: with PATH that would open a link in the last place instead of refusing it.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.folder, path, flags, Mode::empty(), resolve) {
+        let opened = self.folder().and_then(|folder| {
+            rustix::fs::openat2(&folder.descriptor, path, flags, Mode::empty(), resolve)
+        });
+        match opened {
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             // Kernels before 5.6, and sandboxes that do not know the call.
             Err(Errno::NOSYS | Errno::PERM) => self.check_each(path),
@@ -83,7 +113,8 @@ impl Guard {
     }
 
     fn identity(&self, path: &str) -> Option<(u64, u64)> {
-        let found = rustix::fs::statat(&self.folder, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let folder = self.folder().ok()?;
+        let found = rustix::fs::statat(&folder.descriptor, path, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some((found.st_dev, found.st_ino))
     }
 
@@ -105,6 +136,20 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_was_removed_and_made_again_is_guarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let guard = Guard::new(&root).unwrap();
+        std::fs::remove_dir(&root).unwrap();
+        guard.check(Path::new("link/file")).unwrap();
+        std::fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink(dir.path(), root.join("link")).unwrap();
+        assert!(guard.check(Path::new("link/file")).is_err());
+        assert!(guard.identity("link").is_some());
+    }
 
     #[test]
     fn links_and_climbing_are_refused_and_new_paths_are_not() {

@@ -248,7 +248,12 @@ impl Store {
     /// nobody would find.
     fn is_open_still(&mut self, path: &str) -> bool {
         let Some(file) = self.open.get(path) else { return false };
-        let is_same = self.guards.as_ref().and_then(|guards| guards.identity(path)) == file.identity;
+        // What cannot be found is not the same.
+        let is_same = |guards: &Arc<Guards>| {
+            let now = guards.identity(path);
+            now.is_some() && now == file.identity
+        };
+        let is_same = self.guards.as_ref().is_none_or(is_same);
         if !is_same {
             self.open.close(path);
         }
