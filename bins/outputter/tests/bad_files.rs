@@ -240,3 +240,27 @@ fn a_file_at_which_each_write_fails_is_given_up_and_the_others_go_on() {
         bench.send_rest(&mut outputter, 1);
     }
 }
+
+#[test]
+fn a_disk_that_fails_as_a_whole_is_no_fault_of_its_files_and_none_is_given_up() {
+    let bench = Bench::new("/out/log_data", Bad::AppendingBelow);
+    bench.mend();
+    let mut outputter = bench.start();
+    assert_eq!(bench.send(&mut outputter, 0), [Answer::Ok, Answer::Ok]);
+    bench.bad.is_bad.store(true, Relaxed);
+    for stream in 0..2 {
+        let waiter = Waiter { stream, index: 1, answers: bench.answers.clone() };
+        outputter.offer(parcel(&bench.streams[stream].packs[1]), waiter);
+    }
+    let mut group = outputter.group(2);
+    for _ in 0..10 {
+        let error = outputter.committer.try_commit(&mut group).expect_err("nothing can be written");
+        outputter.committer.give_up_failing_file(&mut group, &error);
+    }
+    assert_eq!(bench.answers.lock().unwrap().len(), 0);
+    bench.mend();
+    outputter.committer.try_commit(&mut group).unwrap();
+    let answers = std::mem::take(&mut *bench.answers.lock().unwrap());
+    assert!(answers.len() == 2 && answers.iter().all(|(.., answer)| *answer == Answer::Ok), "{answers:?}");
+    bench.send_rest(&mut outputter, 2);
+}

@@ -30,7 +30,7 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(60);
 /// How often files that could not be recovered are tried again.
 const MEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits after a failure before it tries again.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// When senders are to come again after a failure.
 const RETRY_MS: u64 = 1_500;
 
@@ -64,7 +64,7 @@ pub struct Committer<W> {
     /// Keeps the books of the hours.
     pub(super) hours: Option<Teller>,
     /// Asks for files to be finished.
-    requests: Receiver<Request>,
+    pub(super) requests: Receiver<Request>,
     /// Files of replacements that are under way: their length, and since when it is that.
     pub(super) staged: BTreeMap<String, (u64, Instant)>,
     options: CommitterOptions<W>,
@@ -149,7 +149,7 @@ impl<W> Committer<W> {
             while let Err(error) = self.try_commit(&mut group) {
                 self.report_failure(&error);
                 self.give_up_failing_file(&mut group, &error);
-                if !pause(stop) {
+                if !self.wait_to_try_again(&mut group, stop) {
                     return;
                 }
             }

@@ -10,6 +10,9 @@ use logferry_durable::{Disk, DiskFile};
 use std::io;
 use std::sync::Arc;
 
+/// Name of a file that is written to find out whether any can be.
+const PROBE: &str = ".can-be-written";
+
 /// Recovers files one at a time, at the start and later those that could not be read then.
 pub struct FileRecovery {
     /// File system.
@@ -49,6 +52,19 @@ pub struct FileTruth {
 }
 
 impl FileRecovery {
+    /// Whether the folder of log files takes a new file and its bytes.
+    pub fn is_disk_writable(&self) -> bool {
+        let probe = self.folders.data.join(PROBE);
+        let written = self
+            .disk
+            .create_dir_all(&self.folders.data)
+            .and_then(|()| if_there::unlink(&*self.disk, &probe))
+            .and_then(|_| self.disk.create(&probe))
+            .and_then(|file| file.append(&[b"\n"]).and_then(|()| file.sync()));
+        let removed = if_there::unlink(&*self.disk, &probe);
+        written.is_ok() && removed.is_ok()
+    }
+
     /// Recovers a file. What it found is to be believed only when it returns without an error; it may be done again.
     pub fn recover(&self, path: &str, journaled: Journaled) -> io::Result<FileTruth> {
         if let Some(guards) = &self.guards {

@@ -1,18 +1,23 @@
 //! One group of packs, from sorting out to its answers: files, journal, what to do when either fails.
 
-use super::commit::{Committer, is_full, lock, now_unix};
+use super::commit::{Committer, RETRY_PAUSE, is_full, lock, now_unix};
 use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
 use super::own_fault::{self, Unopenable};
 use super::replace::{self, End, Outcome};
 use crate::hours::fact::Fact;
+use crossbeam_channel::RecvTimeoutError;
 use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// So many failures in a row at one file, and the others go on without it.
 const FAILURES_OF_FILE_MAX: u32 = 3;
+/// How soon a pause is ended when the program is to stop.
+const STOP_LOOK: Duration = Duration::from_millis(20);
 /// When senders are to come again with packs of a file that an operator has to mend.
 const RETRY_UNOPENABLE_MS: u64 = 2_000;
 
@@ -147,7 +152,10 @@ impl<W> Committer<W> {
         group.failures = Some((path.to_owned(), before + 1));
         if before + 1 >= FAILURES_OF_FILE_MAX {
             group.failures = None;
-            self.give_up_for_a_while(path, error);
+            // Where nothing can be written it is no fault of this file, and one after the other would be given up.
+            if self.files.is_disk_writable() {
+                self.give_up_for_a_while(path, error);
+            }
         }
     }
 
@@ -243,7 +251,43 @@ impl<W> Committer<W> {
     }
 }
 
+impl Group {
+    /// Whether a file has more than is committed, or is about to be another one: nothing else is to be done with it before.
+    fn has_begun(&self, path: &str) -> bool {
+        let is_written = matches!(self.phase, Phase::Journal(_));
+        let mut ends = self.ends.iter();
+        (is_written && self.entries.iter().any(|entry| entry.path == path))
+            || ends.any(|end| end.path == path || end.staged == path)
+    }
+}
+
 impl<W> Committer<W> {
+    /// Waits a little after a failure; false when the program is to stop. Meanwhile it does what it is asked, because whoever makes room for
+    /// the group asks, too, and tries the files that could not be written.
+    pub(super) fn wait_to_try_again(&mut self, group: &mut Group, stop: &CancellationToken) -> bool {
+        let until = Instant::now() + RETRY_PAUSE;
+        if matches!(group.phase, Phase::CutBack) && self.store.cut_back(&paths(&group.entries)).is_ok() {
+            group.phase = Phase::Write;
+        }
+        if matches!(group.phase, Phase::Write) {
+            self.mend_files();
+            let order = lock(&self.order);
+            group.entries.retain(|entry| order.is_pending(&entry.accepted));
+        }
+        while Instant::now() < until && !stop.is_cancelled() {
+            if matches!(group.phase, Phase::CutBack) {
+                std::thread::sleep(STOP_LOOK);
+                continue;
+            }
+            match self.requests.recv_timeout(STOP_LOOK) {
+                Ok(request) => self.answer_unless(request, |path| group.has_begun(path)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => self.requests = crossbeam_channel::never(),
+            }
+        }
+        !stop.is_cancelled()
+    }
+
     /// The books of the hours hear of what is durable, and of nothing else.
     fn send_news(&self, group: &mut Group, commit: &Commit) {
         let Some(hours) = &self.hours else { return };

@@ -62,8 +62,8 @@ fn aside(path: &str, prefix: &str, replacement: StreamId) -> String {
 /// The last pack of a replacement, to be acted on.
 pub struct End {
     pub(super) accepted: Accepted,
-    path: String,
-    staged: String,
+    pub(super) path: String,
+    pub(super) staged: String,
     hour: HourKey,
     /// Header line of the done pack, as one of its true stream.
     done_line: Vec<u8>,

@@ -27,7 +27,15 @@ pub enum Request {
 impl<W> Committer<W> {
     /// Does what it is asked; an answer that nobody waits for is dropped.
     pub fn answer(&mut self, request: Request) {
+        self.answer_unless(request, |_| false);
+    }
+
+    /// The same; but for asking again later, nothing is done with files that are `busy`.
+    pub(super) fn answer_unless(&mut self, request: Request, busy: impl Fn(&str) -> bool) {
         match request {
+            Request::Retire(path, _, _, answer) | Request::Remove(path, answer) if busy(&path) => {
+                drop(answer.send(Ok(false)));
+            }
             Request::Lengths(path, answer) => drop(answer.send(self.committed_lengths(&path))),
             Request::Files(answer) => {
                 let mut files = self.store.table().clone();

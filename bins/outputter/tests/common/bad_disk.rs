@@ -1,4 +1,4 @@
-//! A disk on which one path fails.
+//! A disk on which one path fails, or all of them.
 
 use logferry_durable::{Disk, DiskFile};
 use std::io;
@@ -13,6 +13,8 @@ pub enum Bad {
     Listing,
     Appending,
     Syncing,
+    /// Appending, to this path and all below it.
+    AppendingBelow,
 }
 
 #[derive(Clone)]
@@ -29,7 +31,11 @@ impl<D> BadDisk<D> {
     }
 
     fn check(&self, path: &Path, bad: Bad) -> io::Result<()> {
-        let fails = self.is_bad.load(Relaxed) && self.bad == bad && self.path == path;
+        let is_met = match self.bad {
+            Bad::AppendingBelow => bad == Bad::Appending && path.starts_with(&self.path),
+            one => one == bad && path == self.path,
+        };
+        let fails = self.is_bad.load(Relaxed) && is_met;
         if fails { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
