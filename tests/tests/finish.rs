@@ -2,7 +2,8 @@
 //! written, and nothing goes that is not complete.
 
 use logferry_tests::lines::many_lines;
-use logferry_tests::{Program, Relay, RelayOptions, trial, wait_until};
+use logferry_tests::mounts::Mounted;
+use logferry_tests::{Program, Relay, RelayOptions, skipped, trial, wait_until};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const HOURS: u8 = 12;
+const MIB: u64 = 1 << 20;
 
 const FINISH: &str = r#"
 [hours]
@@ -142,7 +144,19 @@ fn complete_hours_are_compressed_and_moved_whatever_is_killed_and_old_ones_are_r
     outputter.start();
     wait_until("all complete hours are gone", || hours.finished_count() == 0);
     let store = |folder: &str| std::fs::read_dir(relay.output.join(folder)).map_or(0, Iterator::count);
-    wait_until("their header files and marks are gone", || store("headers/app") + store("received/app") == 0);
+    wait_until("their marks are gone", || store("received/app") == 0);
+    let said = |hour: u8| {
+        let path = relay.output.join(format!("headers/app/web-1_{}", Hours::name(hour)));
+        std::fs::read_to_string(path).map_or(0, |said| said.matches("\"Removed\"").count())
+    };
+    assert!((0..HOURS).all(|hour| said(hour) == 1), "what was removed is known");
+    // Late lines of such an hour are complete with what was removed, and go like that, whatever is killed.
+    hours.write(3, many_lines(3_000, 50));
+    wait_until("its late lines are gone, too", || said(3) == 2);
+    outputter.kill();
+    outputter.start_and_wait();
+    wait_until("their marks are gone", || store("received/app") == 0);
+    assert_eq!((store("log_data/app"), hours.finished_count()), (0, 0));
     wait_until("it says that a file stays", || {
         outputter.status().is_some_and(|status| status.to_string().contains("[retention]"))
     });
@@ -168,6 +182,42 @@ fn nothing_is_taken_in_while_the_disk_has_less_room_than_others_need() {
     wait_until("the line is there", || {
         std::fs::read_dir(relay.output.join("log_data/app-0")).is_ok_and(|mut files| files.next().is_some())
     });
+}
+
+#[test]
+fn retention_makes_the_room_that_the_files_wait_for_and_lines_go_on() {
+    let trial = trial!();
+    let options = RelayOptions {
+        source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log.<%Y%m%d%H>\"\n\
+                          rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n"
+            .into(),
+        file: format!("min_free = \"{}B\"\n", 8 * MIB),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("retention-room", &options);
+    let Some(_disk) = Mounted::tmpfs(&relay.output, 12 * MIB) else {
+        return skipped(trial.name(), "a tmpfs cannot be mounted here (root is needed)");
+    };
+    std::fs::create_dir(relay.dir.path().join("logs")).expect("a folder");
+    add(&relay.outputter, &format!("[finish]\nwait = \"0s\"\n[retention]\nfree = \"{}B\"\n", 8 * MIB));
+    relay.start();
+    let log_file = |number: u8| relay.output.join(format!("log_data/app/web-1_{}", Hours::name(number)));
+    for number in 0..HOURS {
+        let lines = format!("a line of hour {number:02}\n").repeat(60_000);
+        let name = format!("logs/app.log.{}", Hours::name(number));
+        write(&relay.dir.path().join(name), lines.as_bytes());
+        if number % 4 == 3 {
+            relay.outputter.kill();
+            relay.outputter.start();
+        }
+        wait_until("there is room for the hour", || {
+            std::fs::metadata(log_file(number)).is_ok_and(|found| found.len() == lines.len() as u64)
+        });
+    }
+    relay.wait_acknowledged();
+    let there = (0..HOURS).filter(|number| log_file(*number).exists()).count();
+    assert!(there <= 5, "{there} hours are there, and there is room for three");
+    trial.count("hours for which others made room", u64::from(HOURS) - there as u64);
 }
 
 #[test]

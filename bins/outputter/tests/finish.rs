@@ -14,6 +14,7 @@ use logferry_outputter::file::archive::Form;
 use logferry_outputter::file::headers::Place;
 use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::layout::Layout;
+use logferry_outputter::file::past::Past;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::file::walk::files_below;
 use logferry_outputter::finish::finisher::Outcome;
@@ -440,7 +441,7 @@ fn a_file_of_somebody_else_is_not_overwritten() {
 }
 
 #[test]
-fn a_removed_file_leaves_nothing_but_what_is_known_of_its_packs() {
+fn a_removed_file_leaves_nothing_but_its_header_file_until_that_is_forgotten_too() {
     for seed in 0..6 {
         let mut world = world_of(seed);
         world.live().unwrap();
@@ -450,16 +451,23 @@ fn a_removed_file_leaves_nothing_but_what_is_known_of_its_packs() {
             let mut committer = Direct(&mut outputter.committer);
             let lengths = committer.lengths(&path).unwrap();
             let layout = finisher.layout(&path, lengths).unwrap();
-            let mut told = false;
-            assert!(finisher.remove(&path, &layout, &mut committer, || told = true).unwrap());
-            assert!(told);
+            assert!(finisher.remove(&path, &layout, &mut committer).unwrap());
         }
         let left = |world: &World| -> Vec<PathBuf> {
             world.disk.files().into_iter().filter(|file| !file.starts_with(VAR_DIR)).collect()
         };
-        assert_eq!(left(&world), Vec::<PathBuf>::new());
+        let headers: Vec<PathBuf> =
+            world.paths().iter().map(|path| world.folders.headers.join(path)).collect();
+        assert_eq!(left(&world), headers);
         world.disk.crash();
         let mut outputter = world.start().unwrap();
+        assert_eq!(left(&world), headers);
+        for path in world.paths() {
+            let lengths = outputter.committer.committed_lengths(&path).unwrap();
+            let file = world.disk.open(&world.folders.headers.join(&path)).unwrap();
+            assert!(lengths.data == 0 && Past::read(&*file, lengths.headers).unwrap().is_removed());
+            assert!(outputter.committer.forget(&path).unwrap());
+        }
         assert_eq!(left(&world), Vec::<PathBuf>::new());
         let waiter = Waiter { stream: 0, index: 0, answers: world.answers.clone() };
         outputter.offer(parcel(&world.streams[0].packs[0]), waiter);

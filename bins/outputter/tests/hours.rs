@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::HopStamp;
-use logferry_outputter::file::headers;
+use logferry_outputter::file::headers::{self, Finished, Place};
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::fact::{Fact, HourKey};
 use logferry_outputter::hours::hooks::HookKind;
@@ -470,6 +470,60 @@ fn hours_expire_and_are_known_again_when_something_comes() {
     assert!(world.keep());
     world.assert_marks();
     assert_eq!(known(&world), 1);
+}
+
+/// What the output does with the header file of what `[retention]` removes.
+fn remove(world: &mut World, path: &str) {
+    let line = headers::finished_line(&Finished { place: Place::Removed, data: 0, bytes: 0, crc: None });
+    let file = world.disk.open(&Path::new(HEADERS).join(path)).unwrap();
+    file.append(&[&line]).unwrap();
+    file.sync().unwrap();
+    let to = world.committed[path] + line.len() as u64;
+    world.committed.insert(path.to_owned(), to);
+    world.mail.news.push(News { path: path.to_owned(), from: to, to, facts: None, is_replaced: false });
+}
+
+#[test]
+fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_with_what_was_removed() {
+    for (is_killed, is_saved) in [(false, false), (true, false), (true, true)] {
+        let mut world = World::new(5);
+        world.has_hook = false;
+        let mut packs = [bytes_of(1, 0, 10, 1), bytes_of(1, 10, 20, 2)];
+        packs[1].header.done = true;
+        packs.iter().for_each(|pack| world.commit(pack));
+        world.settle();
+        let (path, key) = (parcel(&packs[0]).path, HourKey::of(&packs[0].header));
+        assert_eq!(world.marks(), BTreeSet::from([format!("{key}_10")]));
+        let stop = |world: &mut World| {
+            let now_ms = world.now_ms;
+            world.keeper.as_mut().into_iter().filter(|_| is_saved).for_each(|keeper| keeper.save(now_ms));
+            world.keeper = None;
+        };
+        let known = |world: &World| lock(&world.keeper.as_ref().unwrap().books()).hours().count();
+        if is_killed {
+            stop(&mut world);
+        }
+        remove(&mut world, &path);
+        for _ in 0..2 {
+            assert!(world.keep());
+            assert_eq!((world.marks(), known(&world)), (BTreeSet::new(), 0));
+            if is_killed {
+                stop(&mut world);
+            }
+        }
+        world.truth.get_mut(&key).unwrap().lines = 0;
+        assert!(world.keep());
+        world.commit(&bytes_of(1, 20, 24, 3));
+        assert!(world.keep());
+        let books = world.keeper.as_ref().unwrap().books();
+        let wanted = lock(&books).wanted(&key).unwrap();
+        assert!(wanted.ids.is_empty() && wanted.ranges.is_empty() && wanted.is_late, "{wanted:?}");
+        let mut done = bytes_of(1, 24, 24, 4);
+        done.header.done = true;
+        world.commit(&done);
+        world.settle();
+        assert_eq!(world.marks(), BTreeSet::from([format!("{key}_2")]));
+    }
 }
 
 /// Lines of two bytes.

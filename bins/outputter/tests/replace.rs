@@ -13,7 +13,7 @@ use logferry_durable::faulty::{Faults, FaultyDisk};
 use logferry_link::Answer;
 use logferry_outputter::file::replace::ASIDE_KEEP;
 use logferry_outputter::finish::finisher::Outcome;
-use logferry_outputter::finish::{FinishSettings, Finisher, Plan};
+use logferry_outputter::finish::{Committed, FinishSettings, Finisher, Plan};
 use logferry_pack::{Codec, HourRange, Pack, Place, StreamId, crc32c};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -271,14 +271,44 @@ fn leave_first_line_out(pack: &mut Pack) {
     pack.body = body.into();
 }
 
-/// Finishes the hour into `/done`.
-fn finish(disk: &FaultyDisk) -> Outcome {
+/// Finishes files into `/done`.
+fn finisher(disk: &FaultyDisk) -> Finisher {
     let settings = FinishSettings { dir: "/done".into(), ..FinishSettings::default() };
     let plan = Plan::new(&settings, &folders().data, folders().form).unwrap();
-    let finisher = Finisher { disk: Arc::new(disk.clone()), folders: folders(), plan, guard: None };
+    Finisher { disk: Arc::new(disk.clone()), folders: folders(), plan, guard: None }
+}
+
+fn finish(disk: &FaultyDisk) -> Outcome {
     let mut outputter = Outputter::start(Arc::new(disk.clone()), &folders()).unwrap();
     let path = format!("access/web_{HOUR}");
-    finisher.finish(&path, &mut Direct(&mut outputter.committer), || false).unwrap()
+    finisher(disk).finish(&path, &mut Direct(&mut outputter.committer), || false).unwrap()
+}
+
+#[test]
+fn an_hour_that_was_removed_because_it_was_old_is_not_replaced() {
+    for is_finished in [false, true] {
+        let disk = damaged_store(Damage::None);
+        if is_finished {
+            assert!(matches!(finish(&disk), Outcome::Finished(250)));
+        }
+        let mut outputter = Outputter::start(Arc::new(disk.clone()), &folders()).unwrap();
+        let path = format!("access/web_{HOUR}");
+        let mut committer = Direct(&mut outputter.committer);
+        let lengths = committer.lengths(&path).unwrap();
+        let layout = finisher(&disk).layout(&path, lengths).unwrap();
+        assert!(finisher(&disk).remove(&path, &layout, &mut committer).unwrap());
+        drop(outputter);
+        for _ in 0..2 {
+            let mut outputter = Outputter::start(Arc::new(disk.clone()), &folders()).unwrap();
+            let packs = whole_hour();
+            let answers = offer(&mut outputter, &packs).unwrap();
+            let last = answers.iter().find(|(index, _)| *index == packs.len() - 1);
+            let Some((_, Answer::Rejected { reason })) = last else { panic!("{answers:?}") };
+            assert!(reason.contains("[retention]"), "{reason}");
+            disk.crash();
+        }
+        assert!(disk.read(&log_file()).is_err());
+    }
 }
 
 #[test]

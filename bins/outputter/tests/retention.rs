@@ -8,6 +8,7 @@ mod common;
 use common::{pack, parcel};
 use jiff::tz::TimeZone;
 use logferry_durable::RealDisk;
+use logferry_link::HopStamp;
 use logferry_node::config::{ByteSize, Interval};
 use logferry_outputter::figures::Figures;
 use logferry_outputter::file::archive::Form;
@@ -21,6 +22,7 @@ use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::marks::Marks;
 use logferry_pack::{Codec, StreamId};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +37,7 @@ struct Store {
     dir: tempfile::TempDir,
     folders: Folders,
     files: BTreeMap<String, Lengths>,
+    removed_keep: Duration,
 }
 
 impl Store {
@@ -44,12 +47,15 @@ impl Store {
         for folder in ["log_data/access", "headers/access", "received/access"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        Store { dir, folders, files: BTreeMap::new() }
+        Store { dir, folders, files: BTreeMap::new(), removed_keep: Duration::MAX }
     }
 
     /// The file of an hour with its mark; where it is finished, that file has its lines.
     fn hour(&mut self, hour: u32, finished: Option<&Path>) -> PathBuf {
-        let pack = pack(StreamId(u128::from(hour)), "web-1", hour, 0, LINES, Codec::None);
+        let mut pack = pack(StreamId(u128::from(hour)), "web-1", hour, 0, LINES, Codec::None);
+        let received = jiff::Timestamp::from_second(1_768_000_000 + i64::from(hour % 100)).unwrap();
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        pack.push_hop(&HopStamp::new(peer, TimeZone::UTC).hop((peer, 1).into(), received, Duration::ZERO));
         let path = parcel(&pack).path;
         let mut header = headers::pack_line(&pack);
         let (mut data, mut file) = (LINES.len() as u64, self.folders.log_file(&path));
@@ -82,7 +88,7 @@ impl Store {
             finish,
             retention,
             books: Arc::new(OnceLock::from(Arc::default())),
-            mailbox: Arc::default(),
+            removed_keep: self.removed_keep,
             marks: Marks::new(disk, self.dir.path().join("received"), None),
             calendar: Calendar::new(TimeZone::UTC),
             etl: None,
@@ -120,16 +126,27 @@ fn committer(
                     rounds.fetch_add(1, Ordering::SeqCst);
                 }
                 Request::Lengths(path, answer) => drop(answer.send(files.get(&path).copied())),
-                Request::Retire(path, _, _, answer) => {
-                    drop(answer.send(std::fs::remove_file(folders.log_file(&path)).map(|()| true)));
+                Request::Retire(path, _, finished, answer) => {
+                    let header = folders.headers.join(&path);
+                    let mut said = std::fs::read(&header).unwrap();
+                    said.extend(headers::finished_line(&finished));
+                    std::fs::write(&header, &said).unwrap();
+                    let headers = said.len() as u64;
+                    files.insert(path.clone(), Lengths { headers, ..Lengths::default() });
+                    let removed = std::fs::remove_file(folders.log_file(&path));
+                    drop(answer.send(removed.or_else(none_is_fine).map(|()| true)));
                 }
-                Request::Remove(path, answer) => {
+                Request::Forget(path, answer) => {
                     files.remove(&path);
                     drop(answer.send(std::fs::remove_file(folders.headers.join(&path)).map(|()| true)));
                 }
             }
         }
     })
+}
+
+fn none_is_fine(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 #[test]
@@ -173,4 +190,35 @@ fn an_archive_on_another_disk_stays_when_the_disk_of_the_log_files_is_full() {
     assert_eq!(place.retain(retention, archive.path()), Vec::<String>::new());
     assert!(archived.iter().all(|file| file.exists()), "removing it makes no room");
     assert!(!here.exists());
+}
+
+#[test]
+fn a_removed_file_is_forgotten_when_its_footprint_is_and_not_before() {
+    for keep in [Duration::MAX, Duration::ZERO] {
+        let mut place = Store::new();
+        place.removed_keep = keep;
+        let file = place.hour(2026011100, None);
+        let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+        let archive = place.folders.data.clone();
+        assert_eq!(place.retain(retention, &archive), Vec::<String>::new());
+        assert!(!file.exists());
+        let header = place.folders.headers.join("access/web-1_2026011100");
+        assert_eq!(header.exists(), keep == Duration::MAX);
+        if keep == Duration::MAX {
+            assert!(std::fs::read_to_string(header).unwrap().contains("\"Removed\""));
+        }
+    }
+}
+
+#[test]
+fn what_was_finished_under_other_settings_is_counted_and_goes() {
+    let (mut place, archive) = (Store::new(), tempfile::tempdir().unwrap());
+    let finished = place.hour(2026011100, Some(archive.path()));
+    let younger = place.hour(2026011101, None);
+    let bytes = 2 * LINES.len() as u64 - 1;
+    let retention = RetentionSettings { bytes: ByteSize(bytes), ..RetentionSettings::default() };
+    let now = place.folders.data.clone();
+    assert_eq!(place.retain(retention, &now), Vec::<String>::new());
+    assert!(!finished.exists(), "it is the oldest");
+    assert!(younger.exists());
 }

@@ -7,7 +7,7 @@
 //! | `{"Stored":{"Bytes":N,"Crc":C}}` | the body of the pack in the next line is stored as the next N bytes of the log file, compressed; C is their crc32c |
 //! | `{"DataAt":N}` | the next body stands at byte N of the log file: bytes before it came from elsewhere, or were taken away |
 //! | `{"Finished":{"Place":{"File":F},"Data":N,"Bytes":B,"Crc":C}}` | the N bytes of the log file are in the file F, which has B bytes now, with the crc32c C; the next body stands at byte 0 of a new log file |
-//! | `{"Finished":{"Place":"Removed",…}}` | they were removed, because they were old; the next body stands at byte 0 of a new log file |
+//! | `{"Finished":{"Place":"Removed",…}}` | they were removed, and with them what was finished before, because they were old; the next body stands at byte 0 of a new log file |
 //! | `{"Finished":{"Place":"LogFile",…}}` | they were put into stream order where they are (see `layout`); the next body stands at byte N |
 //! | `{"Replaced":"STREAM"}` | the log file was replaced by another: what is told before this line counts no more. STREAM, 32 hex digits, names the replacement |
 //! | empty | nothing |
@@ -91,6 +91,8 @@ const LENGTH_BYTES: usize = 4;
 const STORED: &str = "{\"Stored\":";
 /// What a line of [`Line::Finished`] begins with.
 const FINISHED: &str = "{\"Finished\":";
+/// What a line of [`Line::Replaced`] begins with.
+const REPLACED: &str = "{\"Replaced\":\"";
 
 /// Limits for lines: what was taken in may be read again, whatever the limits of the network are by now.
 const ON_DISK: Limits =
@@ -129,7 +131,7 @@ pub fn finished_line(finished: &Finished) -> Vec<u8> {
 
 /// The line that says that the log file is another one.
 pub fn replaced_line(replacement: StreamId) -> Vec<u8> {
-    format!("{{\"Replaced\":\"{replacement}\"}}\n").into_bytes()
+    format!("{REPLACED}{replacement}\"}}\n").into_bytes()
 }
 
 /// The line of a pack of a replacement as that of a pack of its true stream; `None` when it is no line of such a pack.
@@ -157,11 +159,17 @@ pub fn parse_line(line: &[u8]) -> Option<Line> {
     if let Some(rest) = line.strip_prefix(FINISHED.as_bytes()) {
         return serde_json::from_slice(rest.strip_suffix(b"}")?).ok().map(Line::Finished);
     }
-    if let Some(rest) = line.strip_prefix(b"{\"Replaced\":\"") {
+    if let Some(rest) = line.strip_prefix(REPLACED.as_bytes()) {
         let digits = std::str::from_utf8(rest.strip_suffix(b"\"}")?).ok()?;
         return digits.parse().ok().map(Line::Replaced);
     }
     parse_pack(line).map(|(header, _)| Line::Pack(Box::new(header)))
+}
+
+/// The same of lines that say what became of the bytes before; `None` for all others.
+pub fn parse_past(line: &[u8]) -> Option<Line> {
+    let is_meant = line.starts_with(FINISHED.as_bytes()) || line.starts_with(REPLACED.as_bytes());
+    if is_meant { parse_line(line) } else { None }
 }
 
 /// The header of a pack, and the length of its body as it was sent.

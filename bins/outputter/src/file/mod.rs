@@ -19,6 +19,7 @@ pub mod open_files;
 pub mod order;
 pub mod output;
 pub mod own_fault;
+pub mod past;
 pub mod recovery;
 pub mod replace;
 pub mod retire;

@@ -114,9 +114,9 @@ impl FileOutput {
         let (mut keeper, mut finisher) = (None, None);
         if let Some((teller, thread)) = keeping.transpose()? {
             let (requests, asked) = crossbeam_channel::unbounded();
-            let mailbox = teller.mailbox();
+            let keep = settings.footprint_keep.0;
             finisher = hours
-                .map(|hours| hours.finisher(&settings.dir, mailbox, requests, figures.clone(), stop.clone()));
+                .map(|hours| hours.finisher(&settings.dir, keep, requests, figures.clone(), stop.clone()));
             committer.listen_to(asked);
             committer.tell_hours(teller);
             keeper = Some(thread);

@@ -3,7 +3,7 @@
 //! Whoever made the new file asks; nothing is done when packs came meanwhile. See `roll_forward` for the order and for what a crash leaves.
 
 use super::commit::{Committer, now_unix};
-use super::headers::{self, Finished};
+use super::headers::{self, Finished, Place};
 use super::journal::{Commit, Lengths};
 use super::replace::is_aside;
 use super::walk;
@@ -20,8 +20,8 @@ pub enum Request {
     Files(Sender<BTreeMap<String, Lengths>>),
     /// [`Committer::retire`].
     Retire(String, Lengths, Finished, Sender<io::Result<bool>>),
-    /// [`Committer::remove`].
-    Remove(String, Sender<io::Result<bool>>),
+    /// [`Committer::forget`].
+    Forget(String, Sender<io::Result<bool>>),
 }
 
 impl<W> Committer<W> {
@@ -33,7 +33,7 @@ impl<W> Committer<W> {
     /// The same; but for asking again later, nothing is done with files that are `busy`.
     pub(super) fn answer_unless(&mut self, request: Request, busy: impl Fn(&str) -> bool) {
         match request {
-            Request::Retire(path, _, _, answer) | Request::Remove(path, answer) if busy(&path) => {
+            Request::Retire(path, _, _, answer) | Request::Forget(path, answer) if busy(&path) => {
                 drop(answer.send(Ok(false)));
             }
             Request::Lengths(path, answer) => drop(answer.send(self.committed_lengths(&path))),
@@ -45,7 +45,7 @@ impl<W> Committer<W> {
             Request::Retire(path, expected, finished, answer) => {
                 drop(answer.send(self.retire(&path, expected, &finished)));
             }
-            Request::Remove(path, answer) => drop(answer.send(self.remove(&path))),
+            Request::Forget(path, answer) => drop(answer.send(self.forget(&path))),
         }
     }
 
@@ -85,8 +85,11 @@ impl<W> Committer<W> {
         let begun = self.files.roll_forward(path, finished)?;
         let lengths = Lengths { headers: ended.headers, ..begun };
         self.store.retired(path, lengths);
-        if let Some(hours) = &self.hours {
-            hours.grew(path, expected.headers, lengths.headers, Vec::new());
+        match (&self.hours, &finished.place) {
+            // The line itself is to be read: marks go by it, whatever is killed.
+            (Some(hours), Place::Removed) => hours.found(path, lengths.headers),
+            (Some(hours), _) => hours.grew(path, expected.headers, lengths.headers, Vec::new()),
+            (None, _) => {}
         }
         // If it fails, a snapshot has it before the next group is written, and recovery finds it out after a crash.
         let files = vec![(path.to_owned(), lengths)];
@@ -97,11 +100,11 @@ impl<W> Committer<W> {
         Ok(true)
     }
 
-    /// Removes a file whose bytes are gone (see [`Place::Removed`](headers::Place)), header file and all. False: it has bytes, and nothing was done.
+    /// Forgets a file whose bytes were removed, header file and all. False: it has bytes, and nothing was done.
     ///
     /// # Errors
     /// Those of the disk: to be asked again.
-    pub fn remove(&mut self, path: &str) -> io::Result<bool> {
+    pub fn forget(&mut self, path: &str) -> io::Result<bool> {
         if self.committed_lengths(path).is_none_or(|lengths| lengths.data > 0) {
             return Ok(false);
         }

@@ -7,6 +7,7 @@ use crate::file::headers::{Finished, Place};
 use crate::file::if_there;
 use crate::file::journal::Lengths;
 use crate::file::layout::{Layout, in_stream_order};
+use crate::file::past::since_removed;
 use crate::file::roll_forward::aside;
 use crate::file::store::Folders;
 use logferry_durable::Disk;
@@ -23,11 +24,11 @@ pub trait Committed {
     /// # Errors
     /// As there.
     fn retire(&mut self, path: &str, expected: Lengths, finished: Finished) -> io::Result<bool>;
-    /// See `Committer::remove`.
+    /// See `Committer::forget`.
     ///
     /// # Errors
     /// As there.
-    fn remove(&mut self, path: &str) -> io::Result<bool>;
+    fn forget(&mut self, path: &str) -> io::Result<bool>;
 }
 
 /// What became of a file.
@@ -101,33 +102,25 @@ impl Finisher {
         Ok(Outcome::Later)
     }
 
-    /// Removes a file, its finished files and its header file. `told` is called when its lines are gone, before its header file goes.
-    /// False: packs came meanwhile.
+    /// Removes a file and its finished files. Its header file stays: it says so, and which packs there were. False: packs came meanwhile.
     ///
     /// # Errors
     /// Those of the disk: to be done again.
-    pub fn remove(
-        &self,
-        path: &str,
-        layout: &Layout,
-        committed: &mut impl Committed,
-        told: impl FnOnce(),
-    ) -> io::Result<bool> {
+    pub fn remove(&self, path: &str, layout: &Layout, committed: &mut impl Committed) -> io::Result<bool> {
         let Some(lengths) = committed.lengths(path) else { return Ok(false) };
         if lengths.data != layout.len() {
             return Ok(false);
         }
         let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0, crc: None };
-        if lengths.data > 0 && !committed.retire(path, lengths, removed)? {
+        if !committed.retire(path, lengths, removed)? {
             return Ok(false);
         }
-        for finished in &layout.finished {
+        for finished in since_removed(&layout.finished) {
             if let Place::File(file) = &finished.place {
                 self.unlink(Path::new(file))?;
             }
         }
-        told();
-        committed.remove(path)
+        Ok(true)
     }
 
     /// What the header file says of the log file at `path`.
@@ -147,7 +140,8 @@ impl Finisher {
             guard.check(&aside(below))?;
         }
         let is_there = if_there::open(&*self.disk, target)?.is_some();
-        let ours = layout.finished.iter().rfind(|finished| finished.place == Place::File(name.to_owned()));
+        let mut ours = since_removed(&layout.finished).iter();
+        let ours = ours.rfind(|finished| finished.place == Place::File(name.to_owned()));
         match (ours, is_there) {
             (Some(ours), true) => Ok(Kept { bytes: ours.bytes, crc: ours.crc }),
             (None, false) => Ok(Kept::default()),
@@ -179,7 +173,11 @@ impl Finisher {
         Ok(())
     }
 
-    fn unlink(&self, file: &Path) -> io::Result<()> {
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn unlink(&self, file: &Path) -> io::Result<()> {
         match if_there::unlink(&*self.disk, file)? {
             true => self.disk.sync_dir(file.parent().unwrap_or(Path::new(""))),
             false => Ok(()),

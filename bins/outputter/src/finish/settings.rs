@@ -1,6 +1,8 @@
 //! `[finish]` and `[retention]`.
 
 use crate::file::archive::Form;
+use crate::file::past::Past;
+use logferry_durable::RealDisk;
 use logferry_node::config::{ByteSize, Interval, rules};
 use std::path::{Path, PathBuf};
 
@@ -142,11 +144,24 @@ impl Plan {
 
     /// Files that have the lines of a log file now, oldest lines first, below the folder of log files where they are there.
     fn files_of(&self, path: &str) -> Vec<String> {
-        let finished = self.target(path).filter(|file| file.exists());
+        let finished = self.finished_files(path);
         let log_file = format!("{path}{}", self.form.suffix());
-        let is_there = finished.is_none() || self.log_data.join(&log_file).exists();
+        let is_there = finished.is_empty() || self.log_data.join(&log_file).exists();
         let name = |file: PathBuf| file.strip_prefix(&self.log_data).unwrap_or(&file).display().to_string();
-        finished.map(name).into_iter().chain(is_there.then_some(log_file)).collect()
+        finished.into_iter().map(name).chain(is_there.then_some(log_file)).collect()
+    }
+
+    /// The finished files of a log file that are there, oldest lines first: where its header file says them to be, whatever the plan was then,
+    /// else where the plan puts them.
+    fn finished_files(&self, path: &str) -> Vec<PathBuf> {
+        let headers = RealDisk.open_for_reading(&self.log_data.with_file_name("headers").join(path));
+        let past = headers.and_then(|headers| Past::read(&*headers, headers.len()?)).unwrap_or_default();
+        let mut files = past.files();
+        files.retain(|file| file.exists());
+        if files.is_empty() {
+            files.extend(self.target(path).filter(|file| file.exists()));
+        }
+        files
     }
 }
 
@@ -190,6 +205,28 @@ mod tests {
         let moved = plan(|s| (s.compress, s.dir) = ("zstd".into(), "/done".into())).unwrap();
         assert_eq!(moved.target("a/b").unwrap(), Path::new("/done/a/b.zst"));
         assert_eq!(plan(|s| s.dir = "/done".into()).unwrap().target("a/b").unwrap(), Path::new("/done/a/b"));
+    }
+
+    #[test]
+    fn lines_are_where_the_header_file_says_whatever_the_settings_are_now() {
+        use crate::file::headers::{Finished, Place, finished_line};
+        let dir = tempfile::tempdir().unwrap();
+        let (log_data, headers) = (dir.path().join("log_data"), dir.path().join("headers"));
+        std::fs::create_dir_all(&log_data).unwrap();
+        std::fs::create_dir_all(&headers).unwrap();
+        let settings = FinishSettings { compress: "zstd".into(), ..FinishSettings::default() };
+        let plan = Plan::new(&settings, &log_data, Form::Lines).unwrap();
+        let files = || plan.files_now(&["h".to_owned()]);
+        assert_eq!(files(), ["h"]);
+        let place = Place::File(log_data.join("h.gz").display().to_string());
+        let line = finished_line(&Finished { place, data: 1, bytes: 1, crc: None });
+        std::fs::write(headers.join("h"), line).unwrap();
+        std::fs::write(log_data.join("h.gz"), "").unwrap();
+        assert_eq!(files(), ["h.gz"]);
+        std::fs::write(log_data.join("h"), "late").unwrap();
+        assert_eq!(files(), ["h.gz", "h"]);
+        std::fs::rename(log_data.join("h.gz"), log_data.join("h.zst")).unwrap();
+        assert_eq!(files(), ["h.zst", "h"], "a store that was moved");
     }
 
     #[test]

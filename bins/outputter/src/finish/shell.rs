@@ -5,18 +5,18 @@ use super::retention::{Candidate, Limits, Round};
 use super::settings::{FinishSettings, RetentionSettings};
 use crate::figures::Figures;
 use crate::file::headers::Finished;
+use crate::file::if_there;
 use crate::file::journal::Lengths;
+use crate::file::past::Past;
 use crate::file::retire::Request;
 use crate::hours::calendar::Calendar;
 use crate::hours::catch_up;
 use crate::hours::keeper::{SharedBooks, lock};
-use crate::hours::mailbox::Mailbox;
 use crate::hours::marks::Marks;
 use crate::hours::runner::HourSink;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use metrics::{counter, gauge};
 use std::collections::HashMap;
-use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -45,8 +45,6 @@ pub struct FinishThread {
     pub retention: RetentionSettings,
     /// The books, once they are open.
     pub books: Arc<OnceLock<SharedBooks>>,
-    /// To the keeper of the books.
-    pub mailbox: Arc<Mailbox>,
     /// Looks marks up.
     pub marks: Marks,
     /// For the time of the last pack.
@@ -55,6 +53,8 @@ pub struct FinishThread {
     pub etl: Option<Arc<dyn HourSink>>,
     /// To the committer.
     pub requests: Sender<Request>,
+    /// How long it is known of a removed file which packs it had, after the last of them.
+    pub removed_keep: Duration,
     /// Figures and problems.
     pub figures: Arc<Figures>,
     /// The program stops.
@@ -68,8 +68,18 @@ struct Memory {
     done: HashMap<String, u64>,
     /// When files that could not be finished are tried again.
     retry_at: HashMap<String, Instant>,
-    /// Bytes of header files, and when their last packs came.
-    last: HashMap<String, (u64, i64)>,
+    /// What header files say.
+    known: HashMap<String, Arc<Known>>,
+}
+
+/// What a header file says.
+#[derive(Debug)]
+struct Known {
+    /// Bytes of it that were read.
+    headers: u64,
+    /// When the last pack came, in milliseconds since 1970.
+    last_ms: i64,
+    past: Past,
 }
 
 impl FinishThread {
@@ -133,7 +143,7 @@ impl FinishThread {
         let (answer, answered) = bounded(1);
         let asked = self.requests.send(Request::Files(answer)).ok();
         let Some(files) = asked.and_then(|()| answered.recv().ok()) else { return };
-        memory.last.retain(|path, _| files.contains_key(path));
+        memory.known.retain(|path, _| files.contains_key(path));
         let data = &self.finisher.folders.data;
         let disk = self.finisher.disk.free_bytes(data).and_then(|free| Ok((free, device(data)?)));
         let (free, device) = match disk {
@@ -145,9 +155,15 @@ impl FinishThread {
         let mut trouble = Trouble::default();
         let mut candidates = Vec::new();
         for (path, lengths) in &files {
-            match self.last_ms(path, *lengths, memory) {
-                Ok(last_ms) => candidates.push(self.candidate(path, last_ms, lengths.data, device)),
-                Err(error) => trouble.met(path, &error),
+            let looked = self.known(path, *lengths, memory).and_then(|known| {
+                if lengths.data == 0 && known.past.is_removed() {
+                    return self.look_after_removed(path, &known);
+                }
+                candidates.push(self.candidate(path, &known, lengths.data, device));
+                Ok(())
+            });
+            if let Err(error) = looked {
+                trouble.met(path, &error);
             }
         }
         let mut round = Round::new(self.limits(), &mut candidates, free);
@@ -177,21 +193,45 @@ impl FinishThread {
         }
     }
 
-    fn candidate(&self, path: &str, last_ms: i64, committed: u64, device: u64) -> Candidate {
-        let finished = self.finisher.plan.target(path);
-        let finished = finished.and_then(|file| std::fs::metadata(file).ok());
-        let finished_bytes = finished.as_ref().map_or(0, MetadataExt::size);
-        let log_file = std::fs::metadata(self.finisher.folders.log_file(path)).ok();
-        // A folder below may be another disk.
-        let there = |found: Option<Metadata>, bytes| {
-            if found.is_some_and(|found| found.dev() == device) { bytes } else { 0 }
-        };
-        Candidate {
+    fn candidate(&self, path: &str, known: &Known, committed: u64, device: u64) -> Candidate {
+        let mut candidate = Candidate {
             path: path.to_owned(),
-            last_ms,
-            bytes: committed + finished_bytes,
-            bytes_there: there(log_file, committed) + there(finished, finished_bytes),
+            last_ms: known.last_ms,
+            bytes: committed,
+            bytes_there: 0,
+        };
+        // A folder below may be another disk.
+        let is_there = |found: &std::fs::Metadata| found.dev() == device;
+        let log_file = std::fs::metadata(self.finisher.folders.log_file(path));
+        if log_file.is_ok_and(|found| is_there(&found)) {
+            candidate.bytes_there = committed;
         }
+        for found in known.past.files().iter().filter_map(|file| std::fs::metadata(file).ok()) {
+            candidate.bytes += found.size();
+            candidate.bytes_there += if is_there(&found) { found.size() } else { 0 };
+        }
+        candidate
+    }
+
+    /// A file that was removed is forgotten when the footprints of its packs are. Finished files that a kill left there go.
+    fn look_after_removed(&self, path: &str, known: &Known) -> io::Result<()> {
+        let files = known.past.files_removed();
+        if !files.is_empty() {
+            let said = std::fs::metadata(self.finisher.folders.headers.join(path))?;
+            let said_at = (said.mtime(), said.mtime_nsec());
+            for file in files {
+                // What somebody put there since is not ours.
+                let is_left = |found: std::fs::Metadata| (found.ctime(), found.ctime_nsec()) <= said_at;
+                if std::fs::metadata(&file).is_ok_and(is_left) {
+                    self.finisher.unlink(&file)?;
+                }
+            }
+        }
+        let keep_ms = i64::try_from(self.removed_keep.as_millis()).unwrap_or(i64::MAX);
+        if now_ms().saturating_sub(known.last_ms) > keep_ms {
+            self.committed().forget(path)?;
+        }
+        Ok(())
     }
 
     fn remove(&self, books: &SharedBooks, file: &Candidate, lengths: Lengths) -> io::Result<bool> {
@@ -200,8 +240,7 @@ impl FinishThread {
         if is_open || self.marks.find(layout.hours.iter())?.len() < layout.hours.len() {
             return Ok(false);
         }
-        let told = || self.mailbox.put_removed(file.path.clone(), layout.hours.clone());
-        if !self.finisher.remove(&file.path, &layout, &mut self.committed(), told)? {
+        if !self.finisher.remove(&file.path, &layout, &mut self.committed())? {
             return Ok(false);
         }
         counter!("logferry_outputter_files_removed_total").increment(1);
@@ -220,19 +259,25 @@ impl FinishThread {
         }
     }
 
-    fn last_ms(&self, path: &str, lengths: Lengths, memory: &mut Memory) -> io::Result<i64> {
-        if let Some((_, last_ms)) = memory.last.get(path).filter(|(headers, _)| *headers == lengths.headers) {
-            return Ok(*last_ms);
+    fn known(&self, path: &str, lengths: Lengths, memory: &mut Memory) -> io::Result<Arc<Known>> {
+        if let Some(known) = memory.known.get(path).filter(|known| known.headers == lengths.headers) {
+            return Ok(known.clone());
         }
-        let last_ms = match self.finisher.disk.open(&self.finisher.folders.headers.join(path)) {
-            Ok(file) => catch_up::last_ms(&*file, lengths.headers, self.calendar.own_zone())?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+        let (last_ms, past) = match if_there::open(
+            &*self.finisher.disk,
+            &self.finisher.folders.headers.join(path),
+        )? {
+            Some(file) => (
+                catch_up::last_ms(&*file, lengths.headers, self.calendar.own_zone())?,
+                Past::read(&*file, lengths.headers)?,
+            ),
+            None => (None, Past::default()),
         };
         // What does not tell its time is as new as can be.
         let last_ms = last_ms.unwrap_or(i64::MAX);
-        memory.last.insert(path.to_owned(), (lengths.headers, last_ms));
-        Ok(last_ms)
+        let known = Arc::new(Known { headers: lengths.headers, last_ms, past });
+        memory.known.insert(path.to_owned(), known.clone());
+        Ok(known)
     }
 
     fn committed(&self) -> Asking<'_> {
@@ -293,8 +338,8 @@ impl Committed for Asking<'_> {
             .unwrap_or(Err(ended()))
     }
 
-    fn remove(&mut self, path: &str) -> io::Result<bool> {
-        self.ask(|answer| Request::Remove(path.to_owned(), answer)).unwrap_or(Err(ended()))
+    fn forget(&mut self, path: &str) -> io::Result<bool> {
+        self.ask(|answer| Request::Forget(path.to_owned(), answer)).unwrap_or(Err(ended()))
     }
 }
 

@@ -120,6 +120,17 @@ impl Books {
         match said {
             Said::Packs(facts, to) => self.count(path, facts, *to),
             Said::Replaced => self.rebuilt(path),
+            Said::Removed => self.emptied(path),
+        }
+    }
+
+    /// The lines that a file had are in the output no more. Which packs the hours had is still known: what comes late is not all there is.
+    fn emptied(&mut self, path: &str) {
+        for (key, book) in &mut self.hours {
+            if let Some(part) = book.parts.get_mut(path) {
+                (part.lines, part.bytes) = (0, 0);
+                self.changed.insert(key.clone());
+            }
         }
     }
 
@@ -284,20 +295,23 @@ impl Books {
         book.is_some_and(|book| !book.is_complete() || book.has_work())
     }
 
-    /// A file was removed, with all it had of these hours.
-    pub fn removed<'a>(&mut self, path: &str, keys: impl Iterator<Item = &'a HourKey>) {
+    /// A file was removed, and nothing came since. Returns the hours that are forgotten with it: when something comes, all that its header
+    /// file says is read again.
+    pub fn removed(&mut self, path: &str) -> Vec<HourKey> {
         self.files.remove(path);
         let mut gone = Vec::new();
-        for key in keys {
-            let Some(book) = self.hours.get_mut(key) else { continue };
+        for (key, book) in &mut self.hours {
             let before = memory_of(key, book);
-            book.parts.remove(path);
+            if book.parts.remove(path).is_none() {
+                continue;
+            }
             self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
             if book.parts.is_empty() {
                 gone.push(key.clone());
             }
         }
-        self.forget(gone);
+        self.forget(gone.clone());
+        gone
     }
 
     /// Applies what no header file says. The hour may be counted later only.

@@ -1,7 +1,7 @@
 //! Reads header files: what the books have not counted of them.
 
 use super::fact::Fact;
-use crate::file::headers::{self, Line};
+use crate::file::headers::{self, Line, Place};
 use crate::file::walk::Lines;
 use jiff::tz::TimeZone;
 use logferry_durable::DiskFile;
@@ -19,27 +19,37 @@ pub enum Said<'a> {
     Packs(&'a [Fact], u64),
     /// The log file is another one since: what was said before counts no more.
     Replaced,
+    /// The lines of the packs before were removed, because they were old.
+    Removed,
 }
 
-/// Reads a header file from byte `from` to byte `to` and gives what it says to `take`, in order.
+/// Reads a header file from byte `from` to byte `to` and gives what it says to `take`, in order. Returns whether the last that it says is that
+/// lines were removed.
 pub fn read(
     file: &dyn DiskFile,
     (from, to): (u64, u64),
     zone: &TimeZone,
     now_ms: i64,
     mut take: impl FnMut(Said<'_>),
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut lines = Lines::new(file, from, to);
-    let mut facts = Vec::new();
+    let (mut facts, mut is_removed) = (Vec::new(), false);
     while let Some(line) = lines.next()? {
-        match headers::parse_line(line) {
-            Some(Line::Pack(header)) => facts.push(Fact::from_file(&header, zone, now_ms)),
-            Some(Line::Replaced(_)) => {
-                take(Said::Packs(&facts, lines.at));
-                facts.clear();
-                take(Said::Replaced);
+        let said = match headers::parse_line(line) {
+            Some(Line::Pack(header)) => {
+                facts.push(Fact::from_file(&header, zone, now_ms));
+                is_removed = false;
+                None
             }
-            _ => {}
+            Some(Line::Replaced(_)) => Some(Said::Replaced),
+            Some(Line::Finished(finished)) if finished.place == Place::Removed => Some(Said::Removed),
+            _ => None,
+        };
+        if let Some(said) = said {
+            is_removed = matches!(said, Said::Removed);
+            take(Said::Packs(&facts, lines.at));
+            facts.clear();
+            take(said);
         }
         if facts.len() >= FACTS_AT_ONCE {
             take(Said::Packs(&facts, lines.at));
@@ -47,7 +57,7 @@ pub fn read(
         }
     }
     take(Said::Packs(&facts, to));
-    Ok(())
+    Ok(is_removed)
 }
 
 /// When the last pack of a header file was received, in milliseconds since 1970; `None` when its end does not tell.

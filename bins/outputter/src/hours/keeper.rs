@@ -84,6 +84,8 @@ pub struct Keeper {
     asking: usize,
     /// Header files that could not be read, and their committed lengths.
     unread: BTreeMap<String, u64>,
+    /// The same of those that say that all was removed.
+    removed: BTreeMap<String, u64>,
     retry_at_ms: i64,
     /// The books changed since they were saved.
     is_changed: bool,
@@ -118,6 +120,7 @@ impl Keeper {
             hook_errors: BTreeMap::new(),
             asking: 0,
             unread: BTreeMap::new(),
+            removed: BTreeMap::new(),
             retry_at_ms: 0,
             is_changed: true,
             saved_ms: 0,
@@ -140,6 +143,7 @@ impl Keeper {
             }
             self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
         }
+        self.take_removed(now_ms);
         self.look_for_marks();
     }
 
@@ -179,13 +183,13 @@ impl Keeper {
         for ended in mail.ended {
             self.take_ended(ended, now_ms);
         }
-        self.take_removed(&mail.removed, now_ms);
         if now_ms >= self.retry_at_ms && !self.unread.is_empty() {
             self.retry_at_ms = now_ms + RETRY_MS;
             for (path, to) in std::mem::take(&mut self.unread) {
                 self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
             }
         }
+        self.take_removed(now_ms);
         self.settle(now_ms);
         let mut jobs = self.hooks_due(now_ms);
         if now_ms >= self.look_at_ms {
@@ -228,11 +232,13 @@ impl Keeper {
                 counter!("logferry_outputter_hours_read_failures_total").increment(1);
                 self.unread.insert(news.path, news.to);
             }
-            Ok(()) => {}
+            Ok(true) => drop(self.removed.insert(news.path, news.to)),
+            Ok(false) => {}
         }
     }
 
-    fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<()> {
+    /// Whether all that the file had was removed, and nothing came since.
+    fn read(&self, path: &str, from: u64, to: u64, now_ms: i64) -> io::Result<bool> {
         let file = self.places.disk.open(&self.places.headers.join(path))?;
         catch_up::read(&*file, (from, to), self.calendar.own_zone(), now_ms, |said| {
             lock(&self.books).take(path, &said);
@@ -264,20 +270,22 @@ impl Keeper {
         }
     }
 
-    /// The hours of removed files are forgotten, durably, before their marks go: else a restart would write these again.
-    fn take_removed(&mut self, removed: &[(String, BTreeSet<HourKey>)], now_ms: i64) {
+    /// The hours of removed files are forgotten, with their marks. Until that is saved, their header files are read again at a start, and
+    /// say the same.
+    fn take_removed(&mut self, now_ms: i64) {
+        let removed = std::mem::take(&mut self.removed);
         if removed.is_empty() {
             return;
         }
         let mut books = lock(&self.books);
-        removed.iter().for_each(|(path, keys)| books.removed(path, keys.iter()));
-        let gone: BTreeSet<&HourKey> = removed.iter().flat_map(|(_, keys)| keys).collect();
-        let gone: Vec<&HourKey> = gone.into_iter().filter(|key| books.hour(key).is_none()).collect();
+        let gone: Vec<HourKey> = removed.keys().flat_map(|path| books.removed(path)).collect();
         self.hooks.forget(|key| books.hour(key).is_some());
         drop(books);
-        self.save(now_ms);
-        let unmarked = self.places.marks.remove_all(&gone);
-        unmarked.unwrap_or_else(|error| tracing::warn!(%error, "marks of removed hours cannot be removed"));
+        if let Err(error) = self.places.marks.remove_all(&gone) {
+            tracing::warn!(%error, "marks of removed hours cannot be removed, it is tried again");
+            self.retry_at_ms = now_ms + RETRY_MS;
+            self.unread.extend(removed);
+        }
     }
 
     fn record(&mut self, change: &Change) {

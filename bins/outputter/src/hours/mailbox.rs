@@ -1,9 +1,9 @@
 //! From the committer (and from whoever runs hooks) to the keeper of the books, in bounded memory: when the keeper cannot
 //! follow, packs are not told any more, and it reads them from the header files.
 
-use super::fact::{Fact, HourKey};
+use super::fact::Fact;
 use super::runner::Ended;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,8 +30,6 @@ pub struct News {
 pub struct Mail {
     /// In the order of the commits.
     pub news: Vec<News>,
-    /// Files that were removed, and the hours that they had.
-    pub removed: Vec<(String, BTreeSet<HourKey>)>,
     /// Hooks and repulls that have ended.
     pub ended: Vec<Ended>,
     /// No more news will come.
@@ -87,12 +85,6 @@ impl Mailbox {
         self.changed.notify_one();
     }
 
-    /// A file was removed, because it was old.
-    pub fn put_removed(&self, path: String, hours: BTreeSet<HourKey>) {
-        self.lock().mail.removed.push((path, hours));
-        self.changed.notify_one();
-    }
-
     /// No more news will come.
     pub fn close(&self) {
         self.lock().mail.is_closed = true;
@@ -107,8 +99,8 @@ impl Mailbox {
     /// What came, or nothing after `timeout`.
     pub fn wait(&self, timeout: Duration) -> Mail {
         let nothing = |inner: &mut Inner| {
-            let Mail { news, removed, ended, is_closed } = &inner.mail;
-            news.is_empty() && removed.is_empty() && ended.is_empty() && !is_closed
+            let Mail { news, ended, is_closed } = &inner.mail;
+            news.is_empty() && ended.is_empty() && !is_closed
         };
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, nothing);
         let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -131,11 +123,6 @@ impl Teller {
     /// For `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>) -> Teller {
         Teller(mailbox)
-    }
-
-    /// Where it puts what it tells.
-    pub fn mailbox(&self) -> Arc<Mailbox> {
-        self.0.clone()
     }
 
     /// A header file has grown by these packs.
@@ -162,6 +149,7 @@ impl Drop for Teller {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fact::HourKey;
     use super::*;
 
     fn news(path: &str, from: u64, to: u64, facts: usize) -> News {

@@ -85,13 +85,13 @@ impl Marks {
         Ok(found)
     }
 
-    /// Removes the marks of these hours, and those of their days.
-    pub fn remove_all(&self, keys: &[&HourKey]) -> io::Result<()> {
-        for (key, lines) in self.find(keys.iter().copied())? {
+    /// Removes the marks of these hours, and those of their days: these first, because after a kill they are known by the others only.
+    pub fn remove_all(&self, keys: &[HourKey]) -> io::Result<()> {
+        for (key, lines) in self.find(keys.iter())? {
+            self.remove(&folder_of(key).join(day_name(key)))?;
             for lines in lines {
                 self.remove(&folder_of(key).join(hour_name(key, lines)))?;
             }
-            self.remove(&folder_of(key).join(day_name(key)))?;
         }
         Ok(())
     }

@@ -168,7 +168,7 @@ impl Hours {
     pub fn finisher(
         &self,
         dir: &Path,
-        mailbox: Arc<Mailbox>,
+        removed_keep: Duration,
         requests: Sender<Request>,
         figures: Arc<Figures>,
         stop: CancellationToken,
@@ -184,7 +184,7 @@ impl Hours {
             finish: settings,
             retention,
             books: self.books.clone(),
-            mailbox,
+            removed_keep,
             marks: Marks::new(disk, dir.join("received"), None),
             calendar: self.calendar.clone(),
             etl: self.etl.clone(),

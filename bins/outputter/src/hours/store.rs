@@ -21,7 +21,10 @@ pub fn read(disk: &RealDisk, dir: &Path, calendar: &Calendar, now_ms: i64) -> io
     for path in below.files.into_iter().filter(|path| !replace::is_aside(path)) {
         let file = disk.open_for_reading(&headers.join(&path))?;
         let to = file.len()?;
-        catch_up::read(&*file, (0, to), calendar.own_zone(), now_ms, |said| books.take(&path, &said))?;
+        let zone = calendar.own_zone();
+        if catch_up::read(&*file, (0, to), zone, now_ms, |said| books.take(&path, &said))? {
+            books.removed(&path);
+        }
     }
     let marks = Marks::new(Arc::new(*disk), dir.join("received"), None);
     let keys: Vec<_> = books.hours().map(|(key, _)| key.clone()).collect();

@@ -48,8 +48,8 @@ impl Committed for Direct<'_> {
         self.0.retire(path, expected, &finished)
     }
 
-    fn remove(&mut self, path: &str) -> io::Result<bool> {
-        self.0.remove(path)
+    fn forget(&mut self, path: &str) -> io::Result<bool> {
+        self.0.forget(path)
     }
 }
 
