@@ -12,12 +12,15 @@ use common::{Bodies, Stream, assert_exactly, folders, parcel, stream};
 use logferry_durable::faulty::{FaultyDisk, Random};
 use logferry_durable::{Disk, RealDisk};
 use logferry_link::{Answer, Outcome};
+use logferry_outputter::file::headers::{Finished, Place};
+use logferry_outputter::file::retire::Request;
 use logferry_pack::Pack;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// The log file of the first packs of stream 0; stream 2 has another.
 const BAD: &str = "access/host-0_2026112100";
@@ -263,4 +266,50 @@ fn a_disk_that_fails_as_a_whole_is_no_fault_of_its_files_and_none_is_given_up() 
     let answers = std::mem::take(&mut *bench.answers.lock().unwrap());
     assert!(answers.len() == 2 && answers.iter().all(|(.., answer)| *answer == Answer::Ok), "{answers:?}");
     bench.send_rest(&mut outputter, 2);
+}
+
+#[test]
+fn files_are_removed_while_writing_fails_so_that_there_is_room_again() {
+    let bench = Bench::new("/out/log_data", Bad::AppendingBelow);
+    bench.mend();
+    bench.send(&mut bench.start(), 0);
+    let mut outputter = bench.start();
+    bench.bad.is_bad.store(true, Relaxed);
+    let waiter = Waiter { stream: 0, index: 1, answers: bench.answers.clone() };
+    outputter.offer(parcel(&bench.streams[0].packs[1]), waiter);
+    let inflated = outputter.inflate(1);
+    let Outputter { mut committer, .. } = outputter;
+    let (packs, packs_taken) = crossbeam_channel::unbounded();
+    let (requests, asked) = crossbeam_channel::unbounded();
+    committer.listen_to(asked);
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    let committing = std::thread::spawn(move || committer.run(&packs_taken, &token));
+    inflated.into_iter().for_each(|pack| packs.send(pack).unwrap());
+    let begin = Instant::now();
+    while bench.answers.lock().unwrap().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "its sender does not wait for the disk");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let lengths_of = |stream: usize| {
+        let path = parcel(&bench.streams[stream].packs[0]).path;
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        requests.send(Request::Lengths(path.clone(), answer)).unwrap();
+        (path, answered.recv_timeout(Duration::from_secs(30)).expect("an answer").expect("a file"))
+    };
+    let (path, lengths) = lengths_of(1);
+    let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0, crc: None };
+    let (answer, answered) = crossbeam_channel::bounded(1);
+    requests.send(Request::Retire(path.clone(), lengths, removed, answer)).unwrap();
+    assert!(answered.recv_timeout(Duration::from_secs(30)).expect("an answer").unwrap());
+    assert!(bench.sound.open(&folders().log_file(&path)).is_err(), "there is room");
+    let (_, before) = lengths_of(0);
+    bench.mend();
+    while lengths_of(0).1 == before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "it is written when it can be");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stop.cancel();
+    drop(packs);
+    committing.join().unwrap();
 }

@@ -485,7 +485,9 @@ fn remove(world: &mut World, path: &str) {
 
 #[test]
 fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_with_what_was_removed() {
-    for (is_killed, is_saved) in [(false, false), (true, false), (true, true)] {
+    for (is_killed, is_saved, is_old) in
+        [(false, false, false), (true, false, false), (true, true, false), (true, true, true)]
+    {
         let mut world = World::new(5);
         world.has_hook = false;
         let mut packs = [bytes_of(1, 0, 10, 1), bytes_of(1, 10, 20, 2)];
@@ -500,6 +502,11 @@ fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_w
             world.keeper = None;
         };
         let known = |world: &World| lock(&world.keeper.as_ref().unwrap().books()).hours().count();
+        if is_old {
+            world.now_ms += KEEP_MS + 60_000;
+            assert!(world.keep());
+            assert_eq!(known(&world), 0, "it is removed when the books have forgotten it");
+        }
         if is_killed {
             stop(&mut world);
         }
@@ -511,7 +518,6 @@ fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_w
                 stop(&mut world);
             }
         }
-        world.truth.get_mut(&key).unwrap().lines = 0;
         assert!(world.keep());
         world.commit(&bytes_of(1, 20, 24, 3));
         assert!(world.keep());
@@ -522,7 +528,7 @@ fn marks_of_removed_hours_go_whatever_is_killed_and_what_comes_late_is_counted_w
         done.header.done = true;
         world.commit(&done);
         world.settle();
-        assert_eq!(world.marks(), BTreeSet::from([format!("{key}_2")]));
+        assert_eq!(world.marks(), BTreeSet::from([format!("{key}_12")]));
     }
 }
 

@@ -101,9 +101,9 @@ impl Guard {
         // No NOFOLLOW: with PATH that would open a link in the last place instead of refusing it.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let opened = self.folder().and_then(|folder| {
-            rustix::fs::openat2(&folder.descriptor, path, flags, Mode::empty(), resolve)
-        });
+        let opened = self
+            .folder()
+            .and_then(|folder| rustix::fs::openat2(&folder.descriptor, path, flags, Mode::empty(), resolve));
         match opened {
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             // Kernels before 5.6, and sandboxes that do not know the call.

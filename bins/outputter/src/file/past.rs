@@ -105,9 +105,15 @@ mod tests {
         let two = past(&[pack.clone(), file("a"), pack.clone(), file("a.gz"), file("a"), pack.clone()]);
         assert_eq!((two.files(), two.is_removed()), (paths(&["a", "a.gz"]), false));
         let gone = past(&[pack.clone(), file("a"), file("b"), removed.clone()]);
-        assert_eq!((gone.files(), gone.files_removed(), gone.is_removed()), (paths(&[]), paths(&["a", "b"]), true));
+        assert_eq!(
+            (gone.files(), gone.files_removed(), gone.is_removed()),
+            (paths(&[]), paths(&["a", "b"]), true)
+        );
         let late = past(&[file("a"), file("b"), removed.clone(), pack.clone(), file("b")]);
-        assert_eq!((late.files(), late.files_removed(), late.is_removed()), (paths(&["b"]), paths(&["a"]), false));
+        assert_eq!(
+            (late.files(), late.files_removed(), late.is_removed()),
+            (paths(&["b"]), paths(&["a"]), false)
+        );
         assert!(!past(&[file("a"), removed.clone(), pack]).is_removed());
         let replaced = past(&[file("a"), removed, replaced_line(StreamId(7)), file("c")]);
         assert_eq!((replaced.files(), replaced.files_removed()), (paths(&["c"]), paths(&[])));

@@ -60,19 +60,11 @@ impl<W> Committer<W> {
     /// A log file with these committed lengths is finished. False: it is not as expected, and nothing was done.
     ///
     /// # Errors
-    /// Those of the disk. The file is then not written to until it is recovered, which also tells whether it is finished.
+    /// Those of the disk. If its line may be there, the file is not written to until it is recovered, which also tells whether it is finished.
     pub fn retire(&mut self, path: &str, expected: Lengths, finished: &Finished) -> io::Result<bool> {
         if self.committed_lengths(path) != Some(expected) || expected.data != finished.data {
             return Ok(false);
         }
-        let retired = self.try_retire(path, expected, finished);
-        if let Err(error) = &retired {
-            self.give_up_for_a_while(path, error);
-        }
-        retired
-    }
-
-    fn try_retire(&mut self, path: &str, expected: Lengths, finished: &Finished) -> io::Result<bool> {
         if let Some(unopenable) = self.store.prepare(&BTreeSet::from([path]))?.pop() {
             return Err(unopenable.error);
         }
@@ -80,6 +72,14 @@ impl<W> Committer<W> {
         if self.committed_lengths(path) != Some(expected) {
             return Ok(false);
         }
+        let retired = self.retire_prepared(path, expected, finished);
+        if let Err(error) = &retired {
+            self.give_up_for_a_while(path, error);
+        }
+        retired.map(|()| true)
+    }
+
+    fn retire_prepared(&mut self, path: &str, expected: Lengths, finished: &Finished) -> io::Result<()> {
         let line = headers::finished_line(finished);
         let ended = self.store.append_last_line(path, &line)?;
         let begun = self.files.roll_forward(path, finished)?;
@@ -97,7 +97,7 @@ impl<W> Committer<W> {
         if let Err(error) = self.log.commit() {
             tracing::error!("the journal cannot be written, the next commit tries again: {error}");
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Forgets a file whose bytes were removed, header file and all. False: it has bytes, and nothing was done.

@@ -194,12 +194,8 @@ impl FinishThread {
     }
 
     fn candidate(&self, path: &str, known: &Known, committed: u64, device: u64) -> Candidate {
-        let mut candidate = Candidate {
-            path: path.to_owned(),
-            last_ms: known.last_ms,
-            bytes: committed,
-            bytes_there: 0,
-        };
+        let mut candidate =
+            Candidate { path: path.to_owned(), last_ms: known.last_ms, bytes: committed, bytes_there: 0 };
         // A folder below may be another disk.
         let is_there = |found: &std::fs::Metadata| found.dev() == device;
         let log_file = std::fs::metadata(self.finisher.folders.log_file(path));
@@ -263,18 +259,16 @@ impl FinishThread {
         if let Some(known) = memory.known.get(path).filter(|known| known.headers == lengths.headers) {
             return Ok(known.clone());
         }
-        let (last_ms, past) = match if_there::open(
-            &*self.finisher.disk,
-            &self.finisher.folders.headers.join(path),
-        )? {
-            Some(file) => (
-                catch_up::last_ms(&*file, lengths.headers, self.calendar.own_zone())?,
-                Past::read(&*file, lengths.headers)?,
-            ),
-            None => (None, Past::default()),
-        };
+        let (last, past) =
+            match if_there::open(&*self.finisher.disk, &self.finisher.folders.headers.join(path))? {
+                Some(file) => (
+                    catch_up::last(&*file, lengths.headers, self.calendar.own_zone())?,
+                    Past::read(&*file, lengths.headers)?,
+                ),
+                None => (None, Past::default()),
+            };
         // What does not tell its time is as new as can be.
-        let last_ms = last_ms.unwrap_or(i64::MAX);
+        let last_ms = last.map_or(i64::MAX, |last| last.at_ms);
         let known = Arc::new(Known { headers: lengths.headers, last_ms, past });
         memory.known.insert(path.to_owned(), known.clone());
         Ok(known)

@@ -120,17 +120,6 @@ impl Books {
         match said {
             Said::Packs(facts, to) => self.count(path, facts, *to),
             Said::Replaced => self.rebuilt(path),
-            Said::Removed => self.emptied(path),
-        }
-    }
-
-    /// The lines that a file had are in the output no more. Which packs the hours had is still known: what comes late is not all there is.
-    fn emptied(&mut self, path: &str) {
-        for (key, book) in &mut self.hours {
-            if let Some(part) = book.parts.get_mut(path) {
-                (part.lines, part.bytes) = (0, 0);
-                self.changed.insert(key.clone());
-            }
         }
     }
 

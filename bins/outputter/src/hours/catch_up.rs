@@ -1,6 +1,6 @@
 //! Reads header files: what the books have not counted of them.
 
-use super::fact::Fact;
+use super::fact::{Fact, HourKey};
 use crate::file::headers::{self, Line, Place};
 use crate::file::walk::Lines;
 use jiff::tz::TimeZone;
@@ -19,12 +19,21 @@ pub enum Said<'a> {
     Packs(&'a [Fact], u64),
     /// The log file is another one since: what was said before counts no more.
     Replaced,
-    /// The lines of the packs before were removed, because they were old.
-    Removed,
 }
 
-/// Reads a header file from byte `from` to byte `to` and gives what it says to `take`, in order. Returns whether the last that it says is that
-/// lines were removed.
+/// The end of a header file.
+#[derive(Debug)]
+pub struct Last {
+    /// Hour of its last pack.
+    pub key: HourKey,
+    /// When that was received, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// All that it had was removed since.
+    pub is_removed: bool,
+}
+
+/// Reads a header file from byte `from` to byte `to` and gives what it says to `take`, in order. Returns whether all that it had was removed
+/// in the end. Its packs count all the same: lines that come late are not all that the hour had.
 pub fn read(
     file: &dyn DiskFile,
     (from, to): (u64, u64),
@@ -35,21 +44,19 @@ pub fn read(
     let mut lines = Lines::new(file, from, to);
     let (mut facts, mut is_removed) = (Vec::new(), false);
     while let Some(line) = lines.next()? {
-        let said = match headers::parse_line(line) {
+        match headers::parse_line(line) {
             Some(Line::Pack(header)) => {
                 facts.push(Fact::from_file(&header, zone, now_ms));
                 is_removed = false;
-                None
             }
-            Some(Line::Replaced(_)) => Some(Said::Replaced),
-            Some(Line::Finished(finished)) if finished.place == Place::Removed => Some(Said::Removed),
-            _ => None,
-        };
-        if let Some(said) = said {
-            is_removed = matches!(said, Said::Removed);
-            take(Said::Packs(&facts, lines.at));
-            facts.clear();
-            take(said);
+            Some(Line::Replaced(_)) => {
+                take(Said::Packs(&facts, lines.at));
+                facts.clear();
+                take(Said::Replaced);
+                is_removed = false;
+            }
+            Some(Line::Finished(finished)) => is_removed = finished.place == Place::Removed,
+            _ => {}
         }
         if facts.len() >= FACTS_AT_ONCE {
             take(Said::Packs(&facts, lines.at));
@@ -60,15 +67,21 @@ pub fn read(
     Ok(is_removed)
 }
 
-/// When the last pack of a header file was received, in milliseconds since 1970; `None` when its end does not tell.
-pub fn last_ms(file: &dyn DiskFile, to: u64, zone: &TimeZone) -> io::Result<Option<i64>> {
+/// The end of a header file; `None` when its last bytes do not tell.
+pub fn last(file: &dyn DiskFile, to: u64, zone: &TimeZone) -> io::Result<Option<Last>> {
     let from = to.saturating_sub(TAIL_BYTES);
     let mut tail = vec![0; usize::try_from(to - from).unwrap_or_default()];
     file.read_exact_at(&mut tail, from)?;
+    let mut is_removed = None;
     let pack = tail.split(|byte| *byte == b'\n').rev().find_map(|line| match headers::parse_line(line) {
         Some(Line::Pack(header)) => Some(header),
+        Some(Line::Finished(finished)) => {
+            is_removed.get_or_insert(finished.place == Place::Removed);
+            None
+        }
         _ => None,
     });
     // A line without a readable time is as new as can be: it is not passed over.
-    Ok(pack.map(|header| Fact::from_file(&header, zone, i64::MAX).at_ms))
+    let fact = pack.map(|header| Fact::from_file(&header, zone, i64::MAX));
+    Ok(fact.map(|Fact { key, at_ms, .. }| Last { key, at_ms, is_removed: is_removed == Some(true) }))
 }

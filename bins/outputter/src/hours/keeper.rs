@@ -2,7 +2,7 @@
 
 use super::books::Books;
 use super::calendar::Calendar;
-use super::catch_up;
+use super::catch_up::{self, Last};
 use super::fact::HourKey;
 use super::hooks::{DueHook, Failing, HookKind, HookQueue};
 use super::mailbox::{Mail, Mailbox, News};
@@ -136,25 +136,30 @@ impl Keeper {
 
     /// Brings the books up to the header files: `committed` has the path and the committed length of each.
     pub fn catch_up(&mut self, committed: impl IntoIterator<Item = (String, u64)>, now_ms: i64) {
+        let mut removed: BTreeMap<HourKey, Vec<(String, u64)>> = BTreeMap::new();
         for (path, to) in committed {
             let counted = lock(&self.books).counted(&path);
-            if counted == Some(to) || (counted.is_none() && self.is_forgotten(&path, to, now_ms)) {
-                continue;
+            let forgotten = if counted.is_none() { self.forgotten(&path, to, now_ms) } else { None };
+            match forgotten {
+                Some(last) if last.is_removed => removed.entry(last.key).or_default().push((path, to)),
+                None if counted != Some(to) => self.take_news(News::to_be_read(path, to), now_ms),
+                _ => {}
             }
-            self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
+        }
+        // A kill may have come before their marks went.
+        let marked = self.places.marks.find(removed.keys()).unwrap_or_default();
+        for (path, to) in marked.keys().filter_map(|key| removed.get(*key)).flatten() {
+            self.take_news(News::to_be_read(path.clone(), *to), now_ms);
         }
         self.take_removed(now_ms);
         self.look_for_marks();
     }
 
-    /// Whether the books do not know a file because all of it is older than what they remember.
-    fn is_forgotten(&self, path: &str, to: u64, now_ms: i64) -> bool {
-        let last_ms = |file: Box<dyn logferry_durable::DiskFile>| {
-            catch_up::last_ms(&*file, to, self.calendar.own_zone())
-        };
+    /// The end of a file that the books do not know because all of it is older than what they remember.
+    fn forgotten(&self, path: &str, to: u64, now_ms: i64) -> Option<Last> {
         let opened = self.places.disk.open(&self.places.headers.join(path));
-        let last_ms = opened.and_then(last_ms).ok().flatten();
-        self.is_sound && last_ms.is_some_and(|last_ms| now_ms.saturating_sub(last_ms) > self.options.keep_ms)
+        let last = opened.and_then(|file| catch_up::last(&*file, to, self.calendar.own_zone())).ok()??;
+        (self.is_sound && now_ms.saturating_sub(last.at_ms) > self.options.keep_ms).then_some(last)
     }
 
     /// Marks may be there that the books do not know of, because they were not saved since, or be gone.
@@ -186,7 +191,7 @@ impl Keeper {
         if now_ms >= self.retry_at_ms && !self.unread.is_empty() {
             self.retry_at_ms = now_ms + RETRY_MS;
             for (path, to) in std::mem::take(&mut self.unread) {
-                self.take_news(News { path, from: to, to, facts: None, is_replaced: false }, now_ms);
+                self.take_news(News::to_be_read(path, to), now_ms);
             }
         }
         self.take_removed(now_ms);

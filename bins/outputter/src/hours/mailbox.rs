@@ -25,6 +25,13 @@ pub struct News {
     pub is_replaced: bool,
 }
 
+impl News {
+    /// Of a header file with this committed length: what is new in it is to be read.
+    pub fn to_be_read(path: String, to: u64) -> News {
+        News { path, from: to, to, facts: None, is_replaced: false }
+    }
+}
+
 /// What came since the keeper last looked.
 #[derive(Debug, Default)]
 pub struct Mail {
@@ -132,7 +139,7 @@ impl Teller {
 
     /// A header file has this committed length; what is new in it is to be read.
     pub fn found(&self, path: &str, to: u64) {
-        self.0.put(News { path: path.to_owned(), from: to, to, facts: None, is_replaced: false });
+        self.0.put(News::to_be_read(path.to_owned(), to));
     }
 
     /// A header file was rebuilt from what its source has, and has this length now.

@@ -7,7 +7,7 @@ use logferry_outputter::file::commit::{Committer, CommitterOptions, SharedOrder,
 use logferry_outputter::file::file_recovery::FileRecovery;
 use logferry_outputter::file::group::Group;
 use logferry_outputter::file::headers::Finished;
-use logferry_outputter::file::inflate::{Inflaters, Job, RawPool};
+use logferry_outputter::file::inflate::{Inflated, Inflaters, Job, RawPool};
 use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::order::{Action, Order, OrderLimits, Parcel};
 use logferry_outputter::file::recovery::Recovery;
@@ -123,13 +123,17 @@ impl Outputter {
         }
     }
 
-    pub fn group(&mut self, count: usize) -> Group {
+    pub fn inflate(&mut self, count: usize) -> Vec<Inflated> {
         let jobs: Vec<Job> = self.queue.drain(..count.min(self.queue.len())).collect();
         let inflated = jobs.into_iter().map(|job| {
             let buffer = self.inflaters.pool.acquire(64 << 10);
             self.inflaters.inflate((&mut self.decompressor, &mut self.archiver), job, buffer)
         });
-        let inflated = inflated.collect();
+        inflated.collect()
+    }
+
+    pub fn group(&mut self, count: usize) -> Group {
+        let inflated = self.inflate(count);
         self.committer.group(inflated)
     }
 
