@@ -141,6 +141,24 @@ fn the_monitor_keeps_its_database() {
     assert_eq!(table["check"]["interval"].as_str(), Some("20s"));
 }
 
+/// Remarks are broken into lines.
+fn in_one_line(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c == '#').filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn numbers_that_are_none_are_said() {
+    let ini = "[receiver]\nrecv_port = 4040\n[heart_beat]\ncheck_interval = 30s\n";
+    let Migrated { text, .. } = migrated(ini, "monitor", &[]);
+    assert!(in_one_line(&text).contains("check_interval = \"30s\" is no number of seconds"), "{text}");
+    let ini = "[mgocollector]\nlisten = 1306\nmongos = m1\nsavers = many\nbulk_size = 1k\n";
+    let Migrated { text, .. } = unchecked(ini, &[]);
+    for said in ["savers = \"many\" is no number", "bulk_size = \"1k\" is no number"] {
+        assert!(in_one_line(&text).contains(said), "{said}: {text}");
+    }
+}
+
 #[test]
 fn several_roles_are_written_to_a_folder_and_nothing_there_is_overwritten() {
     let dir = tempfile::tempdir().expect("a folder");

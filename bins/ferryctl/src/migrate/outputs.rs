@@ -90,8 +90,12 @@ pub(super) fn mongodb(mut source: Source<'_>) -> String {
     draft.set("key", "transaction_id");
     draft.set("format", "logd_transaction");
     for (theirs, ours) in [("savers", "savers"), ("bulk_size", "bulk_size")] {
-        if let Some(number) = source.take(SECTION, theirs).and_then(|text| text.parse::<i64>().ok()) {
-            draft.set(ours, number);
+        match source.take(SECTION, theirs).map(|text| text.parse::<i64>().map_err(|_| text)) {
+            Some(Ok(number)) => draft.set(ours, number),
+            Some(Err(text)) => {
+                draft.remark(&format!("{theirs} = {text:?} is no number: the default is used."))
+            }
+            None => {}
         }
     }
     draft.set_with("write_concern", "2", "write_concern: 2, as before; majority is the default here.");
@@ -121,11 +125,14 @@ pub(super) fn monitor(mut source: Source<'_>) -> String {
     if let Some(charset) = source.take("receiver", "db_charset") {
         draft.remark(&format!("No counterpart: db_charset = {charset}. The connection is utf8mb4."));
     }
-    if let Some(seconds) =
-        source.take("heart_beat", "check_interval").and_then(|text| text.parse::<u64>().ok())
-    {
+    if let Some(text) = source.take("heart_beat", "check_interval") {
         draft.table("[check]");
-        draft.set("interval", format!("{seconds}s"));
+        match text.parse::<u64>() {
+            Ok(seconds) => draft.set("interval", format!("{seconds}s")),
+            Err(_) => draft.remark(&format!(
+                "check_interval = {text:?} is no number of seconds: the default of interval is used."
+            )),
+        }
     }
     source.finish(draft)
 }
