@@ -27,6 +27,7 @@ async fn rows_of_the_legacy_table_count_only_if_nothing_was_decided_since_they_w
     let read = monitor.decisions_written().expect("all are written");
     let row = |port| NodeRow {
         id: format!("127.0.0.1:{port}"),
+        port,
         registered_ms: 0,
         ..monitor.nodes()[0].row.clone()
     };
