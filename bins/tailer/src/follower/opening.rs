@@ -187,7 +187,6 @@ impl Follower {
                 waiting_since: None,
                 line_bytes: 0,
                 queued: false,
-                stirred: false,
                 failing: false,
                 counted: Counted::default(),
             },
