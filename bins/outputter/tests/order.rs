@@ -315,6 +315,34 @@ fn a_rejected_pack_does_not_block_what_is_behind_it() {
     assert_eq!(written(&order.offered(1, parcel(&packs[2]), 2)), [20]);
 }
 
+#[test]
+fn without_room_only_done_packs_are_accepted_whose_lines_are_all_there() {
+    let (mut order, packs) = one_stream(2);
+    let actions = order.offered(0, parcel(&packs[0]), 0);
+    let Action::Write(first, _) = actions[0] else { panic!("{actions:?}") };
+    order.committed(&[first], 1);
+    let offer = |order: &mut Order<u64>, pack: &Pack, is_taken: bool| {
+        assert_eq!(order.takes_without_room(&parcel(pack)), is_taken);
+        let actions = order.offered(0, parcel(pack), 1);
+        assert_eq!(written(&actions).len(), usize::from(is_taken), "{actions:?}");
+        let busy = [(1, &Answer::Busy { retry_ms: 7 })];
+        assert_eq!(answers(&actions), if is_taken { &busy[1..] } else { &busy[..] });
+        actions
+    };
+    assert!(order.without_room(7).is_empty());
+    offer(&mut order, &packs[1], false);
+    offer(&mut order, &done_pack(20, 3), false);
+    let taken = offer(&mut order, &done_pack(10, 2), true);
+    let Action::Write(done, _) = taken[0] else { panic!("{taken:?}") };
+    assert_eq!(answers(&order.committed(&[done], 1)), [(1, &Answer::Ok)]);
+    // What can be written at all is another matter.
+    order.failing(7);
+    offer(&mut order, &done_pack(10, 2), false);
+    order.healed();
+    assert!(!order.takes_without_room(&parcel(&done_pack(10, 3))), "it is as any other pack");
+    assert_eq!(written(&order.offered(0, parcel(&packs[1]), 2)), [10]);
+}
+
 /// A pack without bytes, as it closes an hour.
 fn done_pack(offset: u64, id: u64) -> Pack {
     let mut pack = pack(StreamId(1), "host", 2026112101, offset, b"", Codec::Zlib);

@@ -6,6 +6,7 @@
 //! is replaced by a snapshot that includes them.
 
 use super::file_recovery::FileRecovery;
+use super::group::Group;
 use super::inflate::Inflated;
 use super::journal::{self, Hole};
 use super::mend::GivenUp;
@@ -32,7 +33,7 @@ const MEND_INTERVAL: Duration = Duration::from_secs(1);
 /// How long it waits after a failure before it tries again.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// When senders are to come again after a failure.
-const RETRY_MS: u64 = 1_500;
+pub(super) const RETRY_MS: u64 = 1_500;
 
 /// The core, shared by judge and committer.
 pub type SharedOrder<W> = Arc<Mutex<Order<W>>>;
@@ -132,8 +133,12 @@ impl<W> Committer<W> {
         let started = Instant::now();
         let mut expire_at = started + EXPIRE_INTERVAL;
         let mut mend_at = started;
+        let mut has_room = true;
         loop {
-            let until = if self.store.unusable().is_empty() { expire_at } else { expire_at.min(mend_at) };
+            let mut until = if self.store.unusable().is_empty() { expire_at } else { expire_at.min(mend_at) };
+            if !has_room {
+                until = until.min(Instant::now() + RETRY_PAUSE);
+            }
             let Some(packs) = self.next_packs(inflated, &mut waiting, until) else { return };
             let now = Instant::now();
             if now >= expire_at {
@@ -146,14 +151,18 @@ impl<W> Committer<W> {
                 mend_at = Instant::now() + MEND_INTERVAL;
             }
             let mut group = self.group(packs);
-            while let Err(error) = self.try_commit(&mut group) {
+            loop {
+                has_room = self.make_way(&mut group);
+                let Err(error) = self.try_commit(&mut group) else { break };
                 self.report_failure(&error);
                 self.give_up_failing_file(&mut group, &error);
                 if !self.wait_to_try_again(&mut group, stop) {
                     return;
                 }
             }
-            self.report_success();
+            if has_room {
+                self.report_success();
+            }
         }
     }
 
@@ -211,8 +220,18 @@ impl<W> Committer<W> {
         }
     }
 
-    /// Leaves room on the disk for others, and for what makes room.
-    pub(super) fn check_room(&self) -> io::Result<()> {
+    /// Leaves room on the disk for others, and for what makes room: false when there is less, and only what needs none may be written.
+    fn make_way(&mut self, group: &mut Group) -> bool {
+        let Err(error) = self.check_room() else { return true };
+        if group.has_begun_any() {
+            return true;
+        }
+        self.report_no_room(&error);
+        self.refuse_what_needs_room(group);
+        false
+    }
+
+    fn check_room(&self) -> io::Result<()> {
         let wanted = self.options.free_min;
         if wanted == 0 {
             return Ok(());
@@ -231,6 +250,19 @@ impl<W> Committer<W> {
         metrics::counter!("logferry_outputter_commit_failures_total").increment(1);
         self.figures.set_problem(Some(format!("the output cannot be written: {error}")));
         let actions = lock(&self.order).failing(RETRY_MS);
+        self.act(actions);
+    }
+
+    fn report_no_room(&self, error: &io::Error) {
+        self.figures.set_problem(Some(format!("the output cannot be written: {error}")));
+        let mut order = lock(&self.order);
+        if order.is_without_room() {
+            return;
+        }
+        let actions = order.without_room(RETRY_MS);
+        drop(order);
+        tracing::error!("only done packs are written: {error}");
+        metrics::counter!("logferry_outputter_commit_failures_total").increment(1);
         self.act(actions);
     }
 

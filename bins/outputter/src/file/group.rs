@@ -1,6 +1,6 @@
 //! One group of packs, from sorting out to its answers: files, journal, what to do when either fails.
 
-use super::commit::{Committer, RETRY_PAUSE, is_full, lock, now_unix};
+use super::commit::{Committer, RETRY_MS, RETRY_PAUSE, is_full, lock, now_unix};
 use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
@@ -86,7 +86,6 @@ impl<W> Committer<W> {
                     group.phase = Phase::Write;
                 }
                 Phase::Write => {
-                    self.check_room()?;
                     self.open_files(group)?;
                     group.phase = Phase::CutBack;
                     group.phase = Phase::Journal(self.write_files(&group.entries)?);
@@ -180,6 +179,18 @@ impl<W> Committer<W> {
         self.act(actions);
     }
 
+    /// Leaves packs with bytes to their senders, and what is behind them. Done packs stay: an hour that they complete may be removed.
+    pub fn refuse_what_needs_room(&mut self, group: &mut Group) {
+        let mut actions = Vec::new();
+        let mut order = lock(&self.order);
+        for entry in group.entries.iter().filter(|entry| entry.accepted.identity.span > 0) {
+            actions.extend(order.refused(&entry.accepted, RETRY_MS));
+        }
+        group.entries.retain(|entry| order.is_pending(&entry.accepted));
+        drop(order);
+        self.act(actions);
+    }
+
     fn write_files(&mut self, entries: &[Entry]) -> io::Result<Commit> {
         let mut by_path: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
@@ -252,6 +263,11 @@ impl<W> Committer<W> {
 }
 
 impl Group {
+    /// Whether files may have a part of it that is not committed.
+    pub fn has_begun_any(&self) -> bool {
+        !matches!(self.phase, Phase::Write)
+    }
+
     /// Whether a file has more than is committed, or is about to be another one: nothing else is to be done with it before.
     fn has_begun(&self, path: &str) -> bool {
         let is_written = matches!(self.phase, Phase::Journal(_));

@@ -67,6 +67,9 @@ impl<W> Order<W> {
         let identity = parcel.identity;
         match (self.view(&parcel), self.failing_retry_ms) {
             (View::Settled(answer), _) => answer_all(waiters, &answer, actions),
+            (View::Next, Some(_)) if self.takes_without_room(&parcel) => {
+                return Some(self.accept(parcel, waiters, None, actions));
+            }
             (_, Some(retry_ms)) => answer_all(waiters, &Answer::Busy { retry_ms }, actions),
             (View::PendingSame, None) => self.attach(&identity, waiters),
             (View::PendingOverlap, None) => {

@@ -118,6 +118,8 @@ pub struct Order<W> {
     next_seq: u64,
     /// The output cannot be written: nothing new is accepted, and everybody is told to come again after this time.
     failing_retry_ms: Option<u64>,
+    /// It fails for want of room only: what needs none is accepted all the same.
+    is_without_room: bool,
     /// Nothing is held any more.
     stopping: bool,
 }
@@ -133,6 +135,7 @@ impl<W> Order<W> {
             figures: OrderFigures::default(),
             next_seq: 0,
             failing_retry_ms: None,
+            is_without_room: false,
             stopping: false,
         }
     }
@@ -273,6 +276,7 @@ impl<W> Order<W> {
     /// again, and so is everyone until [`Order::healed`].
     pub fn failing(&mut self, retry_ms: u64) -> Vec<Action<W>> {
         self.failing_retry_ms = Some(retry_ms);
+        self.is_without_room = false;
         let mut waiters = self.drain_held();
         for state in self.streams.values_mut() {
             waiters.extend(state.pending.values_mut().flat_map(|pending| pending.waiters.drain(..)));
@@ -280,9 +284,31 @@ impl<W> Order<W> {
         waiters.into_iter().map(|waiter| Action::Answer(waiter, Answer::Busy { retry_ms })).collect()
     }
 
+    /// The same, but for packs without bytes that are next in their stream: they are accepted. They complete hours, and only complete hours
+    /// may be removed to make room.
+    pub fn without_room(&mut self, retry_ms: u64) -> Vec<Action<W>> {
+        let actions = self.failing(retry_ms);
+        self.is_without_room = true;
+        actions
+    }
+
+    /// Whether [`Order::without_room`] was the last word.
+    pub fn is_without_room(&self) -> bool {
+        self.is_without_room
+    }
+
+    /// Whether a pack is accepted although there is no room.
+    pub fn takes_without_room(&self, parcel: &Parcel) -> bool {
+        self.is_without_room
+            && parcel.identity.span == 0
+            && parcel.replaces.is_none()
+            && matches!(self.view(parcel), View::Next)
+    }
+
     /// Writing works again.
     pub fn healed(&mut self) {
         self.failing_retry_ms = None;
+        self.is_without_room = false;
     }
 
     /// The program stops: held packs are given up, unanswered, and none is held any more.

@@ -104,7 +104,8 @@ impl Shelving {
 
     /// Whether a pack is to come here rather than to the output.
     pub fn wants<W>(&self, order: &Order<W>, parcel: &Parcel) -> bool {
-        let more = self.takes_more && order.is_failing() && !is_apart(&parcel.pack.header);
+        let is_refused = order.is_failing() && !order.takes_without_room(parcel);
+        let more = self.takes_more && is_refused && !is_apart(&parcel.pack.header);
         // What is kept of a replaced hour would be in its file twice: the host counts it as stored.
         let replaces_kept = parcel.replaces.is_some() && !self.shelf.is_empty();
         more || replaces_kept || self.shelf.holds(parcel.identity.stream)
@@ -275,6 +276,10 @@ mod tests {
         assert!(shelving.wants(&order, &done), "nobody asked for it: the stream is to go on behind it");
         done.pack.header.set_repull_job("job");
         assert!(!shelving.wants(&order, &done), "its sender waits for the files themselves");
+        let _ = order.without_room(1);
+        assert!(shelving.wants(&order, &parcel(1, false, None)));
+        done.pack.header.origin_rest.clear();
+        assert!(!shelving.wants(&order, &done), "it needs no room");
         order.healed();
         shelving.shelf.found(&parcel(1, false, None).identity, 0, 1);
         assert!(shelving.wants(&order, &parcel(1, false, None)), "its stream is there");
