@@ -1,7 +1,7 @@
 //! Where the bytes of a file without a stream come from: they are its own, or somebody else's that were copied.
 
 use super::Follower;
-use super::copies::{COMPARED_BYTES, Candidate, is_named_after};
+use super::copies::{COMPARED_BYTES, Candidate, is_named_after, is_named_after_any, names_of};
 use super::followed::Followed;
 use super::scan::LOOK_APART;
 use super::work::Worked;
@@ -65,6 +65,10 @@ impl Follower {
             }
             return Ok(Origin::RestOfCopy(known));
         }
+        if self.continues_replaced(number, head)? {
+            return Ok(Origin::Continued);
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         // Files that are named after different times are not copies of each other; only what is being written is copied.
         let is_named = file.time.is_some() && !self.sources[file.source].paths.has_current();
         if !file.packed && (is_named || file.is_presumed) {
@@ -78,6 +82,9 @@ impl Follower {
         }
         if is_packed && self.may_be_copy_of_waiting(number, head) {
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
+        }
+        if elsewhere && self.missed_packed.contains(&key) {
+            return Ok(if self.is_missed_copy(number, head)? { Origin::Copy } else { Origin::Own });
         }
         Ok(if elsewhere { Origin::Copy } else { Origin::Own })
     }
@@ -121,6 +128,9 @@ impl Follower {
         let (size, path) = (file.size, file.path.clone());
         if let Some(stream) = self.begin_stream(number, &path, head, 0) {
             self.ledger.saw(stream, size, 0);
+            if let Some(file) = self.files.get_mut(&number) {
+                file.size_trusted = size;
+            }
         }
     }
 
@@ -266,7 +276,7 @@ impl Follower {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;
             };
-            if stream.orphan || !is_named_after(&file.path, &stream.met.path) {
+            if stream.orphan || !is_named_after_any(&file.path, &names_of(&stream.met.home())) {
                 continue;
             }
             let handle = file.handle()?.try_clone()?;
@@ -311,7 +321,7 @@ impl Follower {
 }
 
 /// Whether two files have the same bytes at the beginning and at the end of their first `common` bytes.
-fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
+pub(super) fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
     let span = common.min(COMPARED_BYTES);
     for offset in [0, common - span] {
         if files::content(one, offset, span)? != files::content(other, offset, span)? {
