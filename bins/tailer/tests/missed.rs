@@ -160,6 +160,7 @@ async fn whatever_was_renamed_or_copied_and_truncated_while_the_tailer_was_down_
     }
 }
 
+#[allow(clippy::print_stdout, reason = "a failure is to name its case")]
 async fn ships_all_in_order(pattern: &str, steps: &str) {
     let (tier, rig) = stopped(pattern).await;
     println!("steps: {steps} at {pattern}");

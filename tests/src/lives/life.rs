@@ -27,8 +27,6 @@ pub enum Kind {
     Glob,
     /// `app.log` alone.
     Plain,
-    /// `*.log`: no rotated file or copy.
-    Uncovered,
     /// `*.log.<%Y%m%d%H>`.
     Hourly,
     /// `current`, a symbolic link.
@@ -81,9 +79,8 @@ impl<'a> Life<'a> {
     /// A life without files; its tailer runs.
     pub fn new(seed: u64, tiers: &'a Tiers) -> Life<'a> {
         let mut random = StdRng::seed_from_u64(seed);
-        let kinds = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Uncovered, Kind::Hourly, Kind::Link];
-        let kind = kinds[random.random_range(0..kinds.len())];
-        let shape = Shape::random(&mut random, !matches!(kind, Kind::Plain | Kind::Link));
+        let kind = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Hourly, Kind::Link][random.random_range(0..5)];
+        let shape = Shape::random(&mut random, matches!(kind, Kind::Glob | Kind::Hourly));
         let host = format!("host-{seed}");
         let dir = tiers.dir().join(&host);
         std::fs::create_dir_all(dir.join("logs")).expect("a folder");
@@ -93,7 +90,6 @@ impl<'a> Life<'a> {
             Kind::Glob if shape.names.len() > 1 => "*.log*",
             Kind::Glob => "app.log*",
             Kind::Plain => "app.log",
-            Kind::Uncovered => "*.log",
             Kind::Hourly => "*.log.<%Y%m%d%H>",
             Kind::Link => "current",
         };
@@ -150,22 +146,17 @@ impl<'a> Life<'a> {
     /// Goes on with another file that is written to.
     pub(super) fn take_turns(&mut self) {
         if self.others.len() > 1 {
-            let turn = self.random.random_range(0..self.others.len());
-            self.take_turn(turn);
+            self.others[self.turn] = self.live.take();
+            self.turn = self.random.random_range(0..self.others.len());
+            self.live = self.others[self.turn].take();
         }
-    }
-
-    pub(super) fn take_turn(&mut self, turn: usize) {
-        self.others[self.turn] = self.live.take();
-        self.turn = turn;
-        self.live = self.others[turn].take();
     }
 
     /// Where the application writes now; another file than before when the hour of its name is another.
     pub(super) fn home(&self) -> PathBuf {
         let name = self.shape.names[self.turn];
         match self.kind {
-            Kind::Glob | Kind::Plain | Kind::Uncovered => self.at(name),
+            Kind::Glob | Kind::Plain => self.at(name),
             Kind::Hourly => self.at(&format!("{name}.{}", hour(self.clock.now(), HOUR_LENGTH))),
             Kind::Link => self.at(&format!("target-{}", self.names)),
         }
@@ -245,16 +236,6 @@ impl<'a> Life<'a> {
     /// what has been shipped from before is searched for.
     pub(super) fn is_known(&self, content: usize) -> bool {
         matches!(self.kind, Kind::Glob | Kind::Hourly) || self.arrived_of(content) > 0
-    }
-
-    /// Whether a file that is renamed now is looked for at the next start, though nothing of it was shipped: it was there between one that
-    /// was and the one that is then, and begins as no other.
-    pub(super) fn is_missed(&self) -> bool {
-        matches!(self.kind, Kind::Plain | Kind::Uncovered)
-            && self.shape.header.is_empty()
-            && self.others.len() == 1
-            && !self.tailer.is_started()
-            && (0..self.contents.len()).any(|content| self.arrived_of(content) > 0)
     }
 
     /// What was done, for messages.
