@@ -43,6 +43,9 @@ enum Found {
     Nothing,
 }
 
+/// The names that files of a folder may be named after, by their first part, each with the home that it is of.
+type NamesByStem<'a> = HashMap<String, Vec<(PathBuf, &'a Path)>>;
+
 /// Files at one path, one after another: those that were read there.
 type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 
@@ -88,7 +91,7 @@ impl Follower {
 
     /// Files beside these paths that may have been there before, and that nobody knows.
     fn rotated_from(&self, homes: &Homes) -> BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> {
-        let mut folders: BTreeMap<PathBuf, HashMap<String, Vec<(PathBuf, &Path)>>> = BTreeMap::new();
+        let mut folders: BTreeMap<PathBuf, NamesByStem> = BTreeMap::new();
         for home in homes.keys() {
             for name in names_of(home) {
                 let Some(stem) = text_of(name.file_name()).map(|name| parts_of(name).0.to_owned()) else {
