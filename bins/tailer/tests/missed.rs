@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{Rig, Tier, append, compress, figure, lines, sorted, wait_until};
+use common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
 use std::fs::FileTimes;
 use std::path::Path;
+use std::time::Duration;
 
 /// A plain path, and a glob that leads to no rotated file.
 const PATTERNS: [&str; 2] = ["app.log", "*.log"];
@@ -248,6 +249,41 @@ async fn what_was_rotated_while_the_tailer_was_down_is_shipped_though_all_files_
         tier.wait_stored(&expected);
         wait_until("settled", || figure(&tailer, "caught_up") == 1);
         assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_read_copied_and_cut_goes_on_in_its_copy_though_it_is_longer_by_now_and_begins_alike()
+{
+    let header = b"# time level message\n".to_vec();
+    for (pattern, is_answered) in [("app.log", true), ("*.log", true), ("app.log", false), ("*.log", false)] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow(pattern);
+        let mut expected = [header.clone(), lines(0, 10)].concat();
+        append(&rig.log(), &expected);
+        if !is_answered {
+            tier.behave(Manner::Silent);
+        }
+        let tailer = rig.start();
+        wait_until("it is sent", || tier.lock().seen.len() == 1);
+        if is_answered {
+            wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        }
+        tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+        tier.behave(Manner::Store);
+        wait_until("it is stored", || tier.stored() == expected);
+        append(&rig.log(), lines(10, 300));
+        common::copy_and_truncate(&rig, "app.log.1");
+        wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+        let more = [header.clone(), lines(5_000, 400)].concat();
+        append(&rig.log(), &more);
+        expected.extend([lines(10, 300), more].concat());
+        let tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0, "{pattern} {is_answered}");
         tailer.stop().await.expect("a clean stop");
     }
 }

@@ -213,12 +213,7 @@ impl Follower {
         if let Some(mark) = before.and_then(|before| before.end_mark) {
             return files::has_mark(&copy.handle, &mark);
         }
-        let first_cut = stream.entries.front().map(|entry| entry.cut);
-        let first_cut = first_cut.map(|cut| Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
-        match stream.tail.or(first_cut) {
-            Some(tail) => files::has(&copy.handle, &tail),
-            None => Ok(true),
-        }
+        stream.evidence().map_or(Ok(true), |tail| files::has(&copy.handle, &tail))
     }
 
     /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.

@@ -1,7 +1,7 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
 use super::Follower;
-use super::copies::{is_named_after, is_named_after_any, names_of};
+use super::copies::{is_named_after_any, names_of};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
