@@ -49,9 +49,8 @@ fn rotate_four_times(rig: &Rig, tailer: &Tailer, rotate: fn(&Rig), written: &mut
         append(&rig.log(), &more);
         written.extend(more);
         if part < 4 {
-            wait_until("it is seen", || {
-                figure(tailer, "lag_bytes") >= lines(part * 10_000, PART).len() as u64
-            });
+            let seen = || figure(tailer, "bytes_total") + figure(tailer, "lag_bytes");
+            wait_until("it is seen", || seen() >= written.len() as u64);
             rotate(rig);
         }
     }
