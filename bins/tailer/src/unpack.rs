@@ -36,6 +36,15 @@ pub fn plain_path(path: &Path) -> PathBuf {
     if is_packed_name(path) { path.with_extension("") } else { path.to_owned() }
 }
 
+/// The path that a rotated file had before it was compressed, in whatever way.
+pub fn uncompressed_path(path: &Path) -> PathBuf {
+    let is_foreign = path
+        .extension()
+        .and_then(|ending| ending.to_str())
+        .is_some_and(|ending| ["xz", "lz4", "lzma", "lzo", "Z", "7z", "zip"].contains(&ending));
+    if is_foreign { path.with_extension("") } else { plain_path(path) }
+}
+
 /// How a file is compressed, told by its name and its first bytes; `None` for a plain file.
 pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
     let (packing, magic): (Packing, &[u8]) = match path.extension()?.to_str()? {

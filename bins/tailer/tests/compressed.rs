@@ -226,6 +226,41 @@ async fn files_of_hours_that_are_compressed_while_the_tailer_is_down_are_shipped
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_file_is_known_though_it_had_but_half_of_its_first_line_when_it_was_met() {
+    for is_read in [true, false] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow(HOURLY);
+        append(&rig.at("app.log.2016121909"), "half of a l");
+        append(&rig.at("app.log.2016121910"), lines(0, 10));
+        let tailer = rig.start();
+        let mut expected = vec![b"half of a l\n".to_vec(), lines(0, 10)];
+        wait_until("both", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        if !is_read {
+            tailer.stop().await.expect("a clean stop");
+            append(&rig.at("app.log.2016121909"), "ine\n");
+        } else {
+            append(&rig.at("app.log.2016121909"), "ine\n");
+            wait_until("the rest", || tier.stored().windows(4).any(|bytes| bytes == b"ine\n"));
+            wait_until("settled", || figure(&tailer, "caught_up") == 1);
+            tailer.stop().await.expect("a clean stop");
+        }
+        compress_file(&rig, "app.log.2016121909", "zst");
+        append(&rig.at("app.log.2016121910"), "late\n");
+        let tailer = rig.start();
+        expected = vec![b"half of a l\nine\n".to_vec(), [lines(0, 10), b"late\n".to_vec()].concat()];
+        wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        append(&rig.at("app.log.2016121910"), "the last\n");
+        expected[1].extend(b"the last\n");
+        wait_until("nothing else", || sorted(tier.contents()) == sorted(expected.clone()));
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_compressed_before_its_turn_has_come_is_shipped_once() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

@@ -7,6 +7,7 @@ use crate::config::Start;
 use crate::files;
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::Meeting;
+use crate::ledger::stream::Stream;
 use crate::legacy;
 use crate::tracker::FileNumber;
 use logferry_pack::StreamId;
@@ -34,8 +35,13 @@ impl Follower {
         {
             let home = stream.met.home();
             let same = stream.met.head.agrees(head_bytes) && size >= stream.frontier;
+            let attached = Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) };
             if same && !stream.orphan {
-                let attached = Attached { stream: Some(id), at: stream.cut_end(), home: Some(home) };
+                // It may have been copied, cut and filled again, and begin as before.
+                let is_other = !self.has_evidence(id, handle).unwrap_or(true);
+                if is_other && (self.continue_in_copy(id, None) || self.waits_for_packed_copy(id)) {
+                    return Ok(Attached::new_file());
+                }
                 // It may have been cut back meanwhile, to where it was read or beyond.
                 self.unread_gone(id, path, size, "truncated");
                 return Ok(attached);
@@ -53,6 +59,12 @@ impl Follower {
         };
         let stream = self.meet(source, path, key, head, first);
         Ok(Attached { stream, at: first, home: None })
+    }
+
+    /// Whether a file has the bytes of a stream by which it can be told: those that were acknowledged last, or else the first that were cut.
+    fn has_evidence(&self, id: StreamId, file: &File) -> io::Result<bool> {
+        let evidence = self.ledger.stream(id).and_then(Stream::evidence);
+        evidence.map_or(Ok(true), |tail| files::has(file, &tail))
     }
 
     /// Where to begin with a file that was there at the very first start of its source; `None` for its first byte.

@@ -44,7 +44,9 @@ impl Follower {
     /// Looks for a copy that has all that was read of a stream, and reads on in it. False when there is none.
     pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> bool {
         let candidates = self.candidates(id);
-        let has_all = |candidate: &&Candidate| self.has_what_was_read(id, before, candidate).unwrap_or(false);
+        let has_all = |candidate: &&Candidate| {
+            self.may_go_on_in(id, candidate) && self.has_what_was_read(id, before, candidate).unwrap_or(false)
+        };
         let longest = candidates.iter().filter(has_all).max_by_key(|candidate| candidate.facts.size);
         let Some(copy) = longest else {
             if let Some(before) = before {
@@ -53,9 +55,14 @@ impl Follower {
             return false;
         };
         let (path, facts) = (copy.path.clone(), copy.facts);
+        let is_in_its_place = self.ledger.stream(id).is_some_and(|stream| stream.met.home() == path);
         self.came_after_copy(id, &path, facts.size);
         if !self.adopt(id, &path, facts.key, before.map(|before| before.file)) {
             return false;
+        }
+        if is_in_its_place {
+            info!(path = %path.display(), stream = %id, "the file was replaced by one that has what was read of it: going on there");
+            return true;
         }
         counter!("logferry_tailer_copies_continued_total").increment(1);
         info!(copy = %path.display(), stream = %id, "the file was cut after it had been copied: the rest is read from the copy");
@@ -100,10 +107,21 @@ impl Follower {
             self.by_stream.insert(id, number);
         }
         if let Some(successor) = successor {
+            // What the successor waited for was there before this one, too.
+            let before = self.files.get(&successor).and_then(|file| file.predecessor);
             self.goes_before(number, successor);
+            if let Some(before) = before.filter(|before| !self.waits_behind(*before, number)) {
+                self.goes_before(before, number);
+            }
         }
         self.queue(number);
         true
+    }
+
+    /// Whether a file comes after another one, or is it.
+    fn waits_behind(&self, number: FileNumber, other: FileNumber) -> bool {
+        let before = |number: &FileNumber| self.files.get(number).and_then(|file| file.predecessor);
+        std::iter::successors(Some(number), before).take(self.files.len() + 1).any(|number| number == other)
     }
 
     fn source_of(&self, id: StreamId) -> Option<usize> {
@@ -118,13 +136,15 @@ impl Follower {
         };
         let own = stream.met.home();
         let Source { folders, paths: of_source, .. } = &self.sources[source];
+        let names = names_of(&own);
         let mut folders: BTreeSet<PathBuf> = folders.clone();
-        folders.insert(files::folder_of(&own));
+        folders.extend(names.iter().map(|name| files::folder_of(name)));
         let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
         let paths = entries.flatten().flatten().map(|entry| entry.path());
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
-        let named = paths.filter(|path| is_named_after(path, &stream.met.path));
+        // What was renamed over it may have what was read, too.
+        let named = paths.filter(|path| *path == own || is_named_after_any(path, &names));
         let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
         found.chain(self.held_candidates(id, source)).filter(|copy| is_of_time(&copy.path)).collect()
     }
@@ -152,12 +172,13 @@ impl Follower {
     /// The same among files that are held open: copies may have been compressed or moved since they were opened.
     fn held_candidates(&self, id: StreamId, source: usize) -> impl Iterator<Item = Candidate> {
         let met = self.ledger.stream(id).map(|stream| &stream.met);
+        let names = met.map(|met| names_of(&met.home())).unwrap_or_default();
         let free = self
             .files
             .values()
             .filter(move |file| file.source == source && file.stream.is_none() && !file.packed);
         free.filter_map(move |file| {
-            let met = met.filter(|met| met.key != file.key && is_named_after(&file.path, &met.path))?;
+            let met = met.filter(|met| met.key != file.key && is_named_after_any(&file.path, &names))?;
             let handle = file.handle().and_then(File::try_clone).ok()?;
             let facts = Facts { key: file.key, ..files::facts_of(&handle).ok()? };
             let mut bytes = [0; HEAD_BYTES_MAX];
@@ -192,12 +213,7 @@ impl Follower {
         if let Some(mark) = before.and_then(|before| before.end_mark) {
             return files::has_mark(&copy.handle, &mark);
         }
-        let first_cut = stream.entries.front().map(|entry| entry.cut);
-        let first_cut = first_cut.map(|cut| Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
-        match stream.tail.or(first_cut) {
-            Some(tail) => files::has(&copy.handle, &tail),
-            None => Ok(true),
-        }
+        stream.evidence().map_or(Ok(true), |tail| files::has(&copy.handle, &tail))
     }
 
     /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.
@@ -246,6 +262,17 @@ pub(crate) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
     let numbered =
         || own.rsplit_once('.').is_some_and(|(base, number)| is_stamp_part(number) && has_stamp(&name, base));
     copy != original && (has_stamp(&name, &own) || numbered())
+}
+
+/// A path, and what it leads to over links of another name: copies are named after that.
+pub(crate) fn names_of(path: &Path) -> Vec<PathBuf> {
+    let target = path.is_symlink().then(|| std::fs::canonicalize(path).ok()).flatten();
+    std::iter::once(path.to_owned()).chain(target).collect()
+}
+
+/// Whether a file is named after one of these.
+pub(crate) fn is_named_after_any(copy: &Path, names: &[PathBuf]) -> bool {
+    names.iter().any(|name| is_named_after(copy, name.as_os_str().as_bytes()))
 }
 
 /// Whether a name is the other one, or that and the number or time of a rotation.

@@ -82,6 +82,8 @@ pub(crate) struct Followed {
     pub(super) packed: bool,
     /// In the queue of files to work on.
     pub(super) queued: bool,
+    /// One of `stirred`.
+    pub(super) stirred: bool,
     /// It could not be read the last time.
     pub(super) failing: bool,
     /// What the figures have of it.

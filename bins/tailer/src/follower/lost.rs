@@ -1,5 +1,6 @@
 //! Finding again what a restart left: files that were renamed, copied, compressed or deleted while no tailer held them.
 
+use super::missed::is_rotated_from;
 use super::{Followed, Follower};
 use crate::config::CatchUp;
 use crate::files;
@@ -34,15 +35,31 @@ impl Follower {
     /// After the first look at all files: those that are gone are looked for, and what had one path after another is put in its order.
     pub(super) fn first_look_is_over(&mut self) {
         self.search_lost();
-        let mut by_home: BTreeMap<&Path, Vec<FileNumber>> = BTreeMap::new();
-        for (number, file) in &self.files {
-            if let Some(home) = self.tracker.home(*number).filter(|_| self.keeps_order(file.source)) {
-                by_home.entry(home).or_default().push(*number);
+        for (home, files) in self.files_by_home() {
+            if files.len() > 1 {
+                self.put_in_order(&home, files);
             }
         }
-        let alike: Vec<Vec<FileNumber>> = by_home.into_values().filter(|files| files.len() > 1).collect();
-        alike.into_iter().for_each(|files| self.put_in_order(files));
         self.find_missed();
+    }
+
+    /// The files that had each path. What goes on in a copy, which no path of its source leads to, had the path that it was copied from.
+    fn files_by_home(&self) -> BTreeMap<PathBuf, Vec<FileNumber>> {
+        let mut by_home: BTreeMap<PathBuf, Vec<FileNumber>> = BTreeMap::new();
+        let mut in_copies = Vec::new();
+        for (number, file) in self.files.iter().filter(|(_, file)| self.keeps_order(file.source)) {
+            let Some(home) = self.tracker.home(*number) else { continue };
+            if self.sources[file.source].paths.covers(home) {
+                by_home.entry(home.to_owned()).or_default().push(*number);
+            } else {
+                in_copies.push((*number, home));
+            }
+        }
+        for (number, copy) in in_copies {
+            let home = by_home.keys().find(|home| is_rotated_from(copy, home)).cloned();
+            by_home.entry(home.unwrap_or_else(|| copy.to_owned())).or_default().push(number);
+        }
+        by_home
     }
 
     /// New files that took the path of one that was not found yet wait until all were looked at, and until it is unpacked, should it have
@@ -72,10 +89,10 @@ impl Follower {
     }
 
     /// Files that had the same path: the one that was there first goes first, and the one that is there now last.
-    fn put_in_order(&mut self, mut files: Vec<FileNumber>) {
+    fn put_in_order(&mut self, home: &Path, mut files: Vec<FileNumber>) {
         files.sort_by_cached_key(|number| {
             let file = self.files.get(number);
-            let is_home = file.is_some_and(|file| self.tracker.home(*number) == Some(&file.path));
+            let is_home = file.is_some_and(|file| file.path == home);
             let changed_ns =
                 file.and_then(|file| files::facts_at(&file.path).ok()).map(|facts| facts.changed_ns);
             // Birth times are 0 where there are none.

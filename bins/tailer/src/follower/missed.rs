@@ -3,77 +3,195 @@
 //! truncated, since the state was written last.
 
 use super::Follower;
+use super::copies::names_of;
+use super::origin::is_same;
+use super::packed::Packed;
+use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
+use crate::ledger::record::Tail;
 use crate::tracker::{FileNumber, Place};
+use crate::unpack::{is_foreign, packing, reader, uncompressed_path};
 use logferry_pack::StreamId;
 use metrics::counter;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
+/// Files that were read with the same first line that a missed one is compared with.
+const ALIKE_MAX: usize = 64;
+
+const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
+
 /// A file that was missed.
 struct Missed {
-    /// Time of its last change, in nanoseconds since 1970: what had the path first was changed first, renamed or copied.
-    changed_ns: i64,
     path: PathBuf,
-    bytes: u64,
+    facts: Facts,
     /// Younger than the file that has the path now.
     is_younger: bool,
 }
+
+/// What became of one.
+enum Found {
+    Followed(FileNumber),
+    /// It is unpacked, and followed then.
+    Unpacking,
+    /// It is none: its lines are elsewhere, or not to be shipped.
+    Nothing,
+}
+
+/// The names that files of a folder may be named after, by their first part, each with the home that it is of.
+type NamesByStem<'a> = HashMap<String, Vec<(PathBuf, &'a Path)>>;
+
+/// Files at one path, one after another: those that were read there.
+type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 
 impl Follower {
     /// Finds such files of all sources and has them read, between those that were there before and after them.
     pub(super) fn find_missed(&mut self) {
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
-            let is_plain = !files::is_glob(source.paths.named().glob()) && !source.paths.has_times();
-            if is_plain && source.shelf.is_none() {
-                self.find_missed_of(index);
+            if source.paths.has_times() || source.shelf.is_some() {
+                continue;
+            }
+            let homes = self.homes_of(index);
+            for (home, rotated) in self.rotated_from(&homes) {
+                let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
+                self.find_missed_at(index, &home, keys, rotated);
             }
         }
     }
 
-    fn find_missed_of(&mut self, index: usize) {
-        let home = PathBuf::from(&self.sources[index].settings.path);
-        let now_there = files::facts_at(&home).ok();
-        let now_key = now_there.map(|facts| facts.key);
-        let before = self.homes_before.get(&home).copied();
-        let last_read = self.last_read_at(index, &home, before, now_key);
+    /// The paths of a source at which files were read.
+    fn homes_of(&self, index: usize) -> Homes {
+        let source = &self.sources[index];
+        let name = &source.settings.name;
+        let mut homes = Homes::new();
+        if !files::is_glob(source.paths.named().glob()) {
+            homes.insert(PathBuf::from(&source.settings.path), Vec::new());
+        }
+        let streams = self.ledger.streams().filter(|stream| stream.met.source == *name);
+        for (home, key) in streams.map(|stream| (stream.met.home(), stream.met.key)) {
+            homes.entry(home).or_default().push(key);
+        }
+        for file in self.ledger.past_files().of(name) {
+            let home = PathBuf::from(std::ffi::OsStr::from_bytes(&file.path));
+            homes.entry(home).or_default().extend(&file.keys);
+        }
+        // Streams may go on in copies by now, and are at home there: nobody writes to those.
+        self.homes_before.keys().for_each(|home| {
+            homes.entry(home.clone()).or_default();
+        });
+        homes.retain(|home, _| source.paths.covers(home));
+        homes
+    }
+
+    /// Files beside these paths that may have been there before, and that nobody knows.
+    fn rotated_from(&self, homes: &Homes) -> BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> {
+        let mut folders: BTreeMap<PathBuf, NamesByStem> = BTreeMap::new();
+        for home in homes.keys() {
+            for name in names_of(home) {
+                let Some(stem) = text_of(name.file_name()).map(|name| parts_of(name).0.to_owned()) else {
+                    continue;
+                };
+                let by_stem = folders.entry(files::folder_of(&name)).or_default();
+                by_stem.entry(stem).or_default().push((name, home));
+            }
+        }
+        let mut found: BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> = BTreeMap::new();
+        for (folder, by_stem) in folders {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for path in entries.flatten().map(|entry| entry.path()) {
+                let plain = uncompressed_path(&path);
+                let Some(name) = text_of(plain.file_name()) else { continue };
+                let stems = name.match_indices(['.', '-', '_']).map(|(at, _)| &name[..at]);
+                let beside = stems.filter_map(|stem| by_stem.get(stem)).flatten();
+                let named = beside.filter(|(name, _)| is_rotated_from(&plain, name));
+                let Some((_, home)) = named.max_by_key(|(name, _)| name.as_os_str().len()) else { continue };
+                if self.sources.iter().any(|source| source.paths.covers(&path)) {
+                    continue;
+                }
+                let facts = files::facts_at(&path).ok().filter(|facts| facts.is_file && facts.size > 0);
+                if let Some(facts) = facts.filter(|facts| !self.is_known_file(facts.key)) {
+                    found.entry(PathBuf::from(home)).or_default().push((path, facts));
+                }
+            }
+        }
+        found
+    }
+
+    fn find_missed_at(
+        &mut self,
+        index: usize,
+        home: &Path,
+        keys: &[FileKey],
+        rotated: Vec<(PathBuf, Facts)>,
+    ) {
+        let now_key = files::facts_at(home).ok().map(|facts| facts.key);
+        let before = self.homes_before.get(home).copied();
+        let last_read = last_read_of(keys, before, now_key);
         let stopped_ns = self
             .stopped_ns
             .filter(|_| self.sources[index].was_started && self.has_other_content(now_key, before));
         let is_younger = |facts: &Facts| now_key.is_some_and(|now| facts.key.born_ns >= now.born_ns);
-        let is_missed = |facts: &Facts| {
+        let is_missed = |path: &Path, facts: &Facts| {
             let born = facts.key.born_ns;
+            if uncompressed_path(path) != path {
+                // It was made when it was compressed; the time of its last change stays, if any does.
+                return stopped_ns.is_some_and(|stopped| born >= stopped && facts.changed_ns >= stopped);
+            }
             let is_between = last_read.is_some_and(|last| born > last.born_ns) && !is_younger(facts);
-            facts.is_file
-                && facts.size > 0
-                && (is_between || stopped_ns.is_some_and(|stopped| born >= stopped))
+            is_between || stopped_ns.is_some_and(|stopped| born >= stopped)
         };
-        let Ok(entries) = std::fs::read_dir(files::folder_of(&home)) else { return };
-        let paths = entries.flatten().map(|entry| entry.path()).filter(|path| is_rotated_from(path, &home));
-        let found: Vec<Missed> = paths
-            .filter_map(|path| Some((files::facts_at(&path).ok().filter(is_missed)?, path)))
-            .filter(|(facts, path)| !self.is_known_file(facts.key) && !self.is_of_another(index, path))
-            .map(|(facts, path)| {
-                let is_younger = is_younger(&facts);
-                Missed { changed_ns: facts.changed_ns, path, bytes: facts.size, is_younger }
-            })
+        let mut missed: Vec<Missed> = rotated
+            .into_iter()
+            .filter(|(path, facts)| is_missed(path, facts))
+            .map(|(path, facts)| Missed { is_younger: is_younger(&facts), path, facts })
             .collect();
-        let mut read = Vec::new();
-        for missed in &found {
-            let number = self.read_missed(index, &home, missed);
-            read.extend(number.map(|number| (missed.changed_ns, &missed.path, number)));
+        // What had the path first was changed first, renamed or copied.
+        missed.sort_by(|a, b| (a.facts.changed_ns, &a.path).cmp(&(b.facts.changed_ns, &b.path)));
+        let (mut read, mut unpacks) = (Vec::new(), false);
+        let mut order = Vec::new();
+        for missed in &missed {
+            let found = self.take_missed(index, home, missed).unwrap_or_else(|error| {
+                let why = format!("it cannot be read: {error}");
+                self.not_shipped(index, &missed.path, missed.facts.size, &why);
+                Found::Nothing
+            });
+            match found {
+                Found::Followed(number) => read.push(number),
+                Found::Unpacking => unpacks = true,
+                Found::Nothing => continue,
+            }
+            order.push((missed.facts.changed_ns, missed.facts.key));
         }
-        if read.is_empty() {
-            return;
-        }
-        read.sort();
-        let read: Vec<FileNumber> = read.into_iter().map(|(.., number)| number).collect();
         // Each goes to the front of the queue: the first one must get there last.
         read.iter().rev().for_each(|number| self.queue(*number));
-        self.put_between(&read, last_read, before, now_key);
+        if unpacks {
+            self.put_in_succession(order, last_read, before, now_key);
+        } else if !read.is_empty() {
+            self.put_between(&read, last_read, before, now_key);
+        }
+    }
+
+    /// The same as [`Follower::put_between`] where some are no followed files yet.
+    fn put_in_succession(
+        &mut self,
+        mut order: Vec<(i64, FileKey)>,
+        last_read: Option<FileKey>,
+        before: Option<(FileKey, StreamId)>,
+        now: Option<FileKey>,
+    ) {
+        let path_of = |key| Some(self.files.get(&self.tracker.find(key)?)?.path.clone());
+        let changed_ns = |key| Some(files::facts_at(&path_of(key)?).ok()?.changed_ns);
+        order.extend(last_read.and_then(|key| Some((changed_ns(key)?, key))));
+        order.retain(|(_, key)| Some(*key) != now);
+        order.sort();
+        let keys = order.into_iter().map(|(_, key)| key).chain(now).collect();
+        self.successions.add(before.map(|(_, stream)| stream), keys);
     }
 
     /// The file that was read last goes first, in its copy if it has one, then those that were missed, and the one that is there now.
@@ -106,25 +224,6 @@ impl Follower {
         order.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
     }
 
-    /// The youngest file that was read at a path, other than the one that is there now. Where birth times are not kept, none is known to be.
-    fn last_read_at(
-        &self,
-        index: usize,
-        home: &Path,
-        before: Option<(FileKey, StreamId)>,
-        now: Option<FileKey>,
-    ) -> Option<FileKey> {
-        let name = &self.sources[index].settings.name;
-        let streams = self.ledger.streams().filter(|stream| stream.met.source == *name);
-        let streams = streams.filter(|stream| stream.met.home() == home).map(|stream| stream.met.key);
-        let past = self.ledger.past_files().of(name).filter(|file| file.path == home.as_os_str().as_bytes());
-        let past = past.flat_map(|file| file.keys.iter().copied());
-        // A stream may go on in a copy by now.
-        let before = before.map(|(key, _)| key);
-        let keys = streams.chain(past).chain(before);
-        keys.filter(|key| key.born_ns > 0 && Some(*key) != now).max_by_key(|key| key.born_ns)
-    }
-
     /// Whether what a path had when the state was written last is not what it has now: another file is there, or it was cut.
     fn has_other_content(&self, now: Option<FileKey>, before: Option<(FileKey, StreamId)>) -> bool {
         let (Some(now), Some((key, stream))) = (now, before) else { return true };
@@ -134,46 +233,142 @@ impl Follower {
     }
 
     fn is_known_file(&self, key: FileKey) -> bool {
-        self.tracker.find(key).is_some()
+        let is_followed = |number| {
+            // What was unpacked for a stream whose file is gone may be none of its.
+            self.files.get(&number).is_some_and(|file| !file.packed || file.stream.is_some())
+        };
+        self.tracker.find(key).is_some_and(is_followed)
             || self.ledger.current(key).is_some()
             || self.ledger.past_files().has_anywhere(key)
     }
 
-    fn is_of_another(&self, index: usize, path: &Path) -> bool {
-        self.sources.iter().enumerate().any(|(other, source)| other != index && source.paths.covers(path))
+    /// Follows a file that was missed, unless it may be a copy of one that was read: nothing is shipped twice on a guess.
+    fn take_missed(&mut self, index: usize, home: &Path, missed: &Missed) -> io::Result<Found> {
+        let Missed { path, facts, is_younger } = missed;
+        let roots = &self.sources[index].settings.roots;
+        let file = files::open_below(path, roots)?;
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let filled = files::read_head(&file, &mut bytes)?;
+        if is_foreign(path, &bytes[..filled]) {
+            self.not_shipped(index, path, facts.size, "it is compressed in a way that is not read");
+            return Ok(Found::Nothing);
+        }
+        if let Some(packing) = packing(path, &bytes[..filled]) {
+            let mut content = reader(packing, io::BufReader::new(file))?.take(HEAD_BYTES_MAX as u64);
+            let mut bytes = Vec::new();
+            content.read_to_end(&mut bytes)?;
+            return Ok(
+                Head::finished(&bytes).map_or(Found::Nothing, |head| self.take_packed(index, missed, head))
+            );
+        }
+        let Some(head) = Head::finished(&bytes[..filled]) else { return Ok(Found::Nothing) };
+        let is_there = || -> io::Result<bool> {
+            let there = files::open_below(home, roots)?;
+            Ok(files::facts_of(&there)?.size >= facts.size && is_same(&file, &there, facts.size)?)
+        };
+        if *is_younger && is_there().unwrap_or(false) {
+            // A copy of what is there: should that be cut now, its stream goes on in it.
+            return Ok(Found::Nothing);
+        }
+        if self.may_be_copy(index, head, &file, facts.size)? {
+            self.not_shipped(index, path, facts.size, MAY_BE_COPY);
+            return Ok(Found::Nothing);
+        }
+        let number = self.try_open(index, path, Place::Gone { replaced: true })?;
+        self.tell_missed(index, missed);
+        self.begins_at(number, home);
+        Ok(Found::Followed(number))
     }
 
-    /// Follows a file that was missed, unless it may be a copy of one that was read: nothing is shipped twice on a guess.
-    fn read_missed(&mut self, index: usize, home: &Path, missed: &Missed) -> Option<FileNumber> {
+    /// A compressed one is a stream before it is unpacked, so that it is not forgotten if the process ends before that.
+    fn take_packed(&mut self, index: usize, missed: &Missed, head: Head) -> Found {
+        let Missed { path, facts, .. } = missed;
         let name = self.sources[index].settings.name.clone();
-        let Missed { path, bytes, is_younger, .. } = missed;
-        let mut head = [0; HEAD_BYTES_MAX];
-        let roots = &self.sources[index].settings.roots;
-        let filled =
-            files::open_below(path, roots).and_then(|file| files::read_head(&file, &mut head)).ok()?;
-        let head = Head::finished(&head[..filled])?;
-        let mut begin = [0; HEAD_BYTES_MAX];
-        let begin_now = files::open_below(home, roots).and_then(|file| files::read_head(&file, &mut begin));
-        if *is_younger && begin_now.is_ok_and(|filled| head.agrees(&begin[..filled])) {
-            // A copy of what is there: should that be cut now, its stream goes on in it.
-            return None;
-        }
         let is_alike = self.ledger.with_head(&name, head).next().is_some()
             || self.ledger.past_files().with_head(&name, head).next().is_some();
-        let followed =
-            if is_alike { None } else { self.try_open(index, path, Place::Gone { replaced: true }).ok() };
-        let Some(number) = followed else {
-            counter!("logferry_tailer_missed_files_total").increment(1);
-            warn!(
-                path = %path.display(), source = name, bytes,
-                "a file that had the source's path while no tailer ran is not shipped, because it begins as another one that was read: if it is \
-                 no copy, ship it with `logferry-tailer --stdin --source NAME --to HOST:PORT < FILE`, under a NAME of its own"
-            );
-            return None;
+        if is_alike {
+            // Whether it is a copy, or has the rest of one that is gone, is told when it is unpacked.
+            self.missed_packed.insert(facts.key);
+            self.unpack_missed(index, missed);
+            return Found::Unpacking;
+        }
+        let Some(stream) = self.meet(index, path, facts.key, head, 0) else { return Found::Nothing };
+        self.tell_missed(index, missed);
+        let unpacked = self.tracker.find(facts.key);
+        if let Some(file) = unpacked.and_then(|number| self.files.get_mut(&number)) {
+            (file.stream, file.cutter) = (Some(stream), Cutter::new(0));
+            self.by_stream.extend(unpacked.map(|number| (stream, number)));
+        }
+        self.unpack_missed(index, missed);
+        Found::Unpacking
+    }
+
+    /// It may have been unpacked already, to look for what another one lacks.
+    fn unpack_missed(&mut self, index: usize, missed: &Missed) {
+        let Missed { path, facts, .. } = missed;
+        if let Some(number) = self.tracker.find(facts.key) {
+            self.queue(number);
+            return;
+        }
+        if matches!(self.packed.get(&facts.key), Some(Packed::Known)) {
+            self.packed.remove(&facts.key);
+        }
+        self.is_packed(index, path, facts.key, facts.size);
+    }
+
+    /// Whether a compressed file that was missed is a copy after all, as far as its content tells.
+    pub(super) fn is_missed_copy(&self, number: FileNumber, head: Head) -> io::Result<bool> {
+        let Some(file) = self.files.get(&number) else { return Ok(true) };
+        let is_copy = self.may_be_copy(file.source, head, file.handle()?, file.size)?;
+        if is_copy {
+            self.not_shipped(file.source, &file.path, file.size, MAY_BE_COPY);
+        }
+        Ok(is_copy)
+    }
+
+    fn tell_missed(&self, index: usize, missed: &Missed) {
+        let (path, source) = (missed.path.display(), &self.sources[index].settings.name);
+        info!(%path, source, bytes = missed.facts.size, "a file that had the source's path while no tailer ran is read");
+    }
+
+    fn not_shipped(&self, index: usize, path: &Path, bytes: u64, why: &str) {
+        counter!("logferry_tailer_missed_files_total").increment(1);
+        let source = &self.sources[index].settings.name;
+        warn!(
+            path = %path.display(), source, bytes, why,
+            "a file that had the source's path while no tailer ran is not shipped: if its lines are missing, ship it with \
+             `logferry-tailer --stdin --source NAME --to HOST:PORT < FILE`, under a NAME of its own"
+        );
+    }
+
+    /// Whether a file begins as one that was read and does not differ from it where that can be told.
+    fn may_be_copy(&self, index: usize, head: Head, file: &File, size: u64) -> io::Result<bool> {
+        let name = &self.sources[index].settings.name;
+        let lacks = |tail: Option<Tail>| match tail.filter(|tail| tail.offset + tail.span <= size) {
+            Some(tail) => files::has(file, &tail).map(|has| !has),
+            None => Ok(false),
         };
-        info!(path = %path.display(), source = name, bytes, "a file that had the source's path while no tailer ran is read");
-        self.begins_at(number, home);
-        Some(number)
+        for (nth, id) in self.ledger.with_head(name, head).enumerate() {
+            let stream = self.ledger.stream(id);
+            let number = self.by_stream.get(&id);
+            let other = number.and_then(|number| self.files.get(number)?.handle.as_ref());
+            let differs = match other {
+                Some(other) => {
+                    let common = size.min(files::facts_of(other)?.size);
+                    common > u64::from(head.length) && !is_same(file, other, common)?
+                }
+                None => lacks(stream.and_then(|stream| stream.tail))?,
+            };
+            if !differs || nth == ALIKE_MAX {
+                return Ok(true);
+            }
+        }
+        for (nth, past) in self.ledger.past_files().with_head(name, head).enumerate() {
+            if !lacks(past.tail)? || nth == ALIKE_MAX {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A file that is not where it was has bytes of its own, which were written at this path: they are a stream from now on, so that another
@@ -193,13 +388,29 @@ pub(super) fn is_rotated_from(path: &Path, live: &Path) -> bool {
     let (Some(name), Some(live_name)) = (text_of(path.file_name()), text_of(live.file_name())) else {
         return false;
     };
-    let (stem, ending) = live_name.rsplit_once('.').map_or((live_name, ""), |(stem, ending)| (stem, ending));
+    let (stem, ending) = parts_of(live_name);
     let inside = || name.strip_prefix(stem)?.strip_suffix(ending)?.strip_suffix('.');
     let added = name.strip_prefix(live_name).or_else(inside).unwrap_or_default();
     let is_separated = added.starts_with(['.', '-', '_']);
     is_separated
         && added.contains(|letter: char| letter.is_ascii_digit())
         && added.chars().all(|letter| letter.is_ascii_digit() || ".-_".contains(letter))
+}
+
+/// The youngest file that was read at a path, other than the one that is there now. Where birth times are not kept, none is known to be.
+fn last_read_of(
+    keys: &[FileKey],
+    before: Option<(FileKey, StreamId)>,
+    now: Option<FileKey>,
+) -> Option<FileKey> {
+    // A stream may go on in a copy by now.
+    let keys = keys.iter().copied().chain(before.map(|(key, _)| key));
+    keys.filter(|key| key.born_ns > 0 && Some(*key) != now).max_by_key(|key| key.born_ns)
+}
+
+/// A name without its ending, and that.
+fn parts_of(name: &str) -> (&str, &str) {
+    name.rsplit_once('.').unwrap_or((name, ""))
 }
 
 fn text_of(name: Option<&std::ffi::OsStr>) -> Option<&str> {

@@ -12,6 +12,7 @@ mod followed;
 mod handles;
 mod hours;
 mod inputs;
+mod judging;
 mod lost;
 mod missed;
 mod moving_over;
@@ -19,8 +20,10 @@ mod opening;
 mod origin;
 mod packed;
 mod queue;
+mod replaced;
 mod scan;
 mod source;
+mod succession;
 mod tally;
 mod throttle;
 mod trouble;
@@ -41,7 +44,7 @@ use crate::recut;
 use crate::tracker::{FileNumber, Tracker};
 use crate::unpack::UnpackJob;
 use crate::watch::Watch;
-pub(crate) use copies::is_named_after;
+pub(crate) use copies::{is_named_after, is_named_after_any, names_of};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use followed::Followed;
 use handles::OpenFiles;
@@ -53,6 +56,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use succession::Successions;
 use tally::Tally;
 use throttle::Throttle;
 use tracing::info;
@@ -90,6 +94,8 @@ pub(crate) struct Follower {
     files: BTreeMap<FileNumber, Followed>,
     by_stream: HashMap<StreamId, FileNumber>,
     ready: VecDeque<FileNumber>,
+    /// Files in the queue that something happened to since they were looked at.
+    stirred: Vec<FileNumber>,
     timers: BTreeSet<(Instant, FileNumber)>,
     folders: BTreeMap<i32, Folder>,
     by_path: HashMap<PathBuf, FileNumber>,
@@ -124,6 +130,8 @@ pub(crate) struct Follower {
     unpack_waiting: VecDeque<UnpackJob>,
     /// Compressed files that were unpacked for streams whose files are gone.
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
+    /// Compressed files of which it is not known whether they were missed or are copies.
+    missed_packed: BTreeSet<FileKey>,
     shipper: Sender<ToShipper>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
@@ -131,6 +139,7 @@ pub(crate) struct Follower {
     tally: Tally,
     /// Files by the one that goes before them.
     successors: HashMap<FileNumber, Vec<FileNumber>>,
+    successions: Successions,
     stopping: Option<Instant>,
 }
 
@@ -162,6 +171,7 @@ impl Follower {
             files: BTreeMap::new(),
             by_stream: HashMap::new(),
             ready: VecDeque::new(),
+            stirred: Vec::new(),
             timers: BTreeSet::new(),
             folders: BTreeMap::new(),
             by_path: HashMap::new(),
@@ -187,12 +197,14 @@ impl Follower {
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
             unpacked_for: BTreeSet::new(),
+            missed_packed: BTreeSet::new(),
             shipper: parts.shipper,
             watch: parts.watch,
             shared: parts.shared,
             figures: parts.figures,
             tally: Tally::default(),
             successors: HashMap::new(),
+            successions: Successions::default(),
             stopping: None,
         })
     }
@@ -206,6 +218,7 @@ impl Follower {
                 self.wake_due_files();
                 self.release_held();
                 self.work_on_ready();
+                self.judge_waiting();
             }
             self.pass_on_records();
             self.publish();

@@ -187,6 +187,7 @@ impl Follower {
                 waiting_since: None,
                 line_bytes: 0,
                 queued: false,
+                stirred: false,
                 failing: false,
                 counted: Counted::default(),
             },

@@ -1,7 +1,7 @@
 //! Where the bytes of a file without a stream come from: they are its own, or somebody else's that were copied.
 
 use super::Follower;
-use super::copies::{COMPARED_BYTES, Candidate, is_named_after};
+use super::copies::{COMPARED_BYTES, Candidate, is_named_after, is_named_after_any, names_of};
 use super::followed::Followed;
 use super::scan::LOOK_APART;
 use super::work::Worked;
@@ -45,12 +45,15 @@ impl Follower {
     pub(super) fn origin_of(&mut self, number: FileNumber, head: Head) -> io::Result<Origin> {
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         let source = self.sources[file.source].settings.name.clone();
-        let (key, size) = (file.key, file.size);
-        if file.packed && self.continues_lost(number, &source, head)? {
-            return Ok(Origin::Continued);
+        let (key, size, packed) = (file.key, file.size, file.packed);
+        let heads = if packed { self.beginnings(number, &source)? } else { vec![head] };
+        for head in heads.iter().filter(|_| packed) {
+            if self.continues_lost(number, &source, *head)? {
+                return Ok(Origin::Continued);
+            }
         }
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
-        if let Some(past) = self.past_of(file, &source, head)? {
+        if let Some(past) = self.past_of(file, &source, &heads)? {
             let (known, is_packed) = (past.length, file.packed);
             if is_packed && size <= known {
                 let copy = PastFile { keys: vec![key], length: size, tail: None, ..past };
@@ -60,11 +63,15 @@ impl Follower {
                 return Ok(Origin::Copy);
             }
             // What it was compressed from may have been read further, and is not remembered before that is acknowledged.
-            if is_packed && let Some(origin) = self.compare_with_living(number, &source, head)? {
+            if is_packed && let Some(origin) = self.compare_with_living(number, &source, &heads)? {
                 return Ok(origin);
             }
             return Ok(Origin::RestOfCopy(known));
         }
+        if self.continues_replaced(number, head)? {
+            return Ok(Origin::Continued);
+        }
+        let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
         // Files that are named after different times are not copies of each other; only what is being written is copied.
         let is_named = file.time.is_some() && !self.sources[file.source].paths.has_current();
         if !file.packed && (is_named || file.is_presumed) {
@@ -73,13 +80,22 @@ impl Follower {
         // Unpacked only in case a stream goes on in it.
         let is_packed = file.packed;
         let elsewhere = is_packed && !self.sources[file.source].paths.covers(&file.path);
-        if let Some(origin) = self.compare_with_living(number, &source, head)? {
+        if let Some(origin) = self.compare_with_living(number, &source, &heads)? {
             return Ok(origin);
         }
         if is_packed && self.may_be_copy_of_waiting(number, head) {
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
+        if elsewhere && self.missed_packed.contains(&key) {
+            return Ok(if self.is_missed_copy(number, head)? { Origin::Copy } else { Origin::Own });
+        }
         Ok(if elsewhere { Origin::Copy } else { Origin::Own })
+    }
+
+    /// The first line of a file, and beginnings of it by which others are known: they had no more when they were met.
+    fn beginnings(&self, number: FileNumber, source: &str) -> io::Result<Vec<Head>> {
+        let (bytes, filled) = self.head_bytes(number)?;
+        Ok(self.ledger.beginnings(source, &bytes[..filled]))
     }
 
     /// Compares a new file with all that are followed and begin with the same line.
@@ -87,9 +103,10 @@ impl Follower {
         &mut self,
         number: FileNumber,
         source: &str,
-        head: Head,
+        heads: &[Head],
     ) -> io::Result<Option<Origin>> {
-        let alike = self.ledger.with_head(source, head).filter(|id| self.may_share_lines(number, *id));
+        let alike = heads.iter().flat_map(|head| self.ledger.with_head(source, *head));
+        let alike = alike.filter(|id| self.may_share_lines(number, *id));
         for id in alike.take(ALIKE_MAX).collect::<Vec<_>>() {
             if let Some(origin) = self.compare(number, id)? {
                 return Ok(Some(origin));
@@ -121,6 +138,9 @@ impl Follower {
         let (size, path) = (file.size, file.path.clone());
         if let Some(stream) = self.begin_stream(number, &path, head, 0) {
             self.ledger.saw(stream, size, 0);
+            if let Some(file) = self.files.get_mut(&number) {
+                file.size_trusted = size;
+            }
         }
     }
 
@@ -150,14 +170,15 @@ impl Follower {
     }
 
     /// What was read to its end and this file is a copy of. Where it is one of several, the one of which most was read.
-    fn past_of(&self, file: &Followed, source: &str, head: Head) -> io::Result<Option<PastFile>> {
+    fn past_of(&self, file: &Followed, source: &str, heads: &[Head]) -> io::Result<Option<PastFile>> {
         let mut found: Option<&PastFile> = None;
         let past_files = self.ledger.past_files();
         let paths = &self.sources[file.source].paths;
         let may_be_other =
             |past: &&PastFile| !paths.differ_in_time(&file.path, Path::new(OsStr::from_bytes(&past.path)));
-        let of_source = past_files.with_head(source, head).filter(may_be_other).take(ALIKE_MAX);
-        for past in past_files.of_file(file.key, head).chain(of_source) {
+        let of_source = heads.iter().flat_map(|head| past_files.with_head(source, *head));
+        let of_file = heads.iter().flat_map(|head| past_files.of_file(file.key, *head));
+        for past in of_file.chain(of_source.filter(may_be_other).take(ALIKE_MAX)) {
             if found.is_some_and(|found| found.length >= past.length) {
                 continue;
             }
@@ -165,7 +186,7 @@ impl Follower {
             let is_other =
                 !is_this && file.packed && is_named_after(&file.path, &past.path) && may_be_other(&past);
             // The first line alone says nothing: many files have the same.
-            let tail = past.tail.filter(|_| file.packed || past.length > u64::from(head.length));
+            let tail = past.tail.filter(|_| file.packed || past.length > u64::from(past.head.length));
             let agrees = match tail {
                 Some(tail) => files::has(file.handle()?, &tail)?,
                 // Without birth times a number may be that of another file with the same line.
@@ -266,7 +287,7 @@ impl Follower {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;
             };
-            if stream.orphan || !is_named_after(&file.path, &stream.met.path) {
+            if stream.orphan || !is_named_after_any(&file.path, &names_of(&stream.met.home())) {
                 continue;
             }
             let handle = file.handle()?.try_clone()?;
@@ -311,7 +332,7 @@ impl Follower {
 }
 
 /// Whether two files have the same bytes at the beginning and at the end of their first `common` bytes.
-fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
+pub(super) fn is_same(one: &File, other: &File, common: u64) -> io::Result<bool> {
     let span = common.min(COMPARED_BYTES);
     for offset in [0, common - span] {
         if files::content(one, offset, span)? != files::content(other, offset, span)? {

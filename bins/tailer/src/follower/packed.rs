@@ -1,7 +1,7 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
 use super::Follower;
-use super::copies::is_named_after;
+use super::copies::{is_named_after_any, names_of};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
@@ -220,15 +220,17 @@ impl Follower {
     pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
         let of_source =
             |file: &super::Followed| file.packed && file.source == source && file.stream.is_none();
-        if self.files.values().any(|file| of_source(file) && is_named_after(&file.path, &met.path)) {
+        let names = names_of(&met.home());
+        if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
             return true;
         }
-        let folders = self.sources[source].folders.clone();
+        let mut folders = self.sources[source].folders.clone();
+        folders.extend(names.iter().map(|name| files::folder_of(name)));
         let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
         let paths: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).collect();
         let mut awaits = false;
         let may_be = |path: &&PathBuf| {
-            is_named_after(path, &met.path)
+            is_named_after_any(path, &names)
                 && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
         };
         let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();

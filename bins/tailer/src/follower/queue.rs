@@ -16,8 +16,13 @@ impl Follower {
 
     pub(super) fn queue(&mut self, number: FileNumber) {
         self.tally.touch(number);
-        let Some(file) = self.files.get_mut(&number).filter(|file| !file.queued) else { return };
-        file.queued = true;
+        let Some(file) = self.files.get_mut(&number) else { return };
+        if !std::mem::replace(&mut file.stirred, true) {
+            self.stirred.push(number);
+        }
+        if std::mem::replace(&mut file.queued, true) {
+            return;
+        }
         // What was rotated away goes before what took its place.
         if file.place == Place::Here {
             self.ready.push_back(number);

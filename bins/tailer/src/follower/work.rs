@@ -14,6 +14,8 @@ use tracing::{error, warn};
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
+/// One that waits for others to be unpacked is looked at again after this time.
+const SUCCESSION_LOOKED_AT: Duration = Duration::from_millis(200);
 
 /// What to do with a file after work on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,8 +51,16 @@ impl Follower {
         if !self.reach(number)? {
             return Ok(Worked::Rest);
         }
-        if !self.refresh(number)? || self.waits_for_predecessor(number) {
+        if !self.refresh(number)? {
             return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
+        }
+        if self.waits_for_predecessor(number) {
+            return self.look_while_it_waits(number);
+        }
+        if self.waits_in_succession(number) {
+            let worked = self.look_while_it_waits(number)?;
+            let due = Worked::At(Instant::now() + SUCCESSION_LOOKED_AT);
+            return Ok(if worked == Worked::Rest { due } else { worked });
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let Some(id) = file.stream else { return self.try_meet(number) };
@@ -92,7 +102,7 @@ impl Follower {
     }
 
     /// Asks the file for its length; false when it is shorter than what was read of it.
-    fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
+    pub(super) fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
         let length_min = self.length_min(number);
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
         let mut facts = files::facts_of(file.handle()?)?;
@@ -135,7 +145,7 @@ impl Follower {
         Ok(true)
     }
 
-    fn is_truncated(&self, number: FileNumber) -> bool {
+    pub(super) fn is_truncated(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
         let length_min = self.length_min(number);
         file.handle().and_then(files::facts_of).is_ok_and(|facts| facts.size < length_min)
@@ -153,8 +163,12 @@ impl Follower {
         if self.waits_in_backlog(number) || self.waits_for_first_look(file) {
             return true;
         }
-        let before = file.predecessor;
-        let Some(before) = before.and_then(|before| self.files.get(&before)) else { return false };
+        file.predecessor.is_some_and(|before| self.is_unfinished(before))
+    }
+
+    /// Whether there is more to read or to send of a file that others wait for.
+    pub(super) fn is_unfinished(&self, number: FileNumber) -> bool {
+        let Some(before) = self.files.get(&number) else { return false };
         let unsent = |id: StreamId| {
             self.ledger
                 .stream(id)

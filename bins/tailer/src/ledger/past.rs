@@ -4,7 +4,7 @@ use super::Ledger;
 use super::record::{Record, Tail};
 use crate::identity::{FileKey, Head};
 use logferry_pack::StreamId;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// Files that are remembered for each source.
 pub const PAST_FILES_MAX: usize = 8_192;
@@ -119,6 +119,19 @@ impl Ledger {
                 .get(stream)
                 .is_some_and(|stream| stream.met.source == source && stream.met.head == head)
         })
+    }
+
+    /// The head of a file that starts with `bytes`, and shorter ones of files of a source that ended, when they were met, before their first
+    /// line did.
+    pub fn beginnings(&self, source: &str, bytes: &[u8]) -> Vec<Head> {
+        let Some(head) = Head::finished(bytes) else { return Vec::new() };
+        let streams = self.streams.values().filter(|stream| stream.met.source == source);
+        let heads =
+            streams.map(|stream| stream.met.head).chain(self.past_files.of(source).map(|file| file.head));
+        let lengths: BTreeSet<u16> =
+            heads.map(|head| head.length).filter(|length| *length < head.length).collect();
+        let begun = lengths.into_iter().rev().filter_map(|length| Head::begun(&bytes[..usize::from(length)]));
+        std::iter::once(head).chain(begun).collect()
     }
 
     /// The bytes of a stream are in another file from now on.

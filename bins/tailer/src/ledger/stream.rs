@@ -113,6 +113,12 @@ impl Stream {
         self.entries.back().map_or(self.frontier, |entry| entry.cut.end())
     }
 
+    /// The bytes by which a file is known to be the stream's: those that were acknowledged last, or else the first that were cut.
+    pub(crate) fn evidence(&self) -> Option<Tail> {
+        let first_cut = self.entries.front().map(|entry| entry.cut);
+        self.tail.or(first_cut.map(|cut| Tail { offset: cut.offset, span: cut.span, sum: cut.sum }))
+    }
+
     /// Bytes above `from` that the file had when it was left and that are in no pack.
     pub(crate) fn unread(&self, from: u64) -> u64 {
         self.left.saturating_sub(self.cut_end().max(from))

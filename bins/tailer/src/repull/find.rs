@@ -4,8 +4,8 @@ use super::known::{Known, KnownStream, Span};
 use super::request::{Problem, Request};
 use crate::config::SourceSettings;
 use crate::files::{self, Facts};
-use crate::follower::is_named_after;
-use crate::identity::{HEAD_BYTES_MAX, Head, stream_id};
+use crate::follower::{is_named_after, is_named_after_any, names_of};
+use crate::identity::{FileKey, HEAD_BYTES_MAX, Head, stream_id};
 use crate::ledger::ranges::RANGES_KEPT_MAX;
 use crate::pattern::PathPattern;
 use crate::recut::{self, Recut, Rules};
@@ -271,12 +271,13 @@ impl<'a> Finder<'a> {
                 end: stream.end,
             })
         };
-        let folder = files::folder_of(&stream.path);
-        let moved = || stream.keys.iter().find_map(|key| files::find_in(&folder, *key).ok().flatten());
+        let names = names_of(&stream.path);
+        let folders: BTreeSet<PathBuf> = names.iter().map(|name| files::folder_of(name)).collect();
+        let find = |key: &FileKey| folders.iter().find_map(|at| files::find_in(at, *key).ok().flatten());
+        let moved = || stream.keys.iter().find_map(find);
         let copies = || {
-            let name = stream.path.as_os_str().as_encoded_bytes();
-            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).filter(move |path| is_named_after(path, name))
+            let entries = folders.iter().flat_map(std::fs::read_dir).flatten().flatten();
+            entries.map(|entry| entry.path()).filter(|path| is_named_after_any(path, &names))
         };
         at(&stream.path)
             .or_else(|| moved().and_then(|path| at(&path)))
@@ -381,7 +382,7 @@ fn whole_lines(rules: &Rules, file: &File, range: (u64, u64), all: (u64, u64)) -
 /// Whether a file holds what was shipped of a stream: its own file, or a copy.
 fn is_it(stream: &KnownStream, file: &File, facts: &Facts, path: &Path) -> bool {
     let is_own = stream.keys.contains(&facts.key);
-    let named = is_own || is_named_after(path, stream.path.as_os_str().as_encoded_bytes());
+    let named = is_own || is_named_after_any(path, &names_of(&stream.path));
     let begins_alike = || head_of(file).is_ok_and(|(bytes, filled)| stream.head.agrees(&bytes[..filled]));
     let has_end = || match &stream.tail {
         Some(tail) => files::has(file, tail).unwrap_or(false),
