@@ -11,7 +11,8 @@ use crate::journal::{Journal, JournalError, Putting};
 use crate::prober;
 use crate::pruner;
 use crate::registry::{
-    Change, ErrorEntry, Identity, Node, NodeRow, Now, Options, Refusal, Registry, Reported,
+    Change, ErrorEntry, Forgotten, Identity, Node, NodeRow, NotForgotten, Now, Options, Refusal, Registry,
+    Reported,
 };
 use crate::writer::{DatabaseWriter, Health};
 use anyhow::Context;
@@ -225,6 +226,24 @@ impl Monitor {
 
     pub(crate) async fn unregister(&self, who: &Identity) -> Result<(), NotTaken> {
         self.decide(|registry, now| Ok(registry.unregister(who, now))).await
+    }
+
+    /// Takes out a node that is gone for good. What cannot be stored now is stored later: it is gone from the page all the same.
+    pub(crate) async fn forget(
+        &self,
+        name: &str,
+        force: bool,
+    ) -> Result<Result<Forgotten, NotForgotten>, NotTaken> {
+        let mut outcome = None;
+        let forget = |registry: &mut Registry, _| {
+            let found = registry.forget_called(name, force);
+            let changes = found.as_ref().map(|(_, change)| vec![change.clone()]).unwrap_or_default();
+            outcome = Some(found.map(|(forgotten, _)| forgotten));
+            Ok(changes)
+        };
+        self.decide(forget).await?;
+        let unknown = NotForgotten::Unknown { name: name.to_owned(), near: None };
+        Ok(outcome.unwrap_or(Err(unknown)))
     }
 
     /// Stored when this returns; what is too much of one node is counted and left out.
