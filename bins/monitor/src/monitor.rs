@@ -1,6 +1,7 @@
 //! The running monitor: the registry, the queue to the database, and the tasks around them.
 
 use crate::access;
+use crate::alerts::AlertRow;
 use crate::alerts::keeper::{self, Alerts};
 use crate::alerts::webhook::Webhook;
 use crate::config::MonitorConfig;
@@ -372,18 +373,22 @@ impl Monitor {
         self.decide_or_owe(is_current).await;
     }
 
-    /// The same, behind what is owed already: a later state of a thing must not be overtaken by an earlier one.
-    pub(crate) async fn store_in_order(&self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
+    /// Stores alerts as they are now, whatever state they had when they were to be stored, and behind what is owed already: several tasks
+    /// go on with one alert, and a later state must not be overtaken by an earlier one.
+    pub(crate) async fn store_alerts(&self, rows: Vec<AlertRow>) {
         let place = self.journal.place().await;
-        let putting = {
+        let (changes, putting) = {
             let mut registry = self.registry();
+            let book = self.alerts.book();
+            let latest = rows.into_iter().filter_map(|row| book.latest(row));
+            let changes: Vec<Change> = latest.map(Change::Alert).collect();
+            if changes.is_empty() {
+                return;
+            }
             if registry.owed().0 > 0 {
                 return registry.not_stored(changes);
             }
-            place.put(changes.clone())
+            (changes.clone(), place.put(changes))
         };
         if let Err(error) = self.stored(changes, putting).await {
             tracing::debug!(%error, "changes are stored later");
@@ -399,6 +404,12 @@ impl Monitor {
                 if owed.is_empty() {
                     return;
                 }
+                let book = self.alerts.book();
+                let latest = |change| match change {
+                    Change::Alert(row) => book.latest(row).map(Change::Alert),
+                    other => Some(other),
+                };
+                let owed: Vec<Change> = owed.into_iter().filter_map(latest).collect();
                 (owed.clone(), self.decisions.begin(), place.put(owed))
             };
             if putting.done().await.is_err() {
