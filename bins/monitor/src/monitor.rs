@@ -373,6 +373,18 @@ impl Monitor {
         self.decide_or_owe(is_current).await;
     }
 
+    /// The row of a node that has left could not be deleted from the legacy table.
+    pub(crate) async fn say_kept(&self, row: &NodeRow, why: &str) {
+        let address = crate::registry::address(&row.ip, row.port);
+        tracing::warn!(
+            address,
+            why,
+            "a row of registered_node cannot be deleted: it is passed over while it is as it is"
+        );
+        let (row, why) = (row.clone(), why.to_owned());
+        self.decide_or_owe(move |registry, now| vec![registry.row_kept(row, &why, now)]).await;
+    }
+
     /// Stores alerts as they are now, whatever state they had when they were to be stored, and behind what is owed already: several tasks
     /// go on with one alert, and a later state must not be overtaken by an earlier one.
     pub(crate) async fn store_alerts(&self, rows: Vec<AlertRow>) {

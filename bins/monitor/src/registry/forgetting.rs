@@ -1,6 +1,7 @@
 //! A node that an operator takes out because it is gone for good: found by what people call it, and kept while it lives, unless they insist.
 
-use super::{Change, Node, Registry, State};
+use super::said::TEXT_CHARS_MAX;
+use super::{Change, ErrorEntry, Node, NodeRow, Now, Registry, State, clip};
 use logferry_node::config::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,25 @@ impl Registry {
         let unknown = NotForgotten::Unknown { name: id.clone(), near: None };
         let change = self.forget(&id).ok_or(unknown)?;
         Ok((Forgotten { id, name, role, addr, state, note }, change))
+    }
+
+    /// The row of a node that has left could not be deleted from the legacy table.
+    pub fn row_kept(&mut self, row: NodeRow, why: &str, now: Now) -> Change {
+        let text = format!(
+            "it has left, and its row of registered_node cannot be deleted ({why}): the row is passed over while it is as it is; grant DELETE, or delete it by hand"
+        );
+        let entry = ErrorEntry {
+            unix_ms: now.unix_ms,
+            ip: row.ip,
+            port: row.port,
+            role: row.role,
+            name: row.name,
+            kind: "legacy row".to_owned(),
+            text: clip(&text, TEXT_CHARS_MAX),
+            node: row.id,
+        };
+        self.keep(entry.clone());
+        Change::Error(entry)
     }
 
     fn called(&self, name: &str) -> Result<&Node, NotForgotten> {
