@@ -1,5 +1,7 @@
 //! The running monitor: the registry, the queue to the database, and the tasks around them.
 
+mod unlike;
+
 use crate::access;
 use crate::alerts::AlertRow;
 use crate::alerts::keeper::{self, Alerts};
@@ -371,18 +373,6 @@ impl Monitor {
             false => Vec::new(),
         };
         self.decide_or_owe(is_current).await;
-    }
-
-    /// The row of a node that has left could not be deleted from the legacy table.
-    pub(crate) async fn say_kept(&self, row: &NodeRow, why: &str) {
-        let address = crate::registry::address(&row.ip, row.port);
-        tracing::warn!(
-            address,
-            why,
-            "a row of registered_node cannot be deleted: it is passed over while it is as it is"
-        );
-        let (row, why) = (row.clone(), why.to_owned());
-        self.decide_or_owe(move |registry, now| vec![registry.row_kept(row, &why, now)]).await;
     }
 
     /// Stores alerts as they are now, whatever state they had when they were to be stored, and behind what is owed already: several tasks

@@ -149,6 +149,7 @@ impl DatabaseWriter {
         let mut database = Database::open(&self.url, settings.timeout.0).await?;
         let journal = self.monitor.journal.clone();
         let mut applied = database.applied(journal.id()).await?;
+        let has_lost = applied < journal.written_up_to();
         journal.written(applied).await;
         if !self.restored {
             let (nodes, errors) =
@@ -158,6 +159,9 @@ impl DatabaseWriter {
             self.monitor.registry().restore_hours(hours);
             self.monitor.health.restored.store(true, Relaxed);
             self.restored = true;
+        }
+        if has_lost {
+            self.monitor.write_again(applied).await;
         }
         let mut rounds = tokio::time::interval(self.monitor.config.check.interval.0);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -89,6 +89,11 @@ impl Registry {
         Change::Error(entry)
     }
 
+    /// All nodes are to be stored again.
+    pub fn owe_nodes(&mut self) {
+        self.nodes.values_mut().for_each(|node| node.owed = true);
+    }
+
     fn called(&self, name: &str) -> Result<&Node, NotForgotten> {
         if let Some(node) = self.node(name) {
             return Ok(node);
