@@ -410,16 +410,7 @@ mod tests {
     use logferry_durable::RealDisk;
 
     fn change(text: &str) -> Change {
-        Change::Error(ErrorEntry {
-            unix_ms: 1,
-            ip: "10.0.0.7".into(),
-            port: 4000,
-            role: "tailer".into(),
-            name: "web-1".into(),
-            kind: "ERROR".into(),
-            text: text.into(),
-            node: "a1".into(),
-        })
+        Change::Error(ErrorEntry { text: text.into(), ..ErrorEntry::default() })
     }
 
     fn write(dir: &Path, snapshot: &[u8], records: &[Vec<u8>]) {
