@@ -89,7 +89,10 @@ enum Command {
     Status(status::Args),
     /// Make the hash of a password, for [access] of the monitor; the password is the first line of standard input.
     HashPassword,
-    /// List the nodes that the monitor knows.
+    /// List the nodes that the monitor knows, or have it forget some.
+    #[command(
+        after_help = "Exit status: 0 all well, 1 a node is silent or not ready, or is up and not to be forgotten, 2 wrong usage, or no node (or more than one) is called so."
+    )]
     Nodes(registry::NodesArgs),
     /// Watch the nodes that the monitor knows, live in the terminal.
     Top(top::Args),

@@ -1,5 +1,7 @@
 //! `nodes`, `errors` and `alerts`: what the monitor knows.
 
+mod forget;
+
 use crate::{Output, Verdict, human, status};
 use anyhow::Context;
 use logferry_monitor::alerts::AlertRow;
@@ -40,6 +42,12 @@ pub(crate) struct NodesArgs {
     /// Only this role.
     #[arg(long)]
     role: Option<String>,
+    /// Take out nodes that are gone for good, by name, address or id, with their rows of the legacy table.
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "role", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    forget: Vec<String>,
+    /// Also nodes that are up: they register anew with their next heartbeat, legacy ones when they are started again.
+    #[arg(long, requires = "forget")]
+    force: bool,
 }
 
 #[derive(clap::Args)]
@@ -97,6 +105,9 @@ fn alert_row(alert: &AlertRow) -> Vec<String> {
 
 /// All nodes; a problem is one that is silent or not ready.
 pub(crate) fn nodes(args: &NodesArgs, output: &mut Output<'_>) -> anyhow::Result<Verdict> {
+    if !args.forget.is_empty() {
+        return forget::forget(&args.from, &args.forget, args.force, output);
+    }
     let mut nodes: Vec<NodeView> = ask(&args.from, "/api/nodes", &[])?;
     nodes.retain(|node| args.role.as_ref().is_none_or(|role| *role == node.role));
     if args.from.json {
@@ -147,13 +158,22 @@ pub(crate) fn ask<T: DeserializeOwned>(
     path: &str,
     query: &[(&str, String)],
 ) -> anyhow::Result<T> {
+    let (addr, code, body) = asked(from, path, |agent, url| {
+        query.iter().fold(agent.get(url), |request, (key, value)| request.query(*key, value))
+    })?;
+    serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
+}
+
+/// The monitor's address, the status and the body of its answer.
+fn asked(
+    from: &From,
+    path: &str,
+    request: impl FnOnce(&ureq::Agent, String) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
+) -> anyhow::Result<(String, u16, String)> {
     let addr = resolve(&from.monitor)?;
-    let mut request = status::agent(from.timeout).get(format!("http://{addr}{path}"));
+    let mut request = request(&status::agent(from.timeout), format!("http://{addr}{path}"));
     if let Some(file) = &from.token_file {
         request = request.header("Authorization", format!("Bearer {}", read_token(file)?));
-    }
-    for (key, value) in query {
-        request = request.query(*key, value);
     }
     let mut response = request
         .call()
@@ -168,7 +188,7 @@ pub(crate) fn ask<T: DeserializeOwned>(
         anyhow::bail!("{addr} has seen too many wrong logins from here: ask again in {wait} seconds");
     }
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
-    serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
+    Ok((addr, code.as_u16(), body))
 }
 
 fn resolve(addr: &str) -> anyhow::Result<String> {

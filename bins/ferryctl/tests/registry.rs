@@ -18,6 +18,10 @@ const ERRORS: &str = r#"[{"unix_ms":1700000001000,"name":"web-1","role":"tailer"
 
 /// Answers one request with `body`; gives the address and the first line of the request.
 fn monitor(body: &'static str) -> (String, mpsc::Receiver<String>) {
+    answering("200 OK", body)
+}
+
+fn answering(status: &'static str, body: &'static str) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let addr = listener.local_addr().expect("an address").to_string();
     let (asked, questions) = mpsc::channel();
@@ -32,7 +36,7 @@ fn monitor(body: &'static str) -> (String, mpsc::Receiver<String>) {
         let request = String::from_utf8_lossy(&request);
         asked.send(request.lines().next().unwrap_or_default().to_owned()).expect("told");
         let length = body.len();
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
             .expect("answered");
     });
     (addr, questions)
@@ -76,4 +80,40 @@ fn a_monitor_that_is_away_is_told_with_what_to_do() {
     let ran = ferryctl(&["nodes", "--monitor", "127.0.0.1:1"]);
     assert_eq!(ran.status, 1);
     assert!(ran.err.contains("--monitor"), "{}", ran.err);
+}
+
+#[test]
+fn a_node_is_forgotten_by_its_name_and_when_it_would_be_back_is_told() {
+    let (addr, questions) = monitor(
+        r#"{"id":"a1","name":"web 1/\u001b[31m","role":"tailer","addr":"10.0.0.7:4000","state":"silent","note":"it registers anew"}"#,
+    );
+    let ran = ferryctl(&["nodes", "--monitor", &addr, "--forget", "web 1/ü?"]);
+    assert_eq!(ran.status, 0, "{}", ran.err);
+    let question = questions.recv().expect("asked");
+    assert!(question.starts_with("DELETE /api/nodes/web%201%2F%C3%BC%3F?force=false "), "{question}");
+    assert!(ran.out.contains("was silent) is forgotten; it registers anew"), "{}", ran.out);
+    assert!(!ran.out.contains('\u{1b}'), "a name must not command the terminal");
+}
+
+#[test]
+fn why_a_node_is_not_forgotten_is_told_by_text_and_status() {
+    for (status, reason, code, hint) in [
+        ("404 Not Found", "unknown", 2, "did you mean"),
+        ("409 Conflict", "ambiguous", 2, "  a1: tailer web-1"),
+        ("409 Conflict", "alive", 1, "--force"),
+        ("503 Service Unavailable", "not stored", 1, "did you mean"),
+    ] {
+        let body = format!(
+            r#"{{"reason":"{reason}","error":"did you mean \"web-1\"?","namesakes":["a1: tailer web-1"]}}"#
+        );
+        let (addr, questions) = answering(status, body.leak());
+        let ran = ferryctl(&["nodes", "--monitor", &addr, "--force", "--forget", "web-2"]);
+        assert_eq!(ran.status, code, "{reason}: {}", ran.err);
+        assert!(ran.err.contains(hint) && ran.err.contains("web-2"), "{reason}: {}", ran.err);
+        assert!(questions.recv().expect("asked").contains("?force=true "));
+    }
+    assert_eq!(ferryctl(&["nodes", "--force"]).status, 2, "nobody is named");
+    let (old, _questions) = answering("405 Method Not Allowed", "");
+    let ran = ferryctl(&["nodes", "--monitor", &old, "--forget", "web-2"]);
+    assert!(ran.status == 1 && ran.err.contains("not as a monitor does that can forget"), "{}", ran.err);
 }

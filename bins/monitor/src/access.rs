@@ -106,6 +106,11 @@ impl Gate {
         self.login.is_some()
     }
 
+    /// Whether who asks is known by a login or a token.
+    pub fn has_credentials(&self) -> bool {
+        self.login.is_some() || self.token.is_some()
+    }
+
     /// Judges a request by its `Authorization` and `Host` headers; `peer` is who is slowed down.
     pub async fn judge(
         &self,
@@ -113,7 +118,7 @@ impl Gate {
         host: Option<&str>,
         peer: Option<IpAddr>,
     ) -> Verdict {
-        if self.login.is_none() && self.token.is_none() {
+        if !self.has_credentials() {
             return if host.is_none_or(is_own_name) { Verdict::Welcome } else { Verdict::WrongHost };
         }
         let Some(given) = authorization.filter(|given| given.len() <= CREDENTIALS_BYTES_MAX) else {

@@ -72,6 +72,8 @@ struct Waiting {
     /// Number, change, bytes.
     queue: VecDeque<(u64, Change, u64)>,
     bytes: u64,
+    /// All up to this number are in the database, as far as it has said.
+    written: u64,
 }
 
 /// The hold on the queue; clones share it.
@@ -99,7 +101,8 @@ impl Journal {
         for (what, bytes) in &unreadable {
             set_aside(&*disk, dir, what, bytes)?;
         }
-        let mut waiting = Waiting::default();
+        let first = snapshot.waiting.first().map_or(snapshot.next, |(number, _)| *number);
+        let mut waiting = Waiting { written: first.saturating_sub(1), ..Waiting::default() };
         for (number, change) in &snapshot.waiting {
             waiting.push(*number, change.clone(), bytes_of(change));
         }
@@ -165,6 +168,11 @@ impl Journal {
     pub async fn written(&self, number: u64) {
         self.lock().drop_up_to(number);
         let _ = self.requests.send(Request::Written(number)).await;
+    }
+
+    /// How far the database has said that it is.
+    pub fn written_up_to(&self) -> u64 {
+        self.lock().written
     }
 
     /// Waits until something is in the queue.
@@ -237,6 +245,7 @@ impl Waiting {
     }
 
     fn drop_up_to(&mut self, number: u64) {
+        self.written = self.written.max(number);
         while self.queue.front().is_some_and(|(first, ..)| *first <= number) {
             if let Some((_, _, bytes)) = self.queue.pop_front() {
                 self.bytes -= bytes;
@@ -401,16 +410,7 @@ mod tests {
     use logferry_durable::RealDisk;
 
     fn change(text: &str) -> Change {
-        Change::Error(ErrorEntry {
-            unix_ms: 1,
-            ip: "10.0.0.7".into(),
-            port: 4000,
-            role: "tailer".into(),
-            name: "web-1".into(),
-            kind: "ERROR".into(),
-            text: text.into(),
-            node: "a1".into(),
-        })
+        Change::Error(ErrorEntry { text: text.into(), ..ErrorEntry::default() })
     }
 
     fn write(dir: &Path, snapshot: &[u8], records: &[Vec<u8>]) {

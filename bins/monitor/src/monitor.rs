@@ -1,6 +1,9 @@
 //! The running monitor: the registry, the queue to the database, and the tasks around them.
 
+mod unlike;
+
 use crate::access;
+use crate::alerts::AlertRow;
 use crate::alerts::keeper::{self, Alerts};
 use crate::alerts::webhook::Webhook;
 use crate::config::MonitorConfig;
@@ -11,7 +14,8 @@ use crate::journal::{Journal, JournalError, Putting};
 use crate::prober;
 use crate::pruner;
 use crate::registry::{
-    Change, ErrorEntry, Identity, Node, NodeRow, Now, Options, Refusal, Registry, Reported,
+    Change, ErrorEntry, Forgotten, Identity, Node, NodeRow, NotForgotten, Now, Options, Refusal, Registry,
+    Reported,
 };
 use crate::writer::{DatabaseWriter, Health};
 use anyhow::Context;
@@ -227,6 +231,24 @@ impl Monitor {
         self.decide(|registry, now| Ok(registry.unregister(who, now))).await
     }
 
+    /// Takes out a node that is gone for good. What cannot be stored now is stored later: it is gone from the page all the same.
+    pub(crate) async fn forget(
+        &self,
+        name: &str,
+        force: bool,
+    ) -> Result<Result<Forgotten, NotForgotten>, NotTaken> {
+        let mut outcome = None;
+        let forget = |registry: &mut Registry, _| {
+            let found = registry.forget_called(name, force);
+            let changes = found.as_ref().map(|(_, change)| vec![change.clone()]).unwrap_or_default();
+            outcome = Some(found.map(|(forgotten, _)| forgotten));
+            Ok(changes)
+        };
+        self.decide(forget).await?;
+        let unknown = NotForgotten::Unknown { name: name.to_owned(), near: None };
+        Ok(outcome.unwrap_or(Err(unknown)))
+    }
+
     /// Stored when this returns; what is too much of one node is counted and left out.
     pub(crate) async fn report(
         &self,
@@ -353,18 +375,22 @@ impl Monitor {
         self.decide_or_owe(is_current).await;
     }
 
-    /// The same, behind what is owed already: a later state of a thing must not be overtaken by an earlier one.
-    pub(crate) async fn store_in_order(&self, changes: Vec<Change>) {
-        if changes.is_empty() {
-            return;
-        }
+    /// Stores alerts as they are now, whatever state they had when they were to be stored, and behind what is owed already: several tasks
+    /// go on with one alert, and a later state must not be overtaken by an earlier one.
+    pub(crate) async fn store_alerts(&self, rows: Vec<AlertRow>) {
         let place = self.journal.place().await;
-        let putting = {
+        let (changes, putting) = {
             let mut registry = self.registry();
+            let book = self.alerts.book();
+            let latest = rows.into_iter().filter_map(|row| book.latest(row));
+            let changes: Vec<Change> = latest.map(Change::Alert).collect();
+            if changes.is_empty() {
+                return;
+            }
             if registry.owed().0 > 0 {
                 return registry.not_stored(changes);
             }
-            place.put(changes.clone())
+            (changes.clone(), place.put(changes))
         };
         if let Err(error) = self.stored(changes, putting).await {
             tracing::debug!(%error, "changes are stored later");
@@ -380,6 +406,12 @@ impl Monitor {
                 if owed.is_empty() {
                     return;
                 }
+                let book = self.alerts.book();
+                let latest = |change| match change {
+                    Change::Alert(row) => book.latest(row).map(Change::Alert),
+                    other => Some(other),
+                };
+                let owed: Vec<Change> = owed.into_iter().filter_map(latest).collect();
                 (owed.clone(), self.decisions.begin(), place.put(owed))
             };
             if putting.done().await.is_err() {

@@ -2,7 +2,7 @@
 
 use crate::database::{Database, DatabaseError, LegacyRows, Url};
 use crate::monitor::Monitor;
-use crate::registry::Change;
+use crate::registry::{Change, State};
 use metrics::{counter, gauge};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -149,6 +149,7 @@ impl DatabaseWriter {
         let mut database = Database::open(&self.url, settings.timeout.0).await?;
         let journal = self.monitor.journal.clone();
         let mut applied = database.applied(journal.id()).await?;
+        let has_lost = applied < journal.written_up_to();
         journal.written(applied).await;
         if !self.restored {
             let (nodes, errors) =
@@ -158,6 +159,9 @@ impl DatabaseWriter {
             self.monitor.registry().restore_hours(hours);
             self.monitor.health.restored.store(true, Relaxed);
             self.restored = true;
+        }
+        if has_lost {
+            self.monitor.write_again(applied).await;
         }
         let mut rounds = tokio::time::interval(self.monitor.config.check.interval.0);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -210,8 +214,12 @@ impl DatabaseWriter {
             let step = (applied, *number);
             let mut written = database.apply(id, step, &[change]).await;
             // a legacy table that is made otherwise than ours must not cost ours anything
-            for legacy in [LegacyRows::Plain, LegacyRows::Without] {
+            for legacy in [LegacyRows::Plain, LegacyRows::Kept, LegacyRows::Without] {
                 if let Err(DatabaseError::Refused(why)) = written {
+                    if legacy == LegacyRows::Kept {
+                        written = self.write_keeping(database, step, change, why).await;
+                        continue;
+                    }
                     written = database.apply_with(id, step, &[change], legacy).await;
                     if legacy == LegacyRows::Without && written.is_ok() {
                         self.legacy_left_out(&why);
@@ -229,6 +237,34 @@ impl DatabaseWriter {
             written?;
             applied = *number;
             self.monitor.journal.written(applied).await;
+        }
+        Ok(())
+    }
+
+    /// Writes a change whose row of the legacy table cannot be deleted, and remembers that the row is nobody's. Said once for each address.
+    async fn write_keeping(
+        &mut self,
+        database: &mut Database,
+        step: (u64, u64),
+        change: &Change,
+        why: String,
+    ) -> Result<(), DatabaseError> {
+        let row = match change {
+            Change::Forgotten(row) | Change::AddressLeft(row) => row,
+            Change::Node(row) if row.state == State::Left => row,
+            _ => return Err(DatabaseError::Refused(why)),
+        };
+        let address = (row.ip.clone(), i64::from(row.port));
+        let is_known = database.kept().await?.contains_key(&address);
+        let id = self.monitor.journal.id();
+        match database.apply_with(id, step, &[change], LegacyRows::Kept).await {
+            // as it was before this try
+            Err(DatabaseError::Refused(_)) => return Err(DatabaseError::Refused(why)),
+            other => other?,
+        }
+        counter!("logferry_monitor_legacy_rows_refused_total").increment(1);
+        if !is_known && database.kept().await?.contains_key(&address) {
+            self.monitor.say_kept(row, &why).await;
         }
         Ok(())
     }

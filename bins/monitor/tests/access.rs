@@ -4,6 +4,7 @@ mod support;
 use logferry_monitor::access::{Gate, hash_password};
 use logferry_monitor::web;
 use std::sync::Arc;
+use support::http::{delete, served};
 use support::{Peer, config, ours, start, with};
 
 /// Status and body for one request.
@@ -58,11 +59,33 @@ async fn a_page_with_a_login_is_read_by_those_who_know_it_alone() {
     assert_eq!(get(addr, "/nodes", &[right]).await.0, 200);
     assert_eq!(get(addr, "/api/nodes", &[("Authorization", "Bearer tools-token-1")]).await.0, 200);
     assert_eq!(get(addr, "/nodes", &[wrong]).await.0, 401);
+    // nobody is called so, which only those are told who may ask
+    let name = "/api/nodes/web-1";
+    assert_eq!(delete(addr, name, &[]).await.0, 401);
+    assert_eq!(delete(addr, name, &[("Authorization", "Bearer tools-token-1")]).await.0, 404);
+    assert_eq!(delete(addr, name, &[right]).await.0, 404);
     let mut last = 401;
     for _ in 0..30 {
         last = get(addr, "/nodes", &[wrong]).await.0;
     }
     assert_eq!(last, 429, "guesses are slowed down");
+    monitor.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_login_no_page_of_another_site_has_a_node_forgotten() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let monitor = start(&config(dir.path(), "")).await;
+    assert_eq!(Peer::connect(monitor.addr).await.ask(&ours("register", "web-1", "a1")).await.0, "0");
+    let addr = served(&monitor).await;
+    let name = "/api/nodes/web-1?force=true";
+    for origin in ["http://evil.example", "null"] {
+        assert_eq!(delete(addr, name, &[("Origin", origin)]).await.0, 403, "{origin}");
+    }
+    assert_eq!(delete(addr, name, &[("Host", "evil.example")]).await.0, 421);
+    assert_eq!(monitor.monitor.nodes().len(), 1);
+    assert_eq!(delete(addr, name, &[]).await.0, 200);
+    assert!(monitor.monitor.nodes().is_empty());
     monitor.stop().await;
 }
 

@@ -3,21 +3,12 @@
 mod support;
 use logferry_durable::RealDisk;
 use logferry_monitor::journal::{Journal, JournalError};
-use logferry_monitor::registry::{Change, ErrorEntry};
+use logferry_monitor::registry::Change;
 use std::sync::Arc;
-use support::{Peer, config, database, ours, sqlite, start, wait_until, with};
+use support::{Peer, config, database, entry, ours, sqlite, start, wait_until, with};
 
-fn entry(number: u32) -> ErrorEntry {
-    ErrorEntry {
-        unix_ms: 1_700_000_000_000 + i64::from(number),
-        ip: "10.0.0.7".into(),
-        port: 4000,
-        role: "tailer".into(),
-        name: "web-1".into(),
-        kind: "ERROR".into(),
-        text: format!("number {number}"),
-        node: String::new(),
-    }
+fn numbered(number: u32) -> Change {
+    Change::Error(entry(&format!("number {number}")))
 }
 
 #[tokio::test]
@@ -111,7 +102,7 @@ async fn changes_are_written_once_although_a_try_that_was_given_up_came_through(
     let dir = tempfile::tempdir().expect("a folder");
     let mut database = database(&sqlite(dir.path())).await;
     assert_eq!(database.applied(7).await.expect("asked"), 0);
-    let changes: Vec<Change> = (0..5).map(|number| Change::Error(entry(number))).collect();
+    let changes: Vec<Change> = (0..5).map(numbered).collect();
     let changes: Vec<&Change> = changes.iter().collect();
     database.apply(7, (0, 5), &changes).await.expect("written");
     database.apply(7, (0, 5), &changes).await.expect_err("it has come through already");
@@ -126,7 +117,7 @@ async fn a_full_queue_refuses_and_keeps_what_it_has_over_restarts() {
     let journal = Journal::open(Arc::new(RealDisk), dir.path(), bytes_max).expect("opened");
     let mut taken = 0;
     let refused = loop {
-        match journal.append(vec![Change::Error(entry(taken))]).await {
+        match journal.append(vec![numbered(taken)]).await {
             Ok(()) => taken += 1,
             Err(error) => break error,
         }
@@ -148,7 +139,7 @@ async fn a_full_queue_refuses_and_keeps_what_it_has_over_restarts() {
     assert_eq!(journal.id(), id);
     let oldest = journal.oldest(usize::MAX);
     assert_eq!(oldest.first().map(|(number, _)| *number), Some(4));
-    assert_eq!(oldest.last(), Some(&(u64::from(taken), Change::Error(entry(taken - 1)))));
-    journal.append(vec![Change::Error(entry(taken))]).await.expect("there is room again");
+    assert_eq!(oldest.last(), Some(&(u64::from(taken), numbered(taken - 1))));
+    journal.append(vec![numbered(taken)]).await.expect("there is room again");
     assert_eq!(journal.oldest(usize::MAX).last().map(|(number, _)| *number), Some(u64::from(taken) + 1));
 }

@@ -3,11 +3,11 @@
 mod support;
 use logferry_monitor::alerts::{AlertRow, AlertState};
 use logferry_monitor::database::Old;
-use logferry_monitor::registry::{Change, ErrorEntry, HourRow, NodeRow, State};
+use logferry_monitor::registry::{Change, HourRow, NodeRow, State};
 use logferry_node::monitor::hours::HourNews;
 use std::time::{Duration, Instant};
 use support::mariadb::MariaDb;
-use support::{Peer, config, database, ours, sqlite, start, wait_until, with};
+use support::{Peer, config, database, entry, ours, sqlite, start, wait_until, with};
 
 fn row(id: &str, port: u16, state: State) -> NodeRow {
     NodeRow {
@@ -21,19 +21,6 @@ fn row(id: &str, port: u16, state: State) -> NodeRow {
         state,
         since_ms: 1_700_000_000_000,
         registered_ms: 1_700_000_000_000,
-    }
-}
-
-fn entry(text: &str) -> ErrorEntry {
-    ErrorEntry {
-        unix_ms: 1_700_000_000_123,
-        ip: "10.0.0.7".into(),
-        port: 4000,
-        role: "tailer".into(),
-        name: "web-1".into(),
-        kind: "ERROR".into(),
-        text: text.into(),
-        node: "a1".into(),
     }
 }
 

@@ -3,7 +3,7 @@
 mod support;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use support::http::{get, get_json, served};
+use support::http::{delete, get, get_json, served};
 use support::{Peer, config, ours, start, wait_until, with};
 
 /// Whether a value is as a schema says: the few words of JSON Schema that the description uses, and no others.
@@ -76,7 +76,8 @@ async fn every_route_is_described_and_every_answer_is_as_described() {
     let hours = hours.to_string();
     assert_eq!(peer.ask(&with(ours("hours", "out-1", "o1"), &[("hours", &hours)])).await.0, "0");
     wait_until("an alert is open", async || get_json(addr, "/api/alerts").await["open"] != json!([])).await;
-    for path in paths.into_iter().filter(|path| !ours_too.contains(path)) {
+    let is_read = |path: &&str| !ours_too.contains(path) && described["paths"][path].get("get").is_some();
+    for path in paths.into_iter().filter(is_read) {
         let asked = if path.ends_with("samples") || path == "/node" {
             format!("{path}?id=a1")
         } else {
@@ -89,6 +90,15 @@ async fn every_route_is_described_and_every_answer_is_as_described() {
             let value: Value = serde_json::from_str(&body).expect("JSON");
             assert!(!value.as_array().is_some_and(Vec::is_empty), "{path}: an empty list proves nothing");
             check(&kind["schema"], &value, &described, path);
+        }
+    }
+    let called = &described["paths"]["/api/nodes/{name}"]["delete"]["responses"];
+    for (path, code) in [("web-3", 404), ("web-1", 409), ("web-2?force=true", 200), ("web-2?force=so", 400)] {
+        let (found, body) = delete(addr, &format!("/api/nodes/{path}"), &[]).await;
+        assert_eq!(found, code, "{path}: {body}");
+        let schema = &called[code.to_string()]["content"]["application/json"]["schema"];
+        if schema.is_object() {
+            check(schema, &serde_json::from_str(&body).expect("JSON"), &described, path);
         }
     }
     let status = serde_json::to_value(monitor.monitor.status()).expect("JSON");

@@ -7,7 +7,7 @@ use logferry_node::monitor::hours::HourNews;
 use mysql_async::prelude::Queryable;
 use std::time::Duration;
 use support::mariadb::MariaDb;
-use support::{Peer, config, database, ours, proxy, start, wait_until, with};
+use support::{Peer, config, database, entry, ours, proxy, start, wait_until, with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_distant_database_takes_all_although_a_transaction_takes_longer_than_an_answer_may() {
@@ -46,18 +46,7 @@ async fn a_distant_database_takes_all_although_a_transaction_takes_longer_than_a
 async fn old_rows_that_cannot_be_deleted_hold_up_nothing_and_are_told() {
     let Some(server) = MariaDb::start("old_rows_that_cannot_be_deleted") else { return };
     let mut filled = database(&server.url()).await;
-    let old = |number: i64| {
-        Change::Error(ErrorEntry {
-            unix_ms: number,
-            ip: String::new(),
-            port: 0,
-            role: String::new(),
-            name: String::new(),
-            kind: "ERROR".into(),
-            text: "old".into(),
-            node: String::new(),
-        })
-    };
+    let old = |number: i64| Change::Error(ErrorEntry { unix_ms: number, ..entry("old") });
     let changes: Vec<Change> = (0..5).map(old).collect();
     assert_eq!(filled.applied(1).await.expect("asked"), 0);
     filled.apply(1, (0, 5), &changes.iter().collect::<Vec<_>>()).await.expect("written");

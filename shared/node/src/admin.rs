@@ -3,7 +3,7 @@
 mod access;
 mod bounded;
 
-pub use access::{Access, TokenError, credentials, is_own_name, read_token};
+pub use access::{Access, TokenError, credentials, is_asked_by_a_page, is_own_name, read_token};
 pub use bounded::Caller;
 
 use crate::monitor::status::{figure, lag_bytes};

@@ -10,7 +10,7 @@ pub mod rules;
 mod tables;
 mod units;
 
-pub use load::{ConfigError, load, parse};
+pub use load::{ConfigError, load, nearest, parse};
 pub use reference::render_reference;
 pub use tables::{ListenSettings, Mode, NodeSettings, Protocol, SendSettings, SpoolSettings};
 pub use units::{ByteSize, Interval};

@@ -204,6 +204,15 @@ impl Book {
         self.history.iter().filter(waits).take(count).cloned().collect()
     }
 
+    /// A change as it is now, by an earlier state of it. What is not remembered any more does not wait: an earlier state in which it did is
+    /// nothing to be stored.
+    pub fn latest(&self, row: AlertRow) -> Option<AlertRow> {
+        match self.history.binary_search_by_key(&row.id, |known| known.id) {
+            Ok(at) => self.history.get(at).cloned(),
+            Err(_) => (!row.waits()).then_some(row),
+        }
+    }
+
     /// What became of changes at a webhook; gives them as they are now.
     pub fn settle(&mut self, webhook: &str, ids: &[i64], outcome: &str) -> Vec<AlertRow> {
         let mut settled = Vec::new();

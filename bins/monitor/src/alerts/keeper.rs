@@ -5,7 +5,6 @@ use super::delivery::deliver;
 use super::webhook::Webhook;
 use super::{AlertRow, Book};
 use crate::monitor::Monitor;
-use crate::registry::Change;
 use logferry_durable::{RealDisk, replace};
 use metrics::{counter, gauge};
 use std::path::{Path, PathBuf};
@@ -25,6 +24,8 @@ const LOOK_EVERY_PER: usize = 2_000;
 pub(crate) struct Alerts {
     book: Mutex<Book>,
     path: PathBuf,
+    /// Held by who writes the file: what is in it must not be older than what was there.
+    saving: Mutex<()>,
     /// There is something to send.
     pub(super) arrived: Notify,
 }
@@ -47,7 +48,7 @@ impl Alerts {
                 Book::default()
             }
         };
-        Alerts { book: Mutex::new(book), path, arrived: Notify::new() }
+        Alerts { book: Mutex::new(book), path, saving: Mutex::default(), arrived: Notify::new() }
     }
 
     /// Held for moments only.
@@ -57,11 +58,13 @@ impl Alerts {
 
     /// Durably.
     fn save(&self) -> std::io::Result<()> {
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = serde_json::to_vec(&*self.book())?;
         replace(&RealDisk, &self.path, &bytes)
     }
 
-    pub(super) async fn store(&self, monitor: &Arc<Monitor>, mut changes: Vec<AlertRow>) {
+    /// Stores changes as they are when they are written: others may have gone on with them meanwhile.
+    pub(crate) async fn store(&self, monitor: &Arc<Monitor>, mut changes: Vec<AlertRow>) {
         let given_up = self.book().trim();
         if !given_up.is_empty() {
             say_given_up(given_up.len(), "more changes wait for webhooks than may");
@@ -72,7 +75,7 @@ impl Alerts {
         if let Ok(Err(error)) = saved {
             tracing::error!(%error, file = %self.path.display(), "what is announced cannot be stored: a restart may repeat it");
         }
-        monitor.store_in_order(changes.into_iter().map(Change::Alert).collect()).await;
+        monitor.store_alerts(changes).await;
     }
 }
 

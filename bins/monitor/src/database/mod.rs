@@ -3,6 +3,7 @@
 //! What is to be written is made into [statements] that both databases understand; each database only opens, runs statements in
 //! one transaction, and reads rows.
 
+mod kept;
 mod migrations;
 mod mysql;
 mod sqlite;
@@ -166,13 +167,13 @@ impl Database {
         Ok(rows.iter().filter_map(node_row).collect())
     }
 
-    /// The rows of the legacy table.
+    /// The rows of the legacy table, without those that should have been deleted and could not be.
     ///
     /// # Errors
     /// It is away, or refuses: the table is not there, not for us, or has other columns.
     pub async fn legacy_nodes(&mut self) -> Result<Vec<NodeRow>, DatabaseError> {
         let rows = self.query(Statement::legacy(LEGACY_NODES, Vec::new())).await?;
-        Ok(rows.iter().filter_map(legacy_row).collect())
+        self.without_kept(rows.iter().filter_map(legacy_row).collect()).await
     }
 
     /// The latest errors, oldest first.

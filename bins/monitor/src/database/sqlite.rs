@@ -4,6 +4,7 @@ use super::statements::{Statement, Value};
 use super::{DatabaseError, Guard, Row};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql, TransactionBehavior, params_from_iter};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +15,34 @@ const PREPARED_MAX: usize = 32;
 /// An open file.
 pub(crate) struct Sqlite {
     connection: Arc<Mutex<Connection>>,
+    place: Place,
     timeout: Duration,
+}
+
+/// Where the file is, and which one it is: one that was removed takes all, and nobody would ever read it.
+#[derive(Clone)]
+struct Place {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+impl Place {
+    fn of(path: PathBuf) -> Place {
+        let file = Place::file_of(&path);
+        Place { path, file }
+    }
+
+    fn file_of(path: &Path) -> Option<(u64, u64)> {
+        std::fs::metadata(path).ok().map(|data| (data.dev(), data.ino()))
+    }
+
+    fn check(&self) -> Result<(), DatabaseError> {
+        match Place::file_of(&self.path) {
+            Some(file) if Some(file) == self.file => Ok(()),
+            Some(_) => Err(DatabaseError::Away("another file is in the place of its own".to_owned())),
+            None => Err(DatabaseError::Away("its file was removed".to_owned())),
+        }
+    }
 }
 
 impl ToSql for Value {
@@ -30,8 +58,9 @@ impl ToSql for Value {
 impl Sqlite {
     pub(crate) async fn open(path: &Path, timeout: Duration) -> Result<Sqlite, DatabaseError> {
         let path = path.to_owned();
-        let opened = blocking(timeout, move || open(&path, timeout)).await?;
-        Ok(Sqlite { connection: Arc::new(Mutex::new(opened)), timeout })
+        let opened = blocking(timeout, move || open(&path, timeout).map(|opened| (opened, Place::of(path))));
+        let (opened, place) = opened.await?;
+        Ok(Sqlite { connection: Arc::new(Mutex::new(opened)), place, timeout })
     }
 
     pub(crate) async fn run(
@@ -39,7 +68,7 @@ impl Sqlite {
         guard: Option<Guard>,
         statements: Vec<Statement>,
     ) -> Result<u64, DatabaseError> {
-        let connection = self.connection.clone();
+        let (connection, place) = (self.connection.clone(), self.place.clone());
         let done = blocking(self.timeout, move || {
             let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -62,14 +91,19 @@ impl Sqlite {
                     Err(error) => return Err(error),
                 }
             }
-            transaction.commit().map(|()| Ok(rows))
+            transaction.commit()?;
+            // only what is in the file that others will open is written
+            Ok(place.check().map(|()| rows))
         });
         done.await?
     }
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {
-        let connection = self.connection.clone();
+        let (connection, place) = (self.connection.clone(), self.place.clone());
         let asked = blocking(self.timeout, move || {
+            if let Err(gone) = place.check() {
+                return Ok(Err(gone));
+            }
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             match rows(&connection, &statement) {
                 Err(error) if statement.is_legacy && is_of_the_statement(&error) => {
@@ -104,6 +138,11 @@ fn is_of_the_statement(error: &rusqlite::Error) -> bool {
 /// Full synchronous: what is committed is on the disk.
 fn open(path: &PathBuf, timeout: Duration) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    // else it is opened for reading, and says something else at each statement
+    if connection.is_readonly("main")? {
+        let error = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY);
+        return Err(rusqlite::Error::SqliteFailure(error, Some("its file can only be read".to_owned())));
+    }
     connection.busy_timeout(timeout)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;

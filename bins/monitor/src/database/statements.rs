@@ -68,11 +68,17 @@ pub(crate) enum LegacyRows {
     Whole,
     /// In letters and lengths that nearly any column takes.
     Plain,
+    /// Not at all; one that is to be deleted is remembered instead.
+    Kept,
     /// Not at all.
     Without,
 }
 
 impl LegacyRows {
+    fn are_written(self) -> bool {
+        matches!(self, LegacyRows::Whole | LegacyRows::Plain)
+    }
+
     fn text(self, text: &str, plain_chars_max: usize) -> Value {
         Value::Text(match self {
             LegacyRows::Plain => plain(text, plain_chars_max),
@@ -96,6 +102,9 @@ const LEGACY_INSERT: &str =
     "INSERT INTO registered_node (ip, port, role, hostname, ctime) VALUES (?, ?, ?, ?, ?) ";
 /// Rows may share an address; the row of the legacy table is deleted with the last of them.
 const LEGACY_DELETE: &str = "DELETE FROM registered_node WHERE ip = ? AND port = ? AND NOT EXISTS \
+    (SELECT 1 FROM logferry_node WHERE ip = ? AND port = ? AND id <> ? AND state <> 'left')";
+const LEGACY_KEEP: &str = "REPLACE INTO logferry_legacy_kept (ip, port, ctime) \
+    SELECT ip, port, COALESCE(CAST(ctime AS CHAR(40)), '') FROM registered_node WHERE ip = ? AND port = ? AND NOT EXISTS \
     (SELECT 1 FROM logferry_node WHERE ip = ? AND port = ? AND id <> ? AND state <> 'left')";
 const ERROR_INSERT: &str =
     "INSERT INTO logferry_error (unix_ms, ip, port, role, name, kind, text, node) VALUES ";
@@ -153,7 +162,7 @@ pub(crate) fn of_changes(changes: &[&Change], dialect: Dialect, legacy: LegacyRo
     for (head, rows) in [(ERROR_INSERT, errors), (HOUR_REPLACE, hours), (ALERT_REPLACE, alerts)] {
         statements.extend(of_rows(head, rows));
     }
-    if legacy != LegacyRows::Without {
+    if legacy.are_written() {
         let of_legacy = of_rows(LEGACY_ERROR_INSERT, legacy_errors);
         statements.extend(of_legacy.into_iter().map(|statement| Statement { is_legacy: true, ..statement }));
     }
@@ -190,7 +199,7 @@ fn store_node(row: &NodeRow, dialect: Dialect, legacy: LegacyRows) -> Vec<Statem
     let mut statements = vec![Statement::new(&insert, values)];
     if row.state == State::Left {
         statements.extend(delete_legacy(row, legacy));
-    } else if row.port > 0 && !row.is_by_hand() && legacy != LegacyRows::Without {
+    } else if row.port > 0 && !row.is_by_hand() && legacy.are_written() {
         let insert =
             LEGACY_INSERT.to_owned() + &dialect.or_update("ip, port", &["role", "hostname", "ctime"]);
         let values = vec![
@@ -207,8 +216,12 @@ fn store_node(row: &NodeRow, dialect: Dialect, legacy: LegacyRows) -> Vec<Statem
 
 fn delete_legacy(row: &NodeRow, legacy: LegacyRows) -> Option<Statement> {
     let (ip, port) = (text(&row.ip), Value::Integer(row.port.into()));
-    (legacy != LegacyRows::Without)
-        .then(|| Statement::legacy(LEGACY_DELETE, vec![ip.clone(), port.clone(), ip, port, text(&row.id)]))
+    let sql = match legacy {
+        LegacyRows::Whole | LegacyRows::Plain => LEGACY_DELETE,
+        LegacyRows::Kept => LEGACY_KEEP,
+        LegacyRows::Without => return None,
+    };
+    Some(Statement::legacy(sql, vec![ip.clone(), port.clone(), ip, port, text(&row.id)]))
 }
 
 fn error_values(entry: &ErrorEntry) -> Vec<Value> {
@@ -349,6 +362,9 @@ mod tests {
                         .count(),
                     1
                 );
+                let kept = of_changes(&[&change], dialect, LegacyRows::Kept);
+                assert!(kept.iter().all(|one| !one.sql.contains(" INTO registered_node")
+                    && !one.sql.contains("DELETE FROM registered_node")));
                 let without = of_changes(&[&change], dialect, LegacyRows::Without);
                 assert!(without.iter().all(|one| !one.is_legacy), "{without:?}");
             }

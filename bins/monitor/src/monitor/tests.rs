@@ -1,4 +1,6 @@
 use super::*;
+use crate::alerts::book::{GIVEN_UP, SENT};
+use crate::alerts::conditions::Condition;
 use logferry_durable::RealDisk;
 
 fn at_port(port: u16) -> Identity {
@@ -71,5 +73,86 @@ async fn what_two_tasks_decide_of_a_node_is_stored_in_the_order_of_the_decisions
             _ => None,
         });
         assert_eq!(stored.expect("a row"), monitor.nodes()[0].row, "round {round}");
+    }
+}
+
+/// A monitor without tasks whose book has so many alerts, which wait for the webhooks `a` and `b`; and their numbers.
+fn with_alerts(dir: &std::path::Path, count: usize) -> (Arc<Monitor>, Journal, Vec<i64>) {
+    let journal = Journal::open(Arc::new(RealDisk), dir, 1 << 30).expect("opened");
+    let mut config = MonitorConfig::default();
+    config.node.var_dir = dir.to_owned();
+    let monitor = Monitor::new(config, journal.clone(), Arc::new(Health::new(String::new())));
+    let wrong = |number: usize| Condition {
+        key: number.to_string(),
+        kind: "lag",
+        subject: "tailer web-1".into(),
+        text: "5 bytes wait".into(),
+    };
+    let receivers = |_: &str| vec!["a".to_owned(), "b".to_owned()];
+    let wrong = (0..count).map(wrong).collect();
+    let changes = monitor.alerts.book().look(wrong, |_, _| None, receivers, Duration::ZERO, monitor.now());
+    let ids: Vec<i64> = changes.iter().map(|row| row.id).collect();
+    assert_eq!(ids.len(), count);
+    (Arc::new(monitor), journal, ids)
+}
+
+/// What the queue says last of an alert at the two webhooks.
+fn stored(journal: &Journal, id: i64) -> [String; 2] {
+    let last = journal.oldest(usize::MAX).into_iter().rev().find_map(|(_, change)| match change {
+        Change::Alert(row) if row.id == id => Some(row),
+        _ => None,
+    });
+    let row = last.expect("stored");
+    ["a", "b"].map(|webhook| row.delivery[webhook].clone())
+}
+
+#[tokio::test]
+async fn what_two_webhooks_made_of_an_alert_is_stored_whichever_of_them_stores_last() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (monitor, journal, ids) = with_alerts(dir.path(), 2);
+    for (id, later_is_first) in ids.iter().zip([false, true]) {
+        let sent = monitor.alerts.book().settle("a", &[*id], SENT);
+        let given_up = monitor.alerts.book().settle("b", &[*id], GIVEN_UP);
+        let (first, last) = if later_is_first { (given_up, sent) } else { (sent, given_up) };
+        monitor.alerts.store(&monitor, first).await;
+        monitor.alerts.store(&monitor, last).await;
+        assert_eq!(stored(&journal, *id), [SENT, GIVEN_UP]);
+    }
+}
+
+#[tokio::test]
+async fn an_alert_that_could_not_be_stored_at_first_does_not_overtake_what_became_of_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (monitor, journal, ids) = with_alerts(dir.path(), 1);
+    let earlier = monitor.alerts.book().settle("a", &ids, SENT);
+    let later = monitor.alerts.book().settle("b", &ids, SENT);
+    monitor.alerts.store(&monitor, later).await;
+    // the queue refused the earlier one, which is told late
+    monitor.registry().not_stored(earlier.into_iter().map(Change::Alert).collect());
+    monitor.store_owed().await;
+    assert_eq!(stored(&journal, ids[0]), [SENT, SENT]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_file_of_what_was_announced_ends_as_the_book_whoever_writes_it_last() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (monitor, journal, ids) = with_alerts(dir.path(), 100);
+    for id in &ids {
+        let together = Arc::new(tokio::sync::Barrier::new(2));
+        let tasks = ["a", "b"].map(|webhook| {
+            let (monitor, together, id) = (monitor.clone(), together.clone(), *id);
+            tokio::spawn(async move {
+                together.wait().await;
+                let settled = monitor.alerts.book().settle(webhook, &[id], SENT);
+                monitor.alerts.store(&monitor, settled).await;
+            })
+        });
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert_eq!(stored(&journal, *id), [SENT, SENT]);
+        let file = std::fs::read(dir.path().join(keeper::FILE)).expect("written");
+        let file: crate::alerts::Book = serde_json::from_slice(&file).expect("JSON");
+        assert!(file.history().eq(monitor.alerts.book().history()), "alert {id}");
     }
 }

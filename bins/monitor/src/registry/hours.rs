@@ -167,6 +167,11 @@ impl Hours {
         self.gone.retain(|node| tell.contains(node.as_str()));
     }
 
+    /// What each outputter told of each.
+    pub fn all(&self) -> impl Iterator<Item = &HourRow> {
+        self.rows.values().flatten()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.rows.len()

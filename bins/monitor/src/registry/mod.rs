@@ -4,6 +4,7 @@
 //! A node of ours is known by the id of its `var_dir`, a legacy node by its address, so two nodes of one name are two nodes.
 
 mod clock;
+mod forgetting;
 mod hours;
 mod limiter;
 mod names;
@@ -15,6 +16,7 @@ mod samples;
 #[cfg(test)]
 mod tests;
 
+pub use forgetting::{Forgotten, NotForgotten};
 pub use hours::{HourRow, HourView, Hours, covered};
 pub use node::{ErrorEntry, Node, NodeRow, Origin, ProbeError, State};
 pub use said::{Identity, address, clip, plain};
@@ -185,7 +187,7 @@ impl Registry {
     /// Takes over what the database and the queue to it knew at the start. `errors` oldest first.
     pub fn restore(&mut self, rows: Vec<NodeRow>, errors: Vec<ErrorEntry>, now: Now) {
         errors.iter().for_each(|error| self.clock.holds(error.unix_ms));
-        for row in rows {
+        for row in rows.into_iter().filter(|row| !self.owed.forgets(&row.id)).collect::<Vec<_>>() {
             self.clock.holds(row.since_ms.max(row.registered_ms));
             if let Some(node) = self.nodes.get_mut(&row.id) {
                 let left = node.remember(row);
@@ -474,6 +476,8 @@ impl Registry {
                 return Err(Refusal::TooMany(self.nodes.len()));
             }
             let node = Node::new(who, self.options.errors_per_minute, now);
+            // what it told before it was forgotten counts again
+            self.hours.is_there(&id);
             self.nodes.insert(id.clone(), node);
         }
         self.nodes.get_mut(&id).ok_or(Refusal::Unclear("no such node"))

@@ -99,7 +99,7 @@ impl From<&str> for ProbeError {
 }
 
 /// One entry of the error log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorEntry {
     /// When, in milliseconds since 1970.
     pub unix_ms: i64,

@@ -43,6 +43,11 @@ impl Owed {
         }
     }
 
+    /// Whether a node is forgotten that the database still has.
+    pub(super) fn forgets(&self, id: &str) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::Forgotten(row) if row.id == id))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }

@@ -1,4 +1,5 @@
 mod away;
+mod forgetting;
 
 use super::*;
 use logferry_node::monitor::message::fields;

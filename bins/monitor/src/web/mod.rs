@@ -1,4 +1,5 @@
-//! What people and tools read over HTTP: the page, the JSON under /api. It only reads, and holds the registry for moments.
+//! What people and tools read over HTTP: the page, the JSON under /api. It holds the registry for moments, and only reads, but for the nodes
+//! that an operator takes out.
 //!
 //! All texts of nodes are hostile until they are escaped: `maud` escapes every text, `<bdi>` keeps the direction of one from spilling
 //! into the next, and the content security policy allows nothing that is not served here.
@@ -9,10 +10,13 @@ mod calendar;
 mod curves;
 mod filter;
 mod flow;
+mod forget;
 mod page;
 mod view;
 
 pub use alerts::AlertsView;
+pub use forget::Refused;
+pub use page::query_text;
 pub use view::{ErrorView, NodeView};
 
 use crate::access::{Gate, Verdict};
@@ -27,8 +31,8 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use logferry_node::admin::Caller;
+use axum::routing::{MethodRouter, delete, get};
+use logferry_node::admin::{Caller, is_asked_by_a_page};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,6 +49,7 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Monitor>>)> {
         ("/errors", get(page::errors)),
         ("/alerts", get(alerts::page)),
         ("/api/nodes", get(api::nodes)),
+        ("/api/nodes/{name}", delete(forget::node)),
         ("/api/errors", get(api::errors)),
         ("/api/hours", get(calendar::api)),
         ("/api/alerts", get(alerts::api)),
@@ -81,7 +86,15 @@ async fn admitted(gate: &Gate, request: Request<Body>, next: Next) -> Response {
     }
     let (authorization, host, peer) = credentials(&request);
     let verdict = gate.judge(authorization.as_deref(), host.as_deref(), peer).await;
+    // a login or a token is nothing that a page of another site can send along
+    let is_forged =
+        !request.method().is_safe() && !gate.has_credentials() && is_asked_by_a_page(request.headers());
     let (code, reason, text) = match verdict {
+        Verdict::Welcome if is_forged => (
+            StatusCode::FORBIDDEN,
+            "elsewhere",
+            "a monitor without a login is asked to change something by no page of another site\n".to_owned(),
+        ),
         Verdict::Welcome => return next.run(request).await,
         Verdict::Unknown => (StatusCode::UNAUTHORIZED, "unknown", "this page needs a login\n".to_owned()),
         Verdict::Wait(seconds) => (

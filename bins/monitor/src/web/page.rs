@@ -282,7 +282,7 @@ fn link(node: &NodeView) -> String {
 }
 
 /// A text as it stands in an address.
-pub(super) fn query_text(text: &str) -> String {
+pub fn query_text(text: &str) -> String {
     let mut query = String::new();
     for byte in text.bytes() {
         match byte {
@@ -344,6 +344,14 @@ fn details(node: &NodeView, now_ms: i64) -> Vec<(&'static str, String)> {
         ("Last warning", known(last_warning(node, now_ms))),
         ("Id", node.id.clone()),
     ];
+    // an id that a node has chosen is nothing to be pasted into a shell unless it is plain
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '-' | '_');
+    if node.state != NodeState::Up
+        && node.id.starts_with(char::is_alphanumeric)
+        && node.id.chars().all(is_plain)
+    {
+        details.push(("If it is gone for good", format!("ferryctl nodes --forget {}", node.id)));
+    }
     details.extend(node.problems.iter().map(|problem| ("Problem", problem.clone())));
     details
 }

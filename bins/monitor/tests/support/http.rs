@@ -36,3 +36,15 @@ pub(crate) async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
 pub(crate) async fn get_json(addr: SocketAddr, path: &str) -> serde_json::Value {
     serde_json::from_str(&get(addr, path).await.1).expect("JSON")
 }
+
+/// Status and body.
+pub(crate) async fn delete(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let request = agent.delete(format!("http://{addr}{path}"));
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut response = request.call().expect("an answer");
+        (response.status().as_u16(), response.body_mut().read_to_string().expect("a body"))
+    });
+    asked.await.expect("asked")
+}

@@ -53,7 +53,7 @@ impl MariaDb {
             CREATE USER IF NOT EXISTS 'logferry'@'%' IDENTIFIED BY 'secret';\n\
             GRANT ALL ON logferry.* TO 'logferry'@'%';\n\
             CREATE USER IF NOT EXISTS 'boss'@'%' IDENTIFIED BY 'secret';\n\
-            GRANT ALL ON *.* TO 'boss'@'%';\n";
+            GRANT ALL ON *.* TO 'boss'@'%' WITH GRANT OPTION;\n";
         std::fs::write(dir.path().join("users.sql"), users).expect("written");
         let port = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("an address").port();
         let mut server = MariaDb { dir, port, child: None };

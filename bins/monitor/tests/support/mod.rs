@@ -11,6 +11,7 @@ use logferry_durable::RealDisk;
 use logferry_monitor::MonitorConfig;
 use logferry_monitor::database::{Database, Url};
 use logferry_monitor::monitor::Running;
+use logferry_monitor::registry::ErrorEntry;
 use logferry_node::config::Interval;
 use logferry_node::monitor::message::{self, Fields};
 use std::net::SocketAddr;
@@ -94,6 +95,20 @@ pub(crate) fn ours<'a>(request: &'a str, name: &'a str, instance: &'a str) -> Ve
         ("version", "0.1.0"),
         ("instance", instance),
     ]
+}
+
+/// An entry of the error log of the node `a1`.
+pub(crate) fn entry(text: &str) -> ErrorEntry {
+    ErrorEntry {
+        unix_ms: 1_700_000_000_123,
+        ip: "10.0.0.7".into(),
+        port: 4000,
+        role: "tailer".into(),
+        name: "web-1".into(),
+        kind: "ERROR".into(),
+        text: text.into(),
+        node: "a1".into(),
+    }
 }
 
 /// The message with more keys.

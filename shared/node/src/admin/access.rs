@@ -96,7 +96,7 @@ impl Access {
 }
 
 /// A page of another site can have a browser on this machine send requests: by a name of its own that leads here, or to the address itself.
-fn is_asked_by_a_page(headers: &HeaderMap) -> bool {
+pub fn is_asked_by_a_page(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let is_of_others = |origin: &str| !origin.split_once("://").is_some_and(|(_, host)| is_own_name(host));
     text(header::HOST).is_some_and(|host| !is_own_name(host))

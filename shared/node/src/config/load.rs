@@ -179,7 +179,7 @@ fn unknown_table(name: &str, value: &DeValue<'_>, known: &Known) -> String {
         return format!("key \"{name}\" stands outside of any table{advice}");
     }
     let names: Vec<String> = known.iter().map(|(table, _)| format!("[{table}]")).collect();
-    let near = nearest(name, known.iter().map(|(table, _)| bare(table)))
+    let near = nearest(&plain(name), known.iter().map(|(table, _)| bare(table)))
         .and_then(|near| known.iter().find(|(table, _)| bare(table) == near))
         .map_or(String::new(), |(table, _)| format!("; did you mean [{table}]?"));
     format!("unknown table [{name}]{near} (known: {})", names.join(", "))
@@ -249,7 +249,7 @@ fn check_keys(
 
 fn unknown_key(name: &str, table: &str, settings: &[Setting], known: &Known) -> String {
     let homes = homes_of(name, known);
-    let advice = match nearest(name, settings.iter().map(|setting| setting.name)) {
+    let advice = match nearest(&plain(name), settings.iter().map(|setting| setting.name)) {
         _ if !homes.is_empty() => format!("; it belongs under {homes}"),
         Some(near) => format!("; did you mean \"{near}\"?"),
         None => String::new(),
@@ -268,14 +268,18 @@ fn homes_of(name: &str, known: &Known) -> String {
     homes.join(" or ")
 }
 
+/// As keys are written.
+fn plain(word: &str) -> String {
+    word.to_lowercase().replace('-', "_")
+}
+
 /// The known word that `word` was probably meant to be: at most a third of it is different, or it is a beginning.
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let word = word.to_lowercase().replace('-', "_");
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
-        .map(|candidate| (strsim::damerau_levenshtein(&word, candidate), candidate))
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| {
             let allowed = (word.chars().count().max(candidate.chars().count()) / 3).max(1);
-            *distance <= allowed || (word.len() >= 3 && candidate.starts_with(&word))
+            *distance <= allowed || (word.len() >= 3 && candidate.starts_with(word))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
