@@ -99,3 +99,30 @@ fn an_outputter_with_another_form_of_log_files_than_its_folder_has_ends_and_says
     let log = relay.outputter.log_text();
     assert!(log.contains("file.archive is \"gzip\"") && log.contains("set it back"), "{log}");
 }
+
+#[test]
+fn a_folder_of_finished_files_that_is_read_only_at_the_start_keeps_no_lines_from_their_files() {
+    let trial = trial!();
+    let mut relay = Relay::new("finish-dir-away", &RelayOptions::default());
+    let folder = relay.dir.path().join("archive");
+    let Some(disk) = Mounted::tmpfs(&folder, 1 << 20) else {
+        return skipped(trial.name(), "nothing can be mounted here (root is needed)");
+    };
+    disk.set_read_only(true);
+    let mut config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
+    config.push_str(&format!("[finish]\ndir = \"{}\"\n", folder.join("finished").display()));
+    std::fs::write(&relay.outputter.config, config).expect("configuration");
+    relay.start();
+    let written = many_lines(64, 2_000);
+    append(&relay.log_files[0], &written);
+    relay.wait_identical(&[written]);
+    wait_until("it says that it finishes no files", || {
+        problems(&relay.outputter).contains("no file is finished")
+    });
+    assert_eq!(relay.outputter.status().unwrap_or_default()["ready"], true);
+    disk.set_read_only(false);
+    wait_until("the problem is gone", || problems(&relay.outputter) == "[]");
+    assert!(folder.join("finished").is_dir());
+    relay.outputter.kill();
+    trial.count("starts on a disk that is away", 1);
+}

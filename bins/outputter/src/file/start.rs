@@ -158,7 +158,7 @@ impl Start {
     /// The folder on which a disk is to be mounted is there without it, too, and empty: new files there would be hidden by the disk.
     fn check_mounted(&self, folders: &Folders) -> io::Result<()> {
         let is_there = [&folders.data, &folders.headers]
-            .map(|folder| std::fs::symlink_metadata(folder))
+            .map(std::fs::symlink_metadata)
             .into_iter()
             .any(|found| !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
         let has_files = || {
@@ -201,12 +201,13 @@ impl Start {
         let mut committer = Committer::new(recovery, recovered, order.clone(), figures.clone(), options);
         let mut helpers = Vec::new();
         if let Some(hours) = &self.hours {
+            let (requests, asked) = crossbeam_channel::unbounded();
+            committer.listen_to(asked);
+            // First, because it may fail, and the books are to be opened once.
+            helpers.extend(self.start_finisher(hours.clone(), requests, ended)?);
             let (teller, keeper) = hours.start(&settings.dir, var_dir, committed, figures.clone())?;
             helpers.push(keeper);
             committer.tell_hours(teller);
-            let (requests, asked) = crossbeam_channel::unbounded();
-            committer.listen_to(asked);
-            helpers.extend(self.start_finisher(hours.clone(), requests, ended)?);
         }
         Ok(Assembled { committer, helpers })
     }
