@@ -211,6 +211,26 @@ fn a_removed_file_is_forgotten_when_its_footprint_is_and_not_before() {
 }
 
 #[test]
+fn a_removed_file_is_forgotten_though_retention_is_off_by_now_and_no_other_file_goes() {
+    let mut place = Store::new();
+    place.removed_keep = Duration::ZERO;
+    let (archive, now) = (tempfile::tempdir().unwrap(), place.folders.data.clone());
+    let removed = place.hour(2026011100, Some(archive.path()));
+    let others = [place.hour(2026011101, None), place.hour(2026011102, Some(archive.path()))];
+    std::fs::remove_file(removed).unwrap();
+    let path = "access/web-1_2026011100";
+    let header = place.folders.headers.join(path);
+    let mut said = std::fs::read(&header).unwrap();
+    said.extend(headers::finished_line(&Finished { place: Place::Removed, data: 0, bytes: 0, crc: None }));
+    std::fs::write(&header, &said).unwrap();
+    place.files.get_mut(path).unwrap().headers = said.len() as u64;
+    assert_eq!(place.retain(RetentionSettings::default(), &now), Vec::<String>::new());
+    assert!(!header.exists(), "its header file is there for ever");
+    assert!(others.iter().all(|file| file.exists()));
+    assert!(place.folders.headers.join("access/web-1_2026011102").exists());
+}
+
+#[test]
 fn what_was_finished_under_other_settings_is_counted_and_goes() {
     let (mut place, archive) = (Store::new(), tempfile::tempdir().unwrap());
     let finished = place.hour(2026011100, Some(archive.path()));
