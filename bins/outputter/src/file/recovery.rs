@@ -77,7 +77,7 @@ fn of_journal(error: &io::Error) -> String {
     match is_full(error) {
         false => format!("the journal cannot be opened: {error}"),
         true => format!(
-            "no room for the journal: nothing is taken in, and [retention] removes nothing, until there is room in node.var_dir: {error}"
+            "no room for the journal: nothing is taken in, and [retention] removes nothing, until somebody makes room in node.var_dir: {error}"
         ),
     }
 }
