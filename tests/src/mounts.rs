@@ -38,6 +38,16 @@ impl Mounted {
         );
     }
 
+    /// Makes it read-only, or writable again. While a file is open for writing it cannot be made read-only.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        let how = if is_read_only { "remount,ro" } else { "remount,rw" };
+        assert!(
+            run("mount", &["-o", how, &self.folder.display().to_string()]),
+            "{how} {}",
+            self.folder.display()
+        );
+    }
+
     /// A fresh ext4 of 64 MiB in `image`, loop-mounted on `folder`; `None` where that is not allowed.
     pub fn ext4(image: &Path, folder: &Path) -> Option<Mounted> {
         Mounted::ext4_with(image, folder, &[])
@@ -61,6 +71,18 @@ impl Mounted {
         run("mount", &["-o", "loop", &image, &self.folder.display().to_string()])
     }
 
+    /// The kernel meets an error in the file system, made with `-e remount-ro`, and makes it read-only, whatever is open there. It is writable
+    /// again after [`Mounted::power_on`].
+    pub fn meet_error(&self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+        let folder = self.folder.display().to_string();
+        let mut words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let device = words.find(|words| words.get(1) == Some(&folder.as_str())).expect("a mounted image")[0];
+        let name = device.rsplit('/').next().unwrap_or(device);
+        std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1")
+            .expect("an error of the file system");
+    }
+
     /// Cuts the power: nothing that is not on the disk gets there any more (FS_IOC_SHUTDOWN without a log flush).
     pub fn cut_power(&self) {
         assert!(
@@ -70,7 +92,7 @@ impl Mounted {
         );
     }
 
-    /// Mounts it again after [`Mounted::cut_power`]; the programs on it must be gone. The journal is replayed.
+    /// Mounts it again after [`Mounted::cut_power`] or [`Mounted::meet_error`]; the programs on it must be gone. The journal is replayed.
     pub fn power_on(&self) {
         assert!(run("umount", &[&self.folder.display().to_string()]), "umount {}", self.folder.display());
         assert!(self.mount_image(), "mount {} again", self.folder.display());

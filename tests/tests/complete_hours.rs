@@ -2,7 +2,7 @@
 
 use logferry_tests::lines::many_lines;
 use logferry_tests::program::binary;
-use logferry_tests::{Relay, RelayOptions, wait_until};
+use logferry_tests::{Relay, RelayOptions, trial, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -21,7 +21,13 @@ echo "$LOGFERRY_HOUR $LOGFERRY_LINES" >> {dir}/told
 ''']
 "#;
 
-fn relay() -> Relay {
+/// A hook that says that it runs, and goes on for longer than any restart takes.
+const LONG_HOOK: &str = r#"
+[hours]
+on_complete = ["sh", "-c", "echo $$ >> {dir}/tried; exec sleep 60"]
+"#;
+
+fn relay(hook: &str) -> Relay {
     let options = RelayOptions {
         source_sections: "[[source]]\nname = \"app\"\npath = \"{dir}/logs/app.log.<%Y%m%d%H>\"\n\
                           rotate_wait = \"300ms\"\npoll_interval = \"100ms\"\n"
@@ -33,7 +39,7 @@ fn relay() -> Relay {
     let dir = relay.dir.path();
     std::fs::create_dir(dir.join("logs")).expect("a folder");
     let mut config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
-    config.push_str(&HOOK.replace("{dir}", &dir.display().to_string()));
+    config.push_str(&hook.replace("{dir}", &dir.display().to_string()));
     std::fs::write(&relay.outputter.config, config).expect("configuration");
     relay
 }
@@ -91,7 +97,7 @@ fn ferryctl_hours(arguments: &[&str]) -> (i32, serde_json::Value) {
 
 #[test]
 fn each_complete_hour_has_its_mark_and_its_hook_whatever_is_killed() {
-    let mut relay = relay();
+    let mut relay = relay(HOOK);
     let mut written = BTreeMap::new();
     for hour in 0..HOURS {
         let lines = many_lines(u64::from(hour), 20 + u64::from(hour) % 5 * 60);
@@ -153,6 +159,30 @@ fn each_complete_hour_has_its_mark_and_its_hook_whatever_is_killed() {
     assert_eq!(status, 1);
     assert_eq!(report["hours"].as_array().map(Vec::len), Some(1), "{report}");
     assert_eq!(report["hours"][0]["missing"], serde_json::json!([[1, 1]]));
+}
+
+#[test]
+fn an_outputter_that_is_killed_while_a_long_hook_runs_starts_again_at_once() {
+    const KILLS: usize = 20;
+    let trial = trial!();
+    let mut relay = relay(LONG_HOOK);
+    write(&relay, 0, &many_lines(1, 20));
+    relay.start();
+    let tried = relay.dir.path().join("tried");
+    let hooks = || std::fs::read_to_string(&tried).unwrap_or_default().lines().count();
+    for kill in 0..KILLS {
+        wait_until("the hook runs", || hooks() > kill);
+        relay.outputter.kill();
+        // Panics if it ends.
+        relay.outputter.start_and_wait();
+    }
+    assert!(!relay.outputter.log_text().contains("in use"), "{}", relay.outputter.log_text());
+    for pid in std::fs::read_to_string(&tried).expect("hooks").lines() {
+        let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process");
+        // Its children are its own group.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+    trial.count("kills while a hook runs", KILLS as u64);
 }
 
 fn cut_out_first_pack(relay: &Relay, hour: u8) {

@@ -377,6 +377,151 @@ fn a_file_that_cannot_be_written_holds_up_no_documents_and_no_other_file() {
     assert_eq!((store.outputter.figure("unwritten_packs"), fake.documents().len()), (0, 12_000));
 }
 
+/// Why the files are away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Away {
+    /// Somebody mounted their disk read-only.
+    ReadOnly,
+    /// The kernel did, because of an error, while files were open.
+    ReadOnlyByError,
+    /// Their disk answers everything with EIO.
+    Dead,
+}
+
+impl Away {
+    fn disk(self, folder: &Workdir, file: &Path) -> Option<Mounted> {
+        match self {
+            Away::ReadOnly => Mounted::tmpfs(file, 256 * MIB),
+            _ => Mounted::ext4_with(&folder.path().join("image"), file, &["-e", "remount-ro"]),
+        }
+    }
+
+    fn begin(self, disk: &Mounted, outputter: &mut Program) {
+        match self {
+            Away::ReadOnly => {
+                outputter.kill();
+                disk.set_read_only(true);
+                outputter.start();
+            }
+            Away::ReadOnlyByError => disk.meet_error(),
+            Away::Dead => disk.cut_power(),
+        }
+    }
+
+    fn end(self, disk: &Mounted, outputter: &mut Program) {
+        if self == Away::ReadOnly {
+            return disk.set_read_only(false);
+        }
+        outputter.kill();
+        disk.power_on();
+        outputter.start();
+    }
+}
+
+/// Hosts that write while the files are away, and the log of each.
+type Hosts = [(&'static str, Program, PathBuf); 2];
+
+const AWAY_LINES: u64 = 30_000;
+
+fn round_of(host: &str, round: u64) -> String {
+    (round * AWAY_LINES..(round + 1) * AWAY_LINES).map(|number| format!("{host} line {number}\n")).collect()
+}
+
+/// Lines of one more round; returns how long it took until all of them were documents.
+fn play_round(store: &Store, hosts: &Hosts, look: &Look, round: u64) -> Duration {
+    let began = Instant::now();
+    hosts.iter().for_each(|(host, _, log)| append(log, round_of(host, round).as_bytes()));
+    wait_until("all lines are acknowledged", || {
+        hosts.iter().all(|(_, tailer, log)| is_acknowledged(tailer, log))
+    });
+    wait_until("all documents are stored", || {
+        store.outputter.figure("backlog_packs") == 0
+            && store.outputter.counter("logferry_outputter_spool_packs", "mongodb") == 0.0
+    });
+    let took = began.elapsed();
+    let mut seen = BTreeSet::new();
+    look.each_document(|document| {
+        let line = document.get_str("message").unwrap().to_owned();
+        assert!(seen.insert(line.clone()), "{line} has two documents");
+    });
+    assert_eq!(seen.len() as u64, (round + 1) * AWAY_LINES * hosts.len() as u64, "lines without a document");
+    took
+}
+
+#[test]
+fn documents_go_on_while_the_files_are_read_only_or_their_disk_fails_and_the_files_catch_up_in_order_exactly_once()
+ {
+    const ROUNDS: u64 = 4;
+    let trial = trial!();
+    for away in [Away::ReadOnly, Away::ReadOnlyByError, Away::Dead] {
+        let folder = Workdir::new("files-away");
+        let Some(server) = MongoServer::start(folder.path()) else { return };
+        let file = folder.path().join("store");
+        let Some(disk) = away.disk(&folder, &file) else {
+            return skipped(trial.name(), "nothing can be mounted here (root is needed)");
+        };
+        let more = format!("[file]\ndir = \"{}\"\npath = \"{{source}}/{{host}}\"\n", file.display());
+        let mut store =
+            Store::new(&format!("files-away-{}", away as u8), &server.uri(), "format = \"raw\"\n", &more);
+        let look = Look::new(&server.uri(), &store);
+        store.outputter.start_and_wait();
+        let mut hosts: Hosts = ["web-1", "web-2"].map(|host| {
+            let (mut tailer, log) = store.tailer(host);
+            tailer.start_and_wait();
+            (host, tailer, log)
+        });
+        let read = |host: &str| std::fs::read(file.join("log_data/access").join(host)).unwrap_or_default();
+        let with_files = play_round(&store, &hosts, &look, 0);
+        away.begin(&disk, &mut store.outputter);
+        for round in 1..ROUNDS {
+            let took = play_round(&store, &hosts, &look, round);
+            println!("{away:?}: {took:?} for a round, {with_files:?} with the files");
+            assert!(
+                took < 3 * with_files + Duration::from_secs(3),
+                "{took:?}, and {with_files:?} with the files"
+            );
+            assert!(store.outputter.figure("unwritten_packs") > 0, "{away:?}");
+            let status = store.outputter.status().unwrap_or_default();
+            assert_eq!(status["ready"], true, "{status}");
+            assert!(status["problems"].as_array().is_some_and(|all| !all.is_empty()), "{status}");
+            let peak = store.outputter.memory_peak() / MIB;
+            assert!(peak < 160, "{peak} MiB of memory");
+            store.outputter.kill();
+            store.outputter.start();
+            trial.count("kills while the files are away", 1);
+        }
+        away.end(&disk, &mut store.outputter);
+        wait_until("the files begin to catch up", || {
+            hosts.iter().any(|(host, ..)| read(host).len() > round_of(host, 0).len())
+        });
+        store.outputter.kill();
+        store.outputter.start();
+        trial.count("kills while the files are away", 1);
+        let all = |host: &str| -> String { (0..ROUNDS).map(|round| round_of(host, round)).collect() };
+        wait_until("the files have all", || {
+            hosts.iter().all(|(host, ..)| read(host).len() >= all(host).len())
+        });
+        hosts
+            .iter()
+            .for_each(|(host, ..)| assert!(read(host) == all(host).as_bytes(), "{away:?}: {host} differs"));
+        wait_until("nothing waits any more", || {
+            store.outputter.status().is_some_and(|status| {
+                status["problems"] == serde_json::json!([])
+                    && status["figures"]["unwritten_packs"].as_u64() == Some(0)
+            })
+        });
+        play_round(&store, &hosts, &look, ROUNDS);
+        wait_until("what comes later is written", || {
+            hosts.iter().all(|(host, ..)| read(host) == (all(host) + &round_of(host, ROUNDS)).as_bytes())
+        });
+        assert_eq!(store.outputter.counter("logferry_outputter_conflicts_total", ""), 0.0);
+        trial.count("lines that waited for their files", 2 * (ROUNDS - 1) * AWAY_LINES);
+        // Nothing may be open there when it is unmounted.
+        store.outputter.kill();
+        hosts.iter_mut().for_each(|(_, tailer, _)| tailer.kill());
+    }
+}
+
 const HOSTS: [&str; 3] = ["www", "cart", "pay"];
 
 /// Lines of a host: of each transaction one, and one that has none. `step` is a field that a later line changes.

@@ -106,7 +106,9 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     second.start(&node, &config, limits).await?;
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
     let (unwritten, spool) = (settings.clone(), config.spool.options());
-    let starting = move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours));
+    let can_wait = second.route().is_some();
+    let starting =
+        move || FileOutput::start(&settings, &var_dir, limits, &stop, figures, Some(&hours), can_wait);
     let mut output = match tokio::task::spawn_blocking(starting).await? {
         Err(error) if node.stop.is_cancelled() => {
             tracing::info!("stopped before it was ready: {error:#}");

@@ -7,18 +7,20 @@ mod common;
 
 use common::{pack, parcel};
 use jiff::tz::TimeZone;
-use logferry_durable::RealDisk;
+use logferry_durable::{Disk, RealDisk};
 use logferry_link::HopStamp;
 use logferry_node::config::{ByteSize, Interval};
 use logferry_outputter::figures::Figures;
 use logferry_outputter::file::archive::Form;
 use logferry_outputter::file::headers::{self, Finished, Place};
 use logferry_outputter::file::journal::Lengths;
+use logferry_outputter::file::past::Past;
 use logferry_outputter::file::retire::Request;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::finish::shell::FinishThread;
 use logferry_outputter::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use logferry_outputter::hours::calendar::Calendar;
+use logferry_outputter::hours::catch_up;
 use logferry_outputter::hours::marks::Marks;
 use logferry_pack::{Codec, StreamId};
 use std::collections::BTreeMap;
@@ -207,6 +209,54 @@ fn a_removed_file_is_forgotten_when_its_footprint_is_and_not_before() {
         if keep == Duration::MAX {
             assert!(std::fs::read_to_string(header).unwrap().contains("\"Removed\""));
         }
+    }
+}
+
+#[test]
+fn a_removed_file_is_forgotten_though_retention_is_off_by_now_and_no_other_file_goes() {
+    let mut place = Store::new();
+    place.removed_keep = Duration::ZERO;
+    let (archive, now) = (tempfile::tempdir().unwrap(), place.folders.data.clone());
+    let removed = place.hour(2026011100, Some(archive.path()));
+    let others = [place.hour(2026011101, None), place.hour(2026011102, Some(archive.path()))];
+    std::fs::remove_file(removed).unwrap();
+    let path = "access/web-1_2026011100";
+    let header = place.folders.headers.join(path);
+    let mut said = std::fs::read(&header).unwrap();
+    said.extend(headers::finished_line(&Finished { place: Place::Removed, data: 0, bytes: 0, crc: None }));
+    std::fs::write(&header, &said).unwrap();
+    place.files.get_mut(path).unwrap().headers = said.len() as u64;
+    assert_eq!(place.retain(RetentionSettings::default(), &now), Vec::<String>::new());
+    assert!(!header.exists(), "its header file is there for ever");
+    assert!(others.iter().all(|file| file.exists()));
+    assert!(place.folders.headers.join("access/web-1_2026011102").exists());
+}
+
+#[test]
+fn all_who_read_a_header_file_agree_whether_all_was_removed() {
+    let pack = || headers::pack_line(&pack(StreamId(1), "web-1", 2026011100, 0, LINES, Codec::None));
+    let finished = |place| headers::finished_line(&Finished { place, data: 2, bytes: 2, crc: None });
+    let removed = || finished(Place::Removed);
+    let rows = [
+        (vec![], false),
+        (vec![removed()], true),
+        (vec![finished(Place::File("a".into())), removed(), b"\n".to_vec()], true),
+        (vec![removed(), pack()], false),
+        (vec![removed(), headers::data_at_line(7)], false),
+        (vec![removed(), headers::replaced_line(StreamId(2))], false),
+        (vec![removed(), pack(), finished(Place::LogFile)], false),
+        (vec![removed(), pack(), removed()], true),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("headers");
+    for (number, (lines, is_removed)) in rows.into_iter().enumerate() {
+        std::fs::write(&path, [pack(), lines.concat()].concat()).unwrap();
+        let file = RealDisk.open(&path).unwrap();
+        let len = file.len().unwrap();
+        let read = catch_up::read(&*file, (0, len), &TimeZone::UTC, 0, |_| {}).unwrap();
+        let last = catch_up::last(&*file, len, &TimeZone::UTC).unwrap().unwrap().is_removed;
+        let past = Past::read(&*file, len).unwrap().is_removed();
+        assert_eq!((read, last, past), (is_removed, is_removed, is_removed), "row {number}");
     }
 }
 

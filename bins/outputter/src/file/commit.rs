@@ -279,7 +279,7 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Waits a little; false when the program is to stop.
+/// Waits as long as after a failure; false when the program is to stop.
 pub fn pause(stop: &CancellationToken) -> bool {
     let until = Instant::now() + RETRY_PAUSE;
     while Instant::now() < until && !stop.is_cancelled() {

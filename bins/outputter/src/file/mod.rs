@@ -25,6 +25,7 @@ pub mod replace;
 pub mod retire;
 pub mod roll_forward;
 pub mod shelf;
+mod start;
 pub mod store;
 pub mod sync;
 pub mod template;

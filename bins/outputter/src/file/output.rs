@@ -1,26 +1,20 @@
-//! The file output put together: recovery, then judge, inflating threads and committer.
+//! The file output put together: judge, inflating threads and committer.
 
 use super::archive::Form;
-use super::commit::{self, Committer, CommitterOptions, SharedOrder};
-use super::file_recovery::FileRecovery;
-use super::guard::Guards;
-use super::inflate::{self, Inflaters, Job, RawPool};
+use super::commit::{self, SharedOrder};
+use super::inflate::{self, Inflated, Inflaters, Job, RawPool};
 use super::order::{Action, Order, OrderLimits, Parcel};
-use super::recovery::{Recovered, Recovery};
 use super::replace;
 use super::shelf::{self, Back, ShelfAction, ShelfLimits, Shelving, Wake};
-use super::store::{Folders, StoreOptions};
+use super::start::{Assembled, Beginning, Start};
 use super::template::{Fields, Template};
 use crate::config::{FileSettings, HOLD_ANSWER_MAX};
 use crate::figures::Figures;
-use crate::finish::shell::FinishThread;
 use crate::hours::shell::Hours;
 use crate::outputs::keeper::KeeperOptions;
 use crate::outputs::route::{Reply, Route};
-use anyhow::Context;
-use crossbeam_channel::Sender;
-use logferry_durable::{Disk, RealDisk};
-use logferry_footprint::WhenFull;
+use crossbeam_channel::{Receiver, Sender};
+use logferry_durable::RealDisk;
 use logferry_link::{Answer, HopStamp, Incoming};
 use logferry_node::quarantine::Quarantine;
 use logferry_pack::{Limits, Pack};
@@ -45,8 +39,6 @@ const SHELF_GROUP_BYTES_MAX: u64 = 2 << 20;
 const SHELF_FOOTPRINT_PART: usize = 4;
 /// How often they are looked after while there are any, in milliseconds.
 const SHELF_TICK_MS: u64 = 100;
-/// A log file and its header file.
-const DESCRIPTORS_PER_FILE: usize = 2;
 
 /// The file output, recovered and ready to take packs in.
 pub struct FileOutput {
@@ -60,12 +52,13 @@ pub struct FileOutput {
     shelving: Option<Shelving>,
     threads: Vec<JoinHandle<()>>,
     /// Files are finished as long as it is there.
-    finisher: Option<crossbeam_channel::Sender<()>>,
+    finisher: Sender<()>,
     started: Instant,
 }
 
 impl FileOutput {
-    /// Recovers files and journal, and starts the threads, with those of the books of the `hours`. Blocks for as long as recovery takes; `figures` say so meanwhile.
+    /// Recovers files and journal, and starts the threads, with those of the books of the `hours`. Blocks for as long as recovery takes;
+    /// `figures` say so meanwhile. Where the files are away it waits, unless packs `can_wait` for them in a spool: then it recovers them later.
     pub fn start(
         settings: &FileSettings,
         var_dir: &Path,
@@ -73,59 +66,39 @@ impl FileOutput {
         stop: &CancellationToken,
         figures: Arc<Figures>,
         hours: Option<&Hours>,
+        can_wait: bool,
     ) -> anyhow::Result<FileOutput> {
-        figures.set_problem(Some("starting: files and journal are being recovered".into()));
         let template = Template::parse(&settings.path)?;
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let form = Form::of(&settings.archive);
-        let folders = Folders::new(&settings.dir).with_form(form);
-        disk.create_dir_all(&settings.dir)
-            .and_then(|()| form.settle(&*disk, &settings.dir))
-            .with_context(|| format!("file.dir {}", settings.dir.display()))?;
-        for dir in [&folders.data, &folders.headers] {
-            disk.create_dir_all(dir).with_context(|| format!("file.dir: cannot create {}", dir.display()))?;
-        }
-        let guards = Guards::new(&folders).context("file.dir cannot be opened")?;
-        let group_bytes_max = settings.inflate_memory.0 / 2;
-        let files = FileRecovery {
-            disk,
-            folders,
-            guards: Some(Arc::new(guards)),
-            group_bytes_max: group_bytes_max + limits.raw_bytes_max as u64,
+        let start = Start {
+            settings: settings.clone(),
+            var_dir: var_dir.to_owned(),
+            limits,
+            stop: stop.clone(),
+            figures: figures.clone(),
+            hours: hours.cloned(),
         };
-        let recovery = Recovery { files: &files, var_dir, now_unix: commit::now_unix() };
-        let mut recovered = recover(&recovery, stop, &figures)?;
-        let footprint_bytes_max = usize::try_from(settings.footprint_memory.0).unwrap_or(usize::MAX);
-        let footprint = std::mem::take(&mut recovered.state.footprint);
-        let footprint = footprint.limited(footprint_bytes_max, WhenFull::RefuseNew);
-        let order = Arc::new(Mutex::new(Order::new(order_limits(settings), footprint)));
-        let options = CommitterOptions {
-            answer: Reply::send_written,
-            store: store_options(settings),
-            group_bytes_max: usize::try_from(group_bytes_max).unwrap_or(usize::MAX),
-            footprint_keep_secs: settings.footprint_keep.0.as_secs(),
-            free_min: settings.min_free.0,
+        let beginning = start.begin(can_wait)?;
+        let (jobs, inflated, mut threads) = start_inflaters(settings, limits)?;
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let new_order = |footprint| Order::new(order_limits(settings), start.limited(footprint));
+        let (order, committing): (_, Box<dyn FnOnce() + Send>) = match beginning {
+            Beginning::Whole(mut files) => {
+                let order = Arc::new(Mutex::new(new_order(files.take_footprint())));
+                let Assembled { committer, helpers } = start.assemble(*files, &order, ended)?;
+                figures.set_problem(None);
+                threads.extend(helpers);
+                (order, Box::new(move || committer.run(&inflated, &start.stop)))
+            }
+            Beginning::Away(footprint) => {
+                let mut order = new_order(footprint);
+                // Nobody waits for an answer yet.
+                drop(order.failing(commit::RETRY_MS));
+                let order = Arc::new(Mutex::new(order));
+                let shared = order.clone();
+                (order, Box::new(move || commit_later(&start, &shared, &inflated, &ended)))
+            }
         };
-        let committed = recovered.state.files.iter();
-        let committed = committed.filter(|(path, _)| !replace::is_aside(path));
-        let committed = committed.map(|(path, lengths)| (path.clone(), lengths.headers)).collect();
-        let mut committer = Committer::new(files, recovered, order.clone(), figures.clone(), options);
-        let keeping = hours.map(|hours| hours.start(&settings.dir, var_dir, committed, figures.clone()));
-        let (mut keeper, mut finisher) = (None, None);
-        if let Some((teller, thread)) = keeping.transpose()? {
-            let (requests, asked) = crossbeam_channel::unbounded();
-            let keep = settings.footprint_keep.0;
-            finisher = hours
-                .map(|hours| hours.finisher(&settings.dir, keep, requests, figures.clone(), stop.clone()));
-            committer.listen_to(asked);
-            committer.tell_hours(teller);
-            keeper = Some(thread);
-        }
-        let finisher = finisher.transpose().context("finish.dir cannot be used")?.flatten();
-        figures.set_problem(None);
-        let (jobs, mut threads) = start_threads(settings, limits, committer, stop.clone())?;
-        threads.extend(keeper);
-        let finisher = finisher.map(|finisher| start_finisher(finisher, &mut threads)).transpose()?;
+        threads.push(std::thread::Builder::new().name("commit".into()).spawn(committing)?);
         Ok(FileOutput {
             order,
             figures,
@@ -134,7 +107,7 @@ impl FileOutput {
             route: None,
             shelving: None,
             threads,
-            finisher,
+            finisher: alive,
             started: Instant::now(),
         })
     }
@@ -339,51 +312,17 @@ impl FileOutput {
     }
 }
 
-fn start_finisher(
-    finisher: FinishThread,
-    threads: &mut Vec<JoinHandle<()>>,
-) -> io::Result<crossbeam_channel::Sender<()>> {
-    let (alive, ended) = crossbeam_channel::bounded(0);
-    let finishing = std::thread::Builder::new().name("finish".into());
-    threads.push(finishing.spawn(move || finisher.run(&ended))?);
-    Ok(alive)
-}
-
-/// Recovers; waits while the disk has no room for the journal.
-fn recover(
-    recovery: &Recovery<'_>,
-    stop: &CancellationToken,
-    figures: &Figures,
-) -> anyhow::Result<Recovered> {
-    loop {
-        match recovery.run() {
-            Err(error) if commit::is_full(&error) && !stop.is_cancelled() => {
-                let problem = format!(
-                    "no room for the journal: nothing is taken in until there is room in node.var_dir: {error}"
-                );
-                tracing::error!("{problem}");
-                figures.set_problem(Some(problem));
-                commit::pause(stop);
-            }
-            recovered => return recovered.context("the journal cannot be opened"),
-        }
-    }
-}
-
-fn store_options(settings: &FileSettings) -> StoreOptions {
-    let number = |setting| usize::try_from(setting).unwrap_or(usize::MAX);
-    StoreOptions {
-        sync: settings.sync,
-        open_max: number(settings.open_files_max).min(open_files_possible()),
-        sync_threads: number(settings.sync_threads),
-    }
-}
-
-/// Log files that half of the descriptors allow; the rest is for connections and the program itself.
-fn open_files_possible() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    (descriptors / 2 / DESCRIPTORS_PER_FILE).max(1)
+/// The committing thread of an output whose files are away at the start.
+fn commit_later(
+    start: &Start,
+    order: &SharedOrder<Reply>,
+    inflated: &Receiver<Inflated>,
+    ended: &Receiver<()>,
+) {
+    let Some(Assembled { committer, helpers }) = start.wait(order, ended) else { return };
+    committer.run(inflated, &start.stop);
+    // A panic aborts the process.
+    helpers.into_iter().for_each(|helper| drop(helper.join()));
 }
 
 fn order_limits(settings: &FileSettings) -> OrderLimits {
@@ -395,24 +334,20 @@ fn order_limits(settings: &FileSettings) -> OrderLimits {
     }
 }
 
-fn start_threads(
-    settings: &FileSettings,
-    limits: Limits,
-    committer: Committer<Reply>,
-    stop: CancellationToken,
-) -> anyhow::Result<(Sender<Job>, Vec<JoinHandle<()>>)> {
+/// Where packs go to be inflated, where they come from then, and the threads that do it.
+type Inflating = (Sender<Job>, Receiver<Inflated>, Vec<JoinHandle<()>>);
+
+fn start_inflaters(settings: &FileSettings, limits: Limits) -> io::Result<Inflating> {
     let (jobs, jobs_taken) = crossbeam_channel::unbounded();
-    let (done, done_taken) = crossbeam_channel::unbounded();
+    let (done, inflated) = crossbeam_channel::unbounded();
     let pool = RawPool::new(settings.inflate_memory.0);
     let threads = match settings.inflate_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => usize::try_from(given).unwrap_or(1),
     };
     let form = Form::of(&settings.archive);
-    let mut threads = inflate::start(Inflaters { jobs: jobs_taken, done, pool, limits, form }, threads)?;
-    let committing = std::thread::Builder::new().name("commit".into());
-    threads.push(committing.spawn(move || committer.run(&done_taken, &stop))?);
-    Ok((jobs, threads))
+    let threads = inflate::start(Inflaters { jobs: jobs_taken, done, pool, limits, form }, threads)?;
+    Ok((jobs, inflated, threads))
 }
 
 /// What is needed to judge and write a pack; or the label of what is wrong with it.

@@ -13,8 +13,15 @@ use std::path::PathBuf;
 pub struct Past {
     /// Oldest first.
     finished: Vec<Finished>,
-    /// Packs came behind the last of them.
-    goes_on: bool,
+    is_removed: bool,
+}
+
+/// Whether all bytes were removed and nothing came since, if the header file ends with this line; an empty one leaves it as it was. The rule
+/// for all who ask, from whichever end they read.
+pub fn tells_removed(line: &[u8]) -> Option<bool> {
+    let is_removal =
+        || matches!(parse_past(line), Some(Line::Finished(finished)) if finished.place == Place::Removed);
+    (!line.is_empty()).then(is_removal)
 }
 
 impl Past {
@@ -26,13 +33,11 @@ impl Past {
         let mut past = Past::default();
         let mut lines = Lines::new(file, 0, len);
         while let Some(line) = lines.next()? {
+            past.is_removed = tells_removed(line).unwrap_or(past.is_removed);
             match parse_past(line) {
-                Some(Line::Finished(finished)) => {
-                    past.finished.push(finished);
-                    past.goes_on = false;
-                }
+                Some(Line::Finished(finished)) => past.finished.push(finished),
                 Some(Line::Replaced(_)) => past = Past::default(),
-                _ => past.goes_on |= !line.is_empty(),
+                _ => {}
             }
         }
         Ok(past)
@@ -45,7 +50,7 @@ impl Past {
 
     /// Whether all bytes were removed, and nothing came since.
     pub fn is_removed(&self) -> bool {
-        !self.goes_on && self.finished.last().is_some_and(|last| last.place == Place::Removed)
+        self.is_removed
     }
 
     /// Finished files whose bytes were removed. Where a kill came before that they are there still.

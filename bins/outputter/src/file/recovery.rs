@@ -5,11 +5,12 @@
 //! lines whose bodies are found whole (`raw` bytes with the right `sum`) are adopted, the rest is cut. Without a sound
 //! journal the same walk starts at the beginning of every file, so that a lost journal loses nothing and doubles nothing.
 
+use super::commit::is_full;
 use super::file_recovery::{FileRecovery, FileTruth, Journaled};
 use super::journal::{Record, State};
 use super::replace;
-use super::walk;
-use logferry_durable::Log;
+use super::walk::{self, FilesBelow};
+use logferry_durable::{Disk, Log};
 use logferry_footprint::Verdict;
 use std::collections::BTreeSet;
 use std::io;
@@ -61,17 +62,51 @@ pub struct RecoveryReport {
     pub files_alarming: u64,
 }
 
+/// Why a file system keeps files and journal from being recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// That of `node.var_dir`.
+    #[error("{}", of_journal(.0))]
+    Journal(io::Error),
+    /// That of `file.dir`.
+    #[error("file.dir: {0}")]
+    Files(io::Error),
+}
+
+fn of_journal(error: &io::Error) -> String {
+    match is_full(error) {
+        false => format!("the journal cannot be opened: {error}"),
+        true => format!(
+            "no room for the journal: nothing is taken in, and [retention] removes nothing, until somebody makes room in node.var_dir: {error}"
+        ),
+    }
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> io::Error {
+        let kind = match &failure {
+            Failure::Journal(error) | Failure::Files(error) => error.kind(),
+        };
+        io::Error::new(kind, failure)
+    }
+}
+
+/// What a journal says that can lack nothing but the records of the last commits, without changing it; `None`: it may lack more.
+///
+/// # Errors
+/// It cannot be read.
+pub fn journaled(disk: &dyn Disk, var_dir: &Path) -> io::Result<Option<State>> {
+    let (state, sound) = read_state(&Log::look(disk, var_dir, JOURNAL)?);
+    Ok(sound.then_some(state))
+}
+
 impl Recovery<'_> {
     /// Recovers. Damage never keeps the program from starting; only a file system that fails does.
-    pub fn run(&self) -> io::Result<Recovered> {
+    pub fn run(&self) -> Result<Recovered, Failure> {
         let disk = &self.files.disk;
-        let (log, found) = Log::open(disk.clone(), self.var_dir, JOURNAL)?;
+        let (log, found) = Log::open(disk.clone(), self.var_dir, JOURNAL).map_err(Failure::Journal)?;
         let (state, sound) = read_state(&found);
-        for replaced in &state.replaced {
-            replace::finish(&**disk, &self.files.folders, replaced)?;
-        }
-        let mut on_disk = walk::files_below(&**disk, &self.files.folders.headers, "")?;
-        replace::remove_undecided(&**disk, &self.files.folders, &mut on_disk.files)?;
+        let on_disk = self.look_at_files(&state).map_err(Failure::Files)?;
         let is_first_start = found.is_new() && on_disk.files.is_empty();
         let journal_was_unsound = !sound && !is_first_start;
         let report = RecoveryReport { journal_was_unsound, ..RecoveryReport::default() };
@@ -95,8 +130,19 @@ impl Recovery<'_> {
         recovered.report.publish();
         // Records that a killed process wrote and did not sync were believed; before anybody is told of a duplicate
         // they must be durable.
-        recovered.log.snapshot(&recovered.state.snapshot_bytes())?;
+        recovered.log.snapshot(&recovered.state.snapshot_bytes()).map_err(Failure::Journal)?;
         Ok(recovered)
+    }
+
+    /// The header files, after what was decided of replacements is done and the rest of them gone.
+    fn look_at_files(&self, state: &State) -> io::Result<FilesBelow> {
+        let (disk, folders) = (&*self.files.disk, &self.files.folders);
+        for replaced in &state.replaced {
+            replace::finish(disk, folders, replaced)?;
+        }
+        let mut on_disk = walk::files_below(disk, &folders.headers, "")?;
+        replace::remove_undecided(disk, folders, &mut on_disk.files)?;
+        Ok(on_disk)
     }
 
     fn recover_file_or_leave(&self, path: String, sound: bool, recovered: &mut Recovered) {

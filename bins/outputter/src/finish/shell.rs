@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The same, at most so often.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// After so many looks, old files are looked for.
+/// After so many looks, old files and what is left of removed ones are looked for.
 const LOOKS_PER_RETENTION: u32 = 12;
 /// How long a file that could not be finished is left alone.
 const RETRY_INTERVAL: Duration = Duration::from_secs(300);
@@ -87,13 +87,13 @@ impl FinishThread {
     pub fn run(self, ended: &Receiver<()>) {
         let mut memory = Memory::default();
         let look_interval = self.finish.wait.0.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL);
-        let mut retention_at = Instant::now();
+        let mut files_at = Instant::now();
         while matches!(ended.recv_timeout(look_interval), Err(RecvTimeoutError::Timeout)) {
             let Some(books) = self.books.get() else { continue };
             self.finish_due(books, &mut memory);
-            if self.retention.is_on() && Instant::now() >= retention_at {
-                retention_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
-                self.remove_due(books, &mut memory);
+            if Instant::now() >= files_at {
+                files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
+                self.look_after_files(books, &mut memory);
             }
         }
     }
@@ -138,12 +138,36 @@ impl FinishThread {
         }
     }
 
-    /// One file that cannot be read or removed keeps no other from going.
-    fn remove_due(&self, books: &SharedBooks, memory: &mut Memory) {
+    /// Looks after what was removed, whether or not anything else is ever to be, and removes what is due. One file that cannot be read or
+    /// removed keeps no other from going.
+    fn look_after_files(&self, books: &SharedBooks, memory: &mut Memory) {
         let (answer, answered) = bounded(1);
         let asked = self.requests.send(Request::Files(answer)).ok();
-        let Some(files) = asked.and_then(|()| answered.recv().ok()) else { return };
+        let Some(mut files) = asked.and_then(|()| answered.recv().ok()) else { return };
+        if !self.retention.is_on() {
+            files.retain(|_, lengths| lengths.data == 0);
+        }
         memory.known.retain(|path, _| files.contains_key(path));
+        let mut trouble = Trouble::default();
+        let mut others = Vec::new();
+        for (path, lengths) in &files {
+            let looked = self.known(path, *lengths, memory).and_then(|known| {
+                if lengths.data == 0 && known.past.is_removed() {
+                    return self.look_after_removed(path, &known);
+                }
+                others.push((path.as_str(), *lengths, known));
+                Ok(())
+            });
+            if let Err(error) = looked {
+                trouble.met(path, &error);
+            }
+        }
+        if self.retention.is_on() {
+            self.remove_due(books, &others, trouble);
+        }
+    }
+
+    fn remove_due(&self, books: &SharedBooks, files: &[(&str, Lengths, Arc<Known>)], mut trouble: Trouble) {
         let data = &self.finisher.folders.data;
         let disk = self.finisher.disk.free_bytes(data).and_then(|free| Ok((free, device(data)?)));
         let (free, device) = match disk {
@@ -152,20 +176,12 @@ impl FinishThread {
                 return self.notice(Some(format!("{} cannot be looked at: {error}", data.display())));
             }
         };
-        let mut trouble = Trouble::default();
-        let mut candidates = Vec::new();
-        for (path, lengths) in &files {
-            let looked = self.known(path, *lengths, memory).and_then(|known| {
-                if lengths.data == 0 && known.past.is_removed() {
-                    return self.look_after_removed(path, &known);
-                }
-                candidates.push(self.candidate(path, &known, lengths.data, device));
-                Ok(())
-            });
-            if let Err(error) = looked {
-                trouble.met(path, &error);
-            }
-        }
+        let candidate = |(path, lengths, known): &(&str, Lengths, Arc<Known>)| {
+            self.candidate(path, known, lengths.data, device)
+        };
+        let mut candidates: Vec<Candidate> = files.iter().map(candidate).collect();
+        let lengths: HashMap<&str, Lengths> =
+            files.iter().map(|(path, lengths, _)| (*path, *lengths)).collect();
         let mut round = Round::new(self.limits(), &mut candidates, free);
         for file in &candidates {
             if self.stop.is_cancelled() {
@@ -174,7 +190,7 @@ impl FinishThread {
             if !round.has_to_go(file) {
                 continue;
             }
-            match self.remove(books, file, files.get(&file.path).copied().unwrap_or_default()) {
+            match self.remove(books, file, lengths.get(file.path.as_str()).copied().unwrap_or_default()) {
                 Ok(true) => round.went(file),
                 Ok(false) => round.stayed(),
                 Err(_) if self.stop.is_cancelled() => return,

@@ -1,7 +1,8 @@
 //! Reads header files: what the books have not counted of them.
 
 use super::fact::{Fact, HourKey};
-use crate::file::headers::{self, Line, Place};
+use crate::file::headers::{self, Line};
+use crate::file::past::tells_removed;
 use crate::file::walk::Lines;
 use jiff::tz::TimeZone;
 use logferry_durable::DiskFile;
@@ -44,18 +45,14 @@ pub fn read(
     let mut lines = Lines::new(file, from, to);
     let (mut facts, mut is_removed) = (Vec::new(), false);
     while let Some(line) = lines.next()? {
+        is_removed = tells_removed(line).unwrap_or(is_removed);
         match headers::parse_line(line) {
-            Some(Line::Pack(header)) => {
-                facts.push(Fact::from_file(&header, zone, now_ms));
-                is_removed = false;
-            }
+            Some(Line::Pack(header)) => facts.push(Fact::from_file(&header, zone, now_ms)),
             Some(Line::Replaced(_)) => {
                 take(Said::Packs(&facts, lines.at));
                 facts.clear();
                 take(Said::Replaced);
-                is_removed = false;
             }
-            Some(Line::Finished(finished)) => is_removed = finished.place == Place::Removed,
             _ => {}
         }
         if facts.len() >= FACTS_AT_ONCE {
@@ -73,13 +70,12 @@ pub fn last(file: &dyn DiskFile, to: u64, zone: &TimeZone) -> io::Result<Option<
     let mut tail = vec![0; usize::try_from(to - from).unwrap_or_default()];
     file.read_exact_at(&mut tail, from)?;
     let mut is_removed = None;
-    let pack = tail.split(|byte| *byte == b'\n').rev().find_map(|line| match headers::parse_line(line) {
-        Some(Line::Pack(header)) => Some(header),
-        Some(Line::Finished(finished)) => {
-            is_removed.get_or_insert(finished.place == Place::Removed);
-            None
+    let pack = tail.split(|byte| *byte == b'\n').rev().find_map(|line| {
+        is_removed = is_removed.or_else(|| tells_removed(line));
+        match headers::parse_line(line) {
+            Some(Line::Pack(header)) => Some(header),
+            _ => None,
         }
-        _ => None,
     });
     // A line without a readable time is as new as can be: it is not passed over.
     let fact = pack.map(|header| Fact::from_file(&header, zone, i64::MAX));

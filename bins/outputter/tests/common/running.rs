@@ -36,7 +36,8 @@ pub async fn start(dir: &Path, settings: impl FnOnce(&mut FileSettings)) -> Runn
     let (var_dir, token) = (dir.join("var"), stop.clone());
     let figures = Arc::new(Figures::default());
     let (limits, own_figures) = (Limits::default(), figures.clone());
-    let starting = move || FileOutput::start(&file, &var_dir, limits, &token, own_figures, None).unwrap();
+    let starting =
+        move || FileOutput::start(&file, &var_dir, limits, &token, own_figures, None, false).unwrap();
     let output = tokio::task::spawn_blocking(starting).await.unwrap();
     let listen = ListenSettings { addr: "127.0.0.1:0".into(), ..ListenSettings::default() };
     let budget = Budget::new(listen.memory.0);

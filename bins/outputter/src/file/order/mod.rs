@@ -311,6 +311,11 @@ impl<W> Order<W> {
         self.is_without_room = false;
     }
 
+    /// The files could be read at last: this is what is durable.
+    pub fn recovered(&mut self, footprint: Footprint) {
+        self.footprint = footprint;
+    }
+
     /// The program stops: held packs are given up, unanswered, and none is held any more.
     pub fn stop(&mut self) -> Vec<W> {
         self.stopping = true;
