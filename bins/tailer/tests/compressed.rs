@@ -342,3 +342,46 @@ async fn files_that_are_compressed_in_other_ways_are_left_alone() {
     assert_eq!(tier.contents().len(), 2);
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_are_left_alone_however_they_are_compressed() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app*");
+    // A header of tar begins with a name, and has its checksum, in octal, at byte 148.
+    let mut tar = [&b"app.log"[..], &[0; 505], &lines(0, 40)].concat();
+    let sum = tar[..512].iter().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * u64::from(b' ');
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (name, extension) in [("1.tgz", "gz"), ("2.tar.gz", "gz"), ("3.tar.zst", "zst"), ("4.tbz2", "bz2")] {
+        std::fs::write(rig.at(&format!("app.{name}")), compress(&tar, extension)).expect("written");
+    }
+    std::fs::write(rig.at("app.5.tar"), &tar).expect("written");
+    append(&rig.at("app.6.tar"), "text\n");
+    append(&rig.log(), "one\n");
+    let tailer = rig.start();
+    wait_until("the plain ones are followed", || {
+        figure(&tailer, "files") == 2 && figure(&tailer, "caught_up") == 1
+    });
+    assert_eq!(sorted(tier.contents()), [b"one\n".to_vec(), b"text\n".to_vec()]);
+    assert_eq!(figure(&tailer, "unreadable"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_copy_is_unpacked_only_if_it_may_hold_what_was_not_shipped() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    append(&rig.log(), lines(0, 3_000));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 3_000));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    compress_file(&rig, "app.log.1", "gz");
+    // One after the other: when this one was read, the other was judged.
+    std::fs::write(rig.at("app.log.2.gz"), compress(&lines(5_000, 10), "gz")).expect("written");
+    let expected = vec![lines(0, 3_000), lines(5_000, 10)];
+    wait_until("both, each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    assert_eq!(figure(&tailer, "files_unpacked"), 1);
+    tailer.stop().await.expect("a clean stop");
+}
