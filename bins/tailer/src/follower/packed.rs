@@ -63,10 +63,12 @@ impl Follower {
         missing: Option<&Met>,
     ) -> bool {
         let again = missing.is_some();
+        let stream = missing.map(|met| met.stream).or_else(|| self.lost_in(key));
         let mut failed_before = 0;
         match self.packed.get(&key) {
             Some(Packed::Unpacking { .. }) => return true,
-            Some(Packed::Known | Packed::Waiting { .. }) if !again => return true,
+            Some(Packed::Waiting { .. }) if !again => return true,
+            Some(Packed::Known) if stream.is_none() => return true,
             Some(Packed::Failed { size: before, at, failures }) if *before == size => {
                 if at.elapsed() < retry_after(*failures) {
                     return true;
@@ -93,7 +95,7 @@ impl Follower {
             return is_foreign;
         };
         let is_known = self.ledger.past_files().has(self.sources[source].name.as_str(), key);
-        if is_known && !again {
+        if is_known && stream.is_none() {
             self.packed.insert(key, Packed::Known);
             return true;
         }
@@ -106,8 +108,11 @@ impl Follower {
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
         let hour = time.filter(|_| paths.has_hours()).map(|time| time.hour);
-        let is_asked_for = again || skip_lines > 0;
-        let may_be = if is_asked_for { Vec::new() } else { self.shipped_before(source, path) };
+        let may_be = match stream {
+            Some(id) => self.shipped_as(id).into_iter().collect(),
+            None if skip_lines > 0 => Vec::new(),
+            None => self.shipped_before(source, path),
+        };
         let failures = failed_before;
         let job = UnpackJob {
             source,
@@ -176,35 +181,75 @@ impl Follower {
         true
     }
 
+    /// The stream that goes on in a compressed file, if nobody reads on in it: earlier processes had unpacked it.
+    fn lost_in(&self, key: FileKey) -> Option<StreamId> {
+        self.ledger.current(key).filter(|id| self.is_lost(*id))
+    }
+
+    fn is_lost(&self, id: StreamId) -> bool {
+        !self.by_stream.contains_key(&id) && self.ledger.stream(id).is_some_and(|stream| !stream.orphan)
+    }
+
+    /// What was shipped of a stream, if that is all that was cut.
+    fn shipped_as(&self, id: StreamId) -> Option<Shipped> {
+        let stream = self.ledger.stream(id).filter(|stream| stream.is_settled_to(stream.frontier))?;
+        Some(Shipped { stream: id, head: stream.met.head, length: stream.frontier, tail: stream.tail? })
+    }
+
     /// What a compressed file may be a copy of, of all that was shipped to its end.
     fn shipped_before(&self, source: usize, path: &Path) -> Vec<Shipped> {
         let Source { paths, settings, .. } = &self.sources[source];
         let is_of = |other: &Path| {
             is_named_after(path, other.as_os_str().as_bytes()) && !paths.differ_in_time(path, other)
         };
+        let living = self.ledger.streams().filter(|stream| stream.met.source == settings.name);
+        let living = living.filter_map(|stream| {
+            let shipped = self.shipped_as(stream.met.stream)?;
+            let number = self.by_stream.get(&stream.met.stream);
+            let is_copied = match number.and_then(|number| self.files.get(number)) {
+                Some(file) => is_of(&file.path) && file.cutter.at() == shipped.length,
+                None => is_of(&stream.met.home()),
+            };
+            is_copied.then_some(shipped)
+        });
         let past: Vec<&PastFile> = self.ledger.past_files().of(&settings.name).collect();
         let past = past.into_iter().rev().take(MAY_BE_MAX);
         let past = past.filter(|past| is_of(Path::new(OsStr::from_bytes(&past.path)))).filter_map(|past| {
             let PastFile { stream, head, length, tail, .. } = *past;
             Some(Shipped { stream, head, length, tail: tail? })
         });
-        let living = self.by_stream.iter().filter_map(|(id, number)| {
-            let file = self.files.get(number).filter(|file| file.source == source && is_of(&file.path))?;
-            let stream = self.ledger.stream(*id).filter(|stream| stream.is_settled_to(file.cutter.at()))?;
-            let (head, length) = (stream.met.head, stream.frontier);
-            Some(Shipped { stream: *id, head, length, tail: stream.tail? })
-        });
-        past.chain(living).collect()
+        living.chain(past).collect()
     }
 
-    /// A compressed file holds what was shipped: it is known from now on. Unless that was forgotten, or more was shipped of it meanwhile.
+    /// Whether another stream whose file is gone may go on in a compressed file, which holds what was shipped of this one.
+    fn may_be_of_lost(&self, job: &UnpackJob, shipped: &Shipped) -> bool {
+        let Source { paths, settings, .. } = &self.sources[job.source];
+        let may_be_there = |id: &StreamId| {
+            let met = self.ledger.stream(*id).map(|stream| &stream.met);
+            met.is_some_and(|met| {
+                is_named_after(&job.path, &met.path) && !paths.differ_in_time(&job.path, &met.home())
+            })
+        };
+        let alike = self.ledger.with_head(&settings.name, shipped.head).filter(may_be_there);
+        let mut lost = alike.chain(self.lost_in(job.key)).filter(|id| self.is_lost(*id));
+        lost.any(|id| id != shipped.stream)
+    }
+
+    /// A compressed file holds what was shipped: it is known from now on. Unless that was forgotten, or more was shipped of it meanwhile, or
+    /// what another stream with the same bytes lacks may be there.
     fn know_shipped(&mut self, job: &UnpackJob, shipped: &Shipped) -> bool {
+        if self.may_be_of_lost(job, shipped) {
+            return false;
+        }
         let name = self.sources[job.source].settings.name.clone();
         let Shipped { stream: id, head, length, .. } = *shipped;
         if let Some(stream) = self.ledger.stream(id) {
             let is_same = stream.is_settled_to(length);
             if is_same {
                 self.ledger.copy_known(id, job.key, length);
+            }
+            if is_same && self.lost_in(job.key) == Some(id) {
+                self.ledger.finish(id);
             }
             return is_same;
         }
@@ -213,6 +258,13 @@ impl Follower {
         let Some(past) = past else { return false };
         self.ledger.past_copy_known(&name, PastFile { keys: vec![job.key], tail: None, ..past });
         true
+    }
+
+    /// Whether a file is known to hold what was shipped of a stream, which is all that was cut of it.
+    fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
+        let Some(shipped) = self.shipped_as(id) else { return false };
+        let mut of_file = self.ledger.past_files().of_file(key, shipped.head);
+        of_file.any(|past| past.stream == id && past.length == shipped.length)
     }
 
     pub(super) fn unpacked(&mut self, job: UnpackJob, unpacked: io::Result<Unpacked>) {
@@ -314,7 +366,8 @@ impl Follower {
         let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
         for path in &paths {
             let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
-            if self.unpacked_for.insert((met.stream, facts.key)) {
+            let is_whole = self.is_whole_copy(met.stream, facts.key);
+            if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
                 self.unpack_if(source, path, facts.key, facts.size, Some(met));
             }
             awaits |= matches!(self.packed.get(&facts.key), Some(Packed::Unpacking { .. }));
