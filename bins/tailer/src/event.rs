@@ -6,13 +6,12 @@ use crate::input::shelf::Shelf;
 use crate::ledger::Verdict;
 use crate::ledger::record::Cut;
 use crate::repull::known::Question;
-use crate::unpack::UnpackJob;
+use crate::unpack::{UnpackJob, Unpacked};
 use bytes::Bytes;
 use logferry_link::{Outgoing, Settled};
 use logferry_pack::{HourRange, Name, StreamId};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -38,8 +37,8 @@ pub enum Event {
     Unpacked {
         /// What was asked for.
         job: UnpackJob,
-        /// Its content, in a file without a name.
-        file: std::io::Result<File>,
+        /// What it holds.
+        unpacked: std::io::Result<Unpacked>,
     },
     /// inotify stopped working.
     WatchEnded,

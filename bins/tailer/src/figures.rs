@@ -41,6 +41,8 @@ pub struct Figures {
     pub hours_waiting: AtomicU64,
     /// Files that were cut, or replaced in place, and began again.
     pub restarts: AtomicU64,
+    /// Compressed files that were unpacked.
+    pub files_unpacked: AtomicU64,
     /// Bytes that are known to be lost.
     pub lost_bytes: AtomicU64,
     /// What is missing of the files of sources, for people.
@@ -131,6 +133,7 @@ impl Figures {
             ("hours_closed", get(&self.hours_closed)),
             ("hours_waiting", get(&self.hours_waiting)),
             ("file_restarts", get(&self.restarts)),
+            ("files_unpacked", get(&self.files_unpacked)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];
         let gauges = [

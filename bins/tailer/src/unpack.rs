@@ -10,8 +10,23 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
+mod shipped;
+
+pub use shipped::Shipped;
+
 /// Largest file once unpacked, in bytes: more is taken for an attack on the disk.
 const UNPACKED_BYTES_MAX: u64 = 64 << 30;
+/// Room that unpacking leaves free on the file system of `var_dir`, in bytes, or this part of a smaller one: for the state, and for the
+/// host's applications.
+const FREE_BYTES_MIN: u64 = 1 << 30;
+const FREE_SHARE: u64 = 10;
+/// Bytes written between two looks at the free room.
+const FREE_LOOKED_AT_BYTES: u64 = 16 << 20;
+/// First bytes of a file that tell what it is: the header of an archive is the longest of them.
+pub const FIRST_BYTES: usize = TAR_HEADER_BYTES;
+/// A header of tar, and where in it its checksum is: the sum of its bytes, those of the sum taken for spaces, in octal digits.
+const TAR_HEADER_BYTES: usize = 512;
+const TAR_SUM: std::ops::Range<usize> = 148..156;
 /// Bytes unpacked at a time.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -53,13 +68,30 @@ pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
         "bz2" => (Packing::Bzip2, b"BZh"),
         _ => return None,
     };
-    first_bytes.starts_with(magic).then_some(packing)
+    (first_bytes.starts_with(magic) && !is_archive_name(path)).then_some(packing)
 }
 
-/// Whether a file is compressed in a way that is not read, told by its name and its first bytes: it has no lines.
+/// Whether a file has the name of an archive: it holds files, not lines.
+fn is_archive_name(path: &Path) -> bool {
+    let plain = plain_path(path);
+    let ending = plain.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ["tar", "tgz", "tbz", "tbz2", "txz", "tzst"].contains(&ending))
+}
+
+/// Whether a file is an archive, or compressed in a way that is not read, told by its name and its first bytes: it has no lines.
 pub fn is_foreign(path: &Path, first_bytes: &[u8]) -> bool {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+    const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
     let magic: &[u8] = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("xz") => &[0xfd, b'7', b'z', b'X', b'Z', 0],
+        Some("tgz") => GZIP,
+        Some("gz") if is_archive_name(path) => GZIP,
+        Some("tzst") => ZSTD,
+        Some("zst") if is_archive_name(path) => ZSTD,
+        Some("tbz" | "tbz2") => b"BZh",
+        Some("bz2") if is_archive_name(path) => b"BZh",
+        Some("tar") => return is_tar(first_bytes),
+        Some("xz" | "txz") => XZ,
         Some("lz4") => &[0x04, 0x22, 0x4d, 0x18],
         Some("lzma") => &[0x5d, 0, 0],
         Some("lzo") => &[0x89, b'L', b'Z', b'O'],
@@ -69,6 +101,16 @@ pub fn is_foreign(path: &Path, first_bytes: &[u8]) -> bool {
         _ => return false,
     };
     first_bytes.starts_with(magic)
+}
+
+fn is_tar(first_bytes: &[u8]) -> bool {
+    let Some(header) = first_bytes.get(..TAR_HEADER_BYTES) else { return false };
+    let counted = |(at, byte): (usize, &u8)| u64::from(if TAR_SUM.contains(&at) { b' ' } else { *byte });
+    let sum: u64 = header.iter().enumerate().map(counted).sum();
+    let said = header[TAR_SUM].split(|byte| matches!(byte, b' ' | 0)).find(|digits| !digits.is_empty());
+    // One without a file in it is nothing but zeros.
+    let Some(said) = said else { return header.iter().all(|byte| *byte == 0) };
+    std::str::from_utf8(said).ok().and_then(|said| u64::from_str_radix(said, 8).ok()) == Some(sum)
 }
 
 /// A file to unpack.
@@ -88,13 +130,29 @@ pub struct UnpackJob {
     pub packing: Packing,
     /// Number of its first lines that were shipped by a legacy system.
     pub skip_lines: u64,
+    /// What it may be a copy of: then it is not unpacked.
+    pub may_be: Vec<Shipped>,
+    /// How often it could not be unpacked before.
+    pub failures: u32,
+}
+
+/// What a compressed file holds.
+#[derive(Debug)]
+pub enum Unpacked {
+    /// Its content, in a file without a name.
+    Content(File),
+    /// Nothing that was not shipped.
+    Shipped(Shipped),
 }
 
 /// Unpacks one file after another until nobody asks for more. `folder` has room for the largest.
 pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) {
     while let Ok(job) = jobs.recv() {
-        let file = unpack(&job, folder);
-        if follower.send(Event::Unpacked { job, file }).is_err() {
+        let unpacked = shipped::shipped_as(&job).and_then(|shipped| match shipped {
+            Some(shipped) => Ok(Unpacked::Shipped(shipped)),
+            None => unpack(&job, folder).map(Unpacked::Content),
+        });
+        if follower.send(Event::Unpacked { job, unpacked }).is_err() {
             return;
         }
     }
@@ -114,12 +172,20 @@ pub fn reader(packing: Packing, packed: impl BufRead + 'static) -> io::Result<Bo
 
 /// The content of a file that is compressed, in a file without a name.
 pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
+    unpack_leaving(job, folder, free_min(folder)?)
+}
+
+fn unpack_leaving(job: &UnpackJob, folder: &Path, free_min: u64) -> io::Result<File> {
     let packed = io::BufReader::with_capacity(CHUNK_BYTES, files::open_below(&job.path, &job.roots)?);
     let mut unpacked = tempfile::tempfile_in(folder)?;
     let mut reader = reader(job.packing, packed)?.take(UNPACKED_BYTES_MAX + 1);
     let mut chunk = vec![0; CHUNK_BYTES];
-    let mut total = 0;
+    let (mut total, mut looked_at) = (0, 0);
     loop {
+        if total >= looked_at {
+            looked_at = total + FREE_LOOKED_AT_BYTES;
+            leave_free(folder, free_min)?;
+        }
         match reader.read(&mut chunk) {
             Ok(0) => return Ok(unpacked),
             Ok(count) => {
@@ -133,6 +199,22 @@ pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Room that must stay free where `folder` is, in bytes.
+fn free_min(folder: &Path) -> io::Result<u64> {
+    let facts = rustix::fs::statvfs(folder)?;
+    Ok(FREE_BYTES_MIN.min(facts.f_blocks.saturating_mul(facts.f_frsize) / FREE_SHARE))
+}
+
+fn leave_free(folder: &Path, free_min: u64) -> io::Result<()> {
+    let facts = rustix::fs::statvfs(folder)?;
+    if facts.f_bavail.saturating_mul(facts.f_frsize) >= free_min.saturating_add(FREE_LOOKED_AT_BYTES) {
+        return Ok(());
+    }
+    let what =
+        format!("unpacked it would leave less than {} MiB free in {}", free_min >> 20, folder.display());
+    Err(io::Error::new(io::ErrorKind::StorageFull, what))
 }
 
 #[cfg(test)]
@@ -149,31 +231,84 @@ mod tests {
         assert_eq!(of("a.gz", b"plain text\n"), None);
         let foreign = |name: &str, bytes: &[u8]| is_foreign(Path::new(name), bytes);
         assert!(foreign("a.log.1.xz", b"\xfd7zXZ\0\0\x04") && foreign("a.lz4", b"\x04\x22\x4d\x18\x60"));
+        assert_eq!(of("a.tar.gz", &[0x1f, 0x8b, 8]), None, "an archive has no lines");
+        assert!(foreign("a.tar.gz", &[0x1f, 0x8b, 8]) && foreign("a.tgz", &[0x1f, 0x8b, 8]));
+        assert!(foreign("a.tar.zst", &[0x28, 0xb5, 0x2f, 0xfd]) && foreign("a.tbz2", b"BZh9"));
+        assert!(!foreign("a.tgz", b"plain text\n") && !foreign("a.tar", b"plain text\n"));
         assert!(
             !foreign("a.xz", b"plain text\n") && !foreign("a.xz", b"") && !foreign("a.log", b"\xfd7zXZ\0")
         );
+    }
+
+    /// What `tar` writes before a file: name, mode, owners, length, time, checksum.
+    fn tar_header() -> Vec<u8> {
+        let mut header = vec![0; TAR_HEADER_BYTES];
+        for (at, text) in [
+            (0, "app.log"),
+            (100, "0000644\0"),
+            (124, "00000000012\0"),
+            (136, "15152367011\0"),
+            (257, "ustar"),
+        ] {
+            header[at..at + text.len()].copy_from_slice(text.as_bytes());
+        }
+        header[TAR_SUM].fill(b' ');
+        let sum: u64 = header.iter().map(|byte| u64::from(*byte)).sum();
+        header[TAR_SUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        header
+    }
+
+    #[test]
+    fn an_archive_is_known_by_the_checksum_of_its_header() {
+        let is = |bytes: &[u8]| is_foreign(Path::new("a.tar"), bytes);
+        assert!(is(&tar_header()) && is(&[0; TAR_HEADER_BYTES]));
+        let text = b"a line of text that is none of a header\n".repeat(20);
+        assert!(!is(&text) && !is(&tar_header()[..500]) && !is(b""));
+        let mut damaged = tar_header();
+        damaged[3] ^= 1;
+        assert!(!is(&damaged));
     }
 
     #[test]
     fn a_file_that_is_still_being_written_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.gz");
+        let whole = gzip(&b"line\n".repeat(10_000));
+        std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
+        assert!(unpack_leaving(&job(&path), folder.path(), 0).is_err());
+        std::fs::write(&path, &whole).expect("written");
+        let file = unpack_leaving(&job(&path), folder.path(), 0).expect("whole");
+        assert_eq!(file.metadata().expect("facts").len(), 50_000);
+    }
+
+    #[test]
+    fn nothing_is_unpacked_into_room_that_must_stay_free() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gz");
+        std::fs::write(&path, gzip(b"line\n")).expect("written");
+        let error = unpack_leaving(&job(&path), folder.path(), u64::MAX >> 1).expect_err("no room");
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let least = free_min(folder.path()).expect("a file system");
+        assert!(least <= FREE_BYTES_MIN, "small file systems keep a part free");
+    }
+
+    pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(&b"line\n".repeat(10_000)).expect("in memory");
-        let whole = encoder.finish().expect("in memory");
-        let job = |size| UnpackJob {
+        encoder.write_all(content).expect("in memory");
+        encoder.finish().expect("in memory")
+    }
+
+    pub(super) fn job(path: &Path) -> UnpackJob {
+        UnpackJob {
             source: 0,
-            path: path.clone(),
+            path: path.to_owned(),
             roots: Vec::new(),
             key: FileKey { device: 0, inode: 0, born_ns: 0 },
-            size,
+            size: 1,
             packing: Packing::Gzip,
             skip_lines: 0,
-        };
-        std::fs::write(&path, &whole[..whole.len() / 2]).expect("written");
-        assert!(unpack(&job(1), folder.path()).is_err());
-        std::fs::write(&path, &whole).expect("written");
-        let file = unpack(&job(2), folder.path()).expect("whole");
-        assert_eq!(file.metadata().expect("facts").len(), 50_000);
+            may_be: Vec::new(),
+            failures: 0,
+        }
     }
 }

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
 use logferry_node::config::{ByteSize, Interval};
+use logferry_pack::StreamId;
 use logferry_tailer::config::Start;
 use std::time::{Duration, SystemTime};
 
@@ -375,5 +376,196 @@ async fn files_that_are_compressed_in_other_ways_are_left_alone() {
         figure(&tailer, "files") == 2 && figure(&tailer, "caught_up") == 1
     });
     assert_eq!(tier.contents().len(), 2);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn archives_are_left_alone_however_they_are_compressed() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app*");
+    // A header of tar begins with a name, and has its checksum, in octal, at byte 148.
+    let mut tar = [&b"app.log"[..], &[0; 505], &lines(0, 40)].concat();
+    let sum = tar[..512].iter().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * u64::from(b' ');
+    tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    for (name, extension) in [("1.tgz", "gz"), ("2.tar.gz", "gz"), ("3.tar.zst", "zst"), ("4.tbz2", "bz2")] {
+        std::fs::write(rig.at(&format!("app.{name}")), compress(&tar, extension)).expect("written");
+    }
+    std::fs::write(rig.at("app.5.tar"), &tar).expect("written");
+    append(&rig.at("app.6.tar"), "text\n");
+    append(&rig.log(), "one\n");
+    let tailer = rig.start();
+    wait_until("the plain ones are followed", || {
+        figure(&tailer, "files") == 2 && figure(&tailer, "caught_up") == 1
+    });
+    assert_eq!(sorted(tier.contents()), [b"one\n".to_vec(), b"text\n".to_vec()]);
+    assert_eq!(figure(&tailer, "unreadable"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_copy_is_unpacked_only_if_it_may_hold_what_was_not_shipped() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    append(&rig.log(), lines(0, 3_000));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 3_000));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    compress_file(&rig, "app.log.1", "gz");
+    // One after the other: when this one was read, the other was judged.
+    std::fs::write(rig.at("app.log.2.gz"), compress(&lines(5_000, 10), "gz")).expect("written");
+    let expected = vec![lines(0, 3_000), lines(5_000, 10)];
+    wait_until("both, each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    assert_eq!(figure(&tailer, "files_unpacked"), 1);
+    tailer.stop().await.expect("a clean stop");
+}
+
+/// Packs of a stream that came in.
+fn packs_of(tier: &Tier, stream: StreamId) -> usize {
+    tier.lock().seen.iter().filter(|pack| pack.identity.stream == stream).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_answered_of_a_file_is_sent_from_its_compressed_copy_after_each_restart() {
+    for acknowledged in [0, 300] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow("app.log*");
+        append(&rig.log(), lines(0, acknowledged));
+        let mut tailer = rig.start();
+        tier.wait_stored(&lines(0, acknowledged));
+        tier.behave(Manner::Silent);
+        let before = tier.lock().seen.len();
+        append(&rig.log(), lines(acknowledged, 2_000));
+        wait_until("packs are on their way", || tier.lock().seen.len() > before);
+        let stream = tier.lock().seen[0].identity.stream;
+        // It is known as a copy of what is followed, though nobody has answered.
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        compress_file(&rig, "app.log.1", "zst");
+        wait_until("the copy is unpacked", || figure(&tailer, "files_unpacked") == 1);
+        append(&rig.log(), "another\n");
+        wait_until("the copy was looked at", || figure(&tailer, "files") == 2);
+        for _ in 0..3 {
+            tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
+            tier.drop_unanswered();
+            let before = packs_of(&tier, stream);
+            tailer = rig.start();
+            wait_until("it is sent again", || packs_of(&tier, stream) > before);
+        }
+        tier.behave(Manner::Store);
+        let expected = vec![lines(0, acknowledged + 2_000), b"another\n".to_vec()];
+        wait_until("all, once", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("it is let go", || figure(&tailer, "files") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+        // What is acknowledged stays where it is.
+        let packs = packs_of(&tier, stream);
+        tailer = rig.start();
+        append(&rig.log(), "more\n");
+        wait_until("the new line", || tier.contents().contains(&b"another\nmore\n".to_vec()));
+        assert_eq!((packs_of(&tier, stream), figure(&tailer, "files_unpacked")), (packs, 0));
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_while_the_tailer_stops_is_neither_unpacked_nor_sent_again() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    append(&rig.log(), lines(0, 300));
+    let mut tailer = rig.start();
+    tier.wait_stored(&lines(0, 300));
+    tier.behave(Manner::Silent);
+    let before = tier.lock().seen.len();
+    append(&rig.log(), lines(300, 10));
+    wait_until("a pack is on its way", || tier.lock().seen.len() > before);
+    let stream = tier.lock().seen[0].identity.stream;
+    tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
+    tier.drop_unanswered();
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    compress_file(&rig, "app.log.1", "gz");
+    append(&rig.log(), "another\n");
+    let packs = packs_of(&tier, stream);
+    tailer = rig.start();
+    wait_until("it is sent again", || packs_of(&tier, stream) > packs);
+    // The answer comes when nothing is read any more, so the stream stays in the journal.
+    let (stopped, ()) = tokio::join!(tailer.stop(), async { tier.behave(Manner::Store) });
+    stopped.expect("a clean stop");
+    let packs = packs_of(&tier, stream);
+    for round in 0..2 {
+        tailer = rig.start();
+        append(&rig.log(), format!("round {round}\n"));
+        wait_until("the new line", || tier.stored().ends_with(format!("round {round}\n").as_bytes()));
+        wait_until("only the new file is followed", || figure(&tailer, "files") == 1);
+        assert_eq!((packs_of(&tier, stream), figure(&tailer, "files_unpacked")), (packs, 0));
+        assert_eq!((figure(&tailer, "lost_bytes"), tier.lock().duplicates), (0, 0));
+        tailer.stop().await.expect("a clean stop");
+    }
+    assert_eq!(tier.contents(), [lines(0, 310), b"another\nround 0\nround 1\n".to_vec()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_which_all_was_acknowledged_is_not_unpacked_when_it_was_compressed_while_the_tailer_was_down()
+ {
+    for spool in [false, true] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow("app.log*");
+        rig.config.source[0].spool = spool;
+        if spool {
+            let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+            rig.config.send.to = vec![nobody.expect("a port").to_string()];
+        }
+        append(&rig.log(), lines(0, 1_000));
+        let tailer = rig.start();
+        wait_until("all is taken", || {
+            figure(&tailer, "bytes_total") == lines(0, 1_000).len() as u64
+                && figure(&tailer, "caught_up") == 1
+        });
+        tailer.stop().await.expect("a clean stop");
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        compress_file(&rig, "app.log.1", "gz");
+        append(&rig.log(), "another\n");
+        rig.config.send.to = vec![tier.addr.to_string()];
+        let tailer = rig.start();
+        tier.wait_stored(&[&lines(0, 1_000)[..], b"another\n"].concat());
+        wait_until("only the new file is followed", || {
+            figure(&tailer, "files") == 1 && figure(&tailer, "caught_up") == 1
+        });
+        assert_eq!((figure(&tailer, "files_unpacked"), figure(&tailer, "lost_bytes")), (0, 0));
+        assert_eq!(tier.lock().duplicates, 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_answered_is_not_taken_for_another_file_with_the_same_lines() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    append(&rig.log(), lines(0, 300));
+    let mut tailer = rig.start();
+    tier.wait_stored(&lines(0, 300));
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    compress_file(&rig, "app.log.1", "gz");
+    wait_until("it is let go", || figure(&tailer, "files") == 0);
+    // Else what is missing could be read there.
+    std::fs::remove_file(rig.at("app.log.1.gz")).expect("removed");
+    tier.behave(Manner::Silent);
+    let before = tier.lock().seen.len();
+    append(&rig.log(), lines(0, 300));
+    wait_until("a pack is on its way", || tier.lock().seen.len() > before);
+    tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
+    tier.drop_unanswered();
+    std::fs::rename(rig.log(), rig.at("app.log.2")).expect("renamed");
+    compress_file(&rig, "app.log.2", "gz");
+    tier.behave(Manner::Store);
+    tailer = rig.start();
+    wait_until("both, each once", || tier.contents() == vec![lines(0, 300); 2]);
+    wait_until("it is let go", || figure(&tailer, "files") == 0);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");
 }

@@ -23,7 +23,7 @@ impl Follower {
             Event::Settled { ticket, verdict, pack } => self.settled(ticket, verdict, pack),
             Event::Asked(question) => self.answer(&question),
             Event::Buffer(buffer) => self.give_back(buffer),
-            Event::Unpacked { job, file } => self.unpacked(&job, file),
+            Event::Unpacked { job, unpacked } => self.unpacked(job, unpacked),
             Event::SnapshotWanted => {
                 self.pass_on_records();
                 let _ = self.shipper.send(ToShipper::Snapshot(self.ledger.snapshot()));

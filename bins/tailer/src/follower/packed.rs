@@ -1,24 +1,32 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
 use super::Follower;
-use super::copies::{is_named_after_any, names_of};
+use super::copies::{is_named_after, is_named_after_any, names_of};
+use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
+use crate::ledger::past::PastFile;
 use crate::ledger::record::Met;
 use crate::legacy;
 use crate::tracker::{FileNumber, Place};
-use crate::unpack::{UnpackJob, is_foreign, packing};
+use crate::unpack::{FIRST_BYTES, Shipped, UnpackJob, Unpacked, is_foreign, packing};
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// A compressed file that could not be unpacked is tried again when it has changed, or after this time.
+/// A compressed file that could not be unpacked is tried again when it has changed, or after this time, which doubles so often.
 const UNPACK_RETRY: Duration = Duration::from_secs(60);
+const UNPACK_RETRY_DOUBLED_MAX: u32 = 6;
+/// Most files that were read before of which a compressed one may be a copy; the latest of them.
+const MAY_BE_MAX: usize = 1_024;
 
 /// Most unpacked files that wait to be read: each takes room on the disk, and there may be an archive of years.
 const UNPACKED_MAX: usize = 4;
@@ -32,7 +40,11 @@ pub(super) enum Packed {
     /// It was read, or there is nothing new in it.
     Known,
     /// It could not be unpacked at this length.
-    Failed { size: u64, at: Instant },
+    Failed { size: u64, at: Instant, failures: u32 },
+}
+
+fn retry_after(failures: u32) -> Duration {
+    UNPACK_RETRY * (1 << failures.saturating_sub(1).min(UNPACK_RETRY_DOUBLED_MAX))
 }
 
 impl Follower {
@@ -51,15 +63,21 @@ impl Follower {
         missing: Option<&Met>,
     ) -> bool {
         let again = missing.is_some();
+        let stream = missing.map(|met| met.stream).or_else(|| self.lost_in(key));
+        let mut failed_before = 0;
         match self.packed.get(&key) {
             Some(Packed::Unpacking { .. }) => return true,
-            Some(Packed::Known | Packed::Waiting { .. }) if !again => return true,
-            Some(Packed::Failed { size: before, at }) if *before == size && at.elapsed() < UNPACK_RETRY => {
-                return true;
+            Some(Packed::Waiting { .. }) if !again => return true,
+            Some(Packed::Known) if stream.is_none() => return true,
+            Some(Packed::Failed { size: before, at, failures }) if *before == size => {
+                if at.elapsed() < retry_after(*failures) {
+                    return true;
+                }
+                failed_before = *failures;
             }
             _ => {}
         }
-        let mut first_bytes = [0; 8];
+        let mut first_bytes = [0; FIRST_BYTES];
         let roots = self.sources[source].settings.roots.clone();
         let read =
             files::open_below(path, &roots).and_then(|file| files::read_at(&file, 0, &mut first_bytes));
@@ -70,17 +88,18 @@ impl Follower {
                 counter!("logferry_tailer_foreign_files_total").increment(1);
                 warn!(
                     path = %path.display(),
-                    "the file is compressed in a way that is not read: left alone. Compress with gzip, zstd or bzip2, or give the source a path \
-                     that does not lead to such files"
+                    "the file is an archive, or compressed in a way that is not read: left alone. Compress log files one by one with gzip, zstd or \
+                     bzip2, or give the source a path that does not lead to such files"
                 );
             }
             return is_foreign;
         };
         let is_known = self.ledger.past_files().has(self.sources[source].name.as_str(), key);
-        if is_known && !again {
+        if is_known && stream.is_none() {
             self.packed.insert(key, Packed::Known);
             return true;
         }
+        self.need_line_record(source, path, key);
         let Some(skip_lines) = self.lines_before_start(source, path, key) else {
             self.know_unread(source, path, key);
             self.packed.insert(key, Packed::Known);
@@ -89,7 +108,23 @@ impl Follower {
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
         let hour = time.filter(|_| paths.has_hours()).map(|time| time.hour);
-        let job = UnpackJob { source, path: path.to_owned(), roots, key, size, packing, skip_lines };
+        let may_be = match stream {
+            Some(id) => self.shipped_as(id).into_iter().collect(),
+            None if skip_lines > 0 => Vec::new(),
+            None => self.shipped_before(source, path),
+        };
+        let failures = failed_before;
+        let job = UnpackJob {
+            source,
+            path: path.to_owned(),
+            roots,
+            key,
+            size,
+            packing,
+            skip_lines,
+            may_be,
+            failures,
+        };
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
             self.packed.insert(key, Packed::Unpacking { source, hour });
@@ -97,7 +132,6 @@ impl Follower {
         } else {
             self.packed.insert(key, Packed::Waiting { source, hour });
             self.unpack_waiting.push_back(job);
-            self.need_line_record(source, path, key);
             self.unpack_next();
         }
         true
@@ -147,8 +181,105 @@ impl Follower {
         true
     }
 
-    pub(super) fn unpacked(&mut self, job: &UnpackJob, file: io::Result<File>) {
-        let followed = file.and_then(|file| self.follow_unpacked(job, file));
+    /// The stream that goes on in a compressed file, if nobody reads on in it: earlier processes had unpacked it.
+    fn lost_in(&self, key: FileKey) -> Option<StreamId> {
+        self.ledger.current(key).filter(|id| self.is_lost(*id))
+    }
+
+    fn is_lost(&self, id: StreamId) -> bool {
+        !self.by_stream.contains_key(&id) && self.ledger.stream(id).is_some_and(|stream| !stream.orphan)
+    }
+
+    /// What was shipped of a stream, if that is all that was cut.
+    fn shipped_as(&self, id: StreamId) -> Option<Shipped> {
+        let stream = self.ledger.stream(id).filter(|stream| stream.is_settled_to(stream.frontier))?;
+        Some(Shipped { stream: id, head: stream.met.head, length: stream.frontier, tail: stream.tail? })
+    }
+
+    /// What a compressed file may be a copy of, of all that was shipped to its end.
+    fn shipped_before(&self, source: usize, path: &Path) -> Vec<Shipped> {
+        let Source { paths, settings, .. } = &self.sources[source];
+        let is_of = |other: &Path| {
+            is_named_after(path, other.as_os_str().as_bytes()) && !paths.differ_in_time(path, other)
+        };
+        let living = self.ledger.streams().filter(|stream| stream.met.source == settings.name);
+        let living = living.filter_map(|stream| {
+            let shipped = self.shipped_as(stream.met.stream)?;
+            let number = self.by_stream.get(&stream.met.stream);
+            let is_copied = match number.and_then(|number| self.files.get(number)) {
+                Some(file) => is_of(&file.path) && file.cutter.at() == shipped.length,
+                None => is_of(&stream.met.home()),
+            };
+            is_copied.then_some(shipped)
+        });
+        let past: Vec<&PastFile> = self.ledger.past_files().of(&settings.name).collect();
+        let past = past.into_iter().rev().take(MAY_BE_MAX);
+        let past = past.filter(|past| is_of(Path::new(OsStr::from_bytes(&past.path)))).filter_map(|past| {
+            let PastFile { stream, head, length, tail, .. } = *past;
+            Some(Shipped { stream, head, length, tail: tail? })
+        });
+        living.chain(past).collect()
+    }
+
+    /// Whether another stream whose file is gone may go on in a compressed file, which holds what was shipped of this one.
+    fn may_be_of_lost(&self, job: &UnpackJob, shipped: &Shipped) -> bool {
+        let Source { paths, settings, .. } = &self.sources[job.source];
+        let may_be_there = |id: &StreamId| {
+            let met = self.ledger.stream(*id).map(|stream| &stream.met);
+            met.is_some_and(|met| {
+                is_named_after(&job.path, &met.path) && !paths.differ_in_time(&job.path, &met.home())
+            })
+        };
+        let alike = self.ledger.with_head(&settings.name, shipped.head).filter(may_be_there);
+        let mut lost = alike.chain(self.lost_in(job.key)).filter(|id| self.is_lost(*id));
+        lost.any(|id| id != shipped.stream)
+    }
+
+    /// A compressed file holds what was shipped: it is known from now on. Unless that was forgotten, or more was shipped of it meanwhile, or
+    /// what another stream with the same bytes lacks may be there.
+    fn know_shipped(&mut self, job: &UnpackJob, shipped: &Shipped) -> bool {
+        if self.may_be_of_lost(job, shipped) {
+            return false;
+        }
+        let name = self.sources[job.source].settings.name.clone();
+        let Shipped { stream: id, head, length, .. } = *shipped;
+        if let Some(stream) = self.ledger.stream(id) {
+            let is_same = stream.is_settled_to(length);
+            if is_same {
+                self.ledger.copy_known(id, job.key, length);
+            }
+            if is_same && self.lost_in(job.key) == Some(id) {
+                self.ledger.finish(id);
+            }
+            return is_same;
+        }
+        let is_it = |past: &&PastFile| past.stream == id && past.length == length;
+        let past = self.ledger.past_files().with_head(&name, head).find(is_it).cloned();
+        let Some(past) = past else { return false };
+        self.ledger.past_copy_known(&name, PastFile { keys: vec![job.key], tail: None, ..past });
+        true
+    }
+
+    /// Whether a file is known to hold what was shipped of a stream, which is all that was cut of it.
+    fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
+        let Some(shipped) = self.shipped_as(id) else { return false };
+        let mut of_file = self.ledger.past_files().of_file(key, shipped.head);
+        of_file.any(|past| past.stream == id && past.length == shipped.length)
+    }
+
+    pub(super) fn unpacked(&mut self, job: UnpackJob, unpacked: io::Result<Unpacked>) {
+        let followed = match unpacked {
+            Ok(Unpacked::Content(file)) => self.follow_unpacked(&job, file),
+            Ok(Unpacked::Shipped(shipped)) if self.know_shipped(&job, &shipped) => {
+                info!(path = %job.path.display(), stream = %shipped.stream, "a compressed file holds what was shipped");
+                Ok(())
+            }
+            Ok(Unpacked::Shipped(_)) => {
+                let _ = self.unpack.send(UnpackJob { may_be: Vec::new(), ..job });
+                return;
+            }
+            Err(error) => Err(error),
+        };
         let became = match followed {
             Ok(()) => {
                 self.sources[job.source].failed.remove(&job.path);
@@ -157,7 +288,7 @@ impl Follower {
             Err(error) => {
                 counter!("logferry_tailer_unpack_failures_total").increment(1);
                 self.sources[job.source].unpacking_failed(&job.path, &error);
-                Packed::Failed { size: job.size, at: Instant::now() }
+                Packed::Failed { size: job.size, at: Instant::now(), failures: job.failures + 1 }
             }
         };
         self.packed.insert(job.key, became);
@@ -174,6 +305,7 @@ impl Follower {
         }
         let facts = Facts { key: job.key, ..files::facts_of(&handle)? };
         info!(path = %job.path.display(), bytes = facts.size, "a compressed file was unpacked");
+        self.figures.files_unpacked.fetch_add(1, Ordering::Relaxed);
         let number = self.follow(job.source, &job.path, handle, &facts, Place::Here)?;
         if let Some(file) = self.files.get_mut(&number) {
             file.packed = true;
@@ -236,11 +368,23 @@ impl Follower {
         let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
         for path in &paths {
             let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
-            if self.unpacked_for.insert((met.stream, facts.key)) {
+            let is_whole = self.is_whole_copy(met.stream, facts.key);
+            if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
                 self.unpack_if(source, path, facts.key, facts.size, Some(met));
             }
             awaits |= matches!(self.packed.get(&facts.key), Some(Packed::Unpacking { .. }));
         }
         awaits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_unpacked_is_tried_after_ever_longer_waits() {
+        let waits = [1, 2, 3, 100].map(|failures| retry_after(failures).as_secs());
+        assert_eq!(waits, [60, 120, 240, 3_840]);
     }
 }

@@ -86,7 +86,7 @@ pub(super) struct Source {
     pub(super) tells_each: bool,
     /// Sources that follow files which it leads to as well, as far as was told.
     pub(super) shares_with: BTreeSet<usize>,
-    /// Where a legacy system left off, and the file that has the recorded lines now; until the first look is over.
+    /// Where a legacy system left off, and the file that has the recorded lines now; until the look is over. Whether it was read since the look.
     pub(super) line_record: Option<(LineRecord, Option<(PathBuf, FileKey)>)>,
     pub(super) record_read: bool,
     /// When this process looked at it first.
@@ -215,8 +215,8 @@ impl Source {
     pub(super) fn unpacking_failed(&mut self, path: &Path, error: &io::Error) {
         let changed = files::facts_at(path).ok().map(|facts| i128::from(facts.changed_ns));
         let changed = changed.and_then(|changed| Timestamp::from_nanosecond(changed).ok());
-        let is_young =
-            changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
+        let is_young = error.kind() != io::ErrorKind::StorageFull
+            && changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
         let (reason, is_outside) = (error.to_string(), files::is_outside(error));
         if is_young {
             debug!(path = %path.display(), reason, "the compressed file cannot be read yet");

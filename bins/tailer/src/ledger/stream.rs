@@ -64,6 +64,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Whether all of it that was cut is acknowledged, and that is so many bytes.
+    pub fn is_settled_to(&self, length: u64) -> bool {
+        self.entries.is_empty() && self.conflict.is_none() && !self.orphan && self.frontier == length
+    }
+
     pub(crate) fn new(met: Met) -> Stream {
         let frontier = met.first;
         Stream {

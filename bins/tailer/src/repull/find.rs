@@ -302,6 +302,8 @@ impl<'a> Finder<'a> {
             size: facts.size,
             packing,
             skip_lines: 0,
+            may_be: Vec::new(),
+            failures: 0,
         };
         let unpacked = unpack::unpack(&job, self.folder)?;
         let size = files::facts_of(&unpacked)?.size;

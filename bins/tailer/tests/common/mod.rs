@@ -111,6 +111,11 @@ impl Tier {
         }
     }
 
+    /// Packs that were not answered are not taken any more, as when their connections are gone.
+    pub fn drop_unanswered(&self) {
+        self.lock().silent.clear();
+    }
+
     /// All bytes, stream after stream in the order of first sight.
     pub fn stored(&self) -> Vec<u8> {
         let state = self.lock();

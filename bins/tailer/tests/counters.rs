@@ -1,0 +1,91 @@
+//! What is counted for whoever watches a host: by counters that begin at 0 with each process.
+
+mod common;
+
+use common::{Rig, Tier, append, figure, lines, wait_until};
+use logferry_tailer::config::Start;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A counter of this process, to which every test of this file adds.
+fn counter(name: &str) -> u64 {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    let metrics = METRICS.get_or_init(|| PrometheusBuilder::new().install_recorder().expect("the first one"));
+    let text = metrics.render();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or(0)
+}
+
+/// Waits until a new file would be younger than this one by the system's clock for files.
+fn wait_for_another_birth_time(rig: &Rig, path: &Path) {
+    let born = |path: &Path| std::fs::metadata(path).and_then(|facts| facts.created()).expect("birth time");
+    let probe = rig.folder.path().join("probe");
+    wait_until("the clock of files ticks", || {
+        std::fs::write(&probe, "").expect("written");
+        let is_younger = born(&probe) > born(path);
+        std::fs::remove_file(&probe).expect("removed");
+        is_younger
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missed_file_that_may_be_a_copy_is_counted_by_each_process_and_not_shipped() {
+    const MISSED: &str = "logferry_tailer_missed_files_total";
+    counter(MISSED);
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    append(&rig.log(), lines(0, 10));
+    let mut tailer = rig.start();
+    tier.wait_stored(&lines(0, 10));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+    // It had the path while no tailer ran, for all that is known, and begins as what was read.
+    std::fs::write(rig.at("app.log.0"), lines(0, 5)).expect("written");
+    wait_for_another_birth_time(&rig, &rig.at("app.log.0"));
+    let mut expected = lines(0, 10);
+    for round in 0..2 {
+        let before = counter(MISSED);
+        append(&rig.log(), format!("round {round}\n"));
+        expected.extend(format!("round {round}\n").bytes());
+        tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1 && figure(&tailer, "files") == 1);
+        tailer.stop().await.expect("a clean stop");
+        // Counters of a process begin at 0.
+        assert_eq!(counter(MISSED) - before, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_state_that_cannot_be_read_is_counted_and_the_source_begins_as_start_says() {
+    const FAILURES: &str = "logferry_tailer_line_record_failures_total";
+    for (start, expected) in [(Start::Beginning, "one\ntwo\n"), (Start::End, "")] {
+        let before = counter(FAILURES);
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        // Opened like a file, but it cannot be read, whoever asks.
+        let record = rig.folder.path().join("line.rec");
+        std::fs::create_dir(&record).expect("a folder");
+        rig.config.source[0].line_record = record.to_str().expect("plain").into();
+        rig.config.source[0].start = start;
+        append(&rig.log(), "one\ntwo\n");
+        let tailer = rig.start();
+        wait_until("the file is open", || figure(&tailer, "files") == 1);
+        append(&rig.log(), "three\n");
+        tier.wait_stored(format!("{expected}three\n").as_bytes());
+        tailer.stop().await.expect("a clean stop");
+        let counted = counter(FAILURES) - before;
+        assert_eq!(counted, 1);
+        // It is not asked for again, also if it can be read by now.
+        std::fs::remove_dir(&record).expect("removed");
+        std::fs::write(&record, format!("{} 1\n", rig.log().display())).expect("written");
+        let tailer = rig.start();
+        append(&rig.log(), "four\n");
+        tier.wait_stored(format!("{expected}three\nfour\n").as_bytes());
+        tailer.stop().await.expect("a clean stop");
+        assert_eq!(counter(FAILURES) - before, 1);
+    }
+}
