@@ -15,7 +15,7 @@ fn relay_with_lines(relay: &mut Relay) -> Vec<u8> {
     relay.start();
     let written = many_lines(60, 2_000);
     append(&relay.log_files[0], &written);
-    relay.wait_identical(&[written.clone()]);
+    relay.wait_identical(std::slice::from_ref(&written));
     relay.wait_acknowledged();
     relay.outputter.kill();
     written
