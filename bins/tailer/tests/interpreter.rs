@@ -189,9 +189,19 @@ impl Life {
             _ if self.tier.lock().manner == Manner::Store && !self.copied => {
                 self.stop().await;
                 self.rig.forget();
+                self.start();
+                self.wait_until_known_again();
             }
             _ => {}
         }
+    }
+
+    /// Before the tailer has seen a file again nothing tells it that what is copied or compressed meanwhile is a copy.
+    fn wait_until_known_again(&self) {
+        let Some(tailer) = &self.tailer else { return };
+        let rotated = self.plain.iter().filter_map(|path| std::fs::metadata(path).ok());
+        let bytes = self.present.len() as u64 + rotated.map(|found| found.len()).sum::<u64>();
+        wait_until("it knows the files again", || figure(tailer, "bytes_total") >= bytes);
     }
 
     fn wait_for_all(&self) {

@@ -218,11 +218,20 @@ impl Keeper {
         let is_due = self.is_changed && now_ms.saturating_sub(self.saved_ms) >= SAVE_INTERVAL_MS;
         if is_due || (self.log.wants_snapshot() && !self.log.is_poisoned()) {
             self.save(now_ms);
-        } else if let Err(error) = self.log.commit() {
-            // A hook that has run may run again, a repull be asked for once more.
-            tracing::debug!(%error, "the books wait to be saved");
+        } else {
+            self.commit();
         }
         jobs
+    }
+
+    /// What fails is in the next snapshot. Until then a hook that has run may run again after a kill, a repull be asked for once more.
+    fn commit(&mut self) {
+        let was_failing = self.log.is_poisoned();
+        if let Err(error) = self.log.commit()
+            && !was_failing
+        {
+            tracing::warn!("what became of hours is not written before the books are saved again: {error}");
+        }
     }
 
     fn take_news(&mut self, news: News, now_ms: i64) {
@@ -464,9 +473,7 @@ impl Keeper {
             }
         }
         self.log.append(&state::to_bytes(&Change::Saved { at_ms: now_ms }));
-        if let Err(error) = self.log.commit() {
-            tracing::debug!(%error, "when the books were saved is not written");
-        }
+        self.commit();
     }
 
     /// Keeps the books until no more news come.

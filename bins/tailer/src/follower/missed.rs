@@ -9,6 +9,7 @@ use super::packed::Packed;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
+use crate::ledger::past::PastFile;
 use crate::ledger::record::Tail;
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{is_foreign, packing, reader, uncompressed_path};
@@ -363,8 +364,16 @@ impl Follower {
                 return Ok(true);
             }
         }
+        // A copy that is known tells nothing of its content; the stream that it is a copy of does.
+        let tail_of = |past: &PastFile| {
+            let of_stream = || self.ledger.stream(past.stream)?.tail;
+            let mut others = self.ledger.past_files().with_head(name, head);
+            let mut of_other =
+                || others.find(|other| other.stream == past.stream && other.tail.is_some())?.tail;
+            past.tail.or_else(of_stream).or_else(&mut of_other)
+        };
         for (nth, past) in self.ledger.past_files().with_head(name, head).enumerate() {
-            if !lacks(past.tail)? || nth == ALIKE_MAX {
+            if !lacks(tail_of(past))? || nth == ALIKE_MAX {
                 return Ok(true);
             }
         }
