@@ -6,6 +6,7 @@ use common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_un
 use logferry_node::config::{ByteSize, Interval};
 use logferry_pack::StreamId;
 use logferry_tailer::config::Start;
+use logferry_tailer::tailer::Tailer;
 use std::time::{Duration, SystemTime};
 
 /// As `gzip` and its like do: the compressed file, then the deletion.
@@ -427,6 +428,16 @@ fn packs_of(tier: &Tier, stream: StreamId) -> usize {
     tier.lock().seen.iter().filter(|pack| pack.identity.stream == stream).count()
 }
 
+/// Writes more, and stops the tailer while a pack of it is on its way that is never answered. The tier is silent from then on.
+async fn stop_with_unanswered(tier: &Tier, rig: &Rig, tailer: Tailer, more: Vec<u8>) {
+    tier.behave(Manner::Silent);
+    let before = tier.lock().seen.len();
+    append(&rig.log(), more);
+    wait_until("a pack is on its way", || tier.lock().seen.len() > before);
+    tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
+    tier.drop_unanswered();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_answered_of_a_file_is_sent_from_its_compressed_copy_after_each_restart() {
     for acknowledged in [0, 300] {
@@ -478,13 +489,8 @@ async fn what_is_answered_while_the_tailer_stops_is_neither_unpacked_nor_sent_ag
     append(&rig.log(), lines(0, 300));
     let mut tailer = rig.start();
     tier.wait_stored(&lines(0, 300));
-    tier.behave(Manner::Silent);
-    let before = tier.lock().seen.len();
-    append(&rig.log(), lines(300, 10));
-    wait_until("a pack is on its way", || tier.lock().seen.len() > before);
     let stream = tier.lock().seen[0].identity.stream;
-    tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
-    tier.drop_unanswered();
+    stop_with_unanswered(&tier, &rig, tailer, lines(300, 10)).await;
     std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
     compress_file(&rig, "app.log.1", "gz");
     append(&rig.log(), "another\n");
@@ -556,12 +562,7 @@ async fn what_nobody_answered_is_not_taken_for_another_file_with_the_same_lines(
     wait_until("it is let go", || figure(&tailer, "files") == 0);
     // Else what is missing could be read there.
     std::fs::remove_file(rig.at("app.log.1.gz")).expect("removed");
-    tier.behave(Manner::Silent);
-    let before = tier.lock().seen.len();
-    append(&rig.log(), lines(0, 300));
-    wait_until("a pack is on its way", || tier.lock().seen.len() > before);
-    tailer.stop_within(Duration::from_millis(20)).await.expect("a clean stop");
-    tier.drop_unanswered();
+    stop_with_unanswered(&tier, &rig, tailer, lines(0, 300)).await;
     std::fs::rename(rig.log(), rig.at("app.log.2")).expect("renamed");
     compress_file(&rig, "app.log.2", "gz");
     tier.behave(Manner::Store);

@@ -5,7 +5,6 @@ mod common;
 use common::{Rig, Tier, append, figure, lines, wait_until};
 use logferry_tailer::config::Start;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::path::Path;
 use std::sync::OnceLock;
 
 /// A counter of this process, to which every test of this file adds.
@@ -15,18 +14,6 @@ fn counter(name: &str) -> u64 {
     let text = metrics.render();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     value.unwrap_or(0)
-}
-
-/// Waits until a new file would be younger than this one by the system's clock for files.
-fn wait_for_another_birth_time(rig: &Rig, path: &Path) {
-    let born = |path: &Path| std::fs::metadata(path).and_then(|facts| facts.created()).expect("birth time");
-    let probe = rig.folder.path().join("probe");
-    wait_until("the clock of files ticks", || {
-        std::fs::write(&probe, "").expect("written");
-        let is_younger = born(&probe) > born(path);
-        std::fs::remove_file(&probe).expect("removed");
-        is_younger
-    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,10 +28,10 @@ async fn a_missed_file_that_may_be_a_copy_is_counted_by_each_process_and_not_shi
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     tailer.stop().await.expect("a clean stop");
     std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-    wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+    rig.wait_for_another_birth_time(&rig.at("app.log.1"));
     // It had the path while no tailer ran, for all that is known, and begins as what was read.
     std::fs::write(rig.at("app.log.0"), lines(0, 5)).expect("written");
-    wait_for_another_birth_time(&rig, &rig.at("app.log.0"));
+    rig.wait_for_another_birth_time(&rig.at("app.log.0"));
     let mut expected = lines(0, 10);
     for round in 0..2 {
         let before = counter(MISSED);

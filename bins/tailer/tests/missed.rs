@@ -4,7 +4,6 @@ mod common;
 
 use common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
 use std::fs::FileTimes;
-use std::path::Path;
 use std::time::Duration;
 
 /// A plain path, and a glob that leads to no rotated file.
@@ -41,14 +40,14 @@ async fn ships_what_was_renamed_and_no_copy(pattern: &str) {
                 .expect("renamed");
         }
         std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-        wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+        rig.wait_for_another_birth_time(&rig.at("app.log.1"));
         append(&rig.log(), lines(round * 20_000, 900));
         expected.extend(lines(round * 20_000, 900));
     }
     // Made between the others, but the beginning of one that was read.
     std::fs::rename(rig.log(), rig.at("app.log.0")).expect("renamed");
     std::fs::write(rig.at("app.log.9"), lines(0, 5)).expect("written");
-    wait_for_another_birth_time(&rig, &rig.at("app.log.9"));
+    rig.wait_for_another_birth_time(&rig.at("app.log.9"));
     append(&rig.log(), "the last\n");
     expected.extend(b"the last\n");
     for _ in 0..2 {
@@ -60,18 +59,6 @@ async fn ships_what_was_renamed_and_no_copy(pattern: &str) {
         append(&rig.log(), "on\n");
         expected.extend(b"on\n");
     }
-}
-
-/// Waits until a new file would be younger than this one by the system's clock for files, which ticks every few milliseconds.
-fn wait_for_another_birth_time(rig: &Rig, path: &Path) {
-    let born = |path: &Path| std::fs::metadata(path).and_then(|facts| facts.created()).expect("birth time");
-    let probe = rig.folder.path().join("probe");
-    wait_until("the clock of files ticks", || {
-        std::fs::write(&probe, "").expect("written");
-        let is_younger = born(&probe) > born(path);
-        std::fs::remove_file(&probe).expect("removed");
-        is_younger
-    });
 }
 
 /// `app.log.1` becomes `app.log.2`, and so on, compressed or not.
@@ -110,7 +97,7 @@ fn happens(rig: &Rig, steps: &str) -> Vec<u8> {
             'r' => {
                 shift(rig);
                 std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-                wait_for_another_birth_time(rig, &rig.at("app.log.1"));
+                rig.wait_for_another_birth_time(&rig.at("app.log.1"));
             }
             'c' => {
                 shift(rig);
@@ -121,12 +108,12 @@ fn happens(rig: &Rig, steps: &str) -> Vec<u8> {
                     .expect("opened")
                     .set_len(0)
                     .expect("cut");
-                wait_for_another_birth_time(rig, &rig.at("app.log.1"));
+                rig.wait_for_another_birth_time(&rig.at("app.log.1"));
             }
             'z' => compress_file(rig, "app.log.1", "gz"),
             'k' => {
                 std::fs::copy(rig.log(), rig.at("app.log.0")).expect("copied");
-                wait_for_another_birth_time(rig, &rig.at("app.log.0"));
+                rig.wait_for_another_birth_time(&rig.at("app.log.0"));
             }
             other => panic!("{other} is no step"),
         }
@@ -205,7 +192,7 @@ async fn what_was_rotated_in_many_folders_while_the_tailer_was_down_is_shipped_f
             append(&rig.at(home), lines(nth * 1_000 + (round + 1) * 100, 10));
             let to = rig.at(&format!("{home}.{ending}"));
             std::fs::rename(rig.at(home), &to).expect("renamed");
-            wait_for_another_birth_time(&rig, &to);
+            rig.wait_for_another_birth_time(&to);
         }
         append(&rig.at(home), lines(nth * 1_000 + 400, 10));
         // Nobody asked for what was there before.
@@ -241,7 +228,7 @@ async fn what_was_rotated_while_the_tailer_was_down_is_shipped_though_all_files_
             }
             shift(&rig);
             std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
-            wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+            rig.wait_for_another_birth_time(&rig.at("app.log.1"));
             append(&rig.log(), [header.clone(), lines(round * 1_000, 300)].concat());
             expected.extend([header.clone(), lines(round * 1_000, 300)].concat());
         }
@@ -276,7 +263,7 @@ async fn a_log_that_was_read_copied_and_cut_goes_on_in_its_copy_though_it_is_lon
         wait_until("it is stored", || tier.stored() == expected);
         append(&rig.log(), lines(10, 300));
         common::copy_and_truncate(&rig, "app.log.1");
-        wait_for_another_birth_time(&rig, &rig.at("app.log.1"));
+        rig.wait_for_another_birth_time(&rig.at("app.log.1"));
         let more = [header.clone(), lines(5_000, 400)].concat();
         append(&rig.log(), &more);
         expected.extend([lines(10, 300), more].concat());

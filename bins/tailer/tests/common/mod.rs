@@ -262,6 +262,19 @@ impl Rig {
         std::fs::create_dir(&var).expect("created");
     }
 
+    /// Waits until a new file would be younger than this one by the system's clock for files, which ticks every few milliseconds.
+    pub fn wait_for_another_birth_time(&self, path: &Path) {
+        let born =
+            |path: &Path| std::fs::metadata(path).and_then(|facts| facts.created()).expect("birth time");
+        let probe = self.folder.path().join("probe");
+        wait_until("the clock of files ticks", || {
+            std::fs::write(&probe, "").expect("written");
+            let is_younger = born(&probe) > born(path);
+            std::fs::remove_file(&probe).expect("removed");
+            is_younger
+        });
+    }
+
     /// Files in the quarantine.
     pub fn quarantined(&self) -> usize {
         let folder = self.folder.path().join("var/quarantine");
