@@ -5,6 +5,7 @@ mod common;
 use common::{Manner, Rig, Tier, append, figure, lines, wait_until};
 use logferry_node::config::ByteSize;
 use logferry_tailer::tailer::Tailer;
+use std::os::unix::fs::FileExt;
 
 /// Every way in which a source may lead to the log.
 const PATTERNS: [&str; 3] = ["app.log", "*.log", "app.log*"];
@@ -125,6 +126,29 @@ async fn a_source_that_waits_for_its_rate_loses_nothing_of_files_that_are_copied
     let (tailer, mut written) = begin(&tier, &rig);
     rotate_four_times(&rig, &tailer, copy_and_truncate, &mut written);
     tier.wait_stored(&written);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_copied_and_filled_anew_twice_while_its_first_pack_is_not_answered_loses_nothing() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    tier.behave(Manner::Silent);
+    let parts = [lines(0, 10), lines(10_000, 30)];
+    append(&rig.log(), &parts[0]);
+    let tailer = rig.start();
+    wait_until("it is cut", || figure(&tailer, "bytes_total") == parts[0].len() as u64);
+    std::fs::copy(rig.log(), rig.at("app.log.1")).expect("copied");
+    // It is never seen shorter than it was.
+    let file = std::fs::File::options().write(true).open(rig.log()).expect("opened");
+    file.write_all_at(&parts[1], 0).expect("written");
+    wait_until("it is seen", || figure(&tailer, "lag_bytes") >= parts[1].len() as u64);
+    copy_and_truncate(&rig);
+    tier.behave(Manner::Store);
+    wait_until("all arrives", || common::sorted(tier.contents()) == common::sorted(parts.to_vec()));
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");

@@ -101,6 +101,8 @@ impl Follower {
             .and_then(|handle| files::read_at(handle, piece.offset, &mut buffer[..piece.unread]));
         let is_whole = matches!(front, Ok(count) if count == piece.unread);
         let lead = self.lead(number, piece.offset);
+        // What was read is the stream's if the file is so still: it may have been cut and filled again before it was read.
+        let is_whole = is_whole && self.has_its_head(number, id)? && self.has_its_end(number)?;
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let (Ok(hour), true, Ok(lead)) = (&hour, is_whole, &lead) else {
             // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.

@@ -30,23 +30,20 @@ impl Follower {
             |stream: &&Stream| !stream.confirmed && stream.next_unsent().is_some() && size >= stream.frontier;
         match id.filter(|_| stream.as_ref().is_some_and(before_restart)) {
             Some(id) => self.content_changed(number, id),
-            None => {
-                let size = self.files.get(&number).map_or(0, |file| file.size);
-                Ok(self.begin_again(number, size, "truncated"))
-            }
+            None => Ok(self.begin_again(number, "truncated")),
         }
     }
 
     /// The file begins with another line than before: it was cut and has grown again since.
     pub(super) fn replaced(&mut self, number: FileNumber) -> Worked {
         counter!("logferry_tailer_replacements_total").increment(1);
-        let size = self.files.get(&number).map_or(0, |file| file.size_trusted);
-        self.begin_again(number, size, "replaced")
+        self.begin_again(number, "replaced")
     }
 
-    /// `size` is the length that the file had before.
-    fn begin_again(&mut self, number: FileNumber, size: u64, reason: &'static str) -> Worked {
+    /// The file had as many bytes as were known to be its own: it may have been cut and filled more than once since.
+    fn begin_again(&mut self, number: FileNumber, reason: &'static str) -> Worked {
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
+        let size = file.size_trusted;
         self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
         let at = file.cutter.at();

@@ -75,7 +75,7 @@ impl Follower {
             return self.at_end(number, id);
         }
         if !stream.may_send() {
-            return Ok(Worked::Rest);
+            return self.look_while_it_waits(number);
         }
         if !self.has_its_head(number, id)? || !self.has_its_end(number)? {
             return Ok(self.replaced(number));
