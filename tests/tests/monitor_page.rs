@@ -10,6 +10,10 @@ use std::path::PathBuf;
 /// An hour that is long over.
 const HOUR: &str = "2016121907";
 
+/// Time between two checks of a node, and the longest that one may take, in milliseconds: a killed node is red after no more than both.
+const CHECK_MS: i64 = 500;
+const PROBE_MS: i64 = 10_000;
+
 /// Texts that try to be more than texts.
 const HOSTILE: [&str; 4] = [
     "<script>alert(1)</script>",
@@ -26,9 +30,10 @@ fn scene() -> Monitored {
             .into(),
         ..RelayOptions::default()
     };
-    let config =
-        "[check]\ninterval = \"500ms\"\nkeep_hours = \"10000d\"\n[alert]\nhold = \"0s\"\ndisk_free = 0\n";
-    Monitored::new("monitor-page", &options, config)
+    let check =
+        format!("interval = \"{CHECK_MS}ms\"\nprobe_timeout = \"{PROBE_MS}ms\"\nkeep_hours = \"10000d\"");
+    let config = format!("[check]\n{check}\n[alert]\nhold = \"0s\"\ndisk_free = 0\n");
+    Monitored::new("monitor-page", &options, &config)
 }
 
 /// One node a text, which says it wherever it can.
@@ -79,16 +84,40 @@ fn nodes_appear(scene: &mut Monitored, browser: &mut Browser) {
     browser
         .wait("nobody is there", "document.body.innerText.includes('No node has registered yet')")
         .expect("seen");
+    let all = "['web-1', 'collector-0', 'outputter'].every(name => document.querySelector('.flow').innerText.includes(name))";
+    note_contents(browser, all);
     scene.relay.start();
     wait_until("the monitor knows the nodes", || scene.api("/api/nodes").as_array().map(Vec::len) == Some(3));
     // the page renews itself each second: a node is seen by the second renewal after the monitor knows it, so within two seconds
     let renewals = "Number(document.documentElement.dataset.renewals)";
     let before = browser.evaluate(renewals).expect("counted").as_f64().expect("a number");
-    let all = "['web-1', 'collector-0', 'outputter'].every(name => document.querySelector('.flow').innerText.includes(name))";
     browser.wait("the nodes are on the page", all).expect("seen");
     let after = browser.evaluate(renewals).expect("counted").as_f64().expect("a number");
     assert!(after - before <= 2.0, "seen after {} renewals", after - before);
     assert_eq!(browser.evaluate("document.documentElement.dataset.every").expect("read"), "1000");
+    let nodes = scene.api("/api/nodes");
+    let heard = nodes.as_array().expect("a list").iter().filter_map(|node| node["since_ms"].as_i64()).max();
+    shown_from_then_on(browser, heard.expect("three nodes"));
+}
+
+/// From here on the browser notes of each content of the page when the monitor made it, by the monitor's clock, and whether `holds`.
+fn note_contents(browser: &mut Browser, holds: &str) {
+    let note = format!(
+        "(() => {{ const live = document.getElementById('live'); window.contents = []; \
+         const note = () => window.contents.push([Number(document.querySelector('[data-made]').dataset.made), {holds}]); \
+         new MutationObserver(note).observe(live, {{ attributes: true, subtree: true, attributeFilter: ['data-made'] }}); \
+         note(); return true; }})()"
+    );
+    assert_eq!(browser.evaluate(&note).expect("noted"), true);
+}
+
+/// What became true at a time of the monitor's clock is in each content of later, however slow the machine is.
+fn shown_from_then_on(browser: &mut Browser, unix_ms: i64) {
+    let noted = browser.evaluate("JSON.stringify(window.contents)").expect("read");
+    let noted: Vec<(i64, bool)> = serde_json::from_str(noted.as_str().expect("text")).expect("pairs");
+    assert!(noted.iter().any(|(made, _)| *made > unix_ms), "{noted:?}");
+    let late: Vec<_> = noted.iter().filter(|(made, holds)| *made > unix_ms && !holds).collect();
+    assert!(late.is_empty(), "true since {unix_ms}, and not in {late:?} of {noted:?}");
 }
 
 fn an_hour_turns_complete(scene: &mut Monitored, browser: &mut Browser) {
@@ -136,8 +165,18 @@ fn a_killed_node_turns_red(scene: &mut Monitored, browser: &mut Browser) {
     let focus = "[...document.querySelectorAll('.flow a')].find(link => link.innerText.includes('collector-0')).focus(), \
                  (window.focused = document.activeElement).tagName";
     assert_eq!(browser.evaluate(focus).expect("focused"), "A");
+    note_contents(browser, red);
     scene.relay.collectors[0].kill();
     browser.wait("the killed node is red", red).expect("seen");
+    let nodes = scene.api("/api/nodes");
+    let node = nodes.as_array().expect("a list").iter().find(|node| node["name"] == "collector-0");
+    let ms = |key: &str| node.expect("known")[key].as_i64().expect("a time");
+    let silent_ms = ms("since_ms") - ms("seen_ms");
+    assert!(
+        (0..=CHECK_MS + PROBE_MS).contains(&silent_ms),
+        "silent {silent_ms} ms after its last sign of life"
+    );
+    shown_from_then_on(browser, ms("since_ms"));
     let is_kept = "document.activeElement === window.focused && window.focused.isConnected";
     assert_eq!(browser.evaluate(is_kept).expect("known"), true, "the focus went away");
     let blocks = "document.querySelector('.note.bad').innerText.includes('collector-0')";

@@ -6,7 +6,7 @@ use crate::{Output, Verdict, human, status};
 use anyhow::Context;
 use logferry_monitor::alerts::AlertRow;
 use logferry_monitor::registry::State;
-use logferry_monitor::web::{AlertsView, ErrorView, NodeView};
+use logferry_monitor::web::{AlertsView, ErrorView, MORE, NEXT, NodeView};
 use logferry_node::admin::read_token;
 use logferry_node::config::Interval;
 use serde::de::DeserializeOwned;
@@ -139,7 +139,7 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
         let age_ms = i64::try_from(since.0.as_millis()).unwrap_or(i64::MAX);
         query.push(("since_ms", now_ms().saturating_sub(age_ms).to_string()));
     }
-    let mut errors: Vec<ErrorView> = ask(&args.from, "/api/errors", &query)?;
+    let Listed { mut errors, more } = listed(&args.from, query, args.limit)?;
     errors.reverse();
     if args.from.json {
         writeln!(output.out, "{}", serde_json::to_string_pretty(&errors)?)?;
@@ -150,7 +150,69 @@ pub(crate) fn errors(args: &ErrorsArgs, output: &mut Output<'_>) -> anyhow::Resu
             table(&["TIME", "KIND", "ROLE", "NAME", "TEXT"], errors.iter().map(error_row))
         )?;
     }
-    Ok(Verdict::Fine)
+    Ok(match more {
+        More::No => Verdict::Fine,
+        More::Yes => {
+            writeln!(output.err, "there are older ones: see more of them with --limit")?;
+            Verdict::Fine
+        }
+        More::DatabaseAway => {
+            writeln!(output.err, "older ones are left out: the database of the monitor does not answer")?;
+            Verdict::Problem
+        }
+    })
+}
+
+/// Errors, newest first.
+struct Listed {
+    errors: Vec<ErrorView>,
+    more: More,
+}
+
+/// Whether there are older ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    No,
+    Yes,
+    DatabaseAway,
+}
+
+/// The latest, as the monitor has them in memory; where these are too few and not all, those of its database, answer by answer.
+fn listed(from: &From, query: Vec<(&str, String)>, limit: u64) -> anyhow::Result<Listed> {
+    let latest = part(from, &query)?;
+    if latest.more == More::No || latest.errors.len() as u64 >= limit {
+        return Ok(Listed { errors: latest.errors, more: latest.more });
+    }
+    let of_all =
+        |more: &[(&'static str, String)]| [query.as_slice(), &[("all", "true".to_owned())], more].concat();
+    let mut found = part(from, &of_all(&[]))?;
+    while let Some(next) = found.next.take().filter(|_| (found.errors.len() as u64) < limit) {
+        let part = part(from, &of_all(&[("before", next)]))?;
+        found = Part { errors: [found.errors, part.errors].concat(), ..part };
+    }
+    let is_cut = found.errors.len() as u64 > limit;
+    found.errors.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(Listed { errors: found.errors, more: if is_cut { More::Yes } else { found.more } })
+}
+
+/// One answer.
+struct Part {
+    errors: Vec<ErrorView>,
+    more: More,
+    /// Where the next one goes on.
+    next: Option<String>,
+}
+
+fn part(from: &From, query: &[(&str, String)]) -> anyhow::Result<Part> {
+    let answer = asked(from, "/api/errors", |agent, url| with_query(agent.get(url), query))?;
+    let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let more = match header(MORE).as_deref() {
+        // a monitor of before says nothing
+        None | Some("no") => More::No,
+        Some("database-away") => More::DatabaseAway,
+        Some(_) => More::Yes,
+    };
+    Ok(Part { errors: answer.read()?, more, next: header(NEXT) })
 }
 
 pub(crate) fn ask<T: DeserializeOwned>(
@@ -158,18 +220,36 @@ pub(crate) fn ask<T: DeserializeOwned>(
     path: &str,
     query: &[(&str, String)],
 ) -> anyhow::Result<T> {
-    let (addr, code, body) = asked(from, path, |agent, url| {
-        query.iter().fold(agent.get(url), |request, (key, value)| request.query(*key, value))
-    })?;
-    serde_json::from_str(&body).with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
+    asked(from, path, |agent, url| with_query(agent.get(url), query))?.read()
 }
 
-/// The monitor's address, the status and the body of its answer.
+type Request = ureq::RequestBuilder<ureq::typestate::WithoutBody>;
+
+fn with_query(request: Request, query: &[(&str, String)]) -> Request {
+    query.iter().fold(request, |request, (key, value)| request.query(*key, value))
+}
+
+/// What the monitor answered.
+struct Answer {
+    addr: String,
+    code: u16,
+    headers: ureq::http::HeaderMap,
+    body: String,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        let Answer { addr, code, body, .. } = self;
+        serde_json::from_str(body)
+            .with_context(|| format!("{addr} answered {code}, but not as a monitor does"))
+    }
+}
+
 fn asked(
     from: &From,
     path: &str,
-    request: impl FnOnce(&ureq::Agent, String) -> ureq::RequestBuilder<ureq::typestate::WithoutBody>,
-) -> anyhow::Result<(String, u16, String)> {
+    request: impl FnOnce(&ureq::Agent, String) -> Request,
+) -> anyhow::Result<Answer> {
     let addr = resolve(&from.monitor)?;
     let mut request = request(&status::agent(from.timeout), format!("http://{addr}{path}"));
     if let Some(file) = &from.token_file {
@@ -188,7 +268,7 @@ fn asked(
         anyhow::bail!("{addr} has seen too many wrong logins from here: ask again in {wait} seconds");
     }
     let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string()?;
-    Ok((addr, code.as_u16(), body))
+    Ok(Answer { addr, code: code.as_u16(), headers: response.headers().clone(), body })
 }
 
 fn resolve(addr: &str) -> anyhow::Result<String> {

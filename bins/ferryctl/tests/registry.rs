@@ -22,22 +22,32 @@ fn monitor(body: &'static str) -> (String, mpsc::Receiver<String>) {
 }
 
 fn answering(status: &'static str, body: &'static str) -> (String, mpsc::Receiver<String>) {
+    answering_each(vec![(status, body)])
+}
+
+/// Answers as many requests. What is a status may have headers behind it.
+fn answering_each(answers: Vec<(&'static str, &'static str)>) -> (String, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
     let addr = listener.local_addr().expect("an address").to_string();
     let (asked, questions) = mpsc::channel();
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("accepted");
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).expect("a request");
-            request.push(byte[0]);
-        }
-        let request = String::from_utf8_lossy(&request);
-        asked.send(request.lines().next().unwrap_or_default().to_owned()).expect("told");
-        let length = body.len();
-        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().expect("accepted");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.push(byte[0]);
+            }
+            let request = String::from_utf8_lossy(&request);
+            asked.send(request.lines().next().unwrap_or_default().to_owned()).expect("told");
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            )
             .expect("answered");
+        }
     });
     (addr, questions)
 }
@@ -73,6 +83,30 @@ fn errors_are_asked_for_with_their_filters_and_printed_oldest_first() {
     assert!(question.starts_with("GET /api/errors?limit=7&node=web%201&kind=ERROR "), "{question}");
     let (older, newer) = (ran.out.find("the older"), ran.out.find("the newer"));
     assert!(older.is_some() && older < newer, "{}", ran.out);
+}
+
+#[test]
+fn errors_that_the_monitor_has_in_its_database_only_are_asked_for_and_what_is_left_out_is_told() {
+    const MORE: &str = "200 OK\r\nlogferry-more: yes";
+    const ON: &str = "200 OK\r\nlogferry-more: yes\r\nlogferry-next: 17";
+    const LAST: &str = "200 OK\r\nlogferry-more: no";
+    const AWAY: &str = "200 OK\r\nlogferry-more: database-away";
+    let ask = |answers, limit| {
+        let (addr, questions) = answering_each(answers);
+        let ran = ferryctl(&["errors", "--monitor", &addr, "--kind", "ERROR", "--limit", limit]);
+        (ran, questions.iter().collect::<Vec<_>>())
+    };
+    let (ran, asked) = ask(vec![(MORE, ERRORS), (ON, ERRORS), (LAST, ERRORS)], "9");
+    assert_eq!((ran.status, ran.out.matches("the older").count()), (0, 2), "{}", ran.err);
+    assert!(asked[1].starts_with("GET /api/errors?limit=9&kind=ERROR&all=true "), "{asked:?}");
+    assert!(asked[2].starts_with("GET /api/errors?limit=9&kind=ERROR&all=true&before=17 "), "{asked:?}");
+    assert!(!ran.err.contains("older"), "{}", ran.err);
+    let (ran, asked) = ask(vec![(MORE, ERRORS)], "2");
+    assert_eq!((ran.status, asked.len()), (0, 1));
+    assert!(ran.err.contains("there are older ones"), "{}", ran.err);
+    let (ran, _) = ask(vec![(MORE, ERRORS), (AWAY, ERRORS)], "9");
+    assert_eq!((ran.status, ran.out.matches("the older").count()), (1, 1));
+    assert!(ran.err.contains("older ones are left out"), "{}", ran.err);
 }
 
 #[test]

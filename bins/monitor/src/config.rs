@@ -3,8 +3,12 @@
 use crate::access;
 use crate::alerts::AlertSettings;
 use crate::database::Url;
+use anyhow::Context;
 use logferry_node::config::{ByteSize, Interval, NodeSettings, ProgramConfig, Setting, Settings as _, rules};
 use std::net::IpAddr;
+
+/// Name of the SQLite file in `var_dir` when no database is configured.
+const DATABASE_FILE: &str = "monitor.db";
 
 logferry_node::settings! {
     /// `[listen]`: where nodes and people come in.
@@ -145,6 +149,20 @@ impl ProgramConfig for MonitorConfig {
                     .into()
             }),
         ])
+    }
+}
+
+impl MonitorConfig {
+    /// Where the registry and the error log are kept.
+    ///
+    /// # Errors
+    /// There is no such database, or no folder to be in.
+    pub fn database_url(&self) -> anyhow::Result<Url> {
+        let file = self.node.var_dir.join(DATABASE_FILE);
+        match self.database.url.as_str() {
+            "" => std::path::absolute(&file).map(Url::Sqlite).with_context(|| file.display().to_string()),
+            text => Url::parse(text).map_err(anyhow::Error::msg),
+        }
     }
 }
 

@@ -3,6 +3,9 @@
 //! A change is in the queue, fsynced, before its sender is told that it is taken; it leaves the queue when the database has committed it
 //! together with its number. So an acknowledged change is written to the database exactly once. One thread does the fsyncs, one
 //! for all changes that wait; nobody who listens to nodes waits for the database.
+//!
+//! Numbers rise, with gaps. Those of a run begin beyond all that an earlier run can have given, also if this queue does not know of it, because
+//! its end was damaged or the files are an older copy: a number that the database has seen would be passed over as written.
 
 use crate::registry::Change;
 use anyhow::Context;
@@ -118,7 +121,9 @@ impl Journal {
             requests,
             arrived: Arc::default(),
         };
-        let writer = Writer { log, next: snapshot.next, journal: journal.clone_for_thread() };
+        // a queue that was just made has an id that no database knows
+        let first_of_run = if recovered.is_new() { 0 } else { numbers_from(jiff::Timestamp::now()) };
+        let writer = Writer { log, next: snapshot.next, first_of_run, journal: journal.clone_for_thread() };
         std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run(requests_in))
@@ -184,6 +189,11 @@ impl Journal {
             }
             arrived.await;
         }
+    }
+
+    /// Whether one of these waits.
+    pub fn has_waiting(&self, wanted: impl Fn(&Change) -> bool) -> bool {
+        self.lock().queue.iter().any(|(_, change, _)| wanted(change))
     }
 
     /// Changes and bytes that wait.
@@ -301,10 +311,18 @@ fn set_aside(disk: &dyn Disk, dir: &Path, what: &str, bytes: &[u8]) -> anyhow::R
     Ok(())
 }
 
+/// Where the numbers of a run begin that starts at this time: no run gives a million in each of its milliseconds.
+fn numbers_from(start: jiff::Timestamp) -> u64 {
+    u64::try_from(start.as_millisecond()).unwrap_or(0).saturating_mul(1 << 20)
+}
+
 /// The thread.
 struct Writer {
     log: Log,
+    /// Beyond all numbers that the log has.
     next: u64,
+    /// Numbers of this run are at least this.
+    first_of_run: u64,
     journal: Journal,
 }
 
@@ -349,9 +367,10 @@ impl Writer {
         }
         *bytes += more;
         for (change, size) in sized {
-            self.append(&Record::Change(self.next, change.clone()));
-            taken.push((self.next, change, size));
-            self.next += 1;
+            let number = self.next.max(self.first_of_run);
+            self.append(&Record::Change(number, change.clone()));
+            taken.push((number, change, size));
+            self.next = number + 1;
         }
         answers.push((answer, Ok(())));
     }

@@ -20,6 +20,7 @@ pub mod access;
 pub mod alerts;
 pub mod config;
 pub mod database;
+pub mod error_log;
 pub mod journal;
 pub mod monitor;
 pub mod registry;

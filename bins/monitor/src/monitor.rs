@@ -7,15 +7,15 @@ use crate::alerts::AlertRow;
 use crate::alerts::keeper::{self, Alerts};
 use crate::alerts::webhook::Webhook;
 use crate::config::MonitorConfig;
-use crate::database::Url;
 use crate::decisions::Decisions;
+use crate::error_log::Searches;
 use crate::intake;
 use crate::journal::{Journal, JournalError, Putting};
 use crate::prober;
 use crate::pruner;
 use crate::registry::{
-    Change, ErrorEntry, Forgotten, Identity, Node, NodeRow, NotForgotten, Now, Options, Refusal, Registry,
-    Reported,
+    Change, ErrorEntry, Forgotten, HourRow, Identity, Node, NodeRow, NotForgotten, Now, Options, Refusal,
+    Registry, Reported,
 };
 use crate::writer::{DatabaseWriter, Health};
 use anyhow::Context;
@@ -31,8 +31,6 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Name of the SQLite file in `var_dir` when no database is configured.
-pub const DATABASE_FILE: &str = "monitor.db";
 /// Time between two looks at who is silent.
 const TICK_EVERY: Duration = Duration::from_millis(500);
 /// Time after which an address whose messages are refused is named again.
@@ -56,7 +54,16 @@ pub struct Monitor {
     pub(crate) legacy_from: Vec<ipnet::IpNet>,
     /// Addresses whose messages were refused, and when it was said last.
     strangers: Mutex<HashMap<String, Instant>>,
+    pub(crate) searches: Searches,
     started: Instant,
+}
+
+/// What the database knew at the start.
+pub(crate) struct Known {
+    pub(crate) nodes: Vec<NodeRow>,
+    /// The latest, oldest first.
+    pub(crate) errors: Vec<ErrorEntry>,
+    pub(crate) hours: Vec<HourRow>,
 }
 
 /// Why a message was not taken; the node is told.
@@ -85,10 +92,7 @@ impl Running {
     /// # Errors
     /// The address cannot be bound, or the queue in `var_dir` cannot be used.
     pub async fn start(config: &MonitorConfig, disk: Arc<dyn Disk>) -> anyhow::Result<Running> {
-        let url = match config.database.url.as_str() {
-            "" => Url::Sqlite(std::path::absolute(config.node.var_dir.join(DATABASE_FILE))?),
-            text => Url::parse(text).map_err(anyhow::Error::msg)?,
-        };
+        let url = config.database_url()?;
         let journal = Journal::open(disk, &config.node.var_dir, config.database.queue_max.0)?;
         let health = Arc::new(Health::new(url.to_string()));
         let nodes_token =
@@ -168,6 +172,7 @@ impl Monitor {
             nodes_token: None,
             legacy_from: Vec::new(),
             strangers: Mutex::default(),
+            searches: Searches::default(),
             started,
         }
     }
@@ -185,18 +190,19 @@ impl Monitor {
 
     /// What waits in the queue is known before the database answers.
     fn restore_waiting(&self) {
-        let (mut nodes, mut errors, mut hours) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for (_, change) in self.journal.oldest(usize::MAX) {
+        let (mut nodes, mut hours) = (BTreeMap::new(), Vec::new());
+        let mut registry = self.registry();
+        for (number, change) in self.journal.oldest(usize::MAX) {
             match change {
                 Change::Node(row) => drop(nodes.insert(row.id.clone(), row)),
                 Change::Forgotten(row) => drop(nodes.remove(&row.id)),
-                Change::Error(entry) => errors.push(entry),
+                Change::Error(entry) => registry.keep_queued(number, entry),
                 Change::Hour(row) => hours.push(row),
                 Change::Alert(_) | Change::AddressLeft(_) => {}
             }
         }
-        self.registry().keep_hours(hours);
-        self.registry().restore(nodes.into_values().collect(), errors, self.now());
+        registry.keep_hours(hours);
+        registry.restore(nodes.into_values().collect(), Vec::new(), self.now());
     }
 
     /// The registry; held for moments only.
@@ -212,11 +218,6 @@ impl Monitor {
     /// All nodes as they are.
     pub fn nodes(&self) -> Vec<Node> {
         self.registry().nodes().cloned().collect()
-    }
-
-    /// The latest errors that `wanted` says yes to, newest first, at most `count`.
-    pub fn errors(&self, count: usize, wanted: impl Fn(&ErrorEntry) -> bool) -> Vec<ErrorEntry> {
-        self.registry().errors().rev().filter(|entry| wanted(entry)).take(count).cloned().collect()
     }
 
     pub(crate) async fn register(&self, who: &Identity) -> Result<(), NotTaken> {
@@ -359,20 +360,22 @@ impl Monitor {
         }
     }
 
-    /// How many decisions there were, if the database has all of them.
+    /// How many decisions there were, if the database has all of them that are about nodes: others may wait for it.
     pub(crate) fn decisions_written(&self) -> Option<u64> {
         let count = self.decisions.settled()?;
-        (self.journal.waiting().0 == 0 && self.registry().owed().0 == 0).then_some(count)
+        (!self.journal.has_waiting(Change::is_about_a_node) && !self.registry().owes_nodes()).then_some(count)
     }
 
     /// Takes over rows of the legacy table that were read when the database had `decisions`; not if there were more since, because those are
-    /// younger than the rows.
-    pub(crate) async fn adopt(&self, rows: Vec<NodeRow>, decisions: u64) {
-        let is_current = |registry: &mut Registry, now| match self.decisions.count() == decisions {
-            true => registry.adopt(rows, now),
-            false => Vec::new(),
+    /// younger than the rows. Gives whether it did.
+    pub(crate) async fn adopt(&self, rows: Vec<NodeRow>, decisions: u64) -> bool {
+        let mut is_current = false;
+        let adopt = |registry: &mut Registry, now| {
+            is_current = self.decisions.count() == decisions;
+            if is_current { registry.adopt(rows, now) } else { Vec::new() }
         };
-        self.decide_or_owe(is_current).await;
+        self.decide_or_owe(adopt).await;
+        is_current
     }
 
     /// Stores alerts as they are now, whatever state they had when they were to be stored, and behind what is owed already: several tasks
@@ -433,8 +436,9 @@ impl Monitor {
         self.journal.waiting().0
     }
 
-    /// Takes over what the database knows.
-    pub(crate) fn restore(&self, mut nodes: Vec<NodeRow>, errors: Vec<ErrorEntry>) {
+    /// Takes over what the database knows, which has the queue up to `applied`.
+    pub(crate) fn restore(&self, known: Known, applied: u64) {
+        let Known { mut nodes, errors, hours } = known;
         let mut forgotten = HashSet::new();
         for (_, change) in self.journal.oldest(usize::MAX) {
             match change {
@@ -446,8 +450,10 @@ impl Monitor {
         // it does not know yet that they are
         nodes.retain(|row| !forgotten.contains(&row.id));
         let mut registry = self.registry();
+        registry.forget_queued_up_to(applied);
         registry.restore(nodes, errors, self.now());
         registry.set_restored();
+        registry.restore_hours(hours);
     }
 
     /// For `/readyz`. Without a database the monitor does its work, so it is ready, and says what is wrong.

@@ -1,7 +1,7 @@
 //! Writes the queue to the database, and comes back for as long as the database is away. The only part that waits for it.
 
 use crate::database::{Database, DatabaseError, LegacyRows, Url};
-use crate::monitor::Monitor;
+use crate::monitor::{Known, Monitor};
 use crate::registry::{Change, State};
 use metrics::{counter, gauge};
 use std::io::Write;
@@ -152,11 +152,11 @@ impl DatabaseWriter {
         let has_lost = applied < journal.written_up_to();
         journal.written(applied).await;
         if !self.restored {
-            let (nodes, errors) =
-                (database.nodes().await?, database.errors(self.monitor.config.check.errors_shown).await?);
-            self.monitor.restore(nodes, errors);
-            let hours = database.hours(self.monitor.config.check.hours_max).await?;
-            self.monitor.registry().restore_hours(hours);
+            let check = &self.monitor.config.check;
+            let nodes = database.nodes().await?;
+            let errors = database.errors(check.errors_shown).await?;
+            let hours = database.hours(check.hours_max).await?;
+            self.monitor.restore(Known { nodes, errors, hours }, applied);
             self.monitor.health.restored.store(true, Relaxed);
             self.restored = true;
         }
@@ -166,40 +166,46 @@ impl DatabaseWriter {
         let mut rounds = tokio::time::interval(self.monitor.config.check.interval.0);
         rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            applied = self.write_queue(&mut database, applied).await?;
-            self.monitor.health.set_away(None);
-            *backoff = BACKOFF_MIN;
+            applied = self.write_some(&mut database, applied).await?;
+            // not because one change came through where many do not
+            if self.batch == BATCH_MAX || journal.waiting().0 == 0 {
+                self.monitor.health.set_away(None);
+                *backoff = BACKOFF_MIN;
+            }
             tokio::select! {
-                () = journal.wait() => {}
-                _ = rounds.tick() => self.round(&mut database).await?,
+                // a queue that is never empty must not keep the rest from being done
+                biased;
                 () = stop.cancelled() => {
                     self.save_statuses(&mut database).await?;
-                    return self.write_queue(&mut database, applied).await.map(drop);
+                    while journal.waiting().0 > 0 {
+                        applied = self.write_some(&mut database, applied).await?;
+                    }
+                    return Ok(());
                 }
+                _ = rounds.tick() => self.round(&mut database).await?,
+                () = journal.wait() => {}
             }
         }
     }
 
-    /// All that waits; gives how far the database is then.
-    async fn write_queue(&mut self, database: &mut Database, mut applied: u64) -> Result<u64, DatabaseError> {
+    /// The oldest that waits, as much as one transaction takes; gives how far the database is then.
+    async fn write_some(&mut self, database: &mut Database, applied: u64) -> Result<u64, DatabaseError> {
         let journal = self.monitor.journal.clone();
-        loop {
-            let batch = journal.oldest(self.batch);
-            let Some(upto) = batch.last().map(|(number, _)| *number) else { return Ok(applied) };
-            let changes: Vec<&Change> = batch.iter().map(|(_, change)| change).collect();
-            match database.apply(journal.id(), (applied, upto), &changes).await {
-                Ok(()) => {}
-                Err(DatabaseError::Refused(_)) => self.write_singly(database, applied, &batch).await?,
-                Err(away) => {
-                    // however slow it is, one change at a time gets through
-                    self.batch = (self.batch / 2).max(1);
-                    return Err(away);
-                }
+        let batch = journal.oldest(self.batch);
+        let Some(upto) = batch.last().map(|(number, _)| *number) else { return Ok(applied) };
+        let changes: Vec<&Change> = batch.iter().map(|(_, change)| change).collect();
+        match database.apply(journal.id(), (applied, upto), &changes).await {
+            Ok(()) => {}
+            Err(DatabaseError::Refused(_)) => self.write_singly(database, applied, &batch).await?,
+            Err(away) => {
+                // however slow it is, one change at a time gets through
+                self.batch = (self.batch / 2).max(1);
+                return Err(away);
             }
-            self.batch = (self.batch * 2).min(BATCH_MAX);
-            journal.written(upto).await;
-            applied = upto;
         }
+        self.batch = (self.batch * 2).min(BATCH_MAX);
+        journal.written(upto).await;
+        Ok(upto)
     }
 
     /// One change of these is not taken, and must not hold up the others.
@@ -299,22 +305,26 @@ impl DatabaseWriter {
 
     /// What is done once for each round of probes.
     async fn round(&mut self, database: &mut Database) -> Result<(), DatabaseError> {
-        self.save_statuses(database).await?;
-        let now = Instant::now();
-        if now >= self.adopt_at
-            && let Some(decisions) = self.monitor.decisions_written()
-        {
-            let problem = match database.legacy_nodes().await {
-                Ok(rows) => {
-                    self.monitor.adopt(rows, decisions).await;
-                    None
-                }
-                // ours are as they were: it is no reason to leave the database alone
-                Err(DatabaseError::Refused(why)) => Some(why),
-                Err(away) => return Err(away),
-            };
-            self.monitor.health.set_legacy_problem(problem);
-            self.adopt_at = now + self.monitor.config.check.interval.0 * ROUNDS_TO_ADOPT;
+        // first, because while statuses are written something is decided of nodes
+        if Instant::now() >= self.adopt_at {
+            self.adopt(database).await?;
+        }
+        self.save_statuses(database).await
+    }
+
+    /// Looks at what somebody else has written to the legacy table. Not while a change of a node waits, which is younger than the rows: then it
+    /// is tried again in the next round.
+    async fn adopt(&mut self, database: &mut Database) -> Result<(), DatabaseError> {
+        let Some(decisions) = self.monitor.decisions_written() else { return Ok(()) };
+        let (is_done, problem) = match database.legacy_nodes().await {
+            Ok(rows) => (self.monitor.adopt(rows, decisions).await, None),
+            // ours are as they were: it is no reason to leave the database alone
+            Err(DatabaseError::Refused(why)) => (true, Some(why)),
+            Err(away) => return Err(away),
+        };
+        self.monitor.health.set_legacy_problem(problem);
+        if is_done {
+            self.adopt_at = Instant::now() + self.monitor.config.check.interval.0 * ROUNDS_TO_ADOPT;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use logferry_monitor::registry::{Change, HourRow, NodeRow, State};
 use logferry_node::monitor::hours::HourNews;
 use std::time::{Duration, Instant};
 use support::mariadb::MariaDb;
+use support::raw::Raw;
 use support::{Peer, config, database, entry, ours, sqlite, start, wait_until, with};
 
 fn row(id: &str, port: u16, state: State) -> NodeRow {
@@ -133,11 +134,68 @@ async fn remembers_over_a_restart(url: &str) {
     }
 }
 
+/// Ids that differ in case alone are two nodes, and an alert may be for any number of webhooks.
+async fn takes_ids_and_deliveries_as_they_are(url: &str) {
+    let mut database = database(url).await;
+    let ids = ["case", "CASE", "Case"];
+    let mut changes: Vec<Change> = ids.map(|id| Change::Node(row(id, 0, State::Up))).into();
+    let delivery = (0..200).map(|number| (format!("webhook-{number}"), "waiting".to_owned())).collect();
+    changes.push(Change::Alert(AlertRow { delivery, ..alert() }));
+    let at = database.applied(9).await.expect("asked");
+    database.apply(9, (at, 1), &changes.iter().collect::<Vec<_>>()).await.expect("written");
+    database.apply(9, (1, 2), &[&Change::Forgotten(row("CASE", 0, State::Up))]).await.expect("forgotten");
+    let mut found: Vec<String> =
+        database.nodes().await.expect("nodes").into_iter().map(|row| row.id).collect();
+    found.retain(|id| id.eq_ignore_ascii_case("case"));
+    found.sort();
+    assert_eq!(found, ["Case", "case"]);
+}
+
+/// What an earlier version has stored is there after its tables were brought up to date.
+async fn keeps_the_rows_of_version_5(raw: Raw<'_>, migrations: [&str; 5]) {
+    raw.run("CREATE TABLE logferry_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL)")
+        .await;
+    for statement in migrations.iter().flat_map(|file| file.split(';')).filter(|sql| !sql.trim().is_empty()) {
+        raw.run(statement).await;
+    }
+    raw.run("INSERT INTO logferry_schema VALUES (5, '0005_legacy_rows_kept')").await;
+    raw.run(
+        "INSERT INTO logferry_node (id, ip, port, role, name, host, version, state, since_ms, registered_ms) \
+         VALUES ('Ab', '10.0.0.7', 4000, 'tailer', 'web-1', 'host-1', '0.1.0', 'up', 1, 1)",
+    )
+    .await;
+    raw.run(
+        "INSERT INTO logferry_alert VALUES (7, 7, 'lag', 'tailer web-1', 'raised', 'slow', '{\"ops\":\"sent\"}')",
+    )
+    .await;
+    for _ in 0..2 {
+        let rows = database(&raw.url()).await.nodes().await.expect("nodes");
+        assert_eq!(rows.into_iter().map(|row| row.id).collect::<Vec<_>>(), ["Ab"]);
+    }
+    assert_eq!(raw.texts("SELECT delivery FROM logferry_alert").await, ["{\"ops\":\"sent\"}"]);
+    let newest = raw.texts("SELECT CAST(MAX(version) AS CHAR(9)) FROM logferry_schema").await;
+    assert_eq!(newest, ["6"]);
+}
+
+macro_rules! version_5 {
+    ($dialect:literal) => {
+        [
+            include_str!(concat!("../../../deploy/sql/", $dialect, "/0001_legacy_tables.sql")),
+            include_str!(concat!("../../../deploy/sql/", $dialect, "/0002_nodes_and_errors.sql")),
+            include_str!(concat!("../../../deploy/sql/", $dialect, "/0003_hours_and_alerts.sql")),
+            include_str!(concat!("../../../deploy/sql/", $dialect, "/0004_nodes_of_errors.sql")),
+            include_str!(concat!("../../../deploy/sql/", $dialect, "/0005_legacy_rows_kept.sql")),
+        ]
+    };
+}
+
 #[tokio::test]
 async fn sqlite_keeps_what_it_is_given() {
     let dir = tempfile::tempdir().expect("a folder");
     keeps_what_it_is_given(&sqlite(dir.path())).await;
     shares_addresses(&sqlite(dir.path())).await;
+    takes_ids_and_deliveries_as_they_are(&sqlite(dir.path())).await;
+    keeps_the_rows_of_version_5(Raw::Sqlite(dir.path().join("version_5")), version_5!("sqlite")).await;
     remembers_over_a_restart(&sqlite(dir.path())).await;
 }
 
@@ -146,6 +204,8 @@ async fn mariadb_keeps_what_it_is_given() {
     let Some(server) = MariaDb::start("mariadb_keeps_what_it_is_given") else { return };
     keeps_what_it_is_given(&server.url()).await;
     shares_addresses(&server.url()).await;
+    takes_ids_and_deliveries_as_they_are(&server.url()).await;
+    keeps_the_rows_of_version_5(Raw::MariaDb(&server, "version_5"), version_5!("mysql")).await;
     remembers_over_a_restart(&server.url()).await;
 }
 

@@ -1,6 +1,6 @@
 //! `nodes --forget`: nodes that are gone for good.
 
-use super::{From, asked, one_line};
+use super::{Answer, From, asked, one_line};
 use crate::{Output, Verdict};
 use anyhow::Context;
 use logferry_monitor::registry::Forgotten;
@@ -35,7 +35,7 @@ pub(super) fn forget(
 
 fn ask(from: &From, name: &str, force: bool) -> anyhow::Result<Result<Forgotten, Refused>> {
     let path = format!("/api/nodes/{}", query_text(name));
-    let (addr, code, body) =
+    let Answer { addr, code, body, .. } =
         asked(from, &path, |agent, url| agent.delete(url).query("force", force.to_string()))?;
     let unlike = || format!("{addr} answered {code}, but not as a monitor does that can forget nodes");
     match code {

@@ -121,6 +121,10 @@ async fn look(monitor: &Arc<Monitor>) -> usize {
         let knows_all = monitor.health.has_restored();
         let is_over = |key: &str, row: &AlertRow| conditions::is_over(&registry, key, row, knows_all, now);
         let wrong = conditions::wrong(&registry, settings, now);
+        for kind in conditions::KINDS {
+            let count = wrong.iter().filter(|condition| condition.kind == kind).count();
+            gauge!("logferry_monitor_troubles", "kind" => kind).set(count as f64);
+        }
         let mut book = monitor.alerts.book();
         let changes = book.look(wrong, is_over, receivers, settings.hold.0, now);
         gauge!("logferry_monitor_alerts_open").set(book.open().count() as f64);

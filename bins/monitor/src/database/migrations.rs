@@ -18,12 +18,13 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     migration!(1, "0001_legacy_tables"),
     migration!(2, "0002_nodes_and_errors"),
     migration!(3, "0003_hours_and_alerts"),
     migration!(4, "0004_nodes_of_errors"),
     migration!(5, "0005_legacy_rows_kept"),
+    migration!(6, "0006_ids_and_deliveries"),
 ];
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logferry_schema \

@@ -41,6 +41,15 @@ pub enum Old {
     Alerts(i64),
 }
 
+/// Errors as the database has them.
+#[derive(Debug)]
+pub struct ErrorSlice {
+    /// How far the changes of the journal were written; 0 if there are no rows.
+    pub applied: u64,
+    /// Row numbers and entries, newest first.
+    pub rows: Vec<(i64, ErrorEntry)>,
+}
+
 /// What must be true, within a transaction, for its statements to run: the query locks and gives this value.
 pub(crate) struct Guard {
     query: Statement,
@@ -72,6 +81,9 @@ const NODES: &str =
 const LEGACY_NODES: &str = "SELECT ip, port, role, hostname FROM registered_node";
 const ERRORS: &str =
     "SELECT unix_ms, ip, port, role, name, kind, text, node FROM logferry_error ORDER BY id DESC LIMIT ?";
+/// In one statement, so that the rows are those that there were when the journal was written so far.
+const ERRORS_BELOW: &str = "SELECT id, COALESCE((SELECT applied FROM logferry_journal WHERE journal = ?), 0), \
+    unix_ms, ip, port, role, name, kind, text, node FROM logferry_error WHERE id < ? AND unix_ms >= ? ORDER BY id DESC LIMIT ?";
 const HOURS: &str = "SELECT hour, host, source, node, state, total, packs, line_count, byte_count, missing, missing_packs, end_ms, \
     told_ms FROM logferry_hour ORDER BY hour DESC LIMIT ?";
 const APPLIED: &str = "SELECT applied FROM logferry_journal WHERE journal = ?";
@@ -182,7 +194,29 @@ impl Database {
     /// It is away.
     pub async fn errors(&mut self, count: u64) -> Result<Vec<ErrorEntry>, DatabaseError> {
         let rows = self.query(Statement::new(ERRORS, vec![statements::integer(count)])).await?;
-        Ok(rows.iter().rev().filter_map(error_entry).collect())
+        Ok(rows.iter().rev().filter_map(|row| error_entry(row)).collect())
+    }
+
+    /// At most `count` errors of the rows below a number that are not older than `since_ms`, newest first.
+    ///
+    /// # Errors
+    /// It is away.
+    pub async fn errors_below(
+        &mut self,
+        journal: u64,
+        (below, since_ms): (i64, i64),
+        count: u64,
+    ) -> Result<ErrorSlice, DatabaseError> {
+        let values = [
+            statements::integer(journal),
+            Value::Integer(below),
+            Value::Integer(since_ms),
+            statements::integer(count),
+        ];
+        let rows = self.query(Statement::new(ERRORS_BELOW, values.into())).await?;
+        let applied = rows.first().and_then(|row| row.get(1)).map_or(0, Value::as_i64).cast_unsigned();
+        let numbered = |row: &Row| Some((row.first()?.as_i64(), error_entry(row.get(2..)?)?));
+        Ok(ErrorSlice { applied, rows: rows.iter().filter_map(numbered).collect() })
     }
 
     /// The latest hours.
@@ -291,8 +325,8 @@ fn hour_row(row: &Row) -> Option<HourRow> {
     Some(HourRow { node: node.text(), news, told_ms: told_ms.as_i64() })
 }
 
-fn error_entry(row: &Row) -> Option<ErrorEntry> {
-    let [unix_ms, ip, port, role, name, kind, text, node] = row.as_slice() else { return None };
+fn error_entry(row: &[Value]) -> Option<ErrorEntry> {
+    let [unix_ms, ip, port, role, name, kind, text, node] = row else { return None };
     Some(ErrorEntry {
         node: node.text(),
         unix_ms: unix_ms.as_i64(),

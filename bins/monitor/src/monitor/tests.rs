@@ -156,3 +156,34 @@ async fn the_file_of_what_was_announced_ends_as_the_book_whoever_writes_it_last(
         assert!(file.history().eq(monitor.alerts.book().history()), "alert {id}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_added_by_hand_are_taken_over_while_errors_wait_for_the_database() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut config = MonitorConfig::default();
+    config.node.var_dir = dir.path().to_owned();
+    let url = config.database_url().expect("a file");
+    drop(crate::database::Database::open(&url, Duration::from_secs(10)).await.expect("opened"));
+    let by_hand = rusqlite::Connection::open(dir.path().join("monitor.db")).expect("opened");
+    by_hand
+        .execute_batch(
+            "INSERT INTO registered_node VALUES ('10.0.0.7', 4000, 'tail', 'by-hand', '2019-05-05 10:00:00')",
+        )
+        .expect("written");
+    let journal = Journal::open(Arc::new(RealDisk), dir.path(), 40 << 20).expect("opened");
+    let error = |number: u32| Change::Error(ErrorEntry { text: number.to_string(), ..ErrorEntry::default() });
+    journal.append((0..50_000).map(error).collect()).await.expect("taken");
+    let monitor = Arc::new(Monitor::new(config, journal.clone(), Arc::new(Health::new(String::new()))));
+    assert_eq!(monitor.decisions_written(), Some(0), "nothing is decided of a node");
+
+    let stop = CancellationToken::new();
+    let writer = tokio::spawn(DatabaseWriter::new(url, monitor.clone()).run(stop.clone()));
+    while monitor.nodes().is_empty() {
+        assert!(!writer.is_finished());
+        tokio::task::yield_now().await;
+    }
+    assert!(journal.waiting().0 > 0, "the queue had to be empty first");
+    stop.cancel();
+    writer.await.expect("no panic");
+    assert_eq!(journal.waiting().0, 0);
+}

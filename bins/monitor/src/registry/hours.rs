@@ -3,6 +3,8 @@
 //! Packs of an hour may have gone to several outputters. What one of them has not, another may have: an hour is complete when together
 //! they have all its numbers.
 
+mod weight;
+
 use super::{Now, said};
 use logferry_node::monitor::hours::{HourNews, HourState, MISSING_RUNS_MAX};
 use metrics::counter;
@@ -61,6 +63,8 @@ pub struct HourView {
 pub struct Hours {
     rows: BTreeMap<HourKey, Vec<HourRow>>,
     hours_max: usize,
+    /// Bytes of memory that they take, as far as what outputters tell decides.
+    bytes: usize,
     /// From here on hours are too far ahead to be true.
     ahead: u32,
     /// Outputters that are forgotten: where another one tells of an hour, theirs do not count any more.
@@ -89,7 +93,7 @@ impl HourRow {
 impl Hours {
     /// None yet.
     pub fn new(hours_max: usize) -> Hours {
-        Hours { rows: BTreeMap::new(), hours_max, ahead: u32::MAX, gone: HashSet::new() }
+        Hours { rows: BTreeMap::new(), hours_max, bytes: 0, ahead: u32::MAX, gone: HashSet::new() }
     }
 
     /// What time it is: hours more than a day later are not believed.
@@ -147,12 +151,15 @@ impl Hours {
             return;
         }
         let of_hour = self.rows.entry(key).or_default();
+        self.bytes -= weight::of_all(of_hour);
         of_hour.retain(|known| known.node != row.node);
         if of_hour.len() < OUTPUTTERS_MAX {
             of_hour.push(row);
         }
-        while self.rows.len() > self.hours_max {
-            let _ = if self.ahead_count() > 0 { self.rows.pop_last() } else { self.rows.pop_first() };
+        self.bytes += weight::of_all(of_hour);
+        while self.rows.len() > self.hours_max || self.bytes > self.hours_max * weight::HOUR_BYTES {
+            let gone = if self.ahead_count() > 0 { self.rows.pop_last() } else { self.rows.pop_first() };
+            self.bytes -= gone.map_or(0, |(_, rows)| weight::of_all(&rows));
         }
     }
 
@@ -163,6 +170,7 @@ impl Hours {
     /// Forgets hours from before this one.
     pub fn forget_before(&mut self, hour: u32) {
         self.rows = self.rows.split_off(&(hour, String::new(), String::new()));
+        self.bytes = self.rows.values().map(|rows| weight::of_all(rows)).sum();
         let tell: HashSet<&str> = self.rows.values().flatten().map(|row| row.node.as_str()).collect();
         self.gone.retain(|node| tell.contains(node.as_str()));
     }

@@ -2,6 +2,7 @@
 //! when it happened: the bucket fills by the reports' own times. A second one bounds what comes at a time, whatever they say.
 
 use super::Now;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Messages that may come at once beyond those of a minute: as many as a node keeps.
@@ -21,7 +22,10 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(per_minute: u32) -> Limiter {
-        let per_minute = f64::from(per_minute);
+        Limiter::of(f64::from(per_minute))
+    }
+
+    fn of(per_minute: f64) -> Limiter {
         let came = per_minute + KEPT_MAX;
         Limiter { per_minute, happened: per_minute, happened_ms: None, came, came_at: None, left_out: 0 }
     }
@@ -63,6 +67,41 @@ impl Limiter {
 
     fn filled(&self, left: f64, most: f64, passed: Duration) -> f64 {
         (left + passed.as_secs_f64() * self.per_minute / 60.0).min(most)
+    }
+}
+
+/// Those of addresses that are no node: all of them share one. As long as the database has not said who is a node, they may well be nodes that
+/// registered before this run, and each has its own.
+pub(super) struct Strangers {
+    shared: Limiter,
+    each: HashMap<String, Limiter>,
+    each_max: usize,
+}
+
+impl Strangers {
+    pub(super) fn new(per_minute: u32, each_max: usize) -> Strangers {
+        Strangers { shared: Limiter::new(per_minute), each: HashMap::new(), each_max }
+    }
+
+    pub(super) fn of(&mut self, id: &str, is_restored: bool) -> &mut Limiter {
+        if is_restored || (self.each.len() >= self.each_max && !self.each.contains_key(id)) {
+            return &mut self.shared;
+        }
+        let anew = Limiter::of(self.shared.per_minute);
+        self.each.entry(id.to_owned()).or_insert(anew)
+    }
+
+    /// From here on it is known who is a node.
+    pub(super) fn forget_each(&mut self) {
+        let left_out: u64 = self.each.drain().map(|(_, limiter)| limiter.left_out).sum();
+        self.shared.left_out += left_out;
+    }
+
+    /// How many were left out, once it is time to say so.
+    pub(super) fn take_left_out(&mut self, now: Now) -> Option<u64> {
+        let each = self.each.values_mut().filter_map(|limiter| limiter.take_left_out(now)).sum::<u64>();
+        let all = self.shared.take_left_out(now).unwrap_or(0) + each;
+        (all > 0).then_some(all)
     }
 }
 

@@ -3,7 +3,9 @@
 //!
 //! A node of ours is known by the id of its `var_dir`, a legacy node by its address, so two nodes of one name are two nodes.
 
+mod addresses;
 mod clock;
+mod errors;
 mod forgetting;
 mod hours;
 mod limiter;
@@ -24,11 +26,12 @@ pub use samples::{SAMPLE_MS, SAMPLES_MAX, Sample, Samples};
 
 use crate::alerts::AlertRow;
 use clock::Clock;
-use limiter::Limiter;
+use errors::Errors;
+use limiter::Strangers;
 use logferry_node::monitor::hours::HourNews;
 use logferry_node::monitor::status::NodeStatus;
 use owed::Owed;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 /// The time, twice: the wall's for people, and one that only goes forward for decisions.
@@ -55,6 +58,13 @@ pub enum Change {
     Alert(AlertRow),
     /// A node is not at the address of this row any more.
     AddressLeft(NodeRow),
+}
+
+impl Change {
+    /// Whether it writes to the rows of nodes, the legacy ones among them.
+    pub fn is_about_a_node(&self) -> bool {
+        matches!(self, Change::Node(_) | Change::Forgotten(_) | Change::AddressLeft(_))
+    }
 }
 
 /// Limits of the registry.
@@ -113,10 +123,10 @@ pub enum Reported {
 pub struct Registry {
     options: Options,
     nodes: BTreeMap<String, Node>,
-    errors: VecDeque<ErrorEntry>,
+    errors: Errors,
     hours: Hours,
     /// Reports of addresses that are no node.
-    strangers: Limiter,
+    strangers: Strangers,
     owed: Owed,
     /// What the database knew at the start is known.
     is_restored: bool,
@@ -126,9 +136,9 @@ pub struct Registry {
 impl Registry {
     /// An empty one.
     pub fn new(options: Options) -> Registry {
-        let strangers = Limiter::new(options.errors_per_minute);
-        let hours = Hours::new(options.hours_max);
-        let (nodes, errors, owed) = (BTreeMap::new(), VecDeque::new(), Owed::default());
+        let strangers = Strangers::new(options.errors_per_minute, options.nodes_max);
+        let (hours, errors) = (Hours::new(options.hours_max), Errors::new(options.errors_shown));
+        let (nodes, owed) = (BTreeMap::new(), Owed::default());
         let (is_restored, clock) = (false, Clock::default());
         Registry { options, nodes, errors, hours, strangers, owed, is_restored, clock }
     }
@@ -184,7 +194,23 @@ impl Registry {
         self.errors.iter()
     }
 
-    /// Takes over what the database and the queue to it knew at the start. `errors` oldest first.
+    /// Whether there are older errors than these: the database has them, as far as it is known.
+    pub fn has_older_errors(&self) -> bool {
+        self.errors.is_cut() || !self.is_restored
+    }
+
+    /// Takes over an error that has waited for the database since before this run. Oldest first.
+    pub fn keep_queued(&mut self, number: u64, entry: ErrorEntry) {
+        self.clock.holds(entry.unix_ms);
+        self.errors.keep_queued(number, entry);
+    }
+
+    /// The database has all that waited for it at the start up to this number: its errors are [restored](Self::restore) with its others.
+    pub fn forget_queued_up_to(&mut self, number: u64) {
+        self.errors.forget_queued_up_to(number);
+    }
+
+    /// Takes over what the database knew at the start. `errors` oldest first.
     pub fn restore(&mut self, rows: Vec<NodeRow>, errors: Vec<ErrorEntry>, now: Now) {
         errors.iter().for_each(|error| self.clock.holds(error.unix_ms));
         for row in rows.into_iter().filter(|row| !self.owed.forgets(&row.id)).collect::<Vec<_>>() {
@@ -197,12 +223,7 @@ impl Registry {
             let node = Node::of_row(row, self.options.errors_per_minute, now, self.options.grace);
             self.nodes.insert(node.row.id.clone(), node);
         }
-        // what was remembered since the start is younger
-        for error in errors.into_iter().rev() {
-            if self.errors.len() < self.options.errors_shown {
-                self.errors.push_front(error);
-            }
-        }
+        self.errors.put_before(errors);
     }
 
     /// A node registers.
@@ -210,8 +231,12 @@ impl Registry {
     /// # Errors
     /// The message is unclear, or there are too many nodes.
     pub fn register(&mut self, who: &Identity, now: Now) -> Result<Vec<Change>, Refusal> {
-        let Some(mut changes) = self.claim_address(who, now) else { return Ok(Vec::new()) };
+        let mut changes = self.claim_address(who, now);
+        let is_legacy = |change: &Change| matches!(change, Change::Forgotten(row) if row.id == address(&row.ip, row.port));
+        let has_displaced = changes.iter().any(is_legacy);
         let node = self.node_of(who, now)?;
+        // the row of the legacy table may be that of the other one
+        node.owed |= has_displaced;
         let has_moved = node.row.port > 0 && (&node.row.ip, node.row.port) != (&who.ip, who.port);
         changes.extend((has_moved && !node.row.is_by_hand()).then(|| Change::AddressLeft(node.row.clone())));
         // before it counts as heard: what is stored of that must not name the address that it has left
@@ -247,8 +272,10 @@ impl Registry {
             if self.is_restored {
                 return changes;
             }
-            let Some(claimed) = self.claim_address(who, now) else { return changes };
-            changes.extend(claimed);
+            if who.instance.is_empty() && self.is_lived_at(who, now) {
+                return changes;
+            }
+            changes.extend(self.claim_address(who, now));
             let Ok(node) = self.node_of(who, now) else { return changes };
             let _ = node.take_identity(who, now);
         }
@@ -270,15 +297,12 @@ impl Registry {
     /// The database has said who there is.
     pub fn set_restored(&mut self) {
         self.is_restored = true;
+        self.strangers.forget_each();
     }
 
     /// A node, or somebody at an address that is none, warns. The entry is remembered by [`keep`](Self::keep), once it is stored.
     pub fn report(&mut self, who: &Identity, kind: &str, text: &str, unix_ms: i64, now: Now) -> Reported {
         let node = self.nodes.get_mut(&who.id());
-        let limiter = match &node {
-            Some(_) => None,
-            None => Some(&mut self.strangers),
-        };
         let mut entry = ErrorEntry {
             unix_ms,
             ip: who.ip.clone(),
@@ -289,32 +313,28 @@ impl Registry {
             text: clip(text, said::TEXT_CHARS_MAX),
             node: String::new(),
         };
-        let taken = match (node, limiter) {
-            (Some(node), _) => {
+        let taken = match node {
+            Some(node) => {
                 entry.role.clone_from(&node.row.role);
                 entry.name.clone_from(&node.row.name);
                 entry.node.clone_from(&node.row.id);
                 node.limiter.take(unix_ms, now)
             }
-            (None, Some(limiter)) => limiter.take(unix_ms, now),
-            (None, None) => true,
+            None => self.strangers.of(&who.id(), self.is_restored).take(unix_ms, now),
         };
         if taken { Reported::Store(entry) } else { Reported::LeftOut }
     }
 
     /// Remembers an entry that is stored.
     pub fn keep(&mut self, entry: ErrorEntry) {
-        self.errors.push_back(entry);
-        while self.errors.len() > self.options.errors_shown {
-            self.errors.pop_front();
-        }
+        self.errors.keep(entry);
     }
 
     /// The entry of a [`report`](Self::report) could not be stored: its node will report it again, and must not be left out then.
     pub fn report_not_stored(&mut self, who: &Identity) {
         match self.nodes.get_mut(&who.id()) {
             Some(node) => node.limiter.give_back(),
-            None => self.strangers.give_back(),
+            None => self.strangers.of(&who.id(), self.is_restored).give_back(),
         }
     }
 
@@ -348,6 +368,11 @@ impl Registry {
     /// What [`take_owed`](Self::take_owed) gave could not be stored again.
     pub fn owe_again(&mut self, changes: Vec<Change>) {
         self.owed.put_back(changes);
+    }
+
+    /// Whether a change that is about a node is still to be stored.
+    pub fn owes_nodes(&self) -> bool {
+        self.owed.has(Change::is_about_a_node) || self.nodes.values().any(|node| node.owed)
     }
 
     /// Changes of the monitor's own that are still to be stored, and how many were lost because they were too many.
@@ -386,6 +411,7 @@ impl Registry {
         let mut changes: Vec<Change> =
             self.nodes.values_mut().flat_map(|node| node.tick(probe_max, now)).collect();
         changes.extend(self.news_of(shared));
+        changes.extend(self.succeed_silent());
         let forget_ms = i64::try_from(self.options.forget_after.as_millis()).unwrap_or(i64::MAX);
         let is_doubted = self.clock.doubted(now).is_some();
         let old = |node: &Node| {
@@ -414,7 +440,7 @@ impl Registry {
     }
 
     /// The rows of the legacy table as they are now: those added by hand are watched, those that were deleted by hand are not any
-    /// more. Only to be called when nothing waits to be written.
+    /// more. Only to be called when nothing of a node waits to be written.
     pub fn adopt(&mut self, rows: Vec<NodeRow>, now: Now) -> Vec<Change> {
         let addresses: HashSet<(String, u16)> = rows.iter().map(|row| (row.ip.clone(), row.port)).collect();
         let gone = |node: &Node| {
@@ -438,30 +464,6 @@ impl Registry {
     /// Nodes whose status is another than when this was last asked.
     pub fn take_news(&mut self) -> Vec<(NodeRow, Option<i64>, String)> {
         self.nodes.values_mut().filter_map(Node::take_news).collect()
-    }
-
-    /// Whoever speaks from an address has it: a node without an instance that had it does not any more, nor does one of the same host that
-    /// is not heard of any more. Other nodes of ours stay, and both are told of. Nothing if a node of ours that lives has it, and one
-    /// without an instance speaks.
-    fn claim_address(&mut self, who: &Identity, now: Now) -> Option<Vec<Change>> {
-        if who.port == 0 {
-            return Some(Vec::new());
-        }
-        let id = who.id();
-        let others = self
-            .nodes
-            .values()
-            .filter(|node| node.row.id != id && node.row.ip == who.ip && node.row.port == who.port);
-        let yields = |node: &&Node| match who.instance.is_empty() {
-            true => node.row.state != State::Up || !node.beats(now),
-            false => node.is_legacy() || node.is_succeeded_by(who, now),
-        };
-        let (had, have): (Vec<&Node>, Vec<&Node>) = others.partition(yields);
-        if who.instance.is_empty() && !have.is_empty() {
-            return None;
-        }
-        let had: Vec<String> = had.into_iter().map(|node| node.row.id.clone()).collect();
-        Some(had.iter().filter_map(|id| self.forget(id)).collect())
     }
 
     fn forget(&mut self, id: &str) -> Option<Change> {

@@ -1,7 +1,13 @@
 //! Two nodes that live at the same time and say the same of themselves: one of them was set up wrongly, and people would take them for one.
 
-use super::{Change, ErrorEntry, Node, Now, State};
+use super::{Change, ErrorEntry, Node, Now, State, clip, said};
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Nodes that a text names; of more it gives the number.
+const NAMED_MAX: usize = 20;
+/// Characters of the mark of one node: each node of a group has one.
+const MARK_CHARS_MAX: usize = 1_000;
 
 /// Nodes newly say the same of themselves.
 pub(super) struct Conflict {
@@ -54,7 +60,8 @@ pub(super) fn report_shared_addresses(nodes: &mut BTreeMap<String, Node>, now: N
     let mut conflicts = Vec::new();
     for mut group in by_address.into_values() {
         let is_shared = group.len() > 1;
-        group.iter_mut().for_each(|node| node.set_address_shared(is_shared, now));
+        // one without an instance has nothing but probes to tell that it lives
+        group.iter_mut().for_each(|node| node.set_address_shared(is_shared && !node.is_legacy(), now));
         let Some(at) = mark(&mut group, origin, |node| &mut node.rivals) else { continue };
         let text = format!(
             "several nodes say that they are at {}, so it is not probed, and their heartbeats alone count: {}",
@@ -72,20 +79,57 @@ fn mark(
     named: fn(&Node) -> String,
     mark: fn(&mut Node) -> &mut Option<String>,
 ) -> Option<usize> {
+    let others = Others::of(group);
     let mut newly = None;
     for at in 0..group.len() {
-        let others: Vec<String> = (0..group.len())
-            .filter(|other| *other != at && live_both(group[at], group[*other]))
-            .map(|other| named(group[other]))
-            .collect();
-        let others = (!others.is_empty()).then(|| others.join("; "));
-        let is_marked = others.is_some();
-        let had_none = std::mem::replace(mark(group[at]), others).is_none();
-        if had_none && is_marked {
+        let count = others.beside(group[at]);
+        let found = (count > 0).then(|| {
+            let beside = group.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, node)| &**node);
+            let names = beside.filter(|other| live_both(group[at], other)).map(named);
+            listed(names, count, MARK_CHARS_MAX)
+        });
+        let had_none = std::mem::replace(mark(group[at]), found).is_none();
+        if had_none && count > 0 {
             newly.get_or_insert(at);
         }
     }
     newly
+}
+
+/// When the nodes of a group came and were heard last, sorted, so that those that live beside one are counted without a look at each of them.
+struct Others {
+    firsts: Vec<Duration>,
+    /// Last and first.
+    lives: Vec<(Duration, Duration)>,
+}
+
+impl Others {
+    fn of(group: &[&mut Node]) -> Others {
+        let may_live = group.iter().filter(|node| node.row.state != State::Left);
+        let mut lives: Vec<_> =
+            may_live.filter_map(|node| node.lives()).map(|(first, last)| (last, first)).collect();
+        let mut firsts: Vec<Duration> = lives.iter().map(|(_, first)| *first).collect();
+        lives.sort_unstable();
+        firsts.sort_unstable();
+        Others { firsts, lives }
+    }
+
+    /// How many others [live both](live_both) with a node of the group: they came before it was heard last, less those whose last message is
+    /// from before it came.
+    fn beside(&self, node: &Node) -> usize {
+        let Some((first, last)) = node.lives().filter(|_| node.row.state == State::Up) else { return 0 };
+        let came_before = self.firsts.partition_point(|other| *other < last);
+        let gone_before = self.lives.partition_point(|other| *other < (first, last));
+        came_before - gone_before - usize::from(first < last)
+    }
+}
+
+/// Up to [`NAMED_MAX`] of `count` names, in at most `chars_max` characters.
+fn listed(names: impl Iterator<Item = String>, count: usize, chars_max: usize) -> String {
+    // no further than to the last one: the rest of a large group is not looked at
+    let names = names.take(count.min(NAMED_MAX)).collect::<Vec<_>>().join("; ");
+    let all = if count > NAMED_MAX { format!("{count} nodes, among them {names}") } else { names };
+    clip(&all, chars_max)
 }
 
 /// One of a group and those that live beside it, in the order of their ids: it is the same over restarts.
@@ -95,12 +139,12 @@ fn beside<'a>(group: &'a [&mut Node], at: usize) -> impl Iterator<Item = &'a Nod
 }
 
 fn all(group: &[&mut Node], at: usize, named: fn(&Node) -> String) -> String {
-    beside(group, at).map(named).collect::<Vec<_>>().join("; ")
+    listed(beside(group, at).map(named), beside(group, at).count(), said::TEXT_CHARS_MAX)
 }
 
 fn conflict(group: &[&mut Node], at: usize, kind: &str, text: &str, now: Now) -> Conflict {
     let since_ms = beside(group, at).map(|node| node.named_ms).max().unwrap_or(0);
-    Conflict { entry: group[at].entry(kind, text, now), since_ms }
+    Conflict { entry: group[at].entry(kind, &clip(text, said::TEXT_CHARS_MAX), now), since_ms }
 }
 
 /// Where people find it: a node without a port has no address of its own.

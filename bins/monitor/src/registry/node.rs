@@ -12,8 +12,9 @@ use std::time::Duration;
 /// Problems that are kept of a status, and their lengths.
 const PROBLEMS_MAX: usize = 16;
 const PROBLEM_CHARS_MAX: usize = 1_000;
-/// Figures that are kept of a status.
+/// Figures that are kept of a status, and the longest name of one.
 const FIGURES_MAX: usize = 200;
+const FIGURE_NAME_BYTES_MAX: usize = 100;
 /// Heartbeats that may be missing.
 const BEATS_MISSED_MAX: f64 = 2.5;
 /// What a heartbeat may take on its way.
@@ -348,6 +349,7 @@ impl Node {
         for problem in status.problems.iter_mut().chain(&mut status.last_error) {
             *problem = clip(problem, PROBLEM_CHARS_MAX);
         }
+        status.figures.retain(|name, _| name.len() <= FIGURE_NAME_BYTES_MAX);
         while status.figures.len() > FIGURES_MAX {
             status.figures.pop_last();
         }

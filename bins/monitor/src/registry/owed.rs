@@ -48,6 +48,10 @@ impl Owed {
         self.changes.iter().any(|change| matches!(change, Change::Forgotten(row) if row.id == id))
     }
 
+    pub(super) fn has(&self, wanted: impl Fn(&Change) -> bool) -> bool {
+        self.changes.iter().any(wanted)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.changes.len()
     }

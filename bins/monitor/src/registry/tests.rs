@@ -1,5 +1,7 @@
 mod away;
+mod crowds;
 mod forgetting;
+mod succession;
 
 use super::*;
 use logferry_node::monitor::message::fields;
@@ -268,7 +270,8 @@ fn simulate(rng: &mut StdRng) {
         if rng.random_bool(0.5) {
             who.host = "web-2".into();
         }
-        let changes = match rng.random_range(0..6) {
+        let what = rng.random_range(0..6);
+        let changes = match what {
             0 => registry.register(&who, at(second)).unwrap_or_default(),
             1 | 2 => registry.heartbeat(&who, status(10), at(second)).unwrap_or_default(),
             3 => registry.unregister(&who, at(second)),
@@ -302,8 +305,16 @@ fn simulate(rng: &mut StdRng) {
         assert_eq!(now, stored, "what is stored is what is known");
         assert!(now.len() <= 8 && registry.errors().count() <= 100);
         for node in registry.nodes().filter(|node| node.is_legacy()) {
-            let of_address = registry.nodes().filter(|other| other.address() == node.address());
-            assert_eq!(of_address.count(), 1, "a node without an instance has its address alone");
+            let came = node.lives().map(|(came, _)| came);
+            for other in registry.nodes().filter(|other| other.row.id != node.row.id) {
+                let is_beside = other.address() == node.address();
+                assert!(
+                    !is_beside || other.lives().map(|(_, heard)| heard) <= came,
+                    "a node of ours speaks there"
+                );
+                let is_succeeded = node.row.state == State::Up && other.row.state == State::Silent;
+                assert!(!is_beside || !is_succeeded || what < 5, "it is what has become of the other");
+            }
         }
     }
 }

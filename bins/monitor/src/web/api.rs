@@ -1,7 +1,6 @@
 //! The same as JSON.
 
-use super::filter::Filter;
-use super::view::{self, ErrorView, NodeView};
+use super::view::{self, NodeView};
 use crate::monitor::Monitor;
 use crate::registry::Sample;
 use axum::Json;
@@ -11,13 +10,6 @@ use std::sync::Arc;
 
 pub(super) async fn nodes(State(monitor): State<Arc<Monitor>>) -> Json<Vec<NodeView>> {
     Json(view::all(&monitor))
-}
-
-pub(super) async fn errors(
-    State(monitor): State<Arc<Monitor>>,
-    Query(filter): Query<Filter>,
-) -> Json<Vec<ErrorView>> {
-    Json(filter.find(&monitor).iter().map(ErrorView::from).collect())
 }
 
 /// Which node is asked for.

@@ -1,6 +1,8 @@
 //! Which errors are asked for: the same words in the page's form and in /api/errors.
 
+use super::page::query_text;
 use super::view::tier;
+use crate::error_log::Found;
 use crate::monitor::Monitor;
 use crate::registry::ErrorEntry;
 use serde::Deserialize;
@@ -26,6 +28,10 @@ pub(super) struct Filter {
     pub(super) since_ms: Option<i64>,
     /// At most so many entries.
     pub(super) limit: Option<usize>,
+    /// Also those that are only in the database.
+    pub(super) all: bool,
+    /// Of the database only rows below this number: where an earlier answer ended.
+    pub(super) before: Option<i64>,
 }
 
 /// A kind as nodes report it: their logs say WARN.
@@ -43,10 +49,38 @@ impl Filter {
             && self.since_ms.is_none_or(|since| entry.unix_ms >= since)
     }
 
+    /// Whether the database is to be asked.
+    pub(super) fn is_of_all(&self) -> bool {
+        self.all || self.before.is_some()
+    }
+
     /// The entries, newest first.
-    pub(super) fn find(&self, monitor: &Monitor) -> Vec<ErrorEntry> {
+    pub(super) async fn find(&self, monitor: &Monitor) -> Found {
         let needle = self.text.to_lowercase();
         let count = self.limit.unwrap_or(ENTRIES).min(ENTRIES_MAX);
-        monitor.errors(count, |entry| self.wants(entry, &needle))
+        let wanted = |entry: &ErrorEntry| self.wants(entry, &needle);
+        match self.is_of_all() {
+            true => monitor.all_errors(count, (self.since_ms.unwrap_or(i64::MIN), self.before), wanted).await,
+            false => monitor.latest_errors(count, wanted),
+        }
+    }
+
+    /// The same question as the query of an address, but for the rows it begins with.
+    pub(super) fn query(&self, before: Option<i64>) -> String {
+        let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let limit = self.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        let (since, before) = (number(self.since_ms), number(before));
+        let words = [
+            ("node", &self.node),
+            ("role", &self.role),
+            ("kind", &self.kind),
+            ("text", &self.text),
+            ("since_ms", &since),
+            ("limit", &limit),
+            ("before", &before),
+        ];
+        let given = words.into_iter().filter(|(_, value)| !value.is_empty());
+        let rest: String = given.map(|(key, value)| format!("&{key}={}", query_text(value))).collect();
+        format!("?all=true{rest}")
     }
 }

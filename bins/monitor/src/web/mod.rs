@@ -8,6 +8,7 @@ mod alerts;
 mod api;
 mod calendar;
 mod curves;
+mod errors;
 mod filter;
 mod flow;
 mod forget;
@@ -15,6 +16,7 @@ mod page;
 mod view;
 
 pub use alerts::AlertsView;
+pub use errors::{MORE, NEXT};
 pub use forget::Refused;
 pub use page::query_text;
 pub use view::{ErrorView, NodeView};
@@ -46,11 +48,11 @@ pub fn routes() -> Vec<(&'static str, MethodRouter<Arc<Monitor>>)> {
         ("/nodes", get(page::nodes)),
         ("/node", get(page::node)),
         ("/hours", get(calendar::page)),
-        ("/errors", get(page::errors)),
+        ("/errors", get(errors::page)),
         ("/alerts", get(alerts::page)),
         ("/api/nodes", get(api::nodes)),
         ("/api/nodes/{name}", delete(forget::node)),
-        ("/api/errors", get(api::errors)),
+        ("/api/errors", get(errors::api)),
         ("/api/hours", get(calendar::api)),
         ("/api/alerts", get(alerts::api)),
         ("/api/samples", get(api::samples)),

@@ -2,7 +2,6 @@
 
 use super::api::Which;
 use super::curves::curves;
-use super::filter::Filter;
 use super::flow::{self, Tier};
 use super::view::{self, NodeView, bytes, seconds};
 use crate::monitor::Monitor;
@@ -34,12 +33,13 @@ const ERRORS_LATEST: usize = 10;
 const FLOW_NODES: usize = 12;
 
 pub(super) async fn overview(State(monitor): State<Arc<Monitor>>) -> Html<String> {
+    // first: the page has all that is known by then
+    let now = monitor.now().unix_ms;
     let nodes = view::all(&monitor);
     let errors = monitor.errors(ERRORS_LATEST, |_| true);
-    let now = monitor.now().unix_ms;
     let live = html! {
         // what comes and goes has a place of its own: nothing else moves in the tree when the page renews itself
-        div { (database_note(&monitor)) }
+        div data-made=(now) { (database_note(&monitor)) }
         div { (super::alerts::note(&monitor)) }
         (flow_section(&nodes))
         section {
@@ -94,34 +94,21 @@ pub(super) async fn node(State(monitor): State<Arc<Monitor>>, Query(which): Quer
             }
         }
         (curves(&samples, monitor.now().unix_ms))
-        section { h2 { "Its errors" } (errors_table(&errors)) }
+        section {
+            h2 { "Its errors" }
+            (errors_table(&errors))
+            p { a href={ "/errors?all=true&node=" (query_text(&node.name)) } { "Older ones of its name" } }
+        }
     };
     frame("Node", "/nodes", &html! {}, &live).into_response()
 }
 
-pub(super) async fn errors(
-    State(monitor): State<Arc<Monitor>>,
-    Query(filter): Query<Filter>,
-) -> Html<String> {
-    let form = html! {
-        h1 { "Errors" }
-        form method="get" action="/errors" {
-            @for (name, label, value) in [
-                ("node", "Node", &filter.node),
-                ("role", "Role", &filter.role),
-                ("kind", "Kind", &filter.kind),
-                ("text", "Text", &filter.text),
-            ] {
-                label { (label) " " input type="search" name=(name) value=(value) dir="auto" maxlength="300"; }
-            }
-            button type="submit" { "Filter" }
-            a href="/errors" { "all" }
-        }
-    };
-    frame("Errors", "/errors", &form, &errors_table(&filter.find(&monitor)))
+pub(super) fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String> {
+    framed(title, here, fixed, Some(live))
 }
 
-pub(super) fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> Html<String> {
+/// A page that does not renew itself has no `live` part.
+pub(super) fn framed(title: &str, here: &str, fixed: &Markup, live: Option<&Markup>) -> Html<String> {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -132,7 +119,7 @@ pub(super) fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> H
                 title { (title) " – Logferry" }
                 link rel="stylesheet" href="/style.css";
                 link rel="icon" href="/icon.svg";
-                script src="/live.js" defer {}
+                @if live.is_some() { script src="/live.js" defer {} }
             }
             body {
                 a.skip href="#main" { "To the content" }
@@ -145,7 +132,7 @@ pub(super) fn frame(title: &str, here: &str, fixed: &Markup, live: &Markup) -> H
                     }
                     span #stale role="status" {}
                 }
-                main #main { (fixed) div #live { (live) } }
+                main #main { (fixed) @if let Some(live) = live { div #live { (live) } } }
                 footer { "logferry-monitor " (env!("CARGO_PKG_VERSION")) " · " a href="/api/nodes" { "/api" } " · "
                     a href="/api/openapi.json" { "OpenAPI" } " · " a href="/metrics" { "/metrics" } }
             }
@@ -247,7 +234,7 @@ fn node_row(node: &NodeView, now_ms: i64) -> Markup {
     }
 }
 
-fn errors_table(errors: &[ErrorEntry]) -> Markup {
+pub(super) fn errors_table(errors: &[ErrorEntry]) -> Markup {
     let rows = html! {
         @for error in errors {
             tr role="row" {

@@ -6,6 +6,7 @@ use logferry_monitor::monitor::Running;
 use logferry_monitor::web;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use ureq::http::HeaderMap;
 
 /// Serves the page of a running monitor, without a login.
 pub(crate) async fn served(running: &Running) -> SocketAddr {
@@ -35,6 +36,17 @@ pub(crate) async fn get(addr: SocketAddr, path: &str) -> (u16, String, String) {
 
 pub(crate) async fn get_json(addr: SocketAddr, path: &str) -> serde_json::Value {
     serde_json::from_str(&get(addr, path).await.1).expect("JSON")
+}
+
+/// The JSON of an answer, and its headers.
+pub(crate) async fn get_with_headers(addr: SocketAddr, path: &str) -> (serde_json::Value, HeaderMap) {
+    let url = format!("http://{addr}{path}");
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut response = ureq::get(&url).call().expect("an answer");
+        let body = response.body_mut().read_to_string().expect("a body");
+        (serde_json::from_str(&body).expect("JSON"), response.headers().clone())
+    });
+    asked.await.expect("asked")
 }
 
 /// Status and body.

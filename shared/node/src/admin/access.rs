@@ -98,19 +98,35 @@ impl Access {
 /// A page of another site can have a browser on this machine send requests: by a name of its own that leads here, or to the address itself.
 pub fn is_asked_by_a_page(headers: &HeaderMap) -> bool {
     let text = |name: header::HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let is_of_others = |origin: &str| !origin.split_once("://").is_some_and(|(_, host)| is_own_name(host));
-    text(header::HOST).is_some_and(|host| !is_own_name(host))
-        || text(header::ORIGIN).is_some_and(is_of_others)
+    let host = text(header::HOST);
+    host.is_some_and(|host| !is_own_name(host))
+        || text(header::ORIGIN).is_some_and(|origin| !is_own_origin(origin, host))
+}
+
+/// Whether a page is one of this machine, or of the very address that is asked. Any other may have an address for a name, too.
+fn is_own_origin(origin: &str, host: Option<&str>) -> bool {
+    let Some((_, site)) = origin.split_once("://") else { return false };
+    let name = name_of(site);
+    Some(site) == host || is_localhost(name) || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Whether a `Host` names this machine as nobody else can name it: by an address, or as `localhost`.
 pub fn is_own_name(host: &str) -> bool {
+    let name = name_of(host);
+    is_localhost(name) || name.parse::<IpAddr>().is_ok()
+}
+
+fn is_localhost(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+}
+
+/// Without port and brackets.
+fn name_of(host: &str) -> &str {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let name = without_port.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    without_port.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// What an `Authorization` header brings for a scheme, whose name may be in any case (RFC 9110, 11.1).
@@ -189,6 +205,12 @@ mod tests {
         assert_eq!(asked(header::ORIGIN, "http://evil.example"), Err(Refusal::Elsewhere));
         assert_eq!(asked(header::ORIGIN, "null"), Err(Refusal::Elsewhere));
         assert_eq!(asked(header::ORIGIN, "http://127.0.0.1:8080"), Ok(()));
+        for site in ["http://203.0.113.5", "https://[2001:db8::5]:8080", "http://10.0.0.7:4042"] {
+            assert_eq!(asked(header::ORIGIN, site), Err(Refusal::Elsewhere), "{site}");
+        }
+        let of_itself = [(header::HOST, "10.0.0.7:4041"), (header::ORIGIN, "http://10.0.0.7:4041")];
+        let headers = of_itself.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        assert_eq!(Access::new(None, HERE.into()).judge(&HeaderMap::from_iter(headers)), Ok(()));
     }
 
     #[test]

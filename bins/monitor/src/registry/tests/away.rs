@@ -50,3 +50,42 @@ fn a_row_added_by_hand_at_the_address_of_a_node_that_left_is_probed() {
         assert_eq!(registry.probes().len(), 1, "{left:?}");
     }
 }
+
+#[test]
+fn legacy_nodes_do_not_share_a_limit_before_the_database_has_said_who_is_one() {
+    let mut registry = Registry::new(options());
+    let report = |registry: &mut Registry, who: &Identity| {
+        matches!(registry.report(who, "ERROR", "disk full", at(1).unix_ms, at(1)), Reported::Store(_))
+    };
+    for port in 1..=8 {
+        let taken = (0..10).filter(|_| report(&mut registry, &legacy(port))).count();
+        assert_eq!(taken, 5, "port {port}");
+    }
+    let beyond = (9..100).filter(|port| report(&mut registry, &legacy(*port))).count();
+    assert_eq!(beyond, 5, "no more have their own than there may be nodes");
+    registry.set_restored();
+    let after = (200..300).filter(|port| report(&mut registry, &legacy(*port))).count();
+    assert_eq!(after, 0, "it is known that they are no nodes");
+    let changes = registry.tick(at(100));
+    let [Change::Error(entry)] = &changes[..] else { panic!("{changes:?}") };
+    assert!(entry.text.starts_with("226 more messages"), "{}", entry.text);
+}
+
+#[test]
+fn errors_of_the_queue_that_the_database_has_already_are_not_shown_twice() {
+    let mut registry = Registry::new(options());
+    let entry = |text: &str| ErrorEntry { text: text.into(), ..ErrorEntry::default() };
+    let shown = |registry: &Registry| registry.errors().map(|error| error.text.clone()).collect::<Vec<_>>();
+    (1..=4).for_each(|number| registry.keep_queued(number, entry(&format!("queued {number}"))));
+    registry.keep(entry("new"));
+    assert_eq!(shown(&registry).len(), 5);
+    assert!(registry.has_older_errors(), "the database has not been asked yet");
+    // a kill has come between the database's answer and the queue's mark
+    registry.forget_queued_up_to(2);
+    registry.restore(Vec::new(), ["old", "queued 1", "queued 2"].map(entry).to_vec(), at(0));
+    registry.set_restored();
+    assert_eq!(shown(&registry), ["old", "queued 1", "queued 2", "queued 3", "queued 4", "new"]);
+    assert!(!registry.has_older_errors());
+    (0..95).for_each(|_| registry.keep(entry("later")));
+    assert!(registry.has_older_errors(), "the first one is left out");
+}

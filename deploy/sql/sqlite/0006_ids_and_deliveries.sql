@@ -1,0 +1,1 @@
+-- Nothing: here texts of a column have no greatest length, and are compared byte by byte.
