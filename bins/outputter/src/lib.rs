@@ -85,7 +85,7 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
     let told = hours.clone();
-    node.tell_hours(move || told.news());
+    node.tell_hours(move |to| told.news(to));
     node.watch_disk(&settings.dir);
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
     let template = Template::parse(&settings.path).context("file.path")?;
