@@ -275,17 +275,15 @@ impl FinishThread {
         if let Some(known) = memory.known.get(path).filter(|known| known.headers == lengths.headers) {
             return Ok(known.clone());
         }
-        let (last, past) =
-            match if_there::open(&*self.finisher.disk, &self.finisher.folders.headers.join(path))? {
-                Some(file) => (
-                    catch_up::last(&*file, lengths.headers, self.calendar.own_zone())?,
-                    Past::read(&*file, lengths.headers)?,
-                ),
-                None => (None, Past::default()),
-            };
-        // What does not tell its time is as new as can be.
+        let headers = lengths.headers;
+        let opened = if_there::open(&*self.finisher.disk, &self.finisher.folders.headers.join(path))?;
+        // What does not tell its time is as new as can be. A file that is not there may be back.
+        let Some(file) = opened else {
+            return Ok(Arc::new(Known { headers, last_ms: i64::MAX, past: Past::default() }));
+        };
+        let last = catch_up::last(&*file, headers, self.calendar.own_zone())?;
         let last_ms = last.map_or(i64::MAX, |last| last.at_ms);
-        let known = Arc::new(Known { headers: lengths.headers, last_ms, past });
+        let known = Arc::new(Known { headers, last_ms, past: Past::read(&*file, headers)? });
         memory.known.insert(path.to_owned(), known.clone());
         Ok(known)
     }
