@@ -16,9 +16,10 @@ use logferry_outputter::hours::books::Books;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::catch_up;
 use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::hooks::{Extent, HookKind};
 use logferry_outputter::hours::news;
 use logferry_outputter::hours::report::{Filter, report};
-use logferry_outputter::hours::state;
+use logferry_outputter::hours::state::{self, Change};
 use logferry_pack::{PackIdentity, StreamId};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,7 +69,11 @@ fn books(hours: u32) -> Books {
         };
         let facts: Vec<Fact> = (1..=PACKS).map(fact).collect();
         books.count(&format!("access/web-{pair}_{hour}"), &facts, 1);
-        books.marked(&key, Some(PACKS * 5_000));
+        let extent = Extent { packs: PACKS, lines: PACKS * 5_000 };
+        books.marked(&key, Some(extent.lines));
+        for kind in HookKind::ALL {
+            books.apply(&Change::Hooked { key: key.clone(), kind, extent });
+        }
     }
     books
 }
