@@ -90,7 +90,7 @@ impl FinishThread {
         let mut files_at = Instant::now();
         while matches!(ended.recv_timeout(look_interval), Err(RecvTimeoutError::Timeout)) {
             let Some(books) = self.books.get() else { continue };
-            self.finish_due(books, &mut memory);
+            self.finish_due(books, &mut memory, files_at);
             if Instant::now() >= files_at {
                 files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
                 self.look_after_files(books, &mut memory);
@@ -98,7 +98,8 @@ impl FinishThread {
         }
     }
 
-    fn finish_due(&self, books: &SharedBooks, memory: &mut Memory) {
+    /// As many as there is time for `until` others are to go: finishing takes room, and they may be what makes it.
+    fn finish_due(&self, books: &SharedBooks, memory: &mut Memory, until: Instant) {
         let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
         let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
         memory.done.retain(|path, _| due.contains_key(path));
@@ -110,6 +111,9 @@ impl FinishThread {
             is_due
         });
         for (path, (counted, hours)) in due {
+            if Instant::now() >= until {
+                return;
+            }
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
             let is_busy = || self.etl.as_ref().is_some_and(|etl| hours.iter().any(|hour| etl.holds(hour)));
             if self.stop.is_cancelled() || waits || memory.done.get(&path) == Some(&counted) || is_busy() {
