@@ -93,6 +93,33 @@ fn full_state(trial: &Trial, choose: fn(&mut Relay) -> &mut Program) {
 }
 
 #[test]
+fn an_outputter_with_mongodb_that_starts_with_a_full_state_disk_waits_for_room() {
+    let trial = trial!();
+    let mut relay = Relay::new("state-full-at-start", &options());
+    let folder = relay.outputter.var_dir.clone();
+    let Some(_disk) = Mounted::tmpfs(&folder, 2 * MIB) else {
+        return skipped(trial.name(), "a tmpfs cannot be mounted here (root is needed)");
+    };
+    let mut config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
+    config.push_str("[mongodb]\nuri = \"mongodb://127.0.0.1:1/\"\nformat = \"raw\"\n");
+    std::fs::write(&relay.outputter.config, config).expect("configuration");
+    let ballast = folder.join("ballast");
+    let _ = std::fs::write(&ballast, vec![1; 2 * MIB as usize]); // fails when the disk is full, as it should
+    relay.outputter.start();
+    wait_until("the outputter says what it waits for", || {
+        assert_eq!(relay.outputter.exited(), None, "{}", relay.outputter.log_text());
+        relay.outputter.log_text().contains("there is no room in node.var_dir")
+    });
+    std::fs::remove_file(&ballast).expect("make room");
+    relay.collectors.iter_mut().for_each(Program::start_and_wait);
+    relay.tailer.start_and_wait();
+    let written = many_lines(44, 500);
+    append(&relay.log_files[0], &written);
+    relay.wait_identical(&[written]);
+    trial.count("full disks", 1);
+}
+
+#[test]
 fn a_full_state_disk_of_the_tailer_sends_nothing_that_is_not_journaled() {
     full_state(&trial!(), |relay| &mut relay.tailer);
 }

@@ -24,6 +24,7 @@ pub mod hours;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 pub mod outputs;
+mod room;
 mod second;
 
 pub use config::{EtlSettings, FileSettings, HoursSettings, OutputterConfig, RepullSettings};
@@ -84,8 +85,9 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     let finish = Finish { settings: of_finish, retention, plan };
     let hours = hours.with_etl(etl.sink()).with_finish(finish);
     let (figures, order) = (Arc::new(Figures::default()), Arc::new(OnceLock::new()));
+    let shown_figures = figures.clone();
     let told = hours.clone();
-    node.tell_hours(move || told.news());
+    node.tell_hours(move |to| told.news(to));
     node.watch_disk(&settings.dir);
     // First, because recovery can take long, or wait for room: whoever asks is to be told.
     let template = Template::parse(&settings.path).context("file.path")?;
@@ -103,7 +105,10 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
         listens: listens.clone(),
     };
     serve_status(&node, shown, pages).await?;
-    second.start(&node, &config, limits).await?;
+    let starting = async || second.start(&node, &config, limits).await;
+    if room::wait(&node.stop, &figures, starting).await?.is_none() {
+        return Ok(());
+    }
     let (var_dir, stop) = (node.var_dir().to_owned(), node.stop.clone());
     let (unwritten, spool) = (settings.clone(), config.spool.options());
     let can_wait = second.route().is_some();
@@ -118,15 +123,21 @@ pub async fn run(node: Node, config: OutputterConfig) -> anyhow::Result<()> {
     };
     output.set_route(second.route());
     let (var_dir, bytes_max) = (node.var_dir().to_owned(), node.settings.quarantine_max.0);
-    let opening = move || {
-        let quarantine = Quarantine::open(Arc::new(RealDisk), &var_dir, bytes_max)
-            .context("the quarantine cannot be opened")?;
-        output
-            .keep_unwritten(&unwritten, &var_dir, limits, spool, Arc::new(quarantine))
-            .context("the spool of packs that cannot be written yet cannot be opened")?;
-        anyhow::Ok(output)
+    let open_shelf = async || {
+        let (unwritten, spool, var_dir) = (unwritten.clone(), spool, var_dir.clone());
+        let has_route = second.route().is_some();
+        let opening = move || {
+            let quarantine = Quarantine::open(Arc::new(RealDisk), &var_dir, bytes_max)
+                .context("the quarantine cannot be opened")?;
+            FileOutput::open_shelf(&unwritten, &var_dir, limits, spool, Arc::new(quarantine), has_route)
+                .context("the spool of packs that cannot be written yet cannot be opened")
+        };
+        tokio::task::spawn_blocking(opening).await?
     };
-    let output = tokio::task::spawn_blocking(opening).await??;
+    match room::wait(&node.stop, &shown_figures, open_shelf).await? {
+        Some(shelving) => output.keep_unwritten(shelving),
+        None => return Ok(()),
+    }
     order.get_or_init(|| output.order());
     let receiver = Receiver::bind(options)
         .await
@@ -191,8 +202,10 @@ async fn serve_status(node: &Node, shown: Shown, (pages, guarded): (Router, Rout
 /// `/hours`: the books as JSON, for one `host` or `source`, or of what is `missing`.
 fn hours_page(hours: Hours) -> Router {
     let answer = move |Query(filter): Query<Filter>| async move {
-        match tokio::task::spawn_blocking(move || hours.report(&filter)).await {
-            Ok(Some(report)) => Json(report).into_response(),
+        // Of many hours the text takes as long as the report, and nothing else is to wait for it.
+        let page = move || hours.report(&filter).map(|report| Json(report).into_response());
+        match tokio::task::spawn_blocking(page).await {
+            Ok(Some(page)) => page,
             _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         }
     };

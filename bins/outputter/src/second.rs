@@ -1,6 +1,7 @@
 //! The output that can be away, if one is configured: started, shown and stopped beside `[file]`, or alone.
 
 use crate::config::OutputterConfig;
+use crate::figures::Figures;
 use crate::outputs::away::SharedFigures;
 use crate::outputs::direct;
 use crate::outputs::route::Route;
@@ -123,14 +124,19 @@ pub(crate) async fn run_alone(node: Node, config: OutputterConfig) -> anyhow::Re
     let mut options = ReceiverOptions::new(&config.listen, &node.settings, node.role(), budget);
     crate::prepare_for_legacy(&mut options, &node)?;
     let second = Second::default();
-    let shown = second.clone();
+    let figures = Arc::new(Figures::default());
+    let (shown, shown_figures) = (second.clone(), figures.clone());
     let status = move || {
-        let mut status = Status { ready: shown.running.get().is_some(), ..Status::default() };
+        let (ready, problems) = (shown.running.get().is_some(), shown_figures.problems());
+        let mut status = Status { ready, problems, ..Status::default() };
         shown.add_to(&mut status);
         status
     };
     node.serve_admin_with(status, no_hours_page()).await?;
-    second.start(&node, &config, options.limits).await?;
+    let starting = async || second.start(&node, &config, options.limits).await;
+    if crate::room::wait(&node.stop, &figures, starting).await?.is_none() {
+        return Ok(());
+    }
     let route = second.route().context("no output is configured")?;
     let receiver = Receiver::bind(options)
         .await

@@ -12,6 +12,7 @@ use common::{Bodies, Stream, assert_exactly, folders, parcel, stream};
 use logferry_durable::faulty::{FaultyDisk, Random};
 use logferry_durable::{Disk, RealDisk};
 use logferry_link::{Answer, Outcome};
+use logferry_node::config::ByteSize;
 use logferry_outputter::file::headers::{Finished, Place};
 use logferry_outputter::file::retire::Request;
 use logferry_pack::Pack;
@@ -86,6 +87,34 @@ async fn a_folder_in_the_place_of_a_log_file_stops_only_that_file() {
         fs::rename(&aside, &path).unwrap();
     };
     others_go_on_until_mended(dir.path(), &streams, mend).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_unmounted_while_the_program_runs_is_waited_for() {
+    let (dir, streams) = (tempfile::tempdir().unwrap(), two_streams());
+    let running = start(dir.path(), |file| file.min_free = ByteSize(1)).await;
+    let mut client = Client::new(&running.addr);
+    assert_eq!(client.deliver(streams[0].packs.iter().take(2)).await, [Outcome::Ok, Outcome::Ok]);
+    // What is left is the folder on which it was mounted.
+    let (out, disk) = (dir.path().join("out"), dir.path().join("disk"));
+    fs::rename(&out, &disk).unwrap();
+    fs::create_dir(&out).unwrap();
+    client.submit(&streams[0].packs[2]).await;
+    client.submit(&streams[1].packs[0]).await;
+    let is_said =
+        || running.figures.problems().iter().any(|problem| problem.contains("is its disk mounted?"));
+    until("it says what is wrong", is_said).await;
+    fs::remove_dir(&out).expect("nothing was written below it");
+    fs::rename(&disk, &out).unwrap();
+    // What had been accepted is written, whoever is told of it.
+    for _ in 0..2 {
+        assert!(matches!(client.outcome().await, Outcome::Ok | Outcome::Duplicate));
+    }
+    until("no problem is left", || running.figures.problems().is_empty()).await;
+    assert_eq!(client.deliver(streams[0].packs.iter().skip(3)).await, [Outcome::Ok]);
+    assert_eq!(client.deliver(streams[1].packs.iter().skip(1)).await, vec![Outcome::Ok; 3]);
+    running.stop().await;
+    assert_exactly(&RealDisk, &folders_in(dir.path()), &streams, true);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,16 +19,20 @@ use logferry_outputter::file::retire::Request;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::finish::shell::FinishThread;
 use logferry_outputter::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
+use logferry_outputter::hours::books::Books;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::catch_up;
+use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::hooks::{Extent, HookKind};
 use logferry_outputter::hours::marks::Marks;
+use logferry_outputter::hours::state::Change;
 use logferry_pack::{Codec, StreamId};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -75,29 +79,39 @@ impl Store {
         file
     }
 
-    /// Lets `[retention]` go through the files twice. Returns what is told of it.
-    fn retain(&self, retention: RetentionSettings, archive: &Path) -> Vec<String> {
+    fn finisher(
+        &self,
+        retention: RetentionSettings,
+        archive: &Path,
+        requests: crossbeam_channel::Sender<Request>,
+        books: Books,
+    ) -> FinishThread {
         let finish =
             FinishSettings { wait: Interval::ms(0), dir: archive.into(), ..FinishSettings::default() };
         let plan = Plan::new(&finish, &self.folders.data, Form::Lines).unwrap();
-        let (requests, asked) = crossbeam_channel::unbounded();
-        let rounds = Arc::new(AtomicU64::new(0));
-        let committer = committer(asked, self.folders.clone(), self.files.clone(), rounds.clone());
-        let figures = Arc::new(Figures::default());
         let disk = Arc::new(RealDisk);
-        let thread = FinishThread {
+        FinishThread {
             finisher: Finisher { disk: disk.clone(), folders: self.folders.clone(), plan, guard: None },
             finish,
             retention,
-            books: Arc::new(OnceLock::from(Arc::default())),
+            books: Arc::new(OnceLock::from(Arc::new(Mutex::new(books)))),
             removed_keep: self.removed_keep,
             marks: Marks::new(disk, self.dir.path().join("received"), None),
             calendar: Calendar::new(TimeZone::UTC),
             etl: None,
             requests,
-            figures: figures.clone(),
+            figures: Arc::new(Figures::default()),
             stop: CancellationToken::new(),
-        };
+        }
+    }
+
+    /// Lets `[retention]` go through the files twice. Returns what is told of it.
+    fn retain(&self, retention: RetentionSettings, archive: &Path) -> Vec<String> {
+        let (requests, asked) = crossbeam_channel::unbounded();
+        let rounds = Arc::new(AtomicU64::new(0));
+        let committer = committer(asked, self.folders.clone(), self.files.clone(), rounds.clone());
+        let thread = self.finisher(retention, archive, requests, Books::default());
+        let figures = thread.figures.clone();
         let (alive, ended) = crossbeam_channel::bounded(0);
         let retaining = std::thread::spawn(move || thread.run(&ended));
         let begin = Instant::now();
@@ -111,6 +125,57 @@ impl Store {
         assert_eq!(figures.problems(), Vec::<String>::new(), "packs are taken as before");
         figures.notices()
     }
+}
+
+#[test]
+fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
+    const HOURS: u32 = 400;
+    let store = Store::new();
+    let mut books = Books::default();
+    for number in 0..HOURS {
+        let key = HourKey {
+            source: "access".into(),
+            host: format!("web-{number}"),
+            hour: 2026112100.try_into().unwrap(),
+        };
+        let mut pack = pack(StreamId(1), &key.host, 2026112100, 0, LINES, Codec::None);
+        pack.header.done = true;
+        books.count(&format!("access/web-{number}_2026112100"), &[Fact::new(&pack.header, 1)], 1);
+        books.marked(&key, Some(2));
+        for kind in HookKind::ALL {
+            books.apply(&Change::Hooked { key: key.clone(), kind, extent: Extent { packs: 1, lines: 2 } });
+        }
+    }
+    assert_eq!(books.finishable(1).len(), HOURS as usize);
+    let (requests, asked) = crossbeam_channel::unbounded();
+    let thread = store.finisher(RetentionSettings::default(), Path::new(""), requests, books);
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let finishing = std::thread::spawn(move || thread.run(&ended));
+    let (mut looks, mut files) = (0, 0);
+    for request in &asked {
+        match request {
+            Request::Files(answer) => {
+                looks += 1;
+                drop(answer.send(BTreeMap::new()));
+            }
+            Request::Lengths(_, answer) => {
+                files += 1;
+                // What a file takes.
+                std::thread::sleep(Duration::from_millis(10));
+                let _ = answer.send(None);
+            }
+            other => panic!("{other:?}"),
+        }
+        if looks == 2 {
+            break;
+        }
+    }
+    assert!(
+        (1..HOURS).contains(&files),
+        "{files} of {HOURS} were finished when it was looked for the second time"
+    );
+    drop((alive, asked));
+    finishing.join().unwrap();
 }
 
 /// What the committer does when it is asked, until nobody asks any more.

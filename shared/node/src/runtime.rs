@@ -3,7 +3,7 @@
 use crate::admin::{self, Around, Status};
 use crate::config::NodeSettings;
 use crate::monitor::MonitorLink;
-use crate::monitor::hours::HourNews;
+use crate::monitor::hours::{HourNews, Told};
 use crate::process::Process;
 use anyhow::Context;
 use logferry_durable::{DirLock, Disk, RealDisk, lock_dir};
@@ -116,7 +116,7 @@ impl Node {
     }
 
     /// Where the monitor is told of hours from; `None` while they are not known. Only the first call counts.
-    pub fn tell_hours(&self, source: impl Fn() -> Option<Vec<HourNews>> + Send + Sync + 'static) {
+    pub fn tell_hours(&self, source: impl Fn(&mut Told) -> Option<Vec<HourNews>> + Send + Sync + 'static) {
         let _ = self.monitor.hours.set(Box::new(source));
     }
 

@@ -69,6 +69,7 @@ pub struct Hours {
     ahead: u32,
     /// Outputters that are forgotten: where another one tells of an hour, theirs do not count any more.
     gone: HashSet<String>,
+    forgotten: u64,
 }
 
 /// How far ahead an hour may be in milliseconds: a day, and 14 hours for the zones of hosts.
@@ -93,7 +94,8 @@ impl HourRow {
 impl Hours {
     /// None yet.
     pub fn new(hours_max: usize) -> Hours {
-        Hours { rows: BTreeMap::new(), hours_max, bytes: 0, ahead: u32::MAX, gone: HashSet::new() }
+        let (rows, gone) = (BTreeMap::new(), HashSet::new());
+        Hours { rows, hours_max, bytes: 0, ahead: u32::MAX, gone, forgotten: 0 }
     }
 
     /// What time it is: hours more than a day later are not believed.
@@ -144,6 +146,7 @@ impl Hours {
         let key = row.key();
         let is_older_than_all = self.rows.first_key_value().is_some_and(|(first, _)| key < *first);
         if self.rows.len() >= self.hours_max && is_older_than_all && self.ahead_count() == 0 {
+            self.forgot_one();
             return;
         }
         if self.is_ahead(key.0) && !self.rows.contains_key(&key) && self.ahead_count() >= AHEAD_HOURS_MAX {
@@ -160,11 +163,22 @@ impl Hours {
         while self.rows.len() > self.hours_max || self.bytes > self.hours_max * weight::HOUR_BYTES {
             let gone = if self.ahead_count() > 0 { self.rows.pop_last() } else { self.rows.pop_first() };
             self.bytes -= gone.map_or(0, |(_, rows)| weight::of_all(&rows));
+            self.forgot_one();
         }
     }
 
     fn ahead_count(&self) -> usize {
         self.rows.range((self.ahead, String::new(), String::new())..).take(AHEAD_HOURS_MAX).count()
+    }
+
+    fn forgot_one(&mut self) {
+        self.forgotten += 1;
+        counter!("logferry_monitor_hours_forgotten_total").increment(1);
+    }
+
+    /// How many were forgotten because there were too many.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Forgets hours from before this one.
@@ -405,15 +419,17 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_hours_the_oldest_are_forgotten() {
+    fn of_too_many_hours_the_oldest_are_forgotten_and_counted() {
         let mut hours = Hours::new(5);
         for number in (0..20).rev() {
             tell(&mut hours, "a", news(2026112100 + number, HourState::Open, (1, 0), &[]));
         }
         let kept: Vec<u32> = hours.between(0, u32::MAX).map(|hour| hour.hour).collect();
         assert_eq!(kept, [2026112115, 2026112116, 2026112117, 2026112118, 2026112119]);
+        tell(&mut hours, "a", news(2026112120, HourState::Open, (1, 0), &[]));
+        assert_eq!(hours.forgotten(), 16, "15 came too late, and one made room");
         hours.forget_before(2026112118);
-        assert_eq!((hours.len(), hours.newest()), (2, Some(2026112119)));
+        assert_eq!((hours.len(), hours.newest()), (3, Some(2026112120)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::group::Group;
 use super::inflate::Inflated;
 use super::journal::{self, Hole};
 use super::mend::GivenUp;
-use super::order::{Action, Order};
+use super::order::{Action, Order, Writing};
 use super::recovery::Recovered;
 use super::retire::Request;
 use super::store::{FoundFiles, Store, StoreOptions};
@@ -154,7 +154,7 @@ impl<W> Committer<W> {
             loop {
                 has_room = self.make_way(&mut group);
                 let Err(error) = self.try_commit(&mut group) else { break };
-                self.report_failure(&error);
+                self.report_failure(&error, Failing::Wholly);
                 self.give_up_failing_file(&mut group, &error);
                 if !self.wait_to_try_again(&mut group, stop) {
                     return;
@@ -222,46 +222,35 @@ impl<W> Committer<W> {
 
     /// Leaves room on the disk for others, and for what makes room: false when there is less, and only what needs none may be written.
     fn make_way(&mut self, group: &mut Group) -> bool {
-        let Err(error) = self.check_room() else { return true };
-        if group.has_begun_any() {
-            return true;
-        }
-        self.report_no_room(&error);
+        let Some(error) = self.want_of_room().filter(|_| !group.has_begun_any()) else { return true };
+        self.report_failure(&error, Failing::WithoutRoom);
         self.refuse_what_needs_room(group);
         false
     }
 
-    fn check_room(&self) -> io::Result<()> {
+    fn want_of_room(&self) -> Option<io::Error> {
         let wanted = self.options.free_min;
         if wanted == 0 {
-            return Ok(());
+            return None;
         }
-        let free = self.files.disk.free_bytes(&self.files.folders.data)?;
-        if free >= wanted {
-            return Ok(());
-        }
+        // A disk that cannot be asked is found out by writing to it.
+        let free = self.files.disk.free_bytes(&self.files.folders.data).ok()?;
         let text =
             format!("{free} bytes are free, and file.min_free is {wanted}: make room, or set [retention]");
-        Err(io::Error::new(io::ErrorKind::StorageFull, text))
+        (free < wanted).then(|| io::Error::new(io::ErrorKind::StorageFull, text))
     }
 
-    fn report_failure(&self, error: &io::Error) {
-        tracing::error!("the output cannot be written: {error}");
-        metrics::counter!("logferry_outputter_commit_failures_total").increment(1);
-        self.figures.set_problem(Some(format!("the output cannot be written: {error}")));
-        let actions = lock(&self.order).failing(RETRY_MS);
-        self.act(actions);
-    }
-
-    fn report_no_room(&self, error: &io::Error) {
+    /// Says and counts it, and has all who wait told. Want of room is found before anything is tried, so while it lasts it is said once.
+    fn report_failure(&self, error: &io::Error, failing: Failing) {
         self.figures.set_problem(Some(format!("the output cannot be written: {error}")));
         let mut order = lock(&self.order);
-        if order.is_without_room() {
-            return;
-        }
-        let actions = order.without_room(RETRY_MS);
+        let (what, actions) = match failing {
+            Failing::WithoutRoom if matches!(order.writing(), Writing::WithoutRoom { .. }) => return,
+            Failing::WithoutRoom => ("only done packs are written", order.without_room(RETRY_MS)),
+            Failing::Wholly => ("the output cannot be written", order.failing(RETRY_MS)),
+        };
         drop(order);
-        tracing::error!("only done packs are written: {error}");
+        tracing::error!("{what}: {error}");
         metrics::counter!("logferry_outputter_commit_failures_total").increment(1);
         self.act(actions);
     }
@@ -272,6 +261,13 @@ impl<W> Committer<W> {
             lock(&self.order).healed();
         }
     }
+}
+
+/// How far writing fails.
+enum Failing {
+    Wholly,
+    /// What needs no room is written.
+    WithoutRoom,
 }
 
 /// Whether an error goes away when somebody makes room.

@@ -79,6 +79,9 @@ impl<W> Committer<W> {
     /// Brings a group further towards its commit; after an error, to be called again with the same group.
     pub fn try_commit(&mut self, group: &mut Group) -> io::Result<()> {
         loop {
+            if !matches!(group.phase, Phase::Journal(_)) {
+                self.store.check_mounted()?;
+            }
             match &mut group.phase {
                 _ if group.entries.is_empty() => return self.end_replacements(group),
                 Phase::CutBack => {
@@ -87,6 +90,8 @@ impl<W> Committer<W> {
                 }
                 Phase::Write => {
                     self.open_files(group)?;
+                    // Files that were opened since it was looked for may be below its place.
+                    self.store.check_mounted()?;
                     group.phase = Phase::CutBack;
                     group.phase = Phase::Journal(self.write_files(&group.entries)?);
                 }
@@ -282,7 +287,9 @@ impl<W> Committer<W> {
     /// the group asks, too, and tries the files that could not be written.
     pub(super) fn wait_to_try_again(&mut self, group: &mut Group, stop: &CancellationToken) -> bool {
         let until = Instant::now() + RETRY_PAUSE;
-        if matches!(group.phase, Phase::CutBack) && self.store.cut_back(&paths(&group.entries)).is_ok() {
+        if matches!(group.phase, Phase::CutBack)
+            && self.store.check_mounted().and_then(|()| self.store.cut_back(&paths(&group.entries))).is_ok()
+        {
             group.phase = Phase::Write;
         }
         if matches!(group.phase, Phase::Write) {

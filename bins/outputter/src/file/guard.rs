@@ -4,13 +4,19 @@
 //! Names from the network are checked when a pack is parsed, so they cannot climb out; what is left is a link that
 //! stands in the folder. The folder itself may be one, to a larger disk say, and somebody may put another one in its place.
 
+use super::journal::Lengths;
 use super::store::Folders;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Files that are looked for in a folder that is on another disk than it was.
+const FILES_LOOKED_FOR_MAX: usize = 256;
 
 /// Keeps the files of both folders from being links to elsewhere, and tells one file from another of the same name.
 #[derive(Debug)]
@@ -47,9 +53,56 @@ impl Guards {
         Some(FileIdentity { data, headers })
     }
 
+    /// Fails while the disk of the committed files is away: what is at its place then, the folder on which it is to be mounted, is no
+    /// place for files.
+    pub fn check_mounted(&self, committed: &BTreeMap<String, Lengths>) -> io::Result<()> {
+        if committed.is_empty() {
+            return Ok(());
+        }
+        let of_headers = committed.iter().filter(|(_, lengths)| lengths.headers > 0);
+        let of_data = committed.iter().filter(|(_, lengths)| lengths.data > 0);
+        let headers = self.headers.mounted(of_headers.map(|(path, _)| path.clone()))?;
+        match (headers, self.data.mounted(of_data.map(|(path, _)| self.log_file(path)))?) {
+            (Mounted::Nothing, Mounted::Nothing) => Err(nothing_there(&self.data.root)),
+            (Mounted::Other, _) => Err(other_disk(&self.headers.root)),
+            (_, Mounted::Other) => Err(other_disk(&self.data.root)),
+            _ => Ok(()),
+        }
+    }
+
     fn log_file(&self, path: &str) -> String {
         format!("{path}{}", self.suffix)
     }
+}
+
+/// What is where a folder was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mounted {
+    /// The folder, or one that was made in its place.
+    Folder,
+    /// Nothing.
+    Nothing,
+    /// A folder on another disk that has none of its files.
+    Other,
+}
+
+/// The folder of log files is not there, nor that of header files, although there were files in them.
+pub fn nothing_there(data: &Path) -> io::Error {
+    let dir = data.parent().unwrap_or(data).display();
+    let text = format!(
+        "{dir} has none of the files that were there: is its disk mounted? If they were taken away on purpose, create the folder {}",
+        data.display()
+    );
+    io::Error::new(io::ErrorKind::NotConnected, text)
+}
+
+fn other_disk(folder: &Path) -> io::Error {
+    let folder = folder.display();
+    let text = format!(
+        "{folder} is on another disk than before and has none of the files that were there: is its disk mounted? If they were taken away \
+         on purpose, start the outputter anew"
+    );
+    io::Error::new(io::ErrorKind::NotConnected, text)
 }
 
 /// Checks paths below one folder.
@@ -58,6 +111,8 @@ pub struct Guard {
     root: PathBuf,
     /// The folder that `root` meant when it was last looked at.
     folder: Mutex<Arc<Folder>>,
+    /// Number of the device that had its files last.
+    device: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -79,8 +134,51 @@ impl Folder {
 impl Guard {
     /// Guards `root`, which exists.
     pub fn new(root: &Path) -> io::Result<Guard> {
-        let folder = Mutex::new(Arc::new(Folder::open(root)?));
-        Ok(Guard { root: root.to_owned(), folder })
+        let folder = Folder::open(root)?;
+        let device = AtomicU64::new(folder.identity.0);
+        Ok(Guard { root: root.to_owned(), folder: Mutex::new(Arc::new(folder)), device })
+    }
+
+    /// What is where the folder was. A disk may have another number when it is mounted again: its files tell.
+    fn mounted(&self, files: impl Iterator<Item = String>) -> io::Result<Mounted> {
+        let device = match rustix::fs::stat(&self.root) {
+            Ok(found) => found.st_dev,
+            Err(Errno::NOENT) => return Ok(Mounted::Nothing),
+            Err(error) => return Err(error.into()),
+        };
+        if device == self.device.load(Relaxed) {
+            return Ok(Mounted::Folder);
+        }
+        let mut files = files.take(FILES_LOOKED_FOR_MAX).peekable();
+        if files.peek().is_some() && !files.any(|file| self.identity(&file).is_some()) {
+            return Ok(Mounted::Other);
+        }
+        self.device.store(device, Relaxed);
+        Ok(Mounted::Folder)
+    }
+
+    /// Fails when the folder is gone, or is an empty one on another disk than it was: what was mounted there is away.
+    pub fn check_in_place(&self) -> io::Result<()> {
+        let first_entry = || std::fs::read_dir(&self.root).ok()?.next()?.ok();
+        let some_file = || {
+            first_entry().map_or_else(String::new, |entry| entry.file_name().to_string_lossy().into_owned())
+        };
+        match self.mounted(std::iter::once_with(some_file))? {
+            Mounted::Folder => Ok(()),
+            Mounted::Nothing | Mounted::Other => {
+                let text = format!("{} is not what it was: is its disk mounted?", self.root.display());
+                Err(io::Error::new(io::ErrorKind::NotConnected, text))
+            }
+        }
+    }
+
+    /// Fails when the folder is not there, nor `beside` it: their disk is away.
+    pub fn check_disk(&self, beside: &str) -> io::Result<()> {
+        let beside = self.root.with_file_name(beside);
+        match [&self.root, &beside].map(|folder| rustix::fs::stat(folder).map(drop)) {
+            [Err(Errno::NOENT), Err(Errno::NOENT)] => Err(nothing_there(&beside)),
+            _ => Ok(()),
+        }
     }
 
     /// The folder that the path means now: a descriptor of one that was removed would find nothing, and so refuse nothing.
@@ -149,6 +247,64 @@ mod tests {
         std::os::unix::fs::symlink(dir.path(), root.join("link")).unwrap();
         assert!(guard.check(Path::new("link/file")).is_err());
         assert!(guard.identity("link").is_some());
+    }
+
+    #[test]
+    fn a_disk_that_is_unmounted_is_noticed_and_so_is_its_return() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::new(dir.path());
+        let folder = |name: &str| {
+            let there = dir.path().join(format!("disk-{name}"));
+            std::fs::create_dir(&there).unwrap();
+            std::fs::write(there.join("file"), "x").unwrap();
+            there
+        };
+        let (data, headers) = (folder("data"), folder("headers"));
+        // A link stands for what is mounted: /proc is a disk of its own, without our files.
+        let mount = |at: &Path, to: &Path| {
+            let _ = std::fs::remove_file(at);
+            std::os::unix::fs::symlink(to, at).unwrap();
+        };
+        mount(&folders.data, &data);
+        mount(&folders.headers, &headers);
+        let guards = Guards::new(&folders).unwrap();
+        let lengths = Lengths { data: 1, headers: 1, ..Lengths::default() };
+        let files = BTreeMap::from([("file".to_owned(), lengths)]);
+        guards.check_mounted(&files).unwrap();
+        for (at, there) in [(&folders.data, &data), (&folders.headers, &headers)] {
+            mount(at, Path::new("/proc"));
+            let error = guards.check_mounted(&files).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+            assert!(error.to_string().starts_with(at.to_str().unwrap()), "{error}");
+            guards.check_mounted(&BTreeMap::new()).unwrap();
+            mount(at, there);
+            guards.check_mounted(&files).unwrap();
+        }
+        let marks = Guard { root: dir.path().join("received"), ..Guard::new(&data).unwrap() };
+        marks.check_disk("log_data").unwrap();
+        std::fs::remove_file(&folders.data).unwrap();
+        guards.check_mounted(&files).unwrap();
+        std::fs::remove_file(&folders.headers).unwrap();
+        assert!(guards.check_mounted(&files).unwrap_err().to_string().contains("is its disk mounted?"));
+        assert!(marks.check_disk("log_data").is_err());
+        // On purpose, on the same disk.
+        std::fs::create_dir(&folders.data).unwrap();
+        guards.check_mounted(&files).unwrap();
+    }
+
+    #[test]
+    fn an_empty_folder_in_the_place_of_another_disk_is_not_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("finished");
+        std::fs::create_dir(&root).unwrap();
+        let guard = Guard::new(&root).unwrap();
+        guard.check_in_place().unwrap();
+        guard.device.store(u64::MAX, Relaxed);
+        assert_eq!(guard.check_in_place().unwrap_err().kind(), io::ErrorKind::NotConnected);
+        std::fs::write(root.join("file"), "x").unwrap();
+        guard.check_in_place().unwrap();
+        std::fs::remove_dir_all(&root).unwrap();
+        assert!(guard.check_in_place().is_err());
     }
 
     #[test]

@@ -36,6 +36,10 @@ impl<W> Committer<W> {
     /// Tries some of the files that must not be written to yet. Between groups only: a pack that is found to be written already must
     /// not be in one.
     pub fn mend_files(&mut self) {
+        // Files that are away with their disk are not gone.
+        if self.store.check_mounted().is_err() {
+            return;
+        }
         let unusable = self.store.unusable();
         let last = &self.mended_last;
         let behind = unusable.range::<String, _>((Bound::Excluded(last), Bound::Unbounded));

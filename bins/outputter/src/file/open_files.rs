@@ -50,6 +50,11 @@ impl OpenFiles {
         self.files.is_empty()
     }
 
+    /// Forgets the descriptors of all files.
+    pub fn close_all(&mut self) {
+        self.files.clear();
+    }
+
     /// An open file.
     pub fn get(&self, path: &str) -> Option<&OpenFile> {
         self.files.get(path).map(|used| &used.file)

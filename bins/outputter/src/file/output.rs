@@ -117,18 +117,19 @@ impl FileOutput {
         self.route = route;
     }
 
-    /// Opens what keeps packs that cannot be written while `route` goes on, or what of them an earlier run has left. Blocks.
-    pub fn keep_unwritten(
-        &mut self,
+    /// Opens what keeps packs that cannot be written while another output goes on, `takes_more`, or what of them an earlier run has left;
+    /// `None` where it is neither. Blocks.
+    pub fn open_shelf(
         settings: &FileSettings,
         var_dir: &Path,
         limits: Limits,
         spool: SpoolOptions,
         quarantine: Arc<Quarantine>,
-    ) -> io::Result<()> {
+        takes_more: bool,
+    ) -> io::Result<Option<Shelving>> {
         let dir = var_dir.join(SHELF);
-        if self.route.is_none() && !dir.exists() {
-            return Ok(());
+        if !takes_more && !dir.exists() {
+            return Ok(None);
         }
         let options = KeeperOptions { dir, output: SHELF, spool, limits };
         let footprint_bytes_max = usize::try_from(settings.footprint_memory.0).unwrap_or(usize::MAX);
@@ -138,9 +139,13 @@ impl FileOutput {
             footprint_bytes_max: footprint_bytes_max / SHELF_FOOTPRINT_PART,
         };
         let disk = Arc::new(RealDisk);
-        self.shelving = Some(Shelving::open(disk, options, limits, quarantine, self.route.is_some())?);
+        Shelving::open(disk, options, limits, quarantine, takes_more).map(Some)
+    }
+
+    /// From now on packs that cannot be written are kept, and those that were kept before are written.
+    pub fn keep_unwritten(&mut self, shelving: Option<Shelving>) {
+        self.shelving = shelving;
         self.show_shelf();
-        Ok(())
     }
 
     /// The core, for its figures.

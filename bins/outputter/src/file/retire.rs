@@ -65,6 +65,7 @@ impl<W> Committer<W> {
         if self.committed_lengths(path) != Some(expected) || expected.data != finished.data {
             return Ok(false);
         }
+        self.store.check_mounted()?;
         if let Some(unopenable) = self.store.prepare(&BTreeSet::from([path]))?.pop() {
             return Err(unopenable.error);
         }
@@ -108,6 +109,7 @@ impl<W> Committer<W> {
         if self.committed_lengths(path).is_none_or(|lengths| lengths.data > 0) {
             return Ok(false);
         }
+        self.store.check_mounted()?;
         self.store.remove(path)?;
         Ok(true)
     }

@@ -4,7 +4,7 @@
 use super::archive::Form;
 use super::commit::{self, Committer, CommitterOptions, SharedOrder};
 use super::file_recovery::FileRecovery;
-use super::guard::Guards;
+use super::guard::{Guards, nothing_there};
 use super::own_fault::is_own_fault;
 use super::recovery::{self, Failure, Recovered, Recovery};
 use super::replace;
@@ -169,11 +169,7 @@ impl Start {
         if is_there || !has_files()? {
             return Ok(());
         }
-        let (dir, data) = (self.settings.dir.display(), folders.data.display());
-        let text = format!(
-            "{dir} has none of the files that were there: is its disk mounted? If they were taken away on purpose, create the folder {data}"
-        );
-        Err(io::Error::new(io::ErrorKind::NotConnected, text))
+        Err(nothing_there(&folders.data))
     }
 
     fn group_bytes_max(&self) -> u64 {

@@ -131,6 +131,17 @@ impl Store {
         self.unusable.insert(path.to_owned());
     }
 
+    /// Fails while the disk of the committed files is away. It is let go then: descriptors would keep it busy, and after it came back
+    /// files may have other numbers.
+    pub fn check_mounted(&mut self) -> io::Result<()> {
+        let mounted = self.guards.as_ref().map_or(Ok(()), |guards| guards.check_mounted(&self.table));
+        if mounted.is_err() {
+            self.open.close_all();
+            self.identities.clear();
+        }
+        mounted
+    }
+
     /// Forgets the descriptors of a file.
     pub fn close(&mut self, path: &str) {
         self.open.close(path);

@@ -135,6 +135,7 @@ impl Finisher {
     /// The finished file that is added to.
     fn kept(&self, layout: &Layout, target: &Path, name: &str) -> io::Result<Kept> {
         if let Some(guard) = &self.guard {
+            guard.check_in_place()?;
             let below = target.strip_prefix(self.plan.dir()).unwrap_or(target);
             guard.check(below)?;
             guard.check(&aside(below))?;

@@ -90,7 +90,7 @@ impl FinishThread {
         let mut files_at = Instant::now();
         while matches!(ended.recv_timeout(look_interval), Err(RecvTimeoutError::Timeout)) {
             let Some(books) = self.books.get() else { continue };
-            self.finish_due(books, &mut memory);
+            self.finish_due(books, &mut memory, files_at);
             if Instant::now() >= files_at {
                 files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
                 self.look_after_files(books, &mut memory);
@@ -98,7 +98,8 @@ impl FinishThread {
         }
     }
 
-    fn finish_due(&self, books: &SharedBooks, memory: &mut Memory) {
+    /// As many as there is time for `until` others are to go: finishing takes room, and they may be what makes it.
+    fn finish_due(&self, books: &SharedBooks, memory: &mut Memory, until: Instant) {
         let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
         let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
         memory.done.retain(|path, _| due.contains_key(path));
@@ -110,6 +111,9 @@ impl FinishThread {
             is_due
         });
         for (path, (counted, hours)) in due {
+            if Instant::now() >= until {
+                return;
+            }
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
             let is_busy = || self.etl.as_ref().is_some_and(|etl| hours.iter().any(|hour| etl.holds(hour)));
             if self.stop.is_cancelled() || waits || memory.done.get(&path) == Some(&counted) || is_busy() {
@@ -275,17 +279,15 @@ impl FinishThread {
         if let Some(known) = memory.known.get(path).filter(|known| known.headers == lengths.headers) {
             return Ok(known.clone());
         }
-        let (last, past) =
-            match if_there::open(&*self.finisher.disk, &self.finisher.folders.headers.join(path))? {
-                Some(file) => (
-                    catch_up::last(&*file, lengths.headers, self.calendar.own_zone())?,
-                    Past::read(&*file, lengths.headers)?,
-                ),
-                None => (None, Past::default()),
-            };
-        // What does not tell its time is as new as can be.
+        let headers = lengths.headers;
+        let opened = if_there::open(&*self.finisher.disk, &self.finisher.folders.headers.join(path))?;
+        // What does not tell its time is as new as can be. A file that is not there may be back.
+        let Some(file) = opened else {
+            return Ok(Arc::new(Known { headers, last_ms: i64::MAX, past: Past::default() }));
+        };
+        let last = catch_up::last(&*file, headers, self.calendar.own_zone())?;
         let last_ms = last.map_or(i64::MAX, |last| last.at_ms);
-        let known = Arc::new(Known { headers: lengths.headers, last_ms, past });
+        let known = Arc::new(Known { headers, last_ms, past: Past::read(&*file, headers)? });
         memory.known.insert(path.to_owned(), known.clone());
         Ok(known)
     }

@@ -74,16 +74,16 @@ pub struct Places {
 
 /// The keeper of the books: one thread.
 pub struct Keeper {
-    places: Places,
-    calendar: Calendar,
-    options: KeeperOptions,
-    books: SharedBooks,
+    pub(super) places: Places,
+    pub(super) calendar: Calendar,
+    pub(super) options: KeeperOptions,
+    pub(super) books: SharedBooks,
     log: Log,
     /// The books that were found lack at most what came last.
     is_sound: bool,
     /// When the books that were found were saved.
     saved_before_ms: Option<i64>,
-    hooks: HookQueue,
+    pub(super) hooks: HookQueue,
     /// Why a hook of a kind failed last.
     hook_errors: BTreeMap<HookKind, String>,
     /// Repulls that are being asked for.
@@ -94,11 +94,11 @@ pub struct Keeper {
     removed: BTreeMap<String, u64>,
     retry_at_ms: i64,
     /// The books changed since they were saved.
-    is_changed: bool,
+    pub(super) is_changed: bool,
     saved_ms: i64,
     /// When old hours and wanted repulls are looked for next.
     look_at_ms: i64,
-    figures: Arc<Figures>,
+    pub(super) figures: Arc<Figures>,
 }
 
 impl Keeper {
@@ -318,70 +318,6 @@ impl Keeper {
         self.is_changed = true;
     }
 
-    /// Writes the marks of hours that changed, and those of their days; queues hooks.
-    fn settle(&mut self, now_ms: i64) {
-        let changed = lock(&self.books).take_changed();
-        for key in changed {
-            match self.settle_hour(&key).and_then(|()| self.settle_day(&key)) {
-                Ok(()) => {
-                    self.figures.clear_file_problem(MARKS);
-                    self.queue_hooks(&key, now_ms);
-                }
-                Err(error) => {
-                    self.figures.set_file_problem(MARKS, &error);
-                    counter!("logferry_outputter_hour_mark_failures_total").increment(1);
-                    lock(&self.books).touch(key);
-                }
-            }
-        }
-    }
-
-    fn settle_hour(&mut self, key: &HourKey) -> io::Result<()> {
-        let work = lock(&self.books).mark_work(key);
-        let Some(work) = work else {
-            let mut books = lock(&self.books);
-            let marked = books.hour(key).and_then(|book| book.marked);
-            // A done pack without lines makes it another number of packs.
-            books.marked(key, marked);
-            return Ok(());
-        };
-        self.places.marks.settle(&work)?;
-        self.is_changed = true;
-        lock(&self.books).marked(key, work.lines);
-        match work.lines {
-            Some(lines) => {
-                counter!("logferry_outputter_hour_marks_total").increment(1);
-                tracing::info!(hour = %key, lines, "the hour is complete");
-            }
-            None => tracing::warn!(hour = %key, "the hour is not complete any more: its mark is taken away"),
-        }
-        Ok(())
-    }
-
-    fn settle_day(&self, key: &HourKey) -> io::Result<()> {
-        if lock(&self.books).is_whole_day(key, &self.calendar) && self.places.marks.create_day(key)? {
-            counter!("logferry_outputter_day_marks_total").increment(1);
-            tracing::info!(hour = %key, "the day is complete");
-        }
-        Ok(())
-    }
-
-    fn queue_hooks(&mut self, key: &HourKey, now_ms: i64) {
-        let mut books = lock(&self.books);
-        let Some((extent, hooked)) = books.hour(key).and_then(|book| Some((book.extent()?, book.hooked)))
-        else {
-            return;
-        };
-        for kind in HookKind::ALL.into_iter().filter(|kind| hooked[*kind as usize] != extent) {
-            if self.options.hooks.contains(&kind) {
-                self.hooks.add(key, kind, extent, now_ms);
-            } else {
-                // A hook that is configured later is not told of the past.
-                books.apply(&Change::Hooked { key: key.clone(), kind, extent });
-            }
-        }
-    }
-
     fn hooks_due(&mut self, now_ms: i64) -> Vec<Job> {
         let books = lock(&self.books);
         let extent_of = |key: &HourKey| books.hour(key)?.extent();
@@ -492,9 +428,6 @@ impl Keeper {
         }
     }
 }
-
-/// Where problems of marks are shown.
-const MARKS: &str = "received/";
 
 fn start(job: Job, mailbox: &Arc<Mailbox>, runner: &Arc<Runner>) {
     let failed = match &job {

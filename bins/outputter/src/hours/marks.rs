@@ -125,7 +125,9 @@ impl Marks {
     }
 
     fn check(&self, path: &Path) -> io::Result<()> {
-        self.guard.as_ref().map_or(Ok(()), |guard| guard.check(path))
+        let Some(guard) = &self.guard else { return Ok(()) };
+        guard.check_disk("log_data")?;
+        guard.check(path)
     }
 }
 

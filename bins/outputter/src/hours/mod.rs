@@ -29,6 +29,7 @@ pub mod redo;
 pub mod report;
 pub mod repull;
 pub mod runner;
+mod settle;
 pub mod shell;
 pub mod shrink;
 pub mod state;

@@ -5,16 +5,12 @@ use super::books::Books;
 use super::calendar::Calendar;
 use super::fact::HourKey;
 use super::report::{self, HourState};
-use logferry_node::monitor::hours::{HOURS_MAX, HourNews, HourState as Told, MISSING_RUNS_MAX};
+use logferry_node::monitor::hours::{HourNews, HourState as Told, MISSING_RUNS_MAX};
 
-/// The latest hours, as many as are told.
-pub fn latest(books: &Books, calendar: &Calendar, now_ms: i64) -> Vec<HourNews> {
-    let mut known: Vec<_> = books.hours().filter(|(_, book)| !book.parts.is_empty()).collect();
-    if known.len() > HOURS_MAX {
-        known.select_nth_unstable_by(HOURS_MAX, |(one, _), (other, _)| other.hour.cmp(&one.hour));
-        known.truncate(HOURS_MAX);
-    }
-    known.into_iter().map(|(key, book)| news(key, book, calendar, now_ms)).collect()
+/// All hours.
+pub fn all(books: &Books, calendar: &Calendar, now_ms: i64) -> impl Iterator<Item = HourNews> {
+    let known = books.hours().filter(|(_, book)| !book.parts.is_empty());
+    known.map(move |(key, book)| news(key, book, calendar, now_ms))
 }
 
 fn news(key: &HourKey, book: &HourBook, calendar: &Calendar, now_ms: i64) -> HourNews {
@@ -66,24 +62,10 @@ mod tests {
             &[fact(2026112100, 1, true), fact(2026112101, 1, false), fact(2026112101, 4, true)],
             1,
         );
-        let told = latest(&books, &Calendar::new(TimeZone::UTC), i64::MAX);
+        let told: Vec<_> = all(&books, &Calendar::new(TimeZone::UTC), i64::MAX).collect();
         assert_eq!((told[0].state, told[0].lines, told[0].missing_packs), (Told::Complete, 10, 0));
         assert_eq!((told[1].state, told[1].total, told[1].packs), (Told::Missing, 4, 2));
         assert_eq!((&told[1].missing[..], told[1].missing_packs), (&[(2, 3)][..], 2));
         assert_eq!(told[1].end_ms - told[0].end_ms, 3_600_000);
-    }
-
-    #[test]
-    fn of_too_many_hours_the_latest_are_told() {
-        let mut books = Books::default();
-        let days = (0..HOURS_MAX as u32 + 48).map(|number| {
-            let (year, day, hour) = (2000 + number / 672, number / 24 % 28 + 1, number % 24);
-            fact(year * 1_000_000 + 10_000 + day * 100 + hour, 1, true)
-        });
-        books.count("a", &days.collect::<Vec<_>>(), 1);
-        let told = latest(&books, &Calendar::new(TimeZone::UTC), i64::MAX);
-        assert_eq!(told.len(), HOURS_MAX);
-        let oldest = told.iter().map(|hour| hour.hour).min();
-        assert_eq!(oldest, Some(2000010300));
     }
 }

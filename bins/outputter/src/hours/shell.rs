@@ -21,7 +21,7 @@ use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
-use logferry_node::monitor::hours::HourNews;
+use logferry_node::monitor::hours::{HourNews, Told};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -135,10 +135,10 @@ impl Hours {
         Ok(HourReport::of_mark(key, lines, path))
     }
 
-    /// What the monitor is told; none as long as the books are not open.
-    pub fn news(&self) -> Option<Vec<HourNews>> {
+    /// What the monitor, which was `told` before, is told now; none as long as the books are not open.
+    pub fn news(&self, told: &mut Told) -> Option<Vec<HourNews>> {
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        self.books.get().map(|books| news::latest(&lock(books), &self.calendar, now_ms))
+        self.books.get().map(|books| told.news(news::all(&lock(books), &self.calendar, now_ms)))
     }
 
     /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths. It ends when

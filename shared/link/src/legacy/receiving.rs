@@ -12,8 +12,9 @@ use crate::answer::{Answer, Answerer, Incoming, Peer, Reply};
 use crate::budget::Permit;
 use crate::clock;
 use crate::connection::say_last_words;
+use crate::decoder::PACK_BEGUN_BYTES;
 use crate::receiver::Shared;
-use crate::session::Refusal;
+use crate::session::{Arrival, MEMORY_WAIT_MAX, Refusal};
 use bytes::{Bytes, BytesMut};
 use logferry_pack::{BadPack, Decoded, Pack, decode_header};
 use metrics::counter;
@@ -22,11 +23,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 /// Role of peers that do not say what they are.
 const ROLE: &str = "legacy";
-/// Most bytes read before a pack's length is known: not yet of the budget.
+/// Most bytes read at once before a pack's length is known: not yet of the budget.
 const FRONT_BYTES: usize = 4 << 10;
 
 /// Why a connection ends.
@@ -101,21 +102,28 @@ where
                 Err(_) => return Err(End::Late(Refusal::new("idle", "no pack in time"))),
             }
         }
-        let began = clock::now();
+        let began = tokio::time::Instant::now();
         let slow = |_| End::Late(Refusal::new("slow", "a pack was not whole in time"));
-        let pack_len = timeout(whole, self.read_header()).await.map_err(slow)??;
+        let pack_len = timeout(whole, self.read_beginning()).await.map_err(slow)??;
+        let (permit, waited) = self.memory(pack_len).await?;
         // The peer is not to blame for what others hold.
-        let permit = self.shared.options.budget.acquire(pack_len as u64).await;
-        let bytes = timeout(whole, self.read_rest(pack_len)).await.map_err(slow)??;
-        Ok((bytes, permit, began))
+        let by = began + whole + waited;
+        let bytes = timeout_at(by, self.read_rest(pack_len, whole)).await.map_err(slow)??;
+        Ok((bytes, permit, began.into_std()))
     }
 
-    /// Reads until the length of the whole pack is known.
-    async fn read_header(&mut self) -> Result<usize, End> {
+    /// Reads until the length of the whole pack is known, and so much of it is there that it is more than a promise.
+    async fn read_beginning(&mut self) -> Result<usize, End> {
         let limits = self.shared.options.limits;
         loop {
             let wanted = match decode_header(&self.held, &limits) {
-                Ok(Decoded::Header { pack_len, .. }) => return Ok(pack_len),
+                Ok(Decoded::Header { pack_len, .. }) => {
+                    let begun = pack_len.min(PACK_BEGUN_BYTES);
+                    if self.held.len() >= begun {
+                        return Ok(pack_len);
+                    }
+                    begun
+                }
                 Ok(Decoded::More { at_least }) => at_least,
                 Err(bad) => return Err(Refusal::new(bad.reason(), format!("not a pack: {bad}")).into()),
             };
@@ -123,16 +131,40 @@ where
         }
     }
 
-    async fn read_rest(&mut self, pack_len: usize) -> Result<Bytes, End> {
+    /// The memory for a pack, and how long it was waited for.
+    async fn memory(&self, pack_len: usize) -> Result<(Permit, Duration), End> {
+        let asked = clock::now();
+        let memory = self.shared.options.budget.acquire(pack_len as u64);
+        match timeout(MEMORY_WAIT_MAX, memory).await {
+            Ok(permit) => Ok((permit, clock::now() - asked)),
+            Err(_) => {
+                self.shared.figures.sent_back("no_memory");
+                Err(End::Quiet)
+            }
+        }
+    }
+
+    /// Reads what is missing of a pack, as long as it comes at a pace at which it is `all_in` in time.
+    async fn read_rest(&mut self, pack_len: usize, all_in: Duration) -> Result<Bytes, End> {
+        let mut arrival = Arrival::new(pack_len, clock::now());
         let mut pack = BytesMut::with_capacity(pack_len);
         let there = self.held.len().min(pack_len);
         pack.extend_from_slice(&self.held.split_to(there));
         while pack.len() < pack_len {
+            arrival.received(pack.len(), clock::now());
             let missing = pack_len - pack.len();
             let mut rest = (&mut self.reader).take(missing as u64);
-            match rest.read_buf(&mut pack).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Err(End::Quiet),
+            tokio::select! {
+                read = rest.read_buf(&mut pack) => match read {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Err(End::Quiet),
+                },
+                () = sleep_until(arrival.deadline().into()) => {
+                    if let Some(reason) = arrival.time(clock::now(), all_in) {
+                        let what = format!("{} of {pack_len} bytes of a pack came, and no more in time", pack.len());
+                        return Err(End::Late(Refusal::new(reason, what)));
+                    }
+                }
             }
         }
         Ok(pack.freeze())

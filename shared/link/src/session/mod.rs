@@ -4,5 +4,6 @@ mod arrival;
 mod receiving;
 mod sending;
 
+pub(crate) use arrival::{Arrival, MEMORY_WAIT_MAX};
 pub use receiving::{ReceiverAction, ReceiverSession, ReceiverTimes, Refusal};
 pub use sending::{Broken, SenderAction, SenderSession, SenderTimes};

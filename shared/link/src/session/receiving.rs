@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// While we do not read, or a frame takes long, the peer hears a PING this often, so that it does not take us for gone.
 const LIFE_SIGN_INTERVAL: Duration = Duration::from_secs(1);
+/// A pack may take so many times the time-out for a frame, at the pace that it has so far.
+const PACE_TIMEOUTS: u32 = 2;
 /// When a pack that was sent back may come again, in milliseconds.
 const SENT_BACK_RETRY_MS: u64 = 1_000;
 
@@ -251,7 +253,7 @@ impl ReceiverSession {
     pub fn in_frame(&mut self, begun: bool, pack_bytes: usize, now: Instant) {
         self.frame_since = begun.then(|| self.frame_since.unwrap_or(now));
         if let Some(arrival) = &mut self.arrival {
-            arrival.received(pack_bytes);
+            arrival.received(pack_bytes, now);
         }
     }
 
@@ -300,7 +302,8 @@ impl ReceiverSession {
         if self.idle_at().is_some_and(|at| now >= at) {
             return Err(Refusal::new("idle", "no frame in time"));
         }
-        let late = self.arrival.as_mut().and_then(|arrival| arrival.time(now, self.times.frame_timeout));
+        let all_in = self.times.frame_timeout.saturating_mul(PACE_TIMEOUTS);
+        let late = self.arrival.as_mut().and_then(|arrival| arrival.time(now, all_in));
         if let Some(reason) = late {
             self.send_back(reason, now, actions);
         }

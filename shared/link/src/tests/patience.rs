@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::frame::pack_front;
+use logferry_pack::{Decoded as DecodedHeader, Limits, decode_header};
 use tokio::time::timeout;
 
 const MIB: usize = 1 << 20;
@@ -64,6 +65,85 @@ async fn a_slow_line_alone_gets_its_pack_through() {
     }
     rig.take().await.answer.send(Answer::Ok);
     assert_eq!(client.answer().await, Some(Frame::Ack(1, Answer::Ok)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pack_of_which_nothing_comes_any_more_gives_its_memory_back() {
+    let rig = Rig::new(1 << 20, |_| ());
+    let mut client = rig.greeted().await;
+    let bytes = frame::encode(&Frame::Pack(1, pack(1, 50_000)));
+    client.send(&bytes[..40_000]).await;
+    let began = Instant::now();
+    assert_eq!(client.answer().await, busy(1));
+    assert_eq!(began.elapsed(), seconds(5));
+    assert_eq!(rig.budget.used(), 0);
+}
+
+/// A pack that a legacy tailer sent.
+fn legacy_pack() -> &'static [u8] {
+    const PACKS: &[u8] = include_bytes!("../../../pack/tests/data/tail-packs.bin");
+    match decode_header(PACKS, &Limits::default()) {
+        Ok(DecodedHeader::Header { pack_len, .. }) => &PACKS[..pack_len],
+        _ => panic!("the recording is whole"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn legacy_peers_that_announce_much_and_stall_hold_up_nobody() {
+    // most of it is there and nothing follows, and hardly any is
+    for (sent, held_for) in [(10_000_000, seconds(5)), (4_000, seconds(1))] {
+        let mut rig = Rig::new(20 * MIB as u64, |settings| settings.v1 = true);
+        let mut stalled = Vec::new();
+        for _ in 0..2 {
+            let mut client = rig.connect();
+            client.send(&outgoing(1, 0, 10 * MIB - 1_024).header).await;
+            client.send(&vec![0; sent]).await;
+            stalled.push(client);
+        }
+        let began = Instant::now();
+        let mut good = rig.connect();
+        good.send(legacy_pack()).await;
+        rig.take().await.answer.send(Answer::Ok);
+        assert_eq!(began.elapsed(), held_for, "{sent} bytes were there");
+        let mut answer = [0; 2];
+        good.stream.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"ok");
+        for client in &mut stalled {
+            assert_eq!(client.stream.read(&mut answer).await.expect("a pipe"), 0, "closed without a word");
+        }
+        assert_eq!(rig.budget.used(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_pack_takes_no_memory_before_it_has_begun_and_is_left_when_there_is_none_for_ten_seconds() {
+    let rig = Rig::new(1 << 20, |settings| settings.v1 = true);
+    let mut promising = rig.connect();
+    promising.send(&outgoing(1, 0, 500_000).header).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(rig.budget.used(), 0);
+    let _all = rig.budget.acquire(1 << 20).await;
+    let mut waiting = rig.connect();
+    let began = Instant::now();
+    waiting.send(legacy_pack()).await;
+    assert_eq!(waiting.stream.read(&mut [0]).await.expect("a pipe"), 0, "closed without a word");
+    assert_eq!(began.elapsed(), seconds(10));
+    assert_eq!(rig.counters.of("logferry_link_sent_back_total"), [("no_memory".to_owned(), 1)]);
+    assert_eq!(rig.counters.refused(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_peer_on_a_slow_line_gets_its_pack_through() {
+    let mut rig = Rig::new(1 << 20, |settings| settings.v1 = true);
+    let mut client = rig.connect();
+    for part in legacy_pack().chunks(legacy_pack().len().div_ceil(280)) {
+        client.send(part).await;
+        tokio::time::sleep(seconds(1)).await;
+    }
+    rig.take().await.answer.send(Answer::Ok);
+    let mut answer = [0; 2];
+    client.stream.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"ok");
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,8 +36,8 @@ const LOOK_PAUSE: u32 = 100;
 /// Where the program's status comes from, once it has one.
 pub(crate) type StatusSource = Arc<OnceLock<Box<dyn Fn() -> Status + Send + Sync>>>;
 
-/// Where an outputter's hours come from; `None` while they are not known.
-pub(crate) type HoursSource = Arc<OnceLock<Box<dyn Fn() -> Option<Vec<HourNews>> + Send + Sync>>>;
+/// Where what is news of an outputter's hours comes from; `None` while they are not known.
+pub(crate) type HoursSource = Arc<OnceLock<Box<dyn Fn(&mut Told) -> Option<Vec<HourNews>> + Send + Sync>>>;
 
 /// Who this node is.
 #[derive(Clone)]
@@ -234,9 +234,11 @@ impl Client {
             return Ok(());
         }
         let (source, began) = (self.hours.clone(), Instant::now());
-        let look = move || source.get().and_then(|hours| hours());
-        let Some(all) = tokio::task::spawn_blocking(look).await? else { return Ok(()) };
-        let news = link.told.news(all);
+        let mut told = std::mem::take(&mut link.told);
+        let look = move || (source.get().and_then(|hours| hours(&mut told)), told);
+        let (news, told) = tokio::task::spawn_blocking(look).await?;
+        link.told = told;
+        let Some(news) = news else { return Ok(()) };
         link.look_at = Instant::now() + began.elapsed() * LOOK_PAUSE;
         for (portion, text) in hours::portions(&news) {
             let mut message = self.identity_fields(link.ip);

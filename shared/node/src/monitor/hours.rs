@@ -4,11 +4,11 @@
 //! is told only together with something that matters, so that busy hours cost nothing.
 
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Hours that one outputter tells of: the latest.
-pub const HOURS_MAX: usize = 20_000;
+/// Hours that are told after one look at them, so that they take little memory; what is left of more is told after the next look.
+pub const HOURS_AT_ONCE_MAX: usize = 20_000;
 /// Runs of missing numbers that are told of an hour; `missing_packs` counts them all.
 pub const MISSING_RUNS_MAX: usize = 16;
 /// JSON of the hours in one message, in bytes, before it is made a text within JSON, which may double it.
@@ -79,17 +79,24 @@ fn hash(value: &impl Hash) -> u64 {
 }
 
 /// What the monitor was told on this connection.
-#[derive(Default)]
-pub(crate) struct Told {
+#[derive(Debug, Default)]
+pub struct Told {
     content: HashMap<u64, u64>,
 }
 
 impl Told {
-    /// Those of all hours that are news.
-    pub(crate) fn news(&mut self, all: Vec<HourNews>) -> Vec<HourNews> {
-        let known: std::collections::HashSet<u64> = all.iter().map(HourNews::key).collect();
+    /// Those of all hours that are news, as many as are told at once.
+    pub fn news(&mut self, all: impl Iterator<Item = HourNews>) -> Vec<HourNews> {
+        let (mut known, mut news) = (HashSet::new(), Vec::new());
+        for hour in all {
+            let key = hour.key();
+            known.insert(key);
+            if news.len() < HOURS_AT_ONCE_MAX && self.content.get(&key) != Some(&hour.content()) {
+                news.push(hour);
+            }
+        }
         self.content.retain(|key, _| known.contains(key));
-        all.into_iter().filter(|hour| self.content.get(&hour.key()) != Some(&hour.content())).collect()
+        news
     }
 
     /// They have arrived.
@@ -137,16 +144,38 @@ mod tests {
     #[test]
     fn an_hour_is_told_when_something_matters_and_again_on_a_new_connection() {
         let mut told = Told::default();
-        let first = told.news(vec![hour(1, HourState::Open, 5), hour(2, HourState::Complete, 7)]);
+        let news = |told: &mut Told, all: &[HourNews]| told.news(all.iter().cloned());
+        let first = news(&mut told, &[hour(1, HourState::Open, 5), hour(2, HourState::Complete, 7)]);
         assert_eq!(first.len(), 2);
-        assert_eq!(told.news(first.clone()).len(), 2, "it has not arrived");
+        assert_eq!(news(&mut told, &first).len(), 2, "it has not arrived");
         told.arrived(&first);
-        assert!(told.news(vec![hour(1, HourState::Open, 50), hour(2, HourState::Complete, 7)]).is_empty());
-        let news = told.news(vec![hour(1, HourState::Complete, 60), hour(2, HourState::Complete, 8)]);
-        assert_eq!(news.len(), 2);
-        assert_eq!(Told::default().news(news).len(), 2);
-        assert!(told.news(Vec::new()).is_empty());
-        assert_eq!(told.news(first).len(), 2, "what was gone is new");
+        let same = [hour(1, HourState::Open, 50), hour(2, HourState::Complete, 7)];
+        assert!(news(&mut told, &same).is_empty());
+        let other = [hour(1, HourState::Complete, 60), hour(2, HourState::Complete, 8)];
+        assert_eq!(news(&mut told, &other).len(), 2);
+        assert_eq!(news(&mut Told::default(), &other).len(), 2);
+        assert!(news(&mut told, &[]).is_empty());
+        assert_eq!(news(&mut told, &first).len(), 2, "what was gone is new");
+    }
+
+    #[test]
+    fn of_more_hours_than_are_told_at_once_the_others_are_told_next_and_each_change_of_any() {
+        let mut told = Told::default();
+        let count = 2 * HOURS_AT_ONCE_MAX as u32 + 1;
+        let all = |state| (0..count).map(move |number| hour(number, state, 1));
+        let mut looks = Vec::new();
+        loop {
+            let news = told.news(all(HourState::Missing));
+            told.arrived(&news);
+            match news.len() {
+                0 => break,
+                told => looks.push(told),
+            }
+        }
+        assert_eq!(looks, [HOURS_AT_ONCE_MAX, HOURS_AT_ONCE_MAX, 1]);
+        let oldest = std::iter::once(hour(0, HourState::Complete, 1));
+        let news = told.news(oldest.chain(all(HourState::Missing).skip(1)));
+        assert_eq!(news.iter().map(|hour| hour.state).collect::<Vec<_>>(), [HourState::Complete]);
     }
 
     #[test]

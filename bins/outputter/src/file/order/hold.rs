@@ -64,7 +64,7 @@ impl<W> Order<W> {
             };
             let Some(held) = self.take_held_at(stream, offset) else { return };
             let hole_from = match self.view(&held.parcel) {
-                View::Gap { frontier } if self.failing_retry_ms.is_none() => frontier,
+                View::Gap { frontier } if !self.is_failing() => frontier,
                 _ => {
                     self.judge(now_ms, held.parcel, held.waiters, actions);
                     continue;

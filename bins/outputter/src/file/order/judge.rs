@@ -65,7 +65,7 @@ impl<W> Order<W> {
         actions: &mut Vec<Action<W>>,
     ) -> Option<u64> {
         let identity = parcel.identity;
-        match (self.view(&parcel), self.failing_retry_ms) {
+        match (self.view(&parcel), self.writing.retry_ms()) {
             (View::Settled(answer), _) => answer_all(waiters, &answer, actions),
             (View::Next, Some(_)) if self.takes_without_room(&parcel) => {
                 return Some(self.accept(parcel, waiters, None, actions));

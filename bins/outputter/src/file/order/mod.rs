@@ -86,6 +86,33 @@ pub enum Action<W> {
     Answer(W, Answer),
 }
 
+/// What can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// Everything.
+    Works,
+    /// Nothing.
+    Fails {
+        /// When everybody is to come again, in milliseconds.
+        retry_ms: u64,
+    },
+    /// Only what needs no room.
+    WithoutRoom {
+        /// When everybody else is to come again, in milliseconds.
+        retry_ms: u64,
+    },
+}
+
+impl Writing {
+    /// When those are to come again who are not taken now.
+    fn retry_ms(self) -> Option<u64> {
+        match self {
+            Writing::Works => None,
+            Writing::Fails { retry_ms } | Writing::WithoutRoom { retry_ms } => Some(retry_ms),
+        }
+    }
+}
+
 /// Numbers for the status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OrderFigures {
@@ -116,10 +143,7 @@ pub struct Order<W> {
     holding: BTreeSet<StreamId>,
     figures: OrderFigures,
     next_seq: u64,
-    /// The output cannot be written: nothing new is accepted, and everybody is told to come again after this time.
-    failing_retry_ms: Option<u64>,
-    /// It fails for want of room only: what needs none is accepted all the same.
-    is_without_room: bool,
+    writing: Writing,
     /// Nothing is held any more.
     stopping: bool,
 }
@@ -134,8 +158,7 @@ impl<W> Order<W> {
             holding: BTreeSet::new(),
             figures: OrderFigures::default(),
             next_seq: 0,
-            failing_retry_ms: None,
-            is_without_room: false,
+            writing: Writing::Works,
             stopping: false,
         }
     }
@@ -157,7 +180,7 @@ impl<W> Order<W> {
     pub fn replayed(&mut self, now_ms: u64, parcel: Parcel, waiter: W) -> Vec<Action<W>> {
         let mut actions = Vec::with_capacity(1);
         match self.view(&parcel) {
-            View::Gap { frontier } if self.failing_retry_ms.is_none() => {
+            View::Gap { frontier } if !self.is_failing() => {
                 self.accept(parcel, vec![waiter], Some(frontier), &mut actions);
             }
             View::Settled(Answer::Conflict(_)) if self.footprint.missing(&parcel.identity).is_empty() => {
@@ -168,9 +191,14 @@ impl<W> Order<W> {
         actions
     }
 
-    /// Whether nothing is accepted, because writing fails.
+    /// Whether packs are not accepted, because writing fails.
     pub fn is_failing(&self) -> bool {
-        self.failing_retry_ms.is_some()
+        self.writing != Writing::Works
+    }
+
+    /// What can be written.
+    pub fn writing(&self) -> Writing {
+        self.writing
     }
 
     /// Whether a pack that was accepted and is not written yet overlaps this one, and is another.
@@ -275,8 +303,7 @@ impl<W> Order<W> {
     /// Writing fails. What was accepted is kept and written when that is possible again; all who wait are told to come
     /// again, and so is everyone until [`Order::healed`].
     pub fn failing(&mut self, retry_ms: u64) -> Vec<Action<W>> {
-        self.failing_retry_ms = Some(retry_ms);
-        self.is_without_room = false;
+        self.writing = Writing::Fails { retry_ms };
         let mut waiters = self.drain_held();
         for state in self.streams.values_mut() {
             waiters.extend(state.pending.values_mut().flat_map(|pending| pending.waiters.drain(..)));
@@ -288,18 +315,13 @@ impl<W> Order<W> {
     /// may be removed to make room.
     pub fn without_room(&mut self, retry_ms: u64) -> Vec<Action<W>> {
         let actions = self.failing(retry_ms);
-        self.is_without_room = true;
+        self.writing = Writing::WithoutRoom { retry_ms };
         actions
-    }
-
-    /// Whether [`Order::without_room`] was the last word.
-    pub fn is_without_room(&self) -> bool {
-        self.is_without_room
     }
 
     /// Whether a pack is accepted although there is no room.
     pub fn takes_without_room(&self, parcel: &Parcel) -> bool {
-        self.is_without_room
+        matches!(self.writing, Writing::WithoutRoom { .. })
             && parcel.identity.span == 0
             && parcel.replaces.is_none()
             && matches!(self.view(parcel), View::Next)
@@ -307,8 +329,7 @@ impl<W> Order<W> {
 
     /// Writing works again.
     pub fn healed(&mut self) {
-        self.failing_retry_ms = None;
-        self.is_without_room = false;
+        self.writing = Writing::Works;
     }
 
     /// The files could be read at last: this is what is durable.

@@ -9,8 +9,12 @@ use std::collections::{HashMap, HashSet};
 
 /// How long the next round is waited for after one in which something was written.
 const PAUSE_MS_MIN: u64 = 1_000;
-/// The longest of the pauses, each twice as long as the one before, after rounds in which nothing could be written.
-const PAUSE_MS_MAX: u64 = 60_000;
+/// The longest of the pauses, each twice as long as the one before, after rounds in which nothing could be written: so late at most what
+/// is kept begins to be written when it can be.
+const PAUSE_MS_MAX: u64 = 4_000;
+/// All of a large spool is read for nothing: such a round is followed by so many times its own duration, but for no longer than a minute.
+const PAUSES_PER_ROUND: u64 = 4;
+const PAUSE_OF_ROUND_MS_MAX: u64 = 60_000;
 
 /// Where the present round is.
 pub(super) struct Round<P> {
@@ -27,6 +31,7 @@ pub(super) struct Round<P> {
     is_broken: bool,
     has_written: bool,
     pause_ms: u64,
+    began_ms: u64,
     next_ms: Option<u64>,
 }
 
@@ -41,6 +46,7 @@ impl<P> Default for Round<P> {
             is_broken: false,
             has_written: false,
             pause_ms: PAUSE_MS_MIN,
+            began_ms: 0,
             next_ms: None,
         }
     }
@@ -56,18 +62,21 @@ impl<P> Round<P> {
         !self.is_reading && self.outstanding.is_empty() && self.asides.is_empty()
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, now_ms: u64) {
         self.skipped.clear();
+        self.began_ms = now_ms;
         (self.is_at_end, self.is_broken, self.has_written, self.next_ms) = (false, false, false, None);
     }
 
     /// The pause before the next round is over.
     fn is_due(&mut self, now_ms: u64) -> bool {
-        let pause_ms = match self.has_written {
-            true => PAUSE_MS_MIN,
-            false => self.pause_ms,
+        let round_ms = now_ms.saturating_sub(self.began_ms);
+        let for_nothing_ms = round_ms.saturating_mul(PAUSES_PER_ROUND).min(PAUSE_OF_ROUND_MS_MAX);
+        let (pause_ms, wait_ms) = match self.has_written {
+            true => (PAUSE_MS_MIN, PAUSE_MS_MIN),
+            false => (self.pause_ms, self.pause_ms.max(for_nothing_ms)),
         };
-        let next_ms = *self.next_ms.get_or_insert(now_ms + pause_ms);
+        let next_ms = *self.next_ms.get_or_insert(now_ms + wait_ms);
         if now_ms >= next_ms {
             self.pause_ms = (2 * pause_ms).min(PAUSE_MS_MAX);
         }
@@ -91,7 +100,7 @@ impl<P: Clone, W> Shelf<P, W> {
             if !self.round.is_broken && !self.round.is_due(now_ms) {
                 return actions;
             }
-            self.round.begin();
+            self.round.begin(now_ms);
             actions.push(Action::Rewind);
         }
         self.round.is_reading = true;
@@ -160,5 +169,49 @@ impl<P: Clone, W> Shelf<P, W> {
             }
         }
         vec![Action::Arrived(record)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ShelfLimits;
+    use super::*;
+    use logferry_pack::PackIdentity;
+
+    /// Rounds in which the only pack cannot be written, each of which takes so long: when each began.
+    fn rounds(count: usize, takes_ms: u64) -> Vec<u64> {
+        let limits = ShelfLimits { group_bytes_max: 1, gap_ms: 0, footprint_bytes_max: 1 << 20 };
+        let mut shelf: Shelf<u32, ()> = Shelf::new(limits);
+        let identity = PackIdentity { stream: StreamId(1), offset: 0, span: 5, sum: 0 };
+        shelf.found(&identity, 0, 1);
+        let (mut now_ms, mut began) = (0, Vec::new());
+        while began.len() < count {
+            let actions = shelf.go_on(now_ms, false);
+            if !matches!(actions.last(), Some(Action::Read(_))) {
+                now_ms += 100;
+                continue;
+            }
+            began.push(now_ms);
+            now_ms += takes_ms;
+            let record = RecordId(1);
+            assert_eq!(shelf.read(vec![(record, identity.stream, 7)], true).len(), 1);
+            assert!(shelf.replayed(record, Answer::Busy { retry_ms: 1 }).is_empty());
+        }
+        began
+    }
+
+    fn pauses(began: &[u64]) -> impl Iterator<Item = u64> {
+        began.windows(2).map(|two| two[1] - two[0])
+    }
+
+    #[test]
+    fn however_long_a_file_could_not_be_written_its_packs_are_tried_again_within_seconds() {
+        assert_eq!(pauses(&rounds(100, 0)).max(), Some(PAUSE_MS_MAX));
+    }
+
+    #[test]
+    fn a_spool_that_takes_long_to_read_is_not_read_all_the_time() {
+        assert!(pauses(&rounds(10, 2_000)).all(|pause| pause == 10_000));
+        assert_eq!(pauses(&rounds(10, 1_000_000)).max(), Some(1_060_000));
     }
 }
