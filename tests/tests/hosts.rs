@@ -308,3 +308,42 @@ fn a_file_that_may_not_be_read_at_the_first_start_goes_on_after_the_lines_that_a
     assert_eq!(first, Some(lines(0, 0, 30).len() as u64));
     assert!(relay.tailer.stop().success());
 }
+
+#[test]
+fn a_compressed_file_that_there_is_no_room_to_unpack_waits_until_there_is_and_nothing_counts_as_lost() {
+    let trial = trial!();
+    let mut relay = relay("no-room", "logs/app.log");
+    let Some(_disk) = Mounted::tmpfs(&relay.tailer.var_dir, 64 << 20) else {
+        return skipped(trial.name(), "a tmpfs cannot be mounted here (root is needed)");
+    };
+    let log = relay.dir.path().join("logs/app.log");
+    let mut contents = vec![lines(0, 0, 100)];
+    append(&log, &contents[0]);
+    relay.start();
+    wait_contents(&relay, &contents);
+    relay.tailer.kill();
+    append(&log, &lines(0, 100, 200));
+    contents[0].extend(lines(0, 100, 200));
+    let compressed = Command::new("gzip").arg(&log).status().expect("gzip runs");
+    assert!(compressed.success());
+    std::fs::rename(log.with_extension("log.gz"), log.with_extension("log.1.gz")).expect("rotated");
+    contents.push(lines(1, 0, 100));
+    append(&log, &contents[1]);
+    let ballast = relay.tailer.var_dir.join("ballast");
+    std::fs::write(&ballast, vec![b'x'; 50 << 20]).expect("ballast");
+    relay.tailer.start_and_wait();
+    wait_until("it says that there is no room", || {
+        relay.tailer.log_text().contains("there is no room to unpack")
+    });
+    let arrived = |bytes: &Vec<u8>| {
+        let packs = store::packs(&relay.output, "app-0", "web-1");
+        packs.iter().map(|pack| pack.span).sum::<u64>() >= bytes.len() as u64
+    };
+    let shipped = [lines(0, 0, 100), contents[1].clone()].concat();
+    wait_until("what needs no room arrives", || arrived(&shipped));
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    std::fs::remove_file(&ballast).expect("removed");
+    wait_contents(&relay, &contents);
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert!(relay.tailer.stop().success());
+}

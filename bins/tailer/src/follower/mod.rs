@@ -128,6 +128,8 @@ pub(crate) struct Follower {
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
     unpack_waiting: VecDeque<UnpackJob>,
+    /// Those that there was no room for, and when each is tried again.
+    without_room: Vec<(Instant, UnpackJob)>,
     /// Compressed files that were unpacked for streams whose files are gone.
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
     /// Compressed files of which it is not known whether they were missed or are copies.
@@ -196,6 +198,7 @@ impl Follower {
             unpack: parts.unpack,
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
+            without_room: Vec::new(),
             unpacked_for: BTreeSet::new(),
             missed_packed: BTreeSet::new(),
             shipper: parts.shipper,
@@ -217,6 +220,7 @@ impl Follower {
                 self.release_homes();
                 self.wake_due_files();
                 self.release_held();
+                self.retry_without_room();
                 self.work_on_ready();
                 self.judge_waiting();
             }
@@ -289,7 +293,8 @@ impl Follower {
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let far = || Instant::now() + Duration::from_secs(3600);
-        [sources, timer, self.held_until(), self.open_due()].into_iter().flatten().min().unwrap_or_else(far)
+        let others = [self.held_until(), self.open_due(), self.room_due()];
+        [sources, timer].into_iter().chain(others).flatten().min().unwrap_or_else(far)
     }
 
     fn pass_on_records(&mut self) {

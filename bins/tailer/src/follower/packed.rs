@@ -25,6 +25,9 @@ use tracing::{info, warn};
 /// A compressed file that could not be unpacked is tried again when it has changed, or after this time, which doubles so often.
 const UNPACK_RETRY: Duration = Duration::from_secs(60);
 const UNPACK_RETRY_DOUBLED_MAX: u32 = 6;
+/// One that there is no room for is tried again after this time, which doubles so often.
+const ROOM_RETRY: Duration = Duration::from_secs(5);
+const ROOM_RETRY_DOUBLED_MAX: u32 = 5;
 /// Most files that were read before of which a compressed one may be a copy; the latest of them.
 const MAY_BE_MAX: usize = 1_024;
 
@@ -35,6 +38,8 @@ const UNPACKED_MAX: usize = 4;
 pub(super) enum Packed {
     /// It is one of `unpack_waiting`; with the hour that it is of, if a name tells it.
     Waiting { source: usize, hour: Option<Hour> },
+    /// It is one of `without_room`: nobody waits for its turn.
+    WithoutRoom { source: usize, hour: Option<Hour> },
     /// It is being unpacked.
     Unpacking { source: usize, hour: Option<Hour> },
     /// It was read, or there is nothing new in it.
@@ -45,6 +50,10 @@ pub(super) enum Packed {
 
 fn retry_after(failures: u32) -> Duration {
     UNPACK_RETRY * (1 << failures.saturating_sub(1).min(UNPACK_RETRY_DOUBLED_MAX))
+}
+
+pub(super) fn is_without_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Follower {
@@ -67,7 +76,7 @@ impl Follower {
         let mut failed_before = 0;
         match self.packed.get(&key) {
             Some(Packed::Unpacking { .. }) => return true,
-            Some(Packed::Waiting { .. }) if !again => return true,
+            Some(Packed::Waiting { .. } | Packed::WithoutRoom { .. }) if !again => return true,
             Some(Packed::Known) if stream.is_none() => return true,
             Some(Packed::Failed { size: before, at, failures }) if *before == size => {
                 if at.elapsed() < retry_after(*failures) {
@@ -127,6 +136,7 @@ impl Follower {
         };
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
+            self.without_room.retain(|(_, waiting)| waiting.key != key);
             self.packed.insert(key, Packed::Unpacking { source, hour });
             let _ = self.unpack.send(job);
         } else {
@@ -145,11 +155,42 @@ impl Follower {
         if self.files.values().filter(|file| file.packed).count() >= UNPACKED_MAX {
             return;
         }
-        let Some(job) = self.unpack_waiting.pop_front() else { return };
-        if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
+        if let Some(job) = self.unpack_waiting.pop_front() {
+            self.begin_to_unpack(job);
+        }
+    }
+
+    fn begin_to_unpack(&mut self, job: UnpackJob) {
+        if let Some(Packed::Waiting { source, hour } | Packed::WithoutRoom { source, hour }) =
+            self.packed.get(&job.key)
+        {
             let underway = Packed::Unpacking { source: *source, hour: *hour };
             self.packed.insert(job.key, underway);
             let _ = self.unpack.send(job);
+        }
+    }
+
+    /// Tries again to unpack what there was no room for: there may be now.
+    pub(super) fn retry_without_room(&mut self) {
+        let now = Instant::now();
+        for (_, job) in self.without_room.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>() {
+            self.begin_to_unpack(job);
+        }
+    }
+
+    /// When the first of them is tried again.
+    pub(super) fn room_due(&self) -> Option<Instant> {
+        self.without_room.iter().map(|(due, _)| *due).min()
+    }
+
+    /// There was no room to unpack a file: what is in it is not lost, and comes when there is.
+    fn wait_for_room(&mut self, job: UnpackJob) {
+        let doubled = job.failures.min(ROOM_RETRY_DOUBLED_MAX);
+        if let Some(Packed::Unpacking { source, hour }) = self.packed.get(&job.key) {
+            let waits = Packed::WithoutRoom { source: *source, hour: *hour };
+            self.packed.insert(job.key, waits);
+            let due = Instant::now() + ROOM_RETRY * (1 << doubled);
+            self.without_room.push((due, UnpackJob { failures: job.failures + 1, ..job }));
         }
     }
 
@@ -161,7 +202,11 @@ impl Follower {
     /// The hours of a source's compressed files that have yet to be unpacked.
     pub(super) fn hours_to_unpack(&self, index: usize) -> impl Iterator<Item = Hour> {
         self.packed.values().filter_map(move |packed| match packed {
-            Packed::Waiting { source, hour } | Packed::Unpacking { source, hour } if *source == index => {
+            Packed::Waiting { source, hour }
+            | Packed::WithoutRoom { source, hour }
+            | Packed::Unpacking { source, hour }
+                if *source == index =>
+            {
                 *hour
             }
             _ => None,
@@ -280,18 +325,22 @@ impl Follower {
             }
             Err(error) => Err(error),
         };
-        let became = match followed {
+        match followed {
             Ok(()) => {
                 self.sources[job.source].failed.remove(&job.path);
-                Packed::Known
+                self.packed.insert(job.key, Packed::Known);
             }
             Err(error) => {
                 counter!("logferry_tailer_unpack_failures_total").increment(1);
                 self.sources[job.source].unpacking_failed(&job.path, &error);
-                Packed::Failed { size: job.size, at: Instant::now(), failures: job.failures + 1 }
+                if is_without_room(&error) {
+                    self.wait_for_room(job);
+                } else {
+                    let (at, failures) = (Instant::now(), job.failures + 1);
+                    self.packed.insert(job.key, Packed::Failed { size: job.size, at, failures });
+                }
             }
-        };
-        self.packed.insert(job.key, became);
+        }
         self.unpack_next();
         if !self.unpacks() {
             // What was waited for did not come.
@@ -372,7 +421,10 @@ impl Follower {
             if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
                 self.unpack_if(source, path, facts.key, facts.size, Some(met));
             }
-            awaits |= matches!(self.packed.get(&facts.key), Some(Packed::Unpacking { .. }));
+            awaits |= matches!(
+                self.packed.get(&facts.key),
+                Some(Packed::Unpacking { .. } | Packed::WithoutRoom { .. })
+            );
         }
         awaits
     }

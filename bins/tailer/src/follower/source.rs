@@ -1,6 +1,7 @@
 //! A source at work: its settings, where its files are looked for, and what is known to be missing of them.
 
 use super::backlog::Backlog;
+use super::packed::is_without_room;
 use super::scan::{LOOK_APART, LOOK_SHARE};
 use crate::config::SourceSettings;
 use crate::cutter::{CutLimits, Cutting};
@@ -215,10 +216,13 @@ impl Source {
     pub(super) fn unpacking_failed(&mut self, path: &Path, error: &io::Error) {
         let changed = files::facts_at(path).ok().map(|facts| i128::from(facts.changed_ns));
         let changed = changed.and_then(|changed| Timestamp::from_nanosecond(changed).ok());
-        let is_young = error.kind() != io::ErrorKind::StorageFull
+        let is_without_room = is_without_room(error);
+        let is_young = !is_without_room
             && changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
         let (reason, is_outside) = (error.to_string(), files::is_outside(error));
-        if is_young {
+        if is_without_room {
+            warn!(path = %path.display(), reason, "there is no room to unpack the compressed file: trying again until there is");
+        } else if is_young {
             debug!(path = %path.display(), reason, "the compressed file cannot be read yet");
         } else {
             warn!(path = %path.display(), reason, "the compressed file cannot be read: trying again when it has changed");
