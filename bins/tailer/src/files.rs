@@ -122,6 +122,14 @@ pub fn has_mark(file: &File, mark: &EndMark) -> io::Result<bool> {
     Ok(mark.agrees(&buffer[..filled]))
 }
 
+/// The last of `span` bytes from `offset` on, to know them by; of fewer when the file ends before.
+pub fn end_mark(file: &File, offset: u64, span: u64) -> io::Result<EndMark> {
+    let mut buffer = [0; END_MARK_BYTES_MAX];
+    let length = span.min(END_MARK_BYTES_MAX as u64);
+    let filled = read_at(file, offset + span - length, &mut buffer[..length as usize])?;
+    Ok(EndMark::of(offset + span - length, &buffer[..filled]))
+}
+
 /// What a range of a file holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content {

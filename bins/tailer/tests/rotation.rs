@@ -5,7 +5,7 @@ mod common;
 use common::{Manner, Rig, Tier, append, compress, copy_and_truncate, figure, lines, sorted, wait_until};
 use logferry_node::config::Interval;
 use logferry_trial::{skipped, trial};
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 
 fn inode(path: &Path) -> u64 {
@@ -396,6 +396,29 @@ async fn a_file_that_was_refilled_is_known_by_its_middle_though_it_begins_and_en
     let second = [with(&lines(2_000, 20)), lines(0, 5)].concat();
     std::fs::write(rig.log(), &second).expect("overwritten");
     tier.wait_stored(&[first, second].concat());
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_refilled_after_a_restart_is_read_from_its_start_though_nothing_was_cut_since() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let first = [b"same first line\n", &lines(0, 20)[..]].concat();
+    append(&rig.log(), &first);
+    let tailer = rig.start();
+    tier.wait_stored(&first);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    append(&rig.log(), "half a line");
+    let tailer = rig.start();
+    wait_until("it is read", || figure(&tailer, "partial_bytes") == 11);
+    // It is never seen shorter than it was.
+    let second = [b"same first line\n", &lines(700, 90)[..]].concat();
+    let file = std::fs::File::options().write(true).open(rig.log()).expect("opened");
+    file.write_all_at(&second, 0).expect("overwritten");
+    tier.wait_stored(&[first, second].concat());
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes"), 11);
     tailer.stop().await.expect("a clean stop");
 }
 

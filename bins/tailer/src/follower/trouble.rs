@@ -186,7 +186,9 @@ impl Follower {
         if let Some(file) = self.files.get_mut(&number) {
             file.stream = Some(new);
             file.cutter = Cutter::new(end);
-            (file.end_mark, file.verified) = (None, true);
+            // What is before that is the same as it was.
+            file.end_mark = file.end_mark.filter(|mark| mark.offset + mark.length as u64 <= end);
+            file.verified = true;
         }
     }
 
@@ -206,7 +208,8 @@ impl Follower {
             let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
             if let Some(file) = self.files.get_mut(&number) {
                 file.cutter = Cutter::new(end);
-                file.end_mark = None;
+                // By what was agreed on it is known from now on.
+                (file.end_mark, file.verified) = (None, false);
             }
             return Ok(Worked::Again);
         }

@@ -80,7 +80,7 @@ impl Follower {
         if !self.has_its_head(number, id)? || !self.has_its_end(number)? {
             return Ok(self.replaced(number));
         }
-        if !self.has_its_tail(number, id)? {
+        if !self.proves_its_tail(number, id)? {
             return self.content_changed(number, id);
         }
         if let Some(file) = self.files.get_mut(&number) {
@@ -218,6 +218,19 @@ impl Follower {
         let Some(file) = self.files.get(&number).filter(|file| !file.verified) else { return Ok(true) };
         let tail = self.ledger.stream(id).and_then(|stream| stream.tail);
         tail.map_or(Ok(true), |tail| files::has(file.handle()?, &tail))
+    }
+
+    /// The same; if so, they tell from then on, until more is cut. The first line may be that of many files.
+    fn proves_its_tail(&mut self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+        let Some(file) = self.files.get(&number).filter(|file| !file.verified) else { return Ok(true) };
+        let Some(tail) = self.ledger.stream(id).and_then(|stream| stream.tail) else { return Ok(true) };
+        // Read first: what has the stream's bytes afterwards had them then, too.
+        let mark = files::end_mark(file.handle()?, tail.offset, tail.span)?;
+        let has_it = files::has(file.handle()?, &tail)?;
+        if let Some(file) = self.files.get_mut(&number).filter(|_| has_it) {
+            file.end_mark.get_or_insert(mark);
+        }
+        Ok(has_it)
     }
 
     /// A file without a stream: has its first line come?
