@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // test code outside of test functions
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::running::{Client, folders_in, start, until};

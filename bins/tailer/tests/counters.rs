@@ -1,5 +1,6 @@
 //! What is counted for whoever watches a host: by counters that begin at 0 with each process.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::{Rig, Tier, append, figure, lines, wait_until};

@@ -1,5 +1,6 @@
 //! Many files: few descriptors are enough, a restart opens none that did not change, and no backlog keeps others waiting.
 
+#[path = "it/common/mod.rs"]
 mod common;
 
 use common::{Manner, Rig, Tier, append, figure, lines, wait_until};

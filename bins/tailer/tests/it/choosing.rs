@@ -1,0 +1,165 @@
+//! Only lines that are asked for are shipped, and the packs still stand for every byte of the file.
+
+use crate::common::{Manner, Rig, Tier, append, figure, wait_until};
+use logferry_node::config::Interval;
+use logferry_tailer::config::LongLines;
+
+fn log_of(lines: std::ops::Range<u32>) -> String {
+    let line = |number: u32| match number % 5 {
+        0 => format!("GET /health {number}\n"),
+        1 => format!("GET /page/{number}\n"),
+        2 => "\n".to_owned(),
+        _ => format!("DEBUG of {number}\n"),
+    };
+    lines.map(line).collect()
+}
+
+fn pages(lines: &str) -> String {
+    lines.split_inclusive('\n').filter(|line| line.starts_with("GET /page")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn included_lines_without_excluded_ones_arrive_and_spans_cover_the_file() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].include = vec!["^GET".into(), "POST".into()];
+    rig.config.source[0].exclude = vec!["/health".into()];
+    let written = log_of(0..2_000);
+    append(&rig.log(), &written);
+    let tailer = rig.start();
+    tier.wait_stored(pages(&written).as_bytes());
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
+    let seen = tier.lock().seen.clone();
+    assert!(seen.len() > 2);
+    let spans: u64 = seen.iter().map(|seen| seen.identity.span).sum();
+    assert_eq!(spans, written.len() as u64);
+    let lines: u64 = seen.iter().map(|seen| seen.lines).sum();
+    assert_eq!(lines, 400, "the number of lines is that of the body");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_of_which_nothing_is_left_move_the_checkpoint_and_survive_a_restart() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].exclude = vec![".".into(), "^$".into()];
+    append(&rig.log(), log_of(0..1_000));
+    tier.behave(Manner::Silent);
+    let tailer = rig.start();
+    wait_until("packs are on their way", || !tier.lock().seen.is_empty());
+    tailer.stop_within(std::time::Duration::ZERO).await.expect("a stop without answers");
+    tier.behave(Manner::Store);
+    let tailer = rig.start();
+    wait_until("all is acknowledged", || {
+        figure(&tailer, "caught_up") == 1 && figure(&tailer, "lag_bytes") == 0
+    });
+    assert_eq!(tier.stored(), b"");
+    assert_eq!(tier.lock().conflicts, 0, "packs are cut again as they were");
+    tailer.stop().await.expect("a clean stop");
+}
+
+/// Stack traces between plain lines; every seventh entry has one.
+fn traces(entries: std::ops::Range<u32>) -> Vec<String> {
+    let entry = |number: u32| match number % 7 {
+        0 => format!("2026 ERROR {number}\n  at one\n\n  at two of {number}\nCaused by: rain\n"),
+        _ => format!("2026 INFO {number}\n"),
+    };
+    entries.map(entry).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stack_traces_are_whole_in_their_packs_and_chosen_as_a_whole() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    let source = &mut rig.config.source[0];
+    source.multiline.start = "^2026".into();
+    source.multiline.timeout = Interval::ms(300);
+    source.exclude = vec!["of 14\n".into()];
+    let entries = traces(0..3_000);
+    let written = entries.concat();
+    append(&rig.log(), &written);
+    let tailer = rig.start();
+    let expected: String = entries.iter().filter(|entry| !entry.contains("of 14\n")).cloned().collect();
+    tier.wait_stored(expected.as_bytes());
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
+    let seen = tier.lock().seen.clone();
+    assert!(seen.len() > 10);
+    for pack in &seen {
+        assert!(written[pack.identity.offset as usize..].starts_with("2026"), "a pack begins with an entry");
+    }
+    let spans: u64 = seen.iter().map(|seen| seen.identity.span).sum();
+    assert_eq!(spans, written.len() as u64);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_entry_waits_for_silence_or_for_the_end_of_its_file() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    let source = &mut rig.config.source[0];
+    source.multiline.start = "^2026".into();
+    source.multiline.timeout = Interval::secs(3600);
+    append(&rig.log(), "2026 one\n at a\n2026 two\n at b\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"2026 one\n at a\n");
+    wait_until("the second may go on", || figure(&tailer, "lag_bytes") == 15);
+    append(&rig.log(), " at c\n");
+    std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+    append(&rig.log(), "2026 three\n");
+    tier.wait_stored(b"2026 one\n at a\n2026 two\n at b\n at c\n");
+    tailer.stop().await.expect("a clean stop");
+    rig.config.source[0].multiline.timeout = Interval::ms(50);
+    let tailer = rig.start();
+    tier.wait_stored(b"2026 one\n at a\n2026 two\n at b\n at c\n2026 three\n");
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn utf_16_is_shipped_as_utf_8_over_restarts_and_half_units() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].encoding = "utf-16".into();
+    rig.config.source[0].exclude = vec!["^DEBUG".into()];
+    let text: String = (0..2_000)
+        .map(|n| format!("{} ключ {n} ਅĊ 漢字 𝄞\r\n", if n % 3 == 0 { "DEBUG" } else { "INFO" }))
+        .collect();
+    let bytes: Vec<u8> =
+        "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
+    let half = bytes.len() / 2 + 1;
+    append(&rig.log(), &bytes[..half]);
+    let tailer = rig.start();
+    wait_until("packs are stored", || !tier.stored().is_empty());
+    tailer.stop().await.expect("a clean stop");
+    let tailer = rig.start();
+    append(&rig.log(), &bytes[half..]);
+    let expected: String = text.split_inclusive('\n').filter(|line| !line.starts_with("DEBUG")).collect();
+    tier.wait_stored(expected.as_bytes());
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_line_is_dropped_whole_over_restarts_and_its_neighbours_are_shipped() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].long_lines = LongLines::Drop;
+    let max = rig.config.pack.max_line.0 as usize;
+    append(&rig.log(), "before\n");
+    let tailer = rig.start();
+    append(&rig.log(), vec![b'x'; 40 << 20]);
+    wait_until("most of it is read", || {
+        tier.lock().seen.iter().map(|seen| seen.identity.span).sum::<u64>() > 20 << 20
+    });
+    tier.behave(Manner::Silent);
+    tailer.stop_within(std::time::Duration::ZERO).await.expect("a stop without answers");
+    tier.behave(Manner::Store);
+    let tailer = rig.start();
+    append(
+        &rig.log(),
+        [&b"end of it\nafter\n"[..], &vec![b'y'; max - 1], b"\n", &vec![b'z'; max], b"\nlast\n"].concat(),
+    );
+    let expected = [&b"before\nafter\n"[..], &vec![b'y'; max - 1], b"\nlast\n"].concat();
+    tier.wait_stored(&expected);
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
+    tailer.stop().await.expect("a clean stop");
+}

@@ -1,0 +1,274 @@
+//! Files that had a plain path while no tailer ran, and were renamed or copied and truncated since: however many, each is shipped once.
+
+use crate::common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
+use std::fs::FileTimes;
+use std::time::Duration;
+
+/// A plain path, and a glob that leads to no rotated file.
+const PATTERNS: [&str; 2] = ["app.log", "*.log"];
+
+/// A tailer that has read ten lines and was stopped.
+async fn stopped(pattern: &str) -> (Tier, Rig) {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow(pattern);
+    append(&rig.log(), lines(0, 10));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 10));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    (tier, rig)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_had_a_plain_path_while_the_tailer_was_down_are_shipped_in_their_order_and_copies_are_not()
+{
+    for pattern in PATTERNS {
+        ships_what_was_renamed_and_no_copy(pattern).await;
+    }
+}
+
+async fn ships_what_was_renamed_and_no_copy(pattern: &str) {
+    let (tier, rig) = stopped(pattern).await;
+    append(&rig.log(), lines(10, 900));
+    let mut expected = lines(0, 910);
+    for round in 1..4 {
+        for old in (1..round).rev() {
+            std::fs::rename(rig.at(&format!("app.log.{old}")), rig.at(&format!("app.log.{}", old + 1)))
+                .expect("renamed");
+        }
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+        append(&rig.log(), lines(round * 20_000, 900));
+        expected.extend(lines(round * 20_000, 900));
+    }
+    // Made between the others, but the beginning of one that was read.
+    std::fs::rename(rig.log(), rig.at("app.log.0")).expect("renamed");
+    std::fs::write(rig.at("app.log.9"), lines(0, 5)).expect("written");
+    rig.wait_for_another_birth_time(&rig.at("app.log.9"));
+    append(&rig.log(), "the last\n");
+    expected.extend(b"the last\n");
+    for _ in 0..2 {
+        let tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1 && figure(&tailer, "files") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+        append(&rig.log(), "on\n");
+        expected.extend(b"on\n");
+    }
+}
+
+/// `app.log.1` becomes `app.log.2`, and so on, compressed or not.
+fn shift(rig: &Rig) {
+    for number in (1..10).rev() {
+        for ending in ["", ".gz", ".zst", ".bz2"] {
+            let from = rig.at(&format!("app.log.{number}{ending}"));
+            if from.exists() {
+                std::fs::rename(from, rig.at(&format!("app.log.{}{ending}", number + 1))).expect("renamed");
+            }
+        }
+    }
+}
+
+/// As `gzip` and its like do: the time of the last change stays.
+fn compress_file(rig: &Rig, name: &str, extension: &str) {
+    let (from, to) = (rig.at(name), rig.at(&format!("{name}.{extension}")));
+    let changed = std::fs::metadata(&from).and_then(|facts| facts.modified()).expect("a time");
+    std::fs::write(&to, compress(&std::fs::read(&from).expect("read"), extension)).expect("written");
+    let compressed = std::fs::File::options().write(true).open(&to).expect("opened");
+    compressed.set_times(FileTimes::new().set_modified(changed)).expect("set");
+    std::fs::remove_file(from).expect("removed");
+}
+
+/// What hosts do while no tailer runs: `w` writes, `r` renames, `c` copies and truncates, `k` copies and leaves the file as it is, `z`
+/// compresses what was rotated last. What was written.
+fn happens(rig: &Rig, steps: &str) -> Vec<u8> {
+    let mut written = Vec::new();
+    for (step, letter) in steps.chars().enumerate() {
+        match letter {
+            'w' => {
+                let more = lines(10_000 * (step + 1), 300);
+                append(&rig.log(), &more);
+                written.extend(more);
+            }
+            'r' => {
+                shift(rig);
+                std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+                rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+            }
+            'c' => {
+                shift(rig);
+                std::fs::copy(rig.log(), rig.at("app.log.1")).expect("copied");
+                std::fs::File::options()
+                    .write(true)
+                    .open(rig.log())
+                    .expect("opened")
+                    .set_len(0)
+                    .expect("cut");
+                rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+            }
+            'z' => compress_file(rig, "app.log.1", "gz"),
+            'k' => {
+                std::fs::copy(rig.log(), rig.at("app.log.0")).expect("copied");
+                rig.wait_for_another_birth_time(&rig.at("app.log.0"));
+            }
+            other => panic!("{other} is no step"),
+        }
+    }
+    written
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_renamed_or_copied_and_truncated_while_the_tailer_was_down_is_shipped_once_and_in_its_order()
+ {
+    for steps in [
+        "wcwrwrw",
+        "cwrwrw",
+        "wcwcw",
+        "cwcwcw",
+        "wcwcwrw",
+        "wrwcw",
+        "wrwcwcw",
+        "rwcwr",
+        "wcwcwcwrwrw",
+        "wrwk",
+        "wcwk",
+        "wcwcwk",
+        "wr",
+        "wc",
+        "wcwc",
+        "rwrw",
+    ] {
+        for pattern in PATTERNS {
+            ships_all_in_order(pattern, steps).await;
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a failure is to name its case")]
+async fn ships_all_in_order(pattern: &str, steps: &str) {
+    let (tier, rig) = stopped(pattern).await;
+    println!("steps: {steps} at {pattern}");
+    let mut expected = [lines(0, 10), happens(&rig, steps)].concat();
+    for round in 0..2 {
+        let tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+        let more = format!("{steps}, round {round}\n");
+        append(&rig.log(), &more);
+        expected.extend(more.as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rotated_and_compressed_while_the_tailer_was_down_is_shipped_once_and_in_its_order() {
+    for steps in ["wrwzrw", "wrzwrzw", "wrwzrwzrwr", "wrwrzwr", "rzwrzwrw", "wczwczw", "rwrz"] {
+        for pattern in PATTERNS {
+            ships_all_in_order(pattern, steps).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rotated_in_many_folders_while_the_tailer_was_down_is_shipped_for_each() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("*/*.log");
+    let homes = ["one/0.log", "two/0.log", "three/1-json.log"];
+    for (nth, home) in homes.iter().enumerate() {
+        std::fs::create_dir(rig.at(home).parent().expect("a folder")).expect("a folder");
+        append(&rig.at(home), lines(nth * 1_000, 10));
+    }
+    let tailer = rig.start();
+    wait_until("all are there", || tier.contents().len() == 3 && figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    for (nth, home) in homes.iter().enumerate() {
+        for (round, ending) in ["20261121-1", "20261121-2", "3"].iter().enumerate() {
+            append(&rig.at(home), lines(nth * 1_000 + (round + 1) * 100, 10));
+            let to = rig.at(&format!("{home}.{ending}"));
+            std::fs::rename(rig.at(home), &to).expect("renamed");
+            rig.wait_for_another_birth_time(&to);
+        }
+        append(&rig.at(home), lines(nth * 1_000 + 400, 10));
+        // Nobody asked for what was there before.
+        append(&rig.at(&format!("{home}.bak")), "not rotated\n");
+    }
+    let tailer = rig.start();
+    let mut expected = Vec::new();
+    for nth in 0..3 {
+        expected.push([lines(nth * 1_000, 10), lines(nth * 1_000 + 100, 10)].concat());
+        expected.extend([2, 3, 4].map(|round| lines(nth * 1_000 + round * 100, 10)));
+    }
+    wait_until("each is shipped once", || sorted(tier.contents()) == sorted(expected.clone()));
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rotated_while_the_tailer_was_down_is_shipped_though_all_files_have_the_same_first_line() {
+    let header = b"# time level message\n".to_vec();
+    for (pattern, compresses) in [("app.log", false), ("*.log", false), ("app.log", true), ("*.log", true)] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow(pattern);
+        append(&rig.log(), [header.clone(), lines(0, 10)].concat());
+        let tailer = rig.start();
+        let mut expected = [header.clone(), lines(0, 10)].concat();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        tailer.stop().await.expect("a clean stop");
+        for round in 1..4 {
+            if compresses && round > 1 {
+                compress_file(&rig, "app.log.1", "zst");
+            }
+            shift(&rig);
+            std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+            rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+            append(&rig.log(), [header.clone(), lines(round * 1_000, 300)].concat());
+            expected.extend([header.clone(), lines(round * 1_000, 300)].concat());
+        }
+        let tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_read_copied_and_cut_goes_on_in_its_copy_though_it_is_longer_by_now_and_begins_alike()
+{
+    let header = b"# time level message\n".to_vec();
+    for (pattern, is_answered) in [("app.log", true), ("*.log", true), ("app.log", false), ("*.log", false)] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow(pattern);
+        let mut expected = [header.clone(), lines(0, 10)].concat();
+        append(&rig.log(), &expected);
+        if !is_answered {
+            tier.behave(Manner::Silent);
+        }
+        let tailer = rig.start();
+        wait_until("it is sent", || tier.lock().seen.len() == 1);
+        if is_answered {
+            wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        }
+        tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+        tier.behave(Manner::Store);
+        wait_until("it is stored", || tier.stored() == expected);
+        append(&rig.log(), lines(10, 300));
+        crate::common::copy_and_truncate(&rig, "app.log.1");
+        rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+        let more = [header.clone(), lines(5_000, 400)].concat();
+        append(&rig.log(), &more);
+        expected.extend([lines(10, 300), more].concat());
+        let tailer = rig.start();
+        tier.wait_stored(&expected);
+        wait_until("settled", || figure(&tailer, "caught_up") == 1);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0, "{pattern} {is_answered}");
+        tailer.stop().await.expect("a clean stop");
+    }
+}

@@ -1,0 +1,30 @@
+//! Tests of the programs together, end to end: one program, since each would have to be built and linked with everything.
+
+mod audit;
+mod away_at_start;
+mod bad_input;
+mod bounded;
+mod complete_hours;
+mod damaged_state;
+mod disk_full;
+mod etl;
+mod every_syscall;
+mod exactly_once;
+mod finish;
+mod fsync_fails;
+mod hosts;
+mod hours;
+mod inode_reuse;
+mod inputs;
+mod legacy;
+mod lives;
+mod logrotate;
+mod metric_names;
+mod mongodb;
+mod monitor_database_away;
+mod monitor_page;
+mod own_spool;
+mod power_loss;
+mod quickstart;
+mod repull;
+mod repull_rules;
