@@ -197,9 +197,7 @@ impl Life {
     /// Before the tailer has seen a file again nothing tells it that what is copied or compressed meanwhile is a copy.
     fn wait_until_known_again(&self) {
         let Some(tailer) = &self.tailer else { return };
-        let rotated = self.plain.iter().filter_map(|path| std::fs::metadata(path).ok());
-        let bytes = self.present.len() as u64 + rotated.map(|found| found.len()).sum::<u64>();
-        wait_until("it knows the files again", || figure(tailer, "bytes_total") >= bytes);
+        wait_until("it knows the files again", || figure(tailer, "caught_up") == 1);
     }
 
     fn wait_for_all(&self) {
