@@ -100,18 +100,18 @@ impl Journal {
         if recovered.report.is_suspect() {
             tracing::error!(report = %recovered.report, "the queue to the database was damaged: registrations and errors may be lost");
         }
-        let (snapshot, unreadable) = restore(&recovered.snapshot, &recovered.records);
+        let (snapshot, written, unreadable) = restore(&recovered.snapshot, &recovered.records);
         for (what, bytes) in &unreadable {
             set_aside(&*disk, dir, what, bytes)?;
         }
-        let first = snapshot.waiting.first().map_or(snapshot.next, |(number, _)| *number);
-        let mut waiting = Waiting { written: first.saturating_sub(1), ..Waiting::default() };
+        let mut waiting = Waiting { written, ..Waiting::default() };
         for (number, change) in &snapshot.waiting {
             waiting.push(*number, change.clone(), bytes_of(change));
         }
         // before the first change, so that its number belongs to an id that is on the disk
         if recovered.snapshot.is_none() || !unreadable.is_empty() || log.wants_snapshot() {
             log.snapshot(&snapshot.encoded()?).context("the queue cannot be written")?;
+            log.append(&postcard::to_stdvec(&Record::Written(written))?);
         }
         let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
         let journal = Journal {
@@ -275,8 +275,9 @@ fn bytes_of(change: &Change) -> u64 {
     postcard::to_stdvec(change).map_or(0, |bytes| bytes.len() as u64) + 64
 }
 
-/// What the log says, and which bytes of it say nothing, by what they were.
-fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, Vec<(&'static str, Vec<u8>)>) {
+/// What the log says, up to which number the database has said that it has all (0: not known), and which bytes say nothing, by what they were.
+fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, u64, Vec<(&'static str, Vec<u8>)>) {
+    let mut written = 0;
     let mut unreadable = Vec::new();
     let stored = snapshot.as_ref().and_then(|bytes| {
         Snapshot::decoded(bytes).inspect_err(|_| unreadable.push(("snapshot", bytes.clone()))).ok()
@@ -290,6 +291,7 @@ fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, Vec<(&
                 state.waiting.push((number, change));
             }
             Ok(Record::Written(upto)) => {
+                written = written.max(upto);
                 state.next = state.next.max(upto + 1);
                 state.waiting.retain(|(number, _)| *number > upto);
             }
@@ -299,7 +301,7 @@ fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, Vec<(&
     if !unreadable_records.is_empty() {
         unreadable.push(("records", unreadable_records));
     }
-    (state, unreadable)
+    (state, written, unreadable)
 }
 
 /// Keeps what cannot be read beside the log, under a name that is free.
@@ -418,7 +420,11 @@ impl Writer {
             self.journal.lock().queue.iter().map(|(number, change, _)| (*number, change.clone())).collect();
         waiting.extend(taken.iter().map(|(number, change, _)| (*number, change.clone())));
         let snapshot = Snapshot { id: self.journal.id, next: self.next, waiting };
-        self.log.snapshot(&snapshot.encoded().map_err(std::io::Error::other)?)
+        self.log.snapshot(&snapshot.encoded().map_err(std::io::Error::other)?)?;
+        // numbers have gaps: what waits does not tell it
+        let written = self.journal.written_up_to();
+        self.append(&Record::Written(written));
+        Ok(())
     }
 }
 

@@ -136,6 +136,22 @@ pub struct UnpackJob {
     pub failures: u32,
 }
 
+impl UnpackJob {
+    /// Its bytes as they are. Under its path may be another file by now: then there is none.
+    fn open(&self) -> io::Result<io::BufReader<File>> {
+        let file = files::open_below(&self.path, &self.roots)?;
+        if files::facts_of(&file)?.key != self.key {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "another file has its name by now"));
+        }
+        Ok(io::BufReader::with_capacity(CHUNK_BYTES, file))
+    }
+
+    /// Whether the file is not under its path any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// What a compressed file holds.
 #[derive(Debug)]
 pub enum Unpacked {
@@ -176,7 +192,7 @@ pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
 }
 
 fn unpack_leaving(job: &UnpackJob, folder: &Path, free_min: u64) -> io::Result<File> {
-    let packed = io::BufReader::with_capacity(CHUNK_BYTES, files::open_below(&job.path, &job.roots)?);
+    let packed = job.open()?;
     let mut unpacked = tempfile::tempfile_in(folder)?;
     let mut reader = reader(job.packing, packed)?.take(UNPACKED_BYTES_MAX + 1);
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -282,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn another_file_under_its_name_is_not_unpacked_in_its_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gz");
+        std::fs::write(&path, gzip(b"first\n")).expect("written");
+        let job = job(&path);
+        std::fs::rename(&path, folder.path().join("b.gz")).expect("renamed");
+        std::fs::write(&path, gzip(b"second\n")).expect("written");
+        let error = unpack_leaving(&job, folder.path(), 0).expect_err("another");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
     fn nothing_is_unpacked_into_room_that_must_stay_free() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.gz");
@@ -303,7 +331,7 @@ mod tests {
             source: 0,
             path: path.to_owned(),
             roots: Vec::new(),
-            key: FileKey { device: 0, inode: 0, born_ns: 0 },
+            key: files::facts_at(path).expect("it is there").key,
             size: 1,
             packing: Packing::Gzip,
             skip_lines: 0,

@@ -140,6 +140,8 @@ async fn loses_and_doubles_nothing(url: &str, mut set_away: impl FnMut(bool)) {
         found.keys().filter(|text| text.contains(" says ") && !told.sent.contains(*text)).collect();
     assert!(strange.is_empty(), "{strange:?}");
     assert!(told.taken.len() >= ANSWERS.iter().sum());
+    let log = std::fs::read_to_string(dir.path().join("log")).expect("a log");
+    assert!(!log.contains("the database has lost"), "it lost nothing: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

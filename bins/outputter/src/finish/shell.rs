@@ -92,8 +92,8 @@ impl FinishThread {
             let Some(books) = self.books.get() else { continue };
             self.finish_due(books, &mut memory, files_at);
             if Instant::now() >= files_at {
-                files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
                 self.look_after_files(books, &mut memory);
+                files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
             }
         }
     }

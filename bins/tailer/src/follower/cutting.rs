@@ -102,13 +102,14 @@ impl Follower {
         let is_whole = matches!(front, Ok(count) if count == piece.unread);
         let lead = self.lead(number, piece.offset);
         // What was read is the stream's if the file is so still: it may have been cut and filled again before it was read.
-        let is_whole = is_whole && self.has_its_head(number, id)? && self.has_its_end(number)?;
+        let is_its_own =
+            self.has_its_head(number, id).and_then(|begins| Ok(begins && self.has_its_end(number)?));
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
-        let (Ok(hour), true, Ok(lead)) = (&hour, is_whole, &lead) else {
+        let (Ok(hour), true, Ok(lead), Ok(true)) = (&hour, is_whole, &lead, &is_its_own) else {
             // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.
             file.cutter = Cutter::new(piece.offset);
             self.buffers.push(buffer);
-            return hour.and(front).and(lead.map(|_| Worked::Again));
+            return hour.and(front).and(is_its_own).and(lead.map(|_| Worked::Again));
         };
         let (hour, source, lead) = (*hour, file.source, Lead { unended: piece.unended, ..*lead });
         let cutting = &self.sources[source].cutting;

@@ -1,8 +1,8 @@
 //! Files that have to wait, for room, for their rate or for others, are looked at all the same: one that is cut twice meanwhile would have
 //! had lines that nobody knew of.
 
-use super::Follower;
 use super::work::Worked;
+use super::{Followed, Follower};
 use crate::tracker::FileNumber;
 use metrics::counter;
 use std::io;
@@ -82,7 +82,10 @@ impl Follower {
         if became_shorter || !self.has_its_head(number, id)? || !self.has_its_end(number)? {
             return Ok(self.replaced(number));
         }
-        if let Some(file) = self.files.get_mut(&number) {
+        let has_tail = self.ledger.stream(id).is_some_and(|stream| stream.tail.is_some());
+        // After a restart it may be another with the same first line: its last pack tells, when its turn comes.
+        let is_known = |file: &Followed| file.verified || file.end_mark.is_some() || !has_tail;
+        if let Some(file) = self.files.get_mut(&number).filter(|file| is_known(file)) {
             file.size_trusted = file.size;
         }
         Ok(Worked::Rest)

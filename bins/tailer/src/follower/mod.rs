@@ -128,8 +128,8 @@ pub(crate) struct Follower {
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
     unpack_waiting: VecDeque<UnpackJob>,
-    /// Those that there was no room for, and when each is tried again.
-    without_room: Vec<(Instant, UnpackJob)>,
+    /// When those that there was no room for are looked for again.
+    room_looked_at: Option<Instant>,
     /// Compressed files that were unpacked for streams whose files are gone.
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
     /// Compressed files of which it is not known whether they were missed or are copies.
@@ -198,7 +198,7 @@ impl Follower {
             unpack: parts.unpack,
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
-            without_room: Vec::new(),
+            room_looked_at: None,
             unpacked_for: BTreeSet::new(),
             missed_packed: BTreeSet::new(),
             shipper: parts.shipper,
@@ -293,7 +293,7 @@ impl Follower {
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let far = || Instant::now() + Duration::from_secs(3600);
-        let others = [self.held_until(), self.open_due(), self.room_due()];
+        let others = [self.held_until(), self.open_due(), self.room_looked_at];
         [sources, timer].into_iter().chain(others).flatten().min().unwrap_or_else(far)
     }
 

@@ -13,6 +13,7 @@ use crate::tracker::{FileNumber, Place};
 use crate::unpack::{FIRST_BYTES, Shipped, UnpackJob, Unpacked, is_foreign, packing};
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -25,9 +26,9 @@ use tracing::{info, warn};
 /// A compressed file that could not be unpacked is tried again when it has changed, or after this time, which doubles so often.
 const UNPACK_RETRY: Duration = Duration::from_secs(60);
 const UNPACK_RETRY_DOUBLED_MAX: u32 = 6;
-/// One that there is no room for is tried again after this time, which doubles so often.
+/// One that there is no room for is tried again after this time, which doubles so often: each try may take the room that there is.
 const ROOM_RETRY: Duration = Duration::from_secs(5);
-const ROOM_RETRY_DOUBLED_MAX: u32 = 5;
+const ROOM_RETRY_DOUBLED_MAX: u32 = 9;
 /// Most files that were read before of which a compressed one may be a copy; the latest of them.
 const MAY_BE_MAX: usize = 1_024;
 
@@ -38,18 +39,21 @@ const UNPACKED_MAX: usize = 4;
 pub(super) enum Packed {
     /// It is one of `unpack_waiting`; with the hour that it is of, if a name tells it.
     Waiting { source: usize, hour: Option<Hour> },
-    /// It is one of `without_room`: nobody waits for its turn.
-    WithoutRoom { source: usize, hour: Option<Hour> },
     /// It is being unpacked.
     Unpacking { source: usize, hour: Option<Hour> },
     /// It was read, or there is nothing new in it.
     Known,
-    /// It could not be unpacked at this length.
-    Failed { size: u64, at: Instant, failures: u32 },
+    /// It could not be unpacked at this length, and is tried again then; what it holds is only to come, if there was no room for it.
+    Failed { size: u64, retry_at: Instant, failures: u32, lacks_room: bool },
 }
 
-fn retry_after(failures: u32) -> Duration {
-    UNPACK_RETRY * (1 << failures.saturating_sub(1).min(UNPACK_RETRY_DOUBLED_MAX))
+fn retry_after(failures: u32, lacks_room: bool) -> Duration {
+    let (first, doubled_max) = if lacks_room {
+        (ROOM_RETRY, ROOM_RETRY_DOUBLED_MAX)
+    } else {
+        (UNPACK_RETRY, UNPACK_RETRY_DOUBLED_MAX)
+    };
+    first * (1 << failures.saturating_sub(1).min(doubled_max))
 }
 
 pub(super) fn is_without_room(error: &io::Error) -> bool {
@@ -76,10 +80,10 @@ impl Follower {
         let mut failed_before = 0;
         match self.packed.get(&key) {
             Some(Packed::Unpacking { .. }) => return true,
-            Some(Packed::Waiting { .. } | Packed::WithoutRoom { .. }) if !again => return true,
+            Some(Packed::Waiting { .. }) if !again => return true,
             Some(Packed::Known) if stream.is_none() => return true,
-            Some(Packed::Failed { size: before, at, failures }) if *before == size => {
-                if at.elapsed() < retry_after(*failures) {
+            Some(Packed::Failed { size: before, retry_at, failures, .. }) if *before == size => {
+                if Instant::now() < *retry_at {
                     return true;
                 }
                 failed_before = *failures;
@@ -136,7 +140,6 @@ impl Follower {
         };
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
-            self.without_room.retain(|(_, waiting)| waiting.key != key);
             self.packed.insert(key, Packed::Unpacking { source, hour });
             let _ = self.unpack.send(job);
         } else {
@@ -155,43 +158,62 @@ impl Follower {
         if self.files.values().filter(|file| file.packed).count() >= UNPACKED_MAX {
             return;
         }
-        if let Some(job) = self.unpack_waiting.pop_front() {
-            self.begin_to_unpack(job);
-        }
-    }
-
-    fn begin_to_unpack(&mut self, job: UnpackJob) {
-        if let Some(Packed::Waiting { source, hour } | Packed::WithoutRoom { source, hour }) =
-            self.packed.get(&job.key)
-        {
+        let Some(job) = self.unpack_waiting.pop_front() else { return };
+        if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
             let underway = Packed::Unpacking { source: *source, hour: *hour };
             self.packed.insert(job.key, underway);
             let _ = self.unpack.send(job);
         }
     }
 
-    /// Tries again to unpack what there was no room for: there may be now.
+    /// Looks again for files that there was no room for, wherever they are by now: there may be room.
     pub(super) fn retry_without_room(&mut self) {
         let now = Instant::now();
-        for (_, job) in self.without_room.extract_if(.., |(due, _)| *due <= now).collect::<Vec<_>>() {
-            self.begin_to_unpack(job);
+        if self.room_looked_at.is_none_or(|due| now < due) {
+            return;
         }
+        let mut next = None;
+        let mut is_due = BTreeSet::new();
+        for (key, packed) in &self.packed {
+            match packed {
+                Packed::Failed { retry_at, lacks_room: true, .. } if *retry_at <= now => {
+                    is_due.insert(*key);
+                }
+                Packed::Failed { retry_at, lacks_room: true, .. } => {
+                    next = Some(next.map_or(*retry_at, |next: Instant| next.min(*retry_at)));
+                }
+                _ => {}
+            }
+        }
+        self.room_looked_at = next;
+        if is_due.is_empty() {
+            return;
+        }
+        self.unpacked_for.retain(|(_, key)| !is_due.contains(key));
+        for source in &mut self.sources {
+            source.rescan_at = now;
+            source.look_soon(now);
+        }
+        self.search_lost();
     }
 
-    /// When the first of them is tried again.
-    pub(super) fn room_due(&self) -> Option<Instant> {
-        self.without_room.iter().map(|(due, _)| *due).min()
+    /// The file is not under its path any more: it may have another name, and is found under that.
+    fn forget_renamed(&mut self, job: &UnpackJob) {
+        self.packed.remove(&job.key);
+        self.unpacked_for.retain(|(_, key)| *key != job.key);
+        self.sources[job.source].failed.remove(&job.path);
+        self.sources[job.source].look_soon(Instant::now());
     }
 
-    /// There was no room to unpack a file: what is in it is not lost, and comes when there is.
-    fn wait_for_room(&mut self, job: UnpackJob) {
-        let doubled = job.failures.min(ROOM_RETRY_DOUBLED_MAX);
-        if let Some(Packed::Unpacking { source, hour }) = self.packed.get(&job.key) {
-            let waits = Packed::WithoutRoom { source: *source, hour: *hour };
-            self.packed.insert(job.key, waits);
-            let due = Instant::now() + ROOM_RETRY * (1 << doubled);
-            self.without_room.push((due, UnpackJob { failures: job.failures + 1, ..job }));
+    fn unpacking_failed(&mut self, job: &UnpackJob, error: &io::Error) {
+        counter!("logferry_tailer_unpack_failures_total").increment(1);
+        self.sources[job.source].unpacking_failed(&job.path, error);
+        let (failures, lacks_room) = (job.failures + 1, is_without_room(error));
+        let retry_at = Instant::now() + retry_after(failures, lacks_room);
+        if lacks_room {
+            self.room_looked_at = Some(self.room_looked_at.map_or(retry_at, |due| due.min(retry_at)));
         }
+        self.packed.insert(job.key, Packed::Failed { size: job.size, retry_at, failures, lacks_room });
     }
 
     /// Whether a file is being unpacked.
@@ -202,11 +224,7 @@ impl Follower {
     /// The hours of a source's compressed files that have yet to be unpacked.
     pub(super) fn hours_to_unpack(&self, index: usize) -> impl Iterator<Item = Hour> {
         self.packed.values().filter_map(move |packed| match packed {
-            Packed::Waiting { source, hour }
-            | Packed::WithoutRoom { source, hour }
-            | Packed::Unpacking { source, hour }
-                if *source == index =>
-            {
+            Packed::Waiting { source, hour } | Packed::Unpacking { source, hour } if *source == index => {
                 *hour
             }
             _ => None,
@@ -330,16 +348,8 @@ impl Follower {
                 self.sources[job.source].failed.remove(&job.path);
                 self.packed.insert(job.key, Packed::Known);
             }
-            Err(error) => {
-                counter!("logferry_tailer_unpack_failures_total").increment(1);
-                self.sources[job.source].unpacking_failed(&job.path, &error);
-                if is_without_room(&error) {
-                    self.wait_for_room(job);
-                } else {
-                    let (at, failures) = (Instant::now(), job.failures + 1);
-                    self.packed.insert(job.key, Packed::Failed { size: job.size, at, failures });
-                }
-            }
+            Err(_) if job.is_gone() => self.forget_renamed(&job),
+            Err(error) => self.unpacking_failed(&job, &error),
         }
         self.unpack_next();
         if !self.unpacks() {
@@ -423,7 +433,7 @@ impl Follower {
             }
             awaits |= matches!(
                 self.packed.get(&facts.key),
-                Some(Packed::Unpacking { .. } | Packed::WithoutRoom { .. })
+                Some(Packed::Unpacking { .. } | Packed::Failed { lacks_room: true, .. })
             );
         }
         awaits
@@ -436,7 +446,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_unpacked_is_tried_after_ever_longer_waits() {
-        let waits = [1, 2, 3, 100].map(|failures| retry_after(failures).as_secs());
-        assert_eq!(waits, [60, 120, 240, 3_840]);
+        let waits = |lacks_room| [1, 2, 3, 100].map(|failures| retry_after(failures, lacks_room).as_secs());
+        assert_eq!(waits(false), [60, 120, 240, 3_840]);
+        assert_eq!(waits(true), [5, 10, 20, 2_560]);
     }
 }

@@ -1,11 +1,10 @@
 //! Whether a compressed file holds nothing but what was shipped, told while it is unpacked to nowhere.
 
 use super::{CHUNK_BYTES, UnpackJob, reader};
-use crate::files;
 use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::ledger::record::Tail;
 use logferry_pack::StreamId;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 
 /// What was shipped of a stream, all that there was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +42,7 @@ pub(super) fn shipped_as(job: &UnpackJob) -> io::Result<Option<Shipped>> {
     if job.may_be.is_empty() {
         return Ok(None);
     }
-    let packed = BufReader::with_capacity(CHUNK_BYTES, files::open_below(&job.path, &job.roots)?);
+    let packed = job.open()?;
     let mut content = reader(job.packing, packed)?;
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     content.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut chunk)?;
