@@ -13,7 +13,7 @@ use crate::tracker::{FileNumber, Place};
 use crate::unpack::{FIRST_BYTES, Shipped, UnpackJob, Unpacked, is_foreign, packing};
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -172,24 +172,17 @@ impl Follower {
         if self.room_looked_at.is_none_or(|due| now < due) {
             return;
         }
-        let mut next = None;
-        let mut is_due = BTreeSet::new();
-        for (key, packed) in &self.packed {
-            match packed {
-                Packed::Failed { retry_at, lacks_room: true, .. } if *retry_at <= now => {
-                    is_due.insert(*key);
-                }
-                Packed::Failed { retry_at, lacks_room: true, .. } => {
-                    next = Some(next.map_or(*retry_at, |next: Instant| next.min(*retry_at)));
-                }
-                _ => {}
-            }
-        }
-        self.room_looked_at = next;
-        if is_due.is_empty() {
+        let lacking = self.packed.iter().filter_map(|(key, packed)| match packed {
+            Packed::Failed { retry_at, lacks_room: true, .. } => Some((*key, *retry_at)),
+            _ => None,
+        });
+        let (due, later): (HashMap<_, _>, HashMap<_, _>) =
+            lacking.partition(|(_, retry_at)| *retry_at <= now);
+        self.room_looked_at = later.into_values().min();
+        if due.is_empty() {
             return;
         }
-        self.unpacked_for.retain(|(_, key)| !is_due.contains(key));
+        self.unpacked_for.retain(|(_, key)| !due.contains_key(key));
         for source in &mut self.sources {
             source.rescan_at = now;
             source.look_soon(now);
@@ -211,7 +204,7 @@ impl Follower {
         let (failures, lacks_room) = (job.failures + 1, is_without_room(error));
         let retry_at = Instant::now() + retry_after(failures, lacks_room);
         if lacks_room {
-            self.room_looked_at = Some(self.room_looked_at.map_or(retry_at, |due| due.min(retry_at)));
+            self.room_looked_at = self.room_looked_at.into_iter().chain([retry_at]).min();
         }
         self.packed.insert(job.key, Packed::Failed { size: job.size, retry_at, failures, lacks_room });
     }

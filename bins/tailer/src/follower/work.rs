@@ -226,7 +226,7 @@ impl Follower {
         let Some(tail) = self.ledger.stream(id).and_then(|stream| stream.tail) else { return Ok(true) };
         // Read first: what has the stream's bytes afterwards had them then, too.
         let mark = files::end_mark(file.handle()?, tail.offset, tail.span)?;
-        let has_it = files::has(file.handle()?, &tail)?;
+        let has_it = self.has_its_tail(number, id)?;
         if let Some(file) = self.files.get_mut(&number).filter(|_| has_it) {
             file.end_mark.get_or_insert(mark);
         }

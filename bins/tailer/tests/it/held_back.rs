@@ -41,15 +41,16 @@ fn rename(rig: &Rig) {
     std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
 }
 
-/// Writes and rotates four times, and lets the tailer see each part.
-fn rotate_four_times(rig: &Rig, tailer: &Tailer, rotate: fn(&Rig), written: &mut Vec<u8>) {
+/// Writes four parts and rotates between them; each is seen before what comes next, as `is_seen` tells of the bytes of all parts so far.
+fn write_and_rotate(rig: &Rig, rotate: fn(&Rig), written: &mut Vec<u8>, is_seen: impl Fn(u64) -> bool) {
+    let before = written.len();
     for part in 1..5 {
         let more = lines(part * 10_000, PART);
         append(&rig.log(), &more);
         written.extend(more);
+        let bytes = (written.len() - before) as u64;
+        wait_until("it is seen", || is_seen(bytes));
         if part < 4 {
-            let seen = || figure(tailer, "bytes_total") + figure(tailer, "lag_bytes");
-            wait_until("it is seen", || seen() >= written.len() as u64);
             rotate(rig);
         }
     }
@@ -66,17 +67,8 @@ async fn files_that_are_rotated_again_and_again_while_the_next_tier_is_away_are_
             rig.config.send.window = ByteSize::kib(8);
             let (tailer, mut written) = begin(&tier, &rig);
             tier.behave(Manner::Silent);
-            let before = written.len();
-            for part in 1..5 {
-                let more = lines(part * 10_000, PART);
-                append(&rig.log(), &more);
-                written.extend(more);
-                let unread = (written.len() - before) as u64;
-                wait_until("all parts are seen", || figure(&tailer, "lag_bytes") == unread);
-                if part < 4 {
-                    rotate(&rig);
-                }
-            }
+            let is_seen = |unread| figure(&tailer, "lag_bytes") == unread;
+            write_and_rotate(&rig, rotate, &mut written, is_seen);
             tier.behave(Manner::Store);
             tier.wait_stored(&written);
             wait_until("settled", || figure(&tailer, "caught_up") == 1);
@@ -94,17 +86,8 @@ async fn files_that_are_rotated_while_no_pack_is_answered_are_shipped_by_the_nex
         rig.config.send.window = ByteSize::kib(8);
         let (tailer, mut written) = begin(&tier, &rig);
         tier.behave(Manner::Silent);
-        let before = written.len();
-        for part in 1..5 {
-            let more = lines(part * 10_000, PART);
-            append(&rig.log(), &more);
-            written.extend(more);
-            let unread = (written.len() - before) as u64;
-            wait_until("all parts are seen", || figure(&tailer, "lag_bytes") == unread);
-            if part < 4 {
-                rotate(&rig);
-            }
-        }
+        let is_seen = |unread| figure(&tailer, "lag_bytes") == unread;
+        write_and_rotate(&rig, rotate, &mut written, is_seen);
         tailer.stop_within(std::time::Duration::ZERO).await.expect("a clean stop");
         tier.behave(Manner::Store);
         let tailer = rig.start();
@@ -122,7 +105,9 @@ async fn a_source_that_waits_for_its_rate_loses_nothing_of_files_that_are_copied
     let mut rig = Rig::new(&tier);
     rig.config.source[0].rate = ByteSize::kib(16);
     let (tailer, mut written) = begin(&tier, &rig);
-    rotate_four_times(&rig, &tailer, copy_and_truncate, &mut written);
+    let before = written.len() as u64;
+    let is_seen = |bytes| figure(&tailer, "bytes_total") + figure(&tailer, "lag_bytes") >= before + bytes;
+    write_and_rotate(&rig, copy_and_truncate, &mut written, is_seen);
     tier.wait_stored(&written);
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
