@@ -121,29 +121,53 @@ fn row(hour: &HourReport) -> Vec<String> {
     ]
 }
 
-/// `packs 3, 7-9; 2.0 KiB of 1 stream`.
+/// `packs 3, 7-9; 2.0 KiB of 1 stream`. Where numbers were given twice, no pack may be missing and bytes be.
 fn missing(hour: &HourReport) -> String {
     if hour.vague {
         return "not known: see ferryctl audit".to_owned();
     }
-    if hour.missing.is_empty() {
-        return "-".to_owned();
-    }
+    let parts: Vec<String> = missing_packs(hour).into_iter().chain(missing_bytes(hour)).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
+}
+
+fn missing_packs(hour: &HourReport) -> Option<String> {
     let run = |(from, to): &(u64, u64)| if from == to { from.to_string() } else { format!("{from}-{to}") };
     let mut runs: Vec<String> = hour.missing.iter().take(RUNS_SHOWN).map(run).collect();
     if hour.missing.len() > RUNS_SHOWN {
         runs.push("…".to_owned());
     }
-    let mut text = format!("packs {}", runs.join(", "));
-    if !hour.missing_bytes.is_empty() {
-        let bytes = hour.missing_bytes.iter().map(|range| range.to - range.from).sum();
-        let streams = hour.missing_bytes.iter().map(|range| &range.stream);
-        let streams = streams.collect::<std::collections::BTreeSet<_>>().len();
-        text.push_str(&format!(
-            "; {} of {streams} stream{}",
-            human::bytes(bytes),
-            if streams == 1 { "" } else { "s" }
-        ));
+    (!runs.is_empty()).then(|| format!("packs {}", runs.join(", ")))
+}
+
+fn missing_bytes(hour: &HourReport) -> Option<String> {
+    let bytes = hour.missing_bytes.iter().map(|range| range.to - range.from).sum();
+    let streams = hour.missing_bytes.iter().map(|range| &range.stream);
+    let streams = streams.collect::<std::collections::BTreeSet<_>>().len();
+    let plural = if streams == 1 { "" } else { "s" };
+    (streams > 0).then(|| format!("{} of {streams} stream{plural}", human::bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use logferry_outputter::hours::fact::HourKey;
+    use logferry_outputter::hours::report::MissingBytes;
+
+    #[test]
+    fn missing_packs_and_bytes_are_named_also_each_alone() {
+        let key = HourKey {
+            source: "access".into(),
+            host: "web-1".into(),
+            hour: 2026112113.try_into().expect("an hour"),
+        };
+        let mut hour = HourReport::of_mark(&key, 3, "access/web-1_2026112113".into());
+        assert_eq!(missing(&hour), "-");
+        let range = |from, to| MissingBytes { stream: "7".into(), from, to };
+        hour.missing_bytes = vec![range(0, 1_024), range(4_096, 5_120)];
+        assert_eq!(missing(&hour), "2.0 KiB of 1 stream");
+        hour.missing = vec![(3, 3), (7, 9)];
+        assert_eq!(missing(&hour), "packs 3, 7-9; 2.0 KiB of 1 stream");
+        hour.missing_bytes.clear();
+        assert_eq!(missing(&hour), "packs 3, 7-9");
     }
-    text
 }

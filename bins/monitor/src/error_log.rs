@@ -89,7 +89,7 @@ impl Monitor {
         // before the database is asked: what it takes meanwhile is found there, and told apart by its number
         let mut waiting = if before.is_none() { self.waiting_errors() } else { Vec::new() };
         let url = self.config.database_url().map_err(|error| DatabaseError::Away(error.to_string()))?;
-        let mut database = Database::open(&url, SEARCH_MAX.min(self.config.database.timeout.0)).await?;
+        let mut database = Database::connect(&url, SEARCH_MAX.min(self.config.database.timeout.0)).await?;
         let (mut entries, mut below) = (Vec::new(), before.unwrap_or(i64::MAX));
         loop {
             let slice = database.errors_below(self.journal.id(), (below, since_ms), SLICE).await?;

@@ -41,6 +41,9 @@ enum Record {
     Change(u64, Change),
     /// All up to this number are in the database.
     Written(u64),
+    /// The id of the queue: it is behind each snapshot, too, because one may become unreadable, and changes under another id would be
+    /// written once more.
+    Id(u64),
 }
 
 /// What a snapshot begins with: what it is, and the version of what follows. Those of earlier monitors begin with their id.
@@ -110,8 +113,7 @@ impl Journal {
         }
         // before the first change, so that its number belongs to an id that is on the disk
         if recovered.snapshot.is_none() || !unreadable.is_empty() || log.wants_snapshot() {
-            log.snapshot(&snapshot.encoded()?).context("the queue cannot be written")?;
-            log.append(&postcard::to_stdvec(&Record::Written(written))?);
+            begin(&mut log, &snapshot, written).context("the queue cannot be written")?;
         }
         let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
         let journal = Journal {
@@ -295,6 +297,7 @@ fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, u64, V
                 state.next = state.next.max(upto + 1);
                 state.waiting.retain(|(number, _)| *number > upto);
             }
+            Ok(Record::Id(id)) => state.id = id,
             Err(_) => unreadable_records.extend_from_slice(record),
         }
     }
@@ -302,6 +305,15 @@ fn restore(snapshot: &Option<Vec<u8>>, records: &[Vec<u8>]) -> (Snapshot, u64, V
         unreadable.push(("records", unreadable_records));
     }
     (state, written, unreadable)
+}
+
+/// Lets the log begin with a snapshot, and says behind it how far the database has all: numbers have gaps, so what waits does not tell it.
+fn begin(log: &mut Log, snapshot: &Snapshot, written: u64) -> std::io::Result<()> {
+    let encoded = |record: &Record| postcard::to_stdvec(record).map_err(std::io::Error::other);
+    log.snapshot(&snapshot.encoded().map_err(std::io::Error::other)?)?;
+    log.append(&encoded(&Record::Id(snapshot.id))?);
+    log.append(&encoded(&Record::Written(written))?);
+    Ok(())
 }
 
 /// Keeps what cannot be read beside the log, under a name that is free.
@@ -420,59 +432,9 @@ impl Writer {
             self.journal.lock().queue.iter().map(|(number, change, _)| (*number, change.clone())).collect();
         waiting.extend(taken.iter().map(|(number, change, _)| (*number, change.clone())));
         let snapshot = Snapshot { id: self.journal.id, next: self.next, waiting };
-        self.log.snapshot(&snapshot.encoded().map_err(std::io::Error::other)?)?;
-        // numbers have gaps: what waits does not tell it
-        let written = self.journal.written_up_to();
-        self.append(&Record::Written(written));
-        Ok(())
+        begin(&mut self.log, &snapshot, self.journal.written_up_to())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::registry::ErrorEntry;
-    use logferry_durable::RealDisk;
-
-    fn change(text: &str) -> Change {
-        Change::Error(ErrorEntry { text: text.into(), ..ErrorEntry::default() })
-    }
-
-    fn write(dir: &Path, snapshot: &[u8], records: &[Vec<u8>]) {
-        let (mut log, _) = Log::open(Arc::new(RealDisk), dir, LOG_NAME).expect("opened");
-        log.snapshot(snapshot).expect("written");
-        records.iter().for_each(|record| log.append(record));
-        log.commit().expect("committed");
-    }
-
-    fn open(dir: &Path) -> Vec<Change> {
-        let journal = Journal::open(Arc::new(RealDisk), dir, 1 << 20).expect("opened");
-        journal.oldest(usize::MAX).into_iter().map(|(_, change)| change).collect()
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_set_aside_and_the_rest_counts() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let record = postcard::to_stdvec(&Record::Change(7, change("kept"))).expect("encoded");
-        for round in 1..=2 {
-            write(dir.path(), b"\xff\xff of another version", &[vec![0xff; 9], record.clone()]);
-            assert_eq!(open(dir.path()), [change("kept")]);
-            let aside = |what: &str| std::fs::read(dir.path().join(format!("journal-{what}.damaged{round}")));
-            assert_eq!(aside("snapshot").expect("set aside"), b"\xff\xff of another version");
-            assert_eq!(aside("records").expect("set aside"), [0xff; 9]);
-        }
-        assert_eq!(open(dir.path()), [change("kept")]);
-        assert!(!dir.path().join("journal-snapshot.damaged3").exists(), "it is said once");
-    }
-
-    #[test]
-    fn snapshots_of_earlier_monitors_are_read_and_ours_name_their_version() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let snapshot = Snapshot { id: u64::MAX, next: 8, waiting: vec![(7, change("earlier"))] };
-        write(dir.path(), &postcard::to_stdvec(&snapshot).expect("encoded"), &[]);
-        assert_eq!(open(dir.path()), [change("earlier")]);
-        let encoded = snapshot.encoded().expect("encoded");
-        assert_eq!(&encoded[..5], b"LFMQ\x01");
-        assert_eq!(Snapshot::decoded(&encoded).expect("decoded").next, 8);
-    }
-}
+mod tests;

@@ -106,12 +106,20 @@ impl Job {
         };
         let mut engine = Engine { program, lists, columns: &recipe.columns };
         let made = run.read_all(self, &mut engine, observe).and_then(|()| run.judge(recipe, self.lines_min));
-        made.and_then(|()| run.publish(store, &self.paths)).inspect_err(|error| {
-            // The error is why we are here; what stays aside is removed by the next attempt.
-            let _ = match error {
-                JobError::Failed { reason, counts } => store.fail(&self.key, reason, counts),
-                _ => store.abandon(&self.key),
-            };
+        made.and_then(|()| run.publish(store, &self.paths)).map_err(|error| match error {
+            // Without its mark nobody would learn that it has failed.
+            JobError::Failed { reason, counts } => match store.fail(&self.key, &reason, &counts) {
+                Ok(()) => JobError::Failed { reason, counts },
+                Err(error) => JobError::Disk(io::Error::new(
+                    error.kind(),
+                    format!("{reason}; and no mark says so: {error}"),
+                )),
+            },
+            other => {
+                // What stays aside is removed by the next attempt.
+                let _ = store.abandon(&self.key);
+                other
+            }
         })
     }
 }

@@ -672,6 +672,53 @@ fn one_poison_document_in_a_thousand_goes_to_the_dead_letters_and_the_others_are
     assert_eq!((&of("[time]")["host"], &of("[time]")["source"]), (&"web-1".into(), &"access".into()));
 }
 
+#[test]
+fn an_id_that_the_server_takes_for_another_one_goes_to_the_dead_letters_and_holds_up_nothing() {
+    let folder = Workdir::new("mongo-like-ids");
+    let Some(server) = MongoServer::start(folder.path()) else { return };
+    let settings = "format = \"json\"\nper_day = false\n";
+    let mut store = Store::new("mongodb-like-ids", &server.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    append(&log, b"{\"_id\":0,\"v\":1}\n");
+    wait_until("the first is stored", || is_acknowledged(&tailer, &log) && is_stored(&store));
+    append(&log, b"{\"_id\":-0.0,\"v\":2}\n{\"_id\":1,\"v\":3}\n");
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("nothing waits", || is_stored(&store));
+    let mut stored = Look::new(&server.uri(), &store).documents();
+    stored.sort_by_key(|document| document.get_i64("v").unwrap());
+    assert_eq!(stored.iter().map(|document| document.get_i64("v").unwrap()).collect::<Vec<_>>(), [1, 3]);
+    let letters = store.dead_letters();
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["line"], "{\"_id\":-0.0,\"v\":2}");
+}
+
+#[test]
+fn a_line_whose_key_is_not_one_value_overwrites_no_other_document() {
+    let folder = Workdir::new("mongo-keys");
+    let Some(server) = MongoServer::start(folder.path()) else { return };
+    let settings = "format = \"json\"\nmode = \"upsert\"\nkey = \"k\"\nper_day = false\n";
+    let mut store = Store::new("mongodb-keys", &server.uri(), settings, "");
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    let keys = ["\"a\"", "{\"$gt\":\"\"}", "[\"a\"]", "null", "{}", "7", "true"];
+    keys.iter().for_each(|key| append(&log, format!("{{\"k\":{key},\"v\":{key}}}\n").as_bytes()));
+    wait_until("all lines are acknowledged", || is_acknowledged(&tailer, &log));
+    wait_until("nothing waits", || is_stored(&store));
+    let stored = Look::new(&server.uri(), &store).documents();
+    let mut values: Vec<String> =
+        stored.iter().map(|document| document.get("v").unwrap().to_string()).collect();
+    values.sort();
+    assert_eq!(values, ["\"a\"", "7", "true"], "{stored:?}");
+    let mut dead: Vec<String> =
+        store.dead_letters().iter().map(|letter| letter["reason"].as_str().unwrap().to_owned()).collect();
+    dead.sort();
+    assert_eq!(dead.len(), 4, "{dead:?}");
+    assert!(dead.iter().all(|reason| reason.contains("must be one value")), "{dead:?}");
+}
+
 fn check(documents: Vec<Document>, lines: u64) {
     let mut check = Check::default();
     documents.into_iter().for_each(|document| check.take(document));

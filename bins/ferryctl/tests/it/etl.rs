@@ -165,9 +165,12 @@ fn sums_of_a_real_log_in_duckdb_are_those_of_awk() {
 
 #[test]
 fn the_shipped_programs_make_of_their_examples_what_they_say() {
-    let ran = ferryctl(&["etl", "test", &shipped("access.vrl")]);
-    assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
-    assert!(ran.out.contains("12 passed, 0 failed"), "{}", ran.out);
+    for (program, said) in [("access.vrl", "12 passed, 0 failed"), ("service_log.vrl", "6 passed, 0 failed")]
+    {
+        let ran = ferryctl(&["etl", "test", &shipped(program)]);
+        assert_eq!(ran.status, 0, "{}{}", ran.out, ran.err);
+        assert!(ran.out.contains(said), "{}", ran.out);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::statements::{Dialect, Statement, Value};
 use super::{Database, DatabaseError};
+use std::time::Duration;
 
 /// Number, name, text for SQLite, text for MySQL.
 type Migration = (i64, &'static str, &'static str, &'static str);
@@ -30,6 +31,9 @@ const MIGRATIONS: [Migration; 6] = [
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS logferry_schema \
     (version INT NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL)";
 
+/// Longest that one statement may take which changes a table: an error log of years is copied, or somebody reads it.
+const CHANGE_MAX: Duration = Duration::from_secs(3_600);
+
 pub(super) async fn bring_up_to_date(database: &mut Database) -> Result<(), DatabaseError> {
     database.run(vec![Statement::new(SCHEMA, Vec::new())]).await?;
     let version = Statement::new("SELECT COALESCE(MAX(version), 0) FROM logferry_schema", Vec::new());
@@ -42,6 +46,21 @@ pub(super) async fn bring_up_to_date(database: &mut Database) -> Result<(), Data
         );
         return Err(DatabaseError::Refused(text));
     }
+    if version == newest {
+        return Ok(());
+    }
+    tracing::info!(
+        from = version,
+        to = newest,
+        "the tables of the database are changed; large ones take minutes"
+    );
+    let timeout = database.set_timeout(CHANGE_MAX);
+    let changed = change(database, version).await;
+    database.set_timeout(timeout);
+    changed
+}
+
+async fn change(database: &mut Database, version: i64) -> Result<(), DatabaseError> {
     for (number, name, sqlite, mysql) in MIGRATIONS.into_iter().filter(|migration| migration.0 > version) {
         let text = if database.dialect == Dialect::Sqlite { sqlite } else { mysql };
         let all: Vec<Statement> = statements(text).map(|sql| Statement::new(sql, Vec::new())).collect();

@@ -89,20 +89,28 @@ const HOURS: &str = "SELECT hour, host, source, node, state, total, packs, line_
 const APPLIED: &str = "SELECT applied FROM logferry_journal WHERE journal = ?";
 
 impl Database {
-    /// Connects and brings the tables up to date. No statement waits longer than `timeout`.
+    /// Connects and brings the tables up to date. No other statement than those that change a table waits longer than `timeout`.
     ///
     /// # Errors
     /// It is away, or its tables cannot be made.
     pub async fn open(url: &Url, timeout: Duration) -> Result<Database, DatabaseError> {
+        let mut database = Database::connect(url, timeout).await?;
+        migrations::bring_up_to_date(&mut database).await?;
+        Ok(database)
+    }
+
+    /// Connects, for reading tables that are up to date already.
+    ///
+    /// # Errors
+    /// It is away.
+    pub(crate) async fn connect(url: &Url, timeout: Duration) -> Result<Database, DatabaseError> {
         let (engine, dialect) = match url {
             Url::Sqlite(path) => {
                 (Engine::Sqlite(sqlite::Sqlite::open(path, timeout).await?), Dialect::Sqlite)
             }
             Url::Mysql(url) => (Engine::Mysql(mysql::Mysql::open(url, timeout).await?), Dialect::Mysql),
         };
-        let mut database = Database { engine, dialect };
-        migrations::bring_up_to_date(&mut database).await?;
-        Ok(database)
+        Ok(Database { engine, dialect })
     }
 
     /// How far the changes of a journal are written.
@@ -243,6 +251,15 @@ impl Database {
             Engine::Sqlite(engine) => engine.run(guard, statements).await,
             Engine::Mysql(engine) => engine.run(guard, statements).await,
         }
+    }
+
+    /// From now on a statement may take this long; gives how long it was.
+    fn set_timeout(&mut self, timeout: Duration) -> Duration {
+        let known = match &mut self.engine {
+            Engine::Sqlite(engine) => &mut engine.timeout,
+            Engine::Mysql(engine) => &mut engine.timeout,
+        };
+        std::mem::replace(known, timeout)
     }
 
     pub(crate) async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, DatabaseError> {

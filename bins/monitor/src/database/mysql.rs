@@ -9,9 +9,11 @@ use std::time::Duration;
 /// An open connection.
 pub(crate) struct Mysql {
     connection: Conn,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
+/// Silence after which the connection is probed, in milliseconds.
+const KEEPALIVE_MS: u32 = 30_000;
 /// Server errors that say that the values are wrong and not the moment: too long, not of the column's characters, out of range, missing,
 /// against a condition of the table (3819 of MySQL, 4025 of MariaDB).
 const DATA_ERRORS: [u16; 12] = [1048, 1062, 1264, 1265, 1292, 1364, 1366, 1367, 1406, 3819, 3988, 4025];
@@ -21,7 +23,8 @@ const LEGACY_ERRORS: [u16; 8] = [1054, 1136, 1142, 1143, 1146, 1267, 1471, 1644]
 impl Mysql {
     pub(crate) async fn open(url: &str, timeout: Duration) -> Result<Mysql, DatabaseError> {
         let options = Opts::from_url(url).map_err(|error| DatabaseError::Refused(error.to_string()))?;
-        let options = OptsBuilder::from_opts(options).prefer_socket(false);
+        // a statement that may take long must not wait for a server that is no more
+        let options = OptsBuilder::from_opts(options).prefer_socket(false).tcp_keepalive(Some(KEEPALIVE_MS));
         let connection = within(timeout, Conn::new(options)).await?;
         Ok(Mysql { connection, timeout })
     }

@@ -16,7 +16,7 @@ const PREPARED_MAX: usize = 32;
 pub(crate) struct Sqlite {
     connection: Arc<Mutex<Connection>>,
     place: Place,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 /// Where the file is, and which one it is: one that was removed takes all, and nobody would ever read it.

@@ -120,16 +120,28 @@ impl Hours {
         self.gone.remove(node);
     }
 
-    /// What is other than it was known, cut to what is kept. It is remembered by [`keep`](Self::keep), once it is stored.
-    pub fn changed(&self, node: &str, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
+    /// What is other than it was known, cut to what is kept. It is remembered by [`keep`](Self::keep), once it is stored. What would be
+    /// forgotten at once is left out: its outputter tells it again at each of its connections.
+    pub fn changed(&mut self, node: &str, told: Vec<HourNews>, now: Now) -> Vec<HourRow> {
         let rows = told.into_iter().filter(|news| is_hour(news.hour)).map(|mut news| {
-            news.host = said::clip(&news.host, NAME_CHARS_MAX);
-            news.source = said::clip(&news.source, NAME_CHARS_MAX);
+            news.host = said::clip(news.host.trim_end(), NAME_CHARS_MAX);
+            news.source = said::clip(news.source.trim_end(), NAME_CHARS_MAX);
             news.missing.retain(|(first, last)| first <= last);
             news.missing.truncate(MISSING_RUNS_MAX);
             HourRow { node: node.to_owned(), news, told_ms: now.unix_ms }
         });
-        rows.filter(|row| self.row(row).is_none_or(|known| known.news != row.news)).collect()
+        let mut changed: Vec<HourRow> =
+            rows.filter(|row| self.row(row).is_none_or(|known| known.news != row.news)).collect();
+        let count = changed.len();
+        changed.retain(|row| !self.is_beyond(&row.key()));
+        (changed.len()..count).for_each(|_| self.forgot_one());
+        changed
+    }
+
+    /// Whether there is no room for an hour, because it is older than all that there are.
+    fn is_beyond(&self, key: &HourKey) -> bool {
+        let is_older_than_all = self.rows.first_key_value().is_some_and(|(first, _)| key < first);
+        self.rows.len() >= self.hours_max && is_older_than_all && self.ahead_count() == 0
     }
 
     /// Whether its outputter has told of this hour.
@@ -144,8 +156,7 @@ impl Hours {
     /// Remembers what is stored.
     pub fn keep(&mut self, row: HourRow) {
         let key = row.key();
-        let is_older_than_all = self.rows.first_key_value().is_some_and(|(first, _)| key < *first);
-        if self.rows.len() >= self.hours_max && is_older_than_all && self.ahead_count() == 0 {
+        if self.is_beyond(&key) {
             self.forgot_one();
             return;
         }
@@ -371,6 +382,15 @@ mod tests {
     }
 
     #[test]
+    fn names_that_differ_in_blanks_at_the_end_are_one_as_columns_compare_them() {
+        let mut hours = Hours::new(10);
+        let open = news(2026112101, HourState::Open, (1, 0), &[]);
+        assert_eq!(tell(&mut hours, "a", HourNews { host: "web-1  ".into(), ..open.clone() }), 1);
+        assert_eq!(tell(&mut hours, "a", HourNews { source: "access ".into(), ..open.clone() }), 0);
+        assert_eq!(tell(&mut hours, "a", open), 0);
+    }
+
+    #[test]
     fn outputters_together_have_what_each_alone_lacks() {
         let mut hours = Hours::new(10);
         tell(&mut hours, "a", news(2026112101, HourState::Missing, (2, 4), &[(2, 3)]));
@@ -428,6 +448,9 @@ mod tests {
         assert_eq!(kept, [2026112115, 2026112116, 2026112117, 2026112118, 2026112119]);
         tell(&mut hours, "a", news(2026112120, HourState::Open, (1, 0), &[]));
         assert_eq!(hours.forgotten(), 16, "15 came too late, and one made room");
+        let of_yesterday = news(2026112023, HourState::Open, (1, 0), &[]);
+        assert_eq!(tell(&mut hours, "a", of_yesterday), 0, "it is not stored each time it is told");
+        assert_eq!(hours.forgotten(), 17);
         hours.forget_before(2026112118);
         assert_eq!((hours.len(), hours.newest()), (3, Some(2026112120)));
     }

@@ -35,8 +35,10 @@ impl Identity {
     /// # Errors
     /// There is neither an instance nor a port, so the node could not be told from others.
     pub fn of(message: &Fields, peer: &str) -> Result<Identity, Refusal> {
-        let text =
-            |key: &str, chars_max| message.get(key).map(|text| clip(text, chars_max)).unwrap_or_default();
+        // without blanks at the end, in which two texts do not differ for the columns of a database
+        let text = |key: &str, chars_max| {
+            message.get(key).map(|text| clip(text.trim_end(), chars_max)).unwrap_or_default()
+        };
         let said_ip = message.get("ip").and_then(|text| text.parse::<std::net::IpAddr>().ok());
         let host = text("hostname", NAME_CHARS_MAX);
         let name = text("name", NAME_CHARS_MAX);

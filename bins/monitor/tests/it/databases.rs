@@ -4,9 +4,10 @@ use crate::support::mariadb::MariaDb;
 use crate::support::raw::Raw;
 use crate::support::{Peer, config, database, entry, ours, sqlite, start, wait_until, with};
 use logferry_monitor::alerts::{AlertRow, AlertState};
-use logferry_monitor::database::Old;
+use logferry_monitor::database::{Database, Old, Url};
 use logferry_monitor::registry::{Change, HourRow, NodeRow, State};
 use logferry_node::monitor::hours::HourNews;
+use mysql_async::prelude::Queryable;
 use std::time::{Duration, Instant};
 
 fn row(id: &str, port: u16, state: State) -> NodeRow {
@@ -66,7 +67,7 @@ async fn keeps_what_it_is_given(url: &str) {
     hours.sort_by(|one, other| one.news.host.cmp(&other.news.host));
     assert_eq!(hours, [hour("WEB-1", 3), hour("web-1", 4)]);
     assert_eq!(database.errors(10).await.expect("errors"), [entry("quotes ' \" \\ and 🚢\u{202e}")]);
-    let ports = async |database: &mut logferry_monitor::database::Database| {
+    let ports = async |database: &mut Database| {
         let rows = database.legacy_nodes().await.expect("rows");
         rows.into_iter().map(|row| row.port).collect::<Vec<_>>()
     };
@@ -103,7 +104,7 @@ async fn shares_addresses(url: &str) {
     let at = database.applied(7).await.expect("asked");
     let changes = [row("s1", 4009, State::Up), row("s2", 4009, State::Up)].map(Change::Node);
     database.apply(7, (at, 1), &changes.iter().collect::<Vec<_>>()).await.expect("written");
-    let is_there = async |database: &mut logferry_monitor::database::Database| {
+    let is_there = async |database: &mut Database| {
         database.legacy_nodes().await.expect("rows").iter().any(|row| row.port == 4009)
     };
     database.apply(7, (1, 2), &[&Change::Node(row("s1", 4009, State::Left))]).await.expect("left");
@@ -150,14 +151,18 @@ async fn takes_ids_and_deliveries_as_they_are(url: &str) {
     assert_eq!(found, ["Case", "case"]);
 }
 
-/// What an earlier version has stored is there after its tables were brought up to date.
-async fn keeps_the_rows_of_version_5(raw: Raw<'_>, migrations: [&str; 5]) {
+async fn make_version_5(raw: &Raw<'_>, migrations: [&str; 5]) {
     raw.run("CREATE TABLE logferry_schema (version INT NOT NULL PRIMARY KEY, name VARCHAR(100) NOT NULL)")
         .await;
     for statement in migrations.iter().flat_map(|file| file.split(';')).filter(|sql| !sql.trim().is_empty()) {
         raw.run(statement).await;
     }
     raw.run("INSERT INTO logferry_schema VALUES (5, '0005_legacy_rows_kept')").await;
+}
+
+/// What an earlier version has stored is there after its tables were brought up to date.
+async fn keeps_the_rows_of_version_5(raw: Raw<'_>, migrations: [&str; 5]) {
+    make_version_5(&raw, migrations).await;
     raw.run(
         "INSERT INTO logferry_node (id, ip, port, role, name, host, version, state, since_ms, registered_ms) \
          VALUES ('Ab', '10.0.0.7', 4000, 'tailer', 'web-1', 'host-1', '0.1.0', 'up', 1, 1)",
@@ -174,6 +179,25 @@ async fn keeps_the_rows_of_version_5(raw: Raw<'_>, migrations: [&str; 5]) {
     assert_eq!(raw.texts("SELECT delivery FROM logferry_alert").await, ["{\"ops\":\"sent\"}"]);
     let newest = raw.texts("SELECT CAST(MAX(version) AS CHAR(9)) FROM logferry_schema").await;
     assert_eq!(newest, ["6"]);
+}
+
+/// A table that is changed may be large, or be read by somebody: that takes longer than an answer may, and nothing else waits for it.
+async fn waits_for_a_table_that_is_changed(server: &MariaDb, migrations: [&str; 5]) {
+    let raw = Raw::MariaDb(server, "locked");
+    make_version_5(&raw, migrations).await;
+    let mut reader = mysql_async::Conn::from_url(raw.url()).await.expect("connected");
+    reader.query_drop("LOCK TABLES logferry_error READ").await.expect("locked");
+    let (url, timeout) = (Url::parse(&raw.url()).expect("clear"), Duration::from_millis(400));
+    let opening = tokio::spawn(async move { Database::open(&url, timeout).await.map(drop) });
+    let waiting = "SELECT id FROM information_schema.processlist WHERE state LIKE 'Waiting for table metadata lock' AND time_ms > 1500";
+    wait_until("the change has waited for longer than an answer may take", async || {
+        !raw.texts(waiting).await.is_empty()
+    })
+    .await;
+    assert!(!opening.is_finished());
+    reader.query_drop("UNLOCK TABLES").await.expect("unlocked");
+    opening.await.expect("no panic").expect("brought up to date");
+    assert_eq!(raw.texts("SELECT CAST(MAX(version) AS CHAR(9)) FROM logferry_schema").await, ["6"]);
 }
 
 macro_rules! version_5 {
@@ -205,6 +229,7 @@ async fn mariadb_keeps_what_it_is_given() {
     shares_addresses(&server.url()).await;
     takes_ids_and_deliveries_as_they_are(&server.url()).await;
     keeps_the_rows_of_version_5(Raw::MariaDb(&server, "version_5"), version_5!("mysql")).await;
+    waits_for_a_table_that_is_changed(&server, version_5!("mysql")).await;
     remembers_over_a_restart(&server.url()).await;
 }
 

@@ -79,8 +79,9 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
             paths.push(path);
         }
     }
-    // Packs of legacy nodes may end without a newline: then the line behind it is of the same line.
-    let lines_min = wanted.lines.saturating_sub(wanted.total);
+    // Packs of legacy nodes, which have no source, may end without a newline: then the line behind it is of the same line.
+    let unended_max = if wanted.key.source.is_empty() { wanted.total } else { 0 };
+    let lines_min = wanted.lines.saturating_sub(unended_max);
     let job = Job { key: wanted.key.clone(), paths, lines_min, roots: shared.roots.clone() };
     let mut watch = Watch::new(shared, wanted);
     let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));

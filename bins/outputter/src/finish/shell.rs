@@ -11,6 +11,7 @@ use crate::file::past::Past;
 use crate::file::retire::Request;
 use crate::hours::calendar::Calendar;
 use crate::hours::catch_up;
+use crate::hours::fact::HourKey;
 use crate::hours::keeper::{SharedBooks, lock};
 use crate::hours::marks::Marks;
 use crate::hours::runner::HourSink;
@@ -115,8 +116,8 @@ impl FinishThread {
                 return;
             }
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
-            let is_busy = || self.etl.as_ref().is_some_and(|etl| hours.iter().any(|hour| etl.holds(hour)));
-            if self.stop.is_cancelled() || waits || memory.done.get(&path) == Some(&counted) || is_busy() {
+            let is_done = memory.done.get(&path) == Some(&counted);
+            if self.stop.is_cancelled() || waits || is_done || self.is_read(hours.iter()) {
                 continue;
             }
             match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
@@ -253,7 +254,10 @@ impl FinishThread {
     fn remove(&self, books: &SharedBooks, file: &Candidate, lengths: Lengths) -> io::Result<bool> {
         let layout = self.finisher.layout(&file.path, lengths)?;
         let is_open = layout.hours.iter().any(|key| lock(books).has_open(key));
-        if is_open || self.marks.find(layout.hours.iter())?.len() < layout.hours.len() {
+        if is_open
+            || self.is_read(layout.hours.iter())
+            || self.marks.find(layout.hours.iter())?.len() < layout.hours.len()
+        {
             return Ok(false);
         }
         if !self.finisher.remove(&file.path, &layout, &mut self.committed())? {
@@ -263,6 +267,11 @@ impl FinishThread {
         counter!("logferry_outputter_removed_bytes_total").increment(file.bytes);
         tracing::info!(path = file.path, bytes = file.bytes, "the file was removed, as [retention] says");
         Ok(true)
+    }
+
+    /// Whether tables are to be made of one of these hours.
+    fn is_read<'a>(&self, mut hours: impl Iterator<Item = &'a HourKey>) -> bool {
+        self.etl.as_ref().is_some_and(|etl| hours.any(|hour| etl.holds(hour)))
     }
 
     fn limits(&self) -> Limits {

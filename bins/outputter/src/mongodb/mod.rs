@@ -391,6 +391,8 @@ mod tests {
             assert!(options(|s| s.write_concern = bad.into()).unwrap_err().contains("majority"), "{bad}");
         }
         options(|s| s.write_concern = "50".into()).unwrap();
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/etl/service_log.vrl");
+        options(|s| (s.format, s.program) = (String::new(), shipped.into())).unwrap();
         assert!(options(|s| s.indexes = vec!["a,,b".into()]).unwrap_err().contains("mongodb.indexes"));
         let missing = options(|s| (s.format, s.program) = (String::new(), "/no/such.vrl".into()));
         assert!(missing.unwrap_err().starts_with("mongodb.program: "));

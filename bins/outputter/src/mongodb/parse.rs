@@ -11,7 +11,7 @@ use crate::outputs::away::{Stored, ToStore};
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use logferry_pack::{Decompressor, Limits, Ours};
-use logferry_transform::{Document, Origin, Outcome, Runner, text};
+use logferry_transform::{Document, Origin, Outcome, Runner, Value, text};
 use metrics::{Counter, counter};
 use std::ops::Range;
 use std::sync::Arc;
@@ -221,6 +221,12 @@ impl Parsers {
             Some(key) => {
                 let value = document.get(key.as_str());
                 let value = value.ok_or_else(|| format!("the document has no {key:?} to merge it by"))?;
+                if !is_one_value(value) {
+                    let kind = value.kind_str();
+                    return Err(format!(
+                        "{key:?}, by which documents are merged, is of the type {kind}: it must be one value"
+                    ));
+                }
                 let mut filter = RawDocumentBuf::new();
                 document::append(&mut filter, key, value)?;
                 let lane = crc32c::crc32c(filter.as_bytes()) as usize % self.options.savers;
@@ -233,6 +239,12 @@ impl Parsers {
         let has_own_id = document.contains_key("_id");
         Ok(Some(Doc { bson, has_own_id, filter, lane, progress: progress.clone(), line, held: None }))
     }
+}
+
+/// Whether a server that looks for it finds documents that have it, and no others: null is also no field, an item of a list, an object may be
+/// a condition.
+fn is_one_value(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Array(_) | Value::Object(_) | Value::Regex(_))
 }
 
 /// What tells a line from all others of its stream. Lines that a program leaves out are counted too, so that another program gives the

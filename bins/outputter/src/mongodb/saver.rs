@@ -16,7 +16,7 @@ const BULK_BYTES_MAX: usize = 8 << 20;
 /// Waits between tries: the first, and the longest.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
-/// How often a document is tried that meets another one with the same key which is not there when looked for.
+/// How often a document is tried that meets another one with the same key, or `_id`, which is not there when looked for.
 const RACES_MAX: u32 = 5;
 /// How often a document is tried alone that is refused for a reason that may be the server's: while other documents are stored, and while
 /// none is (for some two minutes).
@@ -272,14 +272,15 @@ impl Saver {
             }
         }
         *races = if asked.is_empty() { 0 } else { *races + 1 };
+        let is_race = *races < RACES_MAX;
         if self.shared.ordered {
             // Two outputters made the document at the same time: now it is there to be updated.
-            match *races < RACES_MAX {
+            match is_race {
                 true => sorted.again.extend(asked.into_iter().map(|asked| (asked.index, asked.doc))),
                 false => sorted.dead.extend(asked.into_iter().map(|asked| (asked.doc, asked.reason))),
             }
         } else if !asked.is_empty() {
-            self.ask(database, asked, &mut sorted).await;
+            self.ask(database, asked, is_race, &mut sorted).await;
         }
         sorted.again.sort_by_key(|(index, _)| *index);
         self.counters.stored.increment(sorted.stored.len() as u64);
@@ -289,8 +290,8 @@ impl Saver {
         sorted
     }
 
-    /// Looks whether documents are there, and whether they are the same.
-    async fn ask(&self, database: &str, asked: Vec<Asked>, sorted: &mut Sorted) {
+    /// Looks whether documents are there, and whether they are the same. While it may be a race, one that is not there was removed meanwhile.
+    async fn ask(&self, database: &str, asked: Vec<Asked>, is_race: bool, sorted: &mut Sorted) {
         let docs: Vec<&Doc> = asked.iter().map(|asked| &asked.doc).collect();
         let there = match self.shared.server.look_for(database, &docs).await {
             Ok(there) => there,
@@ -306,8 +307,14 @@ impl Saver {
                 There::Other => {
                     sorted.dead.push((doc, format!("another document has its _id already: {reason}")));
                 }
-                // It was removed meanwhile.
-                There::No if is_known => sorted.again.push((index, doc)),
+                There::No if is_known && is_race => sorted.again.push((index, doc)),
+                // The server takes another value for the same: -0.0 for 0, or `a` for `A` by the collection's collation.
+                There::No if is_known => {
+                    sorted.dead.push((
+                        doc,
+                        format!("a document whose _id the server takes for the same is there: {reason}"),
+                    ));
+                }
                 There::No => sorted.dead.push((doc, reason)),
             }
         }

@@ -175,6 +175,46 @@ fn an_hour_waits_while_the_folder_of_its_files_is_away_and_its_problem_ends_with
 }
 
 #[test]
+fn an_hour_that_has_lost_a_line_fails_however_many_packs_it_has() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let cut = place.hour("web-1", &"1\n".repeat(100), 60);
+    std::fs::write(&cut.paths[0], "1\n".repeat(99)).unwrap();
+    // Packs of legacy nodes may end in the middle of a line.
+    let mut legacy = place.hour("10.0.0.7", &"1\n".repeat(100), 60);
+    legacy.key.source.clear();
+    std::fs::write(&legacy.paths[0], "1\n".repeat(40)).unwrap();
+    let running = Running::start(place.open());
+    running.0.want(cut).unwrap();
+    running.0.want(legacy).unwrap();
+    wait_until("the one fails", || exists(&place.etl("etl_fail/access/web-1_2026112113")));
+    wait_until("the other is made", || exists(&place.etl("etl_done/10.0.0.7_2026112113")));
+    assert!(!exists(&place.etl("etl_done/access/web-1_2026112113")));
+    running.stop();
+}
+
+#[test]
+fn an_hour_that_failed_waits_while_its_mark_cannot_be_written() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let gone = place.hour("gone", "", 1);
+    std::fs::remove_file(&gone.paths[0]).unwrap();
+    let etl = place.open();
+    // No folder can be made there.
+    let marks = place.etl("etl_fail");
+    std::fs::create_dir_all(&place.settings.dir).unwrap();
+    std::fs::write(&marks, "").unwrap();
+    let running = Running::start(etl);
+    running.0.want(gone).unwrap();
+    wait_until("it is told", || running.0.problems().iter().any(|text| text.contains("no mark says so")));
+    assert_eq!(running.0.figures()["etl_hours_failed_total"], 0);
+    std::fs::remove_file(&marks).unwrap();
+    wait_until("its mark is there", || exists(&place.etl("etl_fail/access/gone_2026112113")));
+    wait_until("no problem is left", || running.0.problems().is_empty());
+    running.stop();
+}
+
+#[test]
 fn a_queue_that_cannot_be_opened_is_waited_for_and_told() {
     let place = Place::new(GOOD);
     let var = place.dir.path().join("var");

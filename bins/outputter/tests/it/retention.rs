@@ -23,6 +23,8 @@ use logferry_outputter::hours::catch_up;
 use logferry_outputter::hours::fact::{Fact, HourKey};
 use logferry_outputter::hours::hooks::{Extent, HookKind};
 use logferry_outputter::hours::marks::Marks;
+use logferry_outputter::hours::report::HourReport;
+use logferry_outputter::hours::runner::HourSink;
 use logferry_outputter::hours::state::Change;
 use logferry_pack::{Codec, StreamId};
 use std::collections::BTreeMap;
@@ -42,6 +44,20 @@ struct Store {
     folders: Folders,
     files: BTreeMap<String, Lengths>,
     removed_keep: Duration,
+    etl: Option<Arc<dyn HourSink>>,
+}
+
+/// Makes tables of this hour.
+struct TablesOf(u32);
+
+impl HourSink for TablesOf {
+    fn take(&self, _: &HourReport, _: &Path) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn holds(&self, key: &HourKey) -> bool {
+        key.hour.to_string() == self.0.to_string()
+    }
 }
 
 impl Store {
@@ -51,7 +67,7 @@ impl Store {
         for folder in ["log_data/access", "headers/access", "received/access"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        Store { dir, folders, files: BTreeMap::new(), removed_keep: Duration::MAX }
+        Store { dir, folders, files: BTreeMap::new(), removed_keep: Duration::MAX, etl: None }
     }
 
     /// The file of an hour with its mark; where it is finished, that file has its lines.
@@ -96,7 +112,7 @@ impl Store {
             removed_keep: self.removed_keep,
             marks: Marks::new(disk, self.dir.path().join("received"), None),
             calendar: Calendar::new(TimeZone::UTC),
-            etl: None,
+            etl: self.etl.clone(),
             requests,
             figures: Arc::new(Figures::default()),
             stop: CancellationToken::new(),
@@ -237,6 +253,22 @@ fn one_damaged_header_file_keeps_no_other_file_from_going_and_is_named() {
         notices[0].contains("1 files are over the limits") && !notices[0].contains("write"),
         "{notices:?}"
     );
+}
+
+#[test]
+fn a_file_of_which_tables_are_still_to_be_made_stays() {
+    let mut place = Store::new();
+    let files: Vec<PathBuf> = (0..3).map(|number| place.hour(2026011100 + number, None)).collect();
+    place.etl = Some(Arc::new(TablesOf(2026011101)));
+    let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+    let archive = place.folders.data.clone();
+    let notices = place.retain(retention.clone(), &archive);
+    let there: Vec<bool> = files.iter().map(|file| file.exists()).collect();
+    assert_eq!(there, [false, true, false]);
+    assert!(notices[0].contains("1 files are over the limits"), "{notices:?}");
+    place.etl = None;
+    place.retain(retention, &archive);
+    assert!(!files[1].exists());
 }
 
 #[test]
