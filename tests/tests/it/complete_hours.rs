@@ -2,10 +2,13 @@
 
 use logferry_tests::lines::many_lines;
 use logferry_tests::program::binary;
-use logferry_tests::{Relay, RelayOptions, trial, wait_until};
+use logferry_tests::{PATIENCE, Relay, RelayOptions, trial, wait_until};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const HOURS: u8 = 24;
@@ -49,7 +52,6 @@ fn name(hour: u8) -> String {
 }
 
 fn write(relay: &Relay, hour: u8, lines: &[u8]) {
-    use std::io::Write;
     let path = relay.dir.path().join(format!("logs/app.log.{}", name(hour)));
     let mut file = std::fs::File::options().create(true).append(true).open(path).expect("a log file");
     file.write_all(lines).expect("written");
@@ -84,6 +86,67 @@ fn wait_complete(relay: &Relay, written: &BTreeMap<u8, Vec<u8>>) {
         written.iter().all(|(hour, lines)| told.contains(&format!("{} {}", name(*hour), newlines(lines))))
     });
     assert!(!told(relay).contains("no mark"), "the mark is there before the hook starts");
+}
+
+/// A web server that is told of hours and answers each hour with the next of these states, the last one for ever. Its address, and what it was told.
+fn told_by_web(states: &'static [u16]) -> (String, mpsc::Receiver<serde_json::Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let (told, telling) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        for connection in listener.incoming() {
+            let mut reader = BufReader::new(connection.expect("accepted"));
+            let headers: Vec<String> =
+                reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let length = headers.iter().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+            });
+            let mut body = vec![0; length.expect("a body")];
+            reader.read_exact(&mut body).expect("the body");
+            let news: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            let times = times.entry(news["hour"].to_string()).or_default();
+            let state = states[(*times).min(states.len() - 1)];
+            *times += 1;
+            let answer = format!("HTTP/1.1 {state} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            reader.into_inner().write_all(answer.as_bytes()).expect("answered");
+            if told.send(news).is_err() {
+                return;
+            }
+        }
+    });
+    (addr, telling)
+}
+
+#[test]
+fn a_webhook_is_told_of_an_hour_until_it_has_taken_it_and_again_when_the_hour_grows() {
+    let (addr, telling) = told_by_web(&[500, 302, 200]);
+    let mut relay = relay(&format!("\n[hours]\nwebhook = \"http://{addr}/done\"\n"));
+    let mut lines = many_lines(1, 100);
+    write(&relay, 3, &lines);
+    write(&relay, 4, &many_lines(2, 10));
+    relay.start();
+    let mut next = |hour: u8| loop {
+        let told = telling.recv_timeout(PATIENCE).expect("the webhook is called");
+        if told["hour"] == name(hour) {
+            return told;
+        }
+    };
+    let first = next(3);
+    assert_eq!(
+        (&first["host"], &first["source"], &first["state"], &first["lines"]),
+        (&"web-1".into(), &"app".into(), &"complete".into(), &newlines(&lines).into())
+    );
+    assert_eq!(first["mark"], format!("received/app/web-1_{}_{}", name(3), newlines(&lines)));
+    assert_eq!(next(3), first, "500 is no yes");
+    assert_eq!(next(3), first, "302 is no yes");
+    let failed = || relay.outputter.counter("logferry_outputter_hooks_failed_total", "webhook");
+    wait_until("failures are counted", || failed() >= 2.0);
+    let late = many_lines(7, 50);
+    write(&relay, 3, &late);
+    lines.extend(late);
+    wait_until("the hour has grown", || next(3)["lines"] == newlines(&lines));
 }
 
 fn ferryctl_hours(arguments: &[&str]) -> (i32, serde_json::Value) {

@@ -6,7 +6,7 @@ use logferry_tests::mounts::Mounted;
 use logferry_tests::{Program, Relay, RelayOptions, skipped, trial, wait_until};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,7 +22,14 @@ wait = "0s"
 compress = "gzip"
 dir = "{dir}/done"
 mode = "0440"
+owner = "{owner}"
 "#;
+
+/// Who is to own finished files: another user, where that may be asked for.
+fn owner() -> u32 {
+    let own = rustix::process::geteuid();
+    if own.is_root() { 1 } else { own.as_raw() }
+}
 
 fn relay() -> Relay {
     let options = RelayOptions {
@@ -35,7 +42,8 @@ fn relay() -> Relay {
     };
     let relay = Relay::new("finish", &options);
     std::fs::create_dir(relay.dir.path().join("logs")).expect("a folder");
-    add(&relay.outputter, &FINISH.replace("{dir}", &relay.dir.path().display().to_string()));
+    let settings = FINISH.replace("{owner}", &owner().to_string());
+    add(&relay.outputter, &settings.replace("{dir}", &relay.dir.path().display().to_string()));
     relay
 }
 
@@ -52,7 +60,11 @@ fn write(path: &Path, lines: &[u8]) {
 
 /// What stock tools make of a finished file.
 fn zcat(path: &Path) -> Vec<u8> {
-    Command::new("zcat").arg(path).output().expect("zcat runs").stdout
+    read_by("zcat", path)
+}
+
+fn read_by(tool: &str, path: &Path) -> Vec<u8> {
+    Command::new(tool).arg(path).output().unwrap_or_else(|error| panic!("{tool}: {error}")).stdout
 }
 
 struct Hours<'a> {
@@ -121,6 +133,7 @@ fn complete_hours_are_compressed_and_moved_whatever_is_killed_and_old_ones_are_r
     hours.wait_finished();
     let mode = std::fs::metadata(hours.finished(3)).expect("finished").permissions().mode();
     assert_eq!(mode & 0o7777, 0o440);
+    assert_eq!(std::fs::metadata(hours.finished(3)).expect("finished").uid(), owner());
 
     // Late lines become another member of the finished file, and the hook is told of it.
     hours.write(7, many_lines(7_000, 50));
@@ -221,21 +234,29 @@ fn retention_makes_the_room_that_the_files_wait_for_and_lines_go_on() {
 }
 
 #[test]
-fn log_files_that_are_compressed_as_they_come_are_read_by_zcat_whatever_is_killed() {
+fn log_files_that_are_compressed_as_they_come_are_read_by_zcat_and_zstdcat_whatever_is_killed() {
+    archives_are_read("gzip", "zlib", ("gz", "zcat"), "zstd");
+    archives_are_read("zstd", "zstd", ("zst", "zstdcat"), "gzip");
+}
+
+fn archives_are_read(archive: &str, codec: &str, (ending, tool): (&str, &str), other: &str) {
     let trial = trial!();
     let options = RelayOptions {
-        file: "reorder_wait = \"600s\"\narchive = \"gzip\"\n".into(),
-        pack: String::from("max_bytes = \"4KiB\"\n"),
+        file: format!("reorder_wait = \"600s\"\narchive = \"{archive}\"\n"),
+        pack: format!("max_bytes = \"4KiB\"\ncodec = \"{codec}\"\n"),
         ..RelayOptions::default()
     };
-    let mut relay = Relay::new("archive", &options);
+    let mut relay = Relay::new(&format!("archive-{archive}"), &options);
     relay.start();
     let stored = |relay: &Relay| -> Vec<u8> {
         let entries = std::fs::read_dir(relay.output.join("log_data/app-0")).into_iter().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("listed").path()).collect();
         files.sort();
-        assert!(files.iter().all(|file| file.extension().is_some_and(|suffix| suffix == "gz")), "{files:?}");
-        files.iter().flat_map(|file| zcat(file)).collect()
+        assert!(
+            files.iter().all(|file| file.extension().is_some_and(|suffix| suffix == ending)),
+            "{files:?}"
+        );
+        files.iter().flat_map(|file| read_by(tool, file)).collect()
     };
     let mut written = Vec::new();
     for round in 0..6 {
@@ -252,12 +273,13 @@ fn log_files_that_are_compressed_as_they_come_are_read_by_zcat_whatever_is_kille
 
     relay.outputter.kill();
     let config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
-    std::fs::write(&relay.outputter.config, config.replace("archive = \"gzip\"", "archive = \"zstd\""))
+    let setting = |form: &str| format!("archive = \"{form}\"");
+    std::fs::write(&relay.outputter.config, config.replace(&setting(archive), &setting(other)))
         .expect("configuration");
     relay.outputter.start();
     wait_until("a folder of another form is refused", || relay.outputter.exited().is_some());
     assert!(
-        relay.outputter.log_text().contains("file.archive is \"zstd\""),
+        relay.outputter.log_text().contains(&format!("file.archive is {other:?}")),
         "{}",
         relay.outputter.log_text()
     );

@@ -4,6 +4,7 @@ use logferry_tests::lines::many_lines;
 use logferry_tests::program::binary;
 use logferry_tests::{Relay, RelayOptions, wait_until};
 use serde_json::Value;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -105,6 +106,38 @@ fn an_hour_that_the_store_lost_comes_back_and_a_second_time_changes_nothing() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(answer["packs_taken"].as_u64(), Some(0), "{answer}");
     assert_eq!(stored(&path), lines);
+}
+
+#[test]
+fn an_outputter_that_lacks_packs_of_an_hour_asks_the_tailer_for_them_until_the_hour_is_complete() {
+    let mut relay = relay("repull-wanted");
+    let log = logs(&relay).join(format!("access.{HOUR}.log"));
+    let mut lines = many_lines(1, 3000);
+    std::fs::write(&log, &lines).expect("written");
+    relay.start();
+    let path = stored_path(&relay, "access", HOUR);
+    wait_until("the first lines are stored", || stored(&path) == lines);
+    relay.wait_acknowledged();
+    let admin = relay.tailer.admin().expect("an admin endpoint");
+    let mut config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
+    config.push_str(&format!("\n[repull]\nwait = \"300ms\"\nhosts = {{ web-1 = \"{admin}\" }}\n"));
+    std::fs::write(&relay.outputter.config, config).expect("configuration");
+    lose_the_store(&mut relay);
+
+    let later = many_lines(2, 1000);
+    std::fs::File::options().append(true).open(&log).expect("opened").write_all(&later).expect("written");
+    lines.extend(later);
+    std::fs::write(logs(&relay).join("access.2026112014.log"), many_lines(3, 10)).expect("written");
+    let count = lines.iter().filter(|byte| **byte == b'\n').count();
+    wait_until("the hour is complete", || mark(&relay, count).exists());
+    assert!(relay.outputter.counter("logferry_outputter_repulls_wanted_total", "") >= 1.0);
+    let sorted = |bytes: &[u8]| {
+        let mut lines: Vec<Vec<u8>> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    };
+    // What came first is first, unless [finish] puts it into order.
+    assert_eq!(sorted(&stored(&path)), sorted(&lines));
 }
 
 #[test]
