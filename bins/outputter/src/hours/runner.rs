@@ -88,11 +88,16 @@ impl Runner {
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(self.hours.hook_timeout.0))
             .proxy(None)
+            // to where a redirection leads the hour would not be sent along
+            .max_redirects(0)
+            .http_status_as_error(false)
             .build()
             .into();
-        let body = serde_json::to_string(report).map_err(|error| error.to_string())?;
+        let failed = |what: &dyn std::fmt::Display| format!("{}: {what}", self.hours.webhook);
+        let body = serde_json::to_string(report).map_err(|error| failed(&error))?;
         let request = agent.post(&self.hours.webhook).content_type("application/json");
-        request.send(body).map(drop).map_err(|error| format!("{}: {error}", self.hours.webhook))
+        let answer = request.send(body).map_err(|error| failed(&error))?;
+        if answer.status().is_success() { Ok(()) } else { Err(failed(&format!("HTTP {}", answer.status()))) }
     }
 
     /// The facts are in the environment, so that a shell script needs nothing to read them.
