@@ -279,6 +279,40 @@ fn files_go_on_while_the_server_is_away_the_spool_grows_to_its_cap_and_memory_st
 }
 
 #[test]
+fn memory_does_not_grow_with_the_packs_that_wait_while_the_server_is_away() {
+    const LINES_OF_PACK: u64 = 10;
+    let trial = trial!();
+    let folder = Workdir::new("mongo-away-long");
+    let file = folder.path().join("store");
+    let more = format!("[file]\ndir = \"{}\"\n[spool]\nmax_bytes = \"1GiB\"\n", file.display());
+    let Some(mut server) = MongoServer::away(folder.path()) else { return };
+    let mut store = Store::new("mongodb-away-long", &server.uri(), "format = \"raw\"\n", &more);
+    store.pack = "max_lines = 10\n";
+    store.outputter.start_and_wait();
+    let (mut tailer, log) = store.tailer("web-1");
+    tailer.start_and_wait();
+    let (some, lines) = (30_000, 180_000);
+    append(&log, AccessLog::lines(0..some).as_bytes());
+    wait_until("some packs wait in the spool", || is_acknowledged(&tailer, &log));
+    let before = store.outputter.memory_peak();
+    append(&log, AccessLog::lines(some..lines).as_bytes());
+    wait_until("many packs wait in the spool", || is_acknowledged(&tailer, &log));
+    let packs = store.outputter.counter("logferry_outputter_spool_packs", "mongodb") as u64;
+    assert!(packs > (lines - some) / LINES_OF_PACK, "{packs} packs wait");
+    let grown = store.outputter.memory_peak() - before;
+    assert!(grown < 12 * MIB, "{grown} bytes more for {} packs more", (lines - some) / LINES_OF_PACK);
+    let written = AccessLog::lines(0..lines);
+    assert!(logferry_tests::compare::stored(&file, "access", "web-1") == written.as_bytes());
+
+    server.restart();
+    wait_until("all documents are stored", || is_stored(&store));
+    let mut stored = 0;
+    Look::new(&server.uri(), &store).each_document(|_| stored += 1);
+    assert_eq!(stored, lines);
+    trial.count("packs that waited for a server that was away", packs);
+}
+
+#[test]
 fn documents_go_on_while_the_disk_of_the_files_is_full_and_the_files_catch_up_in_order_exactly_once() {
     let trial = trial!();
     let folder = Workdir::new("file-away");
