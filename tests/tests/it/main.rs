@@ -5,6 +5,7 @@ mod away_at_start;
 mod bad_input;
 mod bounded;
 mod complete_hours;
+mod cut_between;
 mod damaged_state;
 mod disk_full;
 mod etl;
