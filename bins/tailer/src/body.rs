@@ -11,6 +11,10 @@ use metrics::{Counter, counter};
 use std::borrow::Cow;
 use std::ops::Range;
 
+mod split;
+
+pub use split::SplitLine;
+
 /// The rules of one source.
 #[derive(Clone)]
 pub struct BodyRules {
@@ -19,6 +23,8 @@ pub struct BodyRules {
     encoding: TextEncoding,
     /// Length from which on lines are left out.
     line_bytes_max: Option<usize>,
+    /// So many of the first bytes of a line decide whether it is shipped: it may be split behind them.
+    judged_bytes: usize,
     replaced: Counter,
     long_lines: Counter,
     long_lines_bytes: Counter,
@@ -31,6 +37,8 @@ pub struct Lead {
     pub offset: u64,
     /// Bytes of the pack's first line that stand before the pack; no more of them are counted than make it too long.
     pub line_bytes_before: usize,
+    /// The line that the pack begins within, where it was split and matters.
+    pub line: Option<SplitLine>,
     /// The file begins with the byte order mark of big-endian UTF-16.
     pub big_endian_by_mark: bool,
     /// The pack's last line has no end, and none will come: its body gets one, because what is stored behind it is of another file.
@@ -60,6 +68,7 @@ impl BodyRules {
             entries: Entries::new(settings)?,
             encoding: encoding_of(settings)?,
             line_bytes_max: (settings.long_lines == LongLines::Drop).then_some(line_bytes),
+            judged_bytes: line_bytes,
             replaced: count("logferry_tailer_characters_replaced_total"),
             long_lines: count("logferry_tailer_long_lines_dropped_total"),
             long_lines_bytes: count("logferry_tailer_long_lines_dropped_bytes_total"),
@@ -107,6 +116,17 @@ impl BodyRules {
     }
 
     fn chosen_lines<'a>(&self, bytes: &'a [u8], lead: Lead) -> Cow<'a, [u8]> {
+        let may_be_long = bytes.len() >= self.judged_bytes || lead.line.is_some();
+        if may_be_long && self.judges_split_lines() {
+            let mut kept = Vec::with_capacity(bytes.len());
+            for line in self.lines(bytes, lead) {
+                let text = self.text(line.bytes, lead.offset + line.at as u64, lead);
+                if self.takes_line(line, &text, lead) {
+                    kept.extend_from_slice(&text);
+                }
+            }
+            return Cow::Owned(kept);
+        }
         let short = match self.line_bytes_max {
             Some(max) => self.without_long_lines(bytes, lead, max),
             None => bytes.into(),
@@ -118,6 +138,17 @@ impl BodyRules {
         match text {
             Cow::Borrowed(bytes) => self.filter.choose(bytes),
             Cow::Owned(text) => Cow::Owned(self.filter.choose(&text).into_owned()),
+        }
+    }
+
+    fn takes_line(&self, line: Line<'_>, text: &[u8], lead: Lead) -> bool {
+        match self.judged_by_first_part(line, lead) {
+            Some(false) => {
+                self.count_left_out(line, lead, 1);
+                false
+            }
+            Some(true) => true,
+            None => self.filter.takes_entry(text, 1),
         }
     }
 
@@ -171,9 +202,19 @@ impl BodyRules {
         mut take: impl FnMut(&[u8], &[Range<usize>]),
     ) {
         let (mut entry, mut lines, mut entry_at) = (Vec::new(), Vec::new(), lead.offset);
-        let mut choose = |entry: &[u8], offset: u64, count: u64, lines: &[Range<usize>]| {
+        // The first line of the entry, and what it decides.
+        let mut first: Option<(Line<'_>, Option<bool>)> = None;
+        let mut choose = |entry: &[u8], offset: u64, count: u64, lines: &[Range<usize>], first: Option<_>| {
             let text = self.text(entry, offset, lead);
-            if !entry.is_empty() && self.filter.takes_entry(&text, count) {
+            let is_taken = match first {
+                Some((_, Some(true))) => true,
+                Some((line, Some(false))) => {
+                    self.count_left_out(line, lead, count);
+                    false
+                }
+                _ => !entry.is_empty() && self.filter.takes_entry(&text, count),
+            };
+            if is_taken && !entry.is_empty() {
                 take(&text, lines);
             }
         };
@@ -182,16 +223,17 @@ impl BodyRules {
             let offset = lead.offset + line.at as u64;
             let place = entries.place(open, line.bytes, offset, lead.big_endian_by_mark);
             if place != Place::Within {
-                choose(&entry, entry_at, open.lines, &lines);
+                choose(&entry, entry_at, open.lines, &lines, first.take());
                 (entry_at, _, _) = (offset, entry.clear(), lines.clear());
             }
+            first.get_or_insert_with(|| (line, self.judged_by_first_part(line, lead)));
             open = open.with(place, line.bytes);
             if !self.line_bytes_max.is_some_and(|max| self.is_long(line, lead, max)) {
                 entry.extend_from_slice(line.bytes);
                 lines.push(line.range());
             }
         }
-        choose(&entry, entry_at, open.lines, &lines);
+        choose(&entry, entry_at, open.lines, &lines, first);
     }
 
     /// The body once more, line by line: where each line is in the file, and its text. A piece of a line that was split is told on its
@@ -211,7 +253,7 @@ impl BodyRules {
                 continue;
             }
             let text = self.text(line.bytes, lead.offset + line.at as u64, lead);
-            if !self.filter.choose(&text).is_empty() {
+            if !text.is_empty() && self.takes_line(line, &text, lead) {
                 take_text(&line.range());
             }
         }

@@ -43,6 +43,8 @@ pub struct Figures {
     pub restarts: AtomicU64,
     /// Compressed files that were unpacked.
     pub files_unpacked: AtomicU64,
+    /// Compressed files that were gone before they were read.
+    pub packed_files_lost: AtomicU64,
     /// Bytes that are known to be lost.
     pub lost_bytes: AtomicU64,
     /// What is missing of the files of sources, for people.
@@ -76,6 +78,12 @@ impl Figures {
     pub fn lost(&self, bytes: u64, reason: &'static str) {
         self.lost_bytes.fetch_add(bytes, Ordering::Relaxed);
         counter!("logferry_tailer_lost_bytes_total", "reason" => reason).increment(bytes);
+    }
+
+    /// A compressed file was gone before it was read.
+    pub fn packed_file_lost(&self, reason: &'static str) {
+        self.packed_files_lost.fetch_add(1, Ordering::Relaxed);
+        counter!("logferry_tailer_packed_files_lost_total", "reason" => reason).increment(1);
     }
 
     /// What `/readyz` answers.
@@ -134,6 +142,7 @@ impl Figures {
             ("hours_waiting", get(&self.hours_waiting)),
             ("file_restarts", get(&self.restarts)),
             ("files_unpacked", get(&self.files_unpacked)),
+            ("packed_files_lost", get(&self.packed_files_lost)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];
         let gauges = [

@@ -2,6 +2,7 @@
 
 use crate::encoding::Newline;
 use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, HEAD_BYTES_MAX};
+use crate::ledger::looks::FileLook;
 use crate::ledger::record::Tail;
 use metrics::counter;
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
@@ -29,6 +30,13 @@ pub struct Facts {
     pub touched_ns: i64,
     /// A regular file.
     pub is_file: bool,
+}
+
+impl Facts {
+    /// By what it is told that its content is the same.
+    pub fn look(&self) -> FileLook {
+        FileLook { size: self.size, changed_ns: self.changed_ns }
+    }
 }
 
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);

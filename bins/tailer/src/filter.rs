@@ -41,8 +41,7 @@ impl LineFilter {
         !self.include.is_empty() || !self.exclude.is_empty()
     }
 
-    /// The lines of a text that are shipped. A line is matched without its newline and a carriage return before it. A line that was split
-    /// because of its length is matched piece by piece.
+    /// The lines of a text that are shipped. A line is matched without its newline and a carriage return before it.
     pub fn choose<'a>(&self, text: &'a [u8]) -> Cow<'a, [u8]> {
         if !self.is_set() {
             return text.into();
@@ -66,6 +65,16 @@ impl LineFilter {
             self.dropped.increment(lines);
         }
         is_taken
+    }
+
+    /// The same without counting.
+    pub fn would_take(&self, line: &[u8]) -> bool {
+        self.takes(without_newline(line))
+    }
+
+    /// Counts lines that are not shipped.
+    pub fn left_out(&self, lines: u64) {
+        self.dropped.increment(lines);
     }
 
     fn takes(&self, line: &[u8]) -> bool {

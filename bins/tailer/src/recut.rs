@@ -4,7 +4,7 @@
 //! [`Recut`] gives the packs of a range that was shipped before, cut by the same [`Cutter`] in a buffer of the same size, so that the
 //! [`BodyRules`] judge the same lines: a filter that is asked about a part of a line may say something else than about the whole.
 
-use crate::body::{BodyRules, Lead};
+use crate::body::{BodyRules, Lead, SplitLine};
 use crate::config::{LongLines, PackSettings, SourceSettings, TailerConfig};
 use crate::cutter::{CutLimits, Cutter, Cutting, Look, Piece};
 use crate::encoding::{TextEncoding, has_big_endian_mark};
@@ -44,15 +44,61 @@ pub(crate) fn cutting(
     Ok(Cutting::new(limits, encoding_of(settings)?, Entries::new(settings)?, buffer_bytes))
 }
 
+/// Most bytes before a pack in which the beginning of its first line is looked for, when it is not known. A line that began before that is
+/// shipped from there on.
+const LINE_SOUGHT_BYTES_MAX: usize = 1 << 30;
+
+/// Where the line begins that is split at an offset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SplitAt {
+    pub(crate) offset: u64,
+    pub(crate) begin: u64,
+}
+
+impl SplitAt {
+    /// After a pack that ends within a line.
+    pub(crate) fn after(lead: &Lead, span: u64) -> SplitAt {
+        SplitAt { offset: lead.offset + span, begin: lead.line.map_or(lead.offset, |line| line.begin) }
+    }
+}
+
 /// What a file says of a pack that begins at `offset`, beside its bytes.
-pub(crate) fn lead(file: &File, offset: u64, cutting: &Cutting, long_lines: LongLines) -> io::Result<Lead> {
+pub(crate) fn lead(
+    file: &File,
+    offset: u64,
+    cutting: &Cutting,
+    body: &BodyRules,
+    long_lines: LongLines,
+    split: Option<SplitAt>,
+) -> io::Result<Lead> {
     let big_endian_by_mark = is_big_endian_by_mark(file, cutting.encoding())?;
     let newline = cutting.encoding().newline(big_endian_by_mark);
     let line_bytes_before = match long_lines {
         LongLines::Split => 0,
         LongLines::Drop => files::line_bytes_before(file, offset, cutting.line_bytes(), newline)?,
     };
-    Ok(Lead { offset, line_bytes_before, big_endian_by_mark, unended: false })
+    let lead = Lead { offset, line_bytes_before, big_endian_by_mark, ..Lead::default() };
+    if !body.judges_split_lines() {
+        return Ok(lead);
+    }
+    let begin = match split.filter(|split| split.offset == offset) {
+        Some(split) => split.begin,
+        None => offset - files::line_bytes_before(file, offset, LINE_SOUGHT_BYTES_MAX, newline)? as u64,
+    };
+    let is_judged = |begin: u64| -> io::Result<bool> {
+        if offset - begin >= LINE_SOUGHT_BYTES_MAX as u64 {
+            return Ok(true);
+        }
+        // No more than what stands before the pack: what comes behind may not have been there yet when it was cut.
+        let mut bytes = vec![0; body.judged_bytes().min((offset - begin) as usize)];
+        read_all(file, begin, &mut bytes)?;
+        Ok(body.takes_line_that_begins(&bytes, begin, big_endian_by_mark))
+    };
+    let line = match begin < offset {
+        true => Some(SplitLine { begin, is_taken: is_judged(begin)? }),
+        false => None,
+    };
+    Ok(Lead { line, ..lead })
 }
 
 /// Whether a file has the byte order mark of big-endian UTF-16, where the encoding goes by it.
@@ -90,7 +136,11 @@ impl Rules {
 
     /// What a file says of a pack that begins at `offset`, beside its bytes.
     pub(crate) fn lead(&self, file: &File, offset: u64) -> io::Result<Lead> {
-        lead(file, offset, &self.cutting, self.long_lines)
+        self.lead_behind(file, offset, None)
+    }
+
+    fn lead_behind(&self, file: &File, offset: u64, split: Option<SplitAt>) -> io::Result<Lead> {
+        lead(file, offset, &self.cutting, &self.body, self.long_lines, split)
     }
 }
 
@@ -101,13 +151,14 @@ pub(crate) struct Recut<'a> {
     to: u64,
     cutter: Cutter,
     big_endian_by_mark: bool,
+    split: Option<SplitAt>,
 }
 
 impl<'a> Recut<'a> {
     /// From the byte at `from`, at which a line or a piece of one began when it was cut, up to `to`.
     pub(crate) fn new(rules: &'a Rules, file: &'a File, from: u64, to: u64) -> io::Result<Recut<'a>> {
         let big_endian_by_mark = is_big_endian_by_mark(file, rules.cutting.encoding())?;
-        Ok(Recut { rules, file, to, cutter: Cutter::new(from), big_endian_by_mark })
+        Ok(Recut { rules, file, to, cutter: Cutter::new(from), big_endian_by_mark, split: None })
     }
 
     /// The next pack: the first `span` bytes of the buffer.
@@ -138,7 +189,9 @@ impl<'a> Recut<'a> {
                 // What stands behind a part that was asked for may be the rest of its last line.
                 let end = piece.offset + piece.span as u64;
                 let unended = piece.unended && self.file.metadata()?.len() == end;
-                let lead = Lead { unended, ..self.rules.lead(self.file, piece.offset)? };
+                let lead = self.rules.lead_behind(self.file, piece.offset, self.split)?;
+                let lead = Lead { unended, ..lead };
+                self.split = piece.split.then(|| SplitAt::after(&lead, piece.span as u64));
                 return Ok(Some((piece, lead)));
             }
         }
@@ -205,11 +258,41 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_split_is_judged_piece_by_piece() {
-        let rules = rules(|s| s.exclude = vec!["needle".into()], LIMITS);
-        let text = format!("{}{}needle\n", "x".repeat(48), "y".repeat(20));
-        let file = file_of(text.as_bytes());
-        assert_eq!(body(&rules, &file, 0, text.len() as u64).0, "x".repeat(48).into_bytes());
+    fn a_line_that_is_split_is_judged_as_a_whole_by_its_first_part_wherever_one_begins_to_read() {
+        for (first, taken) in [("needle", false), ("", true)] {
+            let rules = rules(|s| s.exclude = vec!["needle".into()], LIMITS);
+            let line = format!("{first}{}needle\n", "x".repeat(130));
+            let text = format!("one\n{line}two\n");
+            let file = file_of(text.as_bytes());
+            let expected = if taken { text.clone() } else { "one\ntwo\n".to_owned() };
+            let (all, _) = body(&rules, &file, 0, text.len() as u64);
+            assert_eq!(String::from_utf8(all).expect("text"), expected);
+            // From the second part on, as after a restart; and at its very end, where nothing but the newline is left.
+            let end_of_line = 4 + line.len();
+            for from in [4 + 48, 4 + 96, end_of_line - 1] {
+                let (rest, _) = body(&rules, &file, from as u64, text.len() as u64);
+                let expected = if taken { &text[from..] } else { "two\n" };
+                assert_eq!(String::from_utf8(rest).expect("text"), expected, "from {from}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_a_first_line_that_was_split_is_chosen_with_its_entry() {
+        for (first, taken) in [("needle", true), ("", false)] {
+            let change = |s: &mut SourceSettings| {
+                s.include = vec!["needle".into()];
+                s.multiline.start = "^#".into();
+                s.multiline.max_bytes = logferry_node::config::ByteSize(64);
+            };
+            let rules = rules(change, LIMITS);
+            let entry = format!("#{first}{}needle\n at\n", "x".repeat(130));
+            let text = format!("{entry}# two\n# needle\n");
+            let file = file_of(text.as_bytes());
+            let expected = if taken { format!("{entry}# needle\n") } else { "# needle\n".to_owned() };
+            let (all, _) = body(&rules, &file, 0, text.len() as u64);
+            assert_eq!(String::from_utf8(all).expect("text"), expected);
+        }
     }
 
     #[test]
@@ -248,8 +331,8 @@ mod tests {
             encoding in prop::sample::select(&["utf-8", "utf-16le"][..]),
             drop in any::<bool>(), chosen in any::<bool>(), entries in any::<bool>(),
         ) {
-            // Pieces of a line that is split are judged one by one, and where they end depends on when the file was looked at.
-            let are_judged = chosen && !drop;
+            // How long the entry is that a split line is the first of depends on when the file was looked at.
+            let are_judged = chosen && !drop && entries;
             let length_max = if are_judged { 40 } else { usize::MAX };
             let text: String = lengths.iter().enumerate().map(|(number, length)| {
                 let length = length.min(&length_max);

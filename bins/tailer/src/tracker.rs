@@ -26,6 +26,8 @@ pub struct Sighting {
     pub size: u64,
     /// Time of the last change that the system noted, in nanoseconds since 1970; of known files it may be missing (0).
     pub touched_ns: i64,
+    /// Time of the last change of its content, in nanoseconds since 1970; of known files it may be missing (0).
+    pub changed_ns: i64,
 }
 
 /// Where a followed file is, seen from the path at which it was met.
@@ -281,7 +283,7 @@ mod tests {
         FileKey { device: 1, inode, born_ns: 0 }
     }
     fn at(path: &str, inode: u64, size: u64) -> Sighting {
-        Sighting { path: path.into(), key: key(inode), size, touched_ns: 0 }
+        Sighting { path: path.into(), key: key(inode), size, touched_ns: 0, changed_ns: 0 }
     }
     fn following(tracker: &mut Tracker, path: &str, inode: u64) -> FileNumber {
         assert_eq!(tracker.look(0, &[at(path, inode, 5)]), [Decision::Open(at(path, inode, 5))]);

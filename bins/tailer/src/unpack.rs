@@ -1,32 +1,33 @@
 //! Compressed copies of log files: known by name and first bytes, unpacked into a file without a name, then read as any other.
 
 use crate::event::Event;
-use crate::files;
+use crate::files::{self, Facts};
 use crate::identity::FileKey;
+use crate::ledger::looks::FileLook;
 use bzip2::read::MultiBzDecoder;
 use crossbeam_channel::{Receiver, Sender};
 use flate2::read::MultiGzDecoder;
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+mod room;
 mod shipped;
 
 pub use shipped::Shipped;
 
 /// Largest file once unpacked, in bytes: more is taken for an attack on the disk.
 const UNPACKED_BYTES_MAX: u64 = 64 << 30;
-/// Room that unpacking leaves free on the file system of `var_dir`, in bytes, or this part of a smaller one: for the state, and for the
-/// host's applications.
-const FREE_BYTES_MIN: u64 = 1 << 30;
-const FREE_SHARE: u64 = 10;
-/// Bytes written between two looks at the free room.
-const FREE_LOOKED_AT_BYTES: u64 = 16 << 20;
 /// First bytes of a file that tell what it is: the header of an archive is the longest of them.
 pub const FIRST_BYTES: usize = TAR_HEADER_BYTES;
 /// A header of tar, and where in it its checksum is: the sum of its bytes, those of the sum taken for spaces, in octal digits.
 const TAR_HEADER_BYTES: usize = 512;
 const TAR_SUM: std::ops::Range<usize> = 148..156;
+/// The clock that stamps files ticks no more seldom: a file that was changed longer ago has another stamp when it is changed again.
+const STAMP_TICK: Duration = Duration::from_millis(20);
+/// One that is changed all the time is read after so many ticks all the same.
+const STAMPS_WAITED_FOR: usize = 3;
 /// Bytes unpacked at a time.
 const CHUNK_BYTES: usize = 128 << 10;
 
@@ -124,8 +125,16 @@ pub struct UnpackJob {
     pub roots: Vec<String>,
     /// Identity.
     pub key: FileKey,
-    /// Length as it is.
-    pub size: u64,
+    /// How it looks.
+    pub look: FileLook,
+    /// Its first bytes when it was met.
+    pub begins: FirstBytes,
+    /// It, held open in case its path is given to another before its turn comes.
+    pub held: Option<File>,
+    /// No path that the source leads to has it any more: it is read from where it is held.
+    pub is_moved: bool,
+    /// Another content was there when it was met.
+    pub was_replaced: bool,
     /// Way of compression.
     pub packing: Packing,
     /// Number of its first lines that were shipped by a legacy system.
@@ -136,20 +145,100 @@ pub struct UnpackJob {
     pub failures: u32,
 }
 
+/// The first bytes of a file, at most [`FIRST_BYTES`]: whoever goes on writing it leaves them as they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FirstBytes {
+    length: usize,
+    sum: u32,
+}
+
+impl FirstBytes {
+    /// Of a file that begins with these.
+    pub fn of(bytes: &[u8]) -> FirstBytes {
+        let bytes = &bytes[..bytes.len().min(FIRST_BYTES)];
+        FirstBytes { length: bytes.len(), sum: crc32c::crc32c(bytes) }
+    }
+
+    /// Whether a file that begins with `bytes` may be the same.
+    pub fn agrees(&self, bytes: &[u8]) -> bool {
+        bytes.get(..self.length).is_some_and(|bytes| crc32c::crc32c(bytes) == self.sum)
+    }
+}
+
 impl UnpackJob {
-    /// Its bytes as they are. Under its path may be another file by now: then there is none.
-    fn open(&self) -> io::Result<io::BufReader<File>> {
-        let file = files::open_below(&self.path, &self.roots)?;
-        if files::facts_of(&file)?.key != self.key {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "another file has its name by now"));
+    /// All of a file.
+    pub fn new(path: &Path, roots: Vec<String>, facts: &Facts, packing: Packing) -> UnpackJob {
+        UnpackJob {
+            source: 0,
+            path: path.to_owned(),
+            roots,
+            key: facts.key,
+            look: facts.look(),
+            begins: FirstBytes::default(),
+            held: None,
+            is_moved: false,
+            was_replaced: false,
+            packing,
+            skip_lines: 0,
+            may_be: Vec::new(),
+            failures: 0,
         }
-        Ok(io::BufReader::with_capacity(CHUNK_BYTES, file))
+    }
+
+    /// The file. Under its path may be another one by now: if it is held and has no name any more, it is read all the same.
+    fn open(&self) -> io::Result<File> {
+        let at_path = files::open_below(&self.path, &self.roots)
+            .and_then(|file| Ok(files::facts_of(&file)?.key == self.key).map(|is_it| is_it.then_some(file)));
+        if let Ok(Some(file)) = at_path {
+            return Ok(file);
+        }
+        if let Some(held) = &self.held
+            && (self.is_moved || files::facts_of(held)?.links == 0)
+        {
+            let mut held = held.try_clone()?;
+            held.rewind()?;
+            return Ok(held);
+        }
+        Err(at_path
+            .err()
+            .unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "another file has its name by now")))
+    }
+
+    /// Takes note of how the file looks before it is read, once it is sure that a change from now on will be seen.
+    fn begin(&mut self) -> io::Result<()> {
+        let file = self.open()?;
+        let mut facts = files::facts_of(&file)?;
+        for _ in 0..STAMPS_WAITED_FOR {
+            let Some(age) = age_of(facts.changed_ns).filter(|age| *age < STAMP_TICK) else { break };
+            std::thread::sleep(STAMP_TICK - age);
+            facts = files::facts_of(&file)?;
+        }
+        let mut first_bytes = [0; FIRST_BYTES];
+        let filled = files::read_at(&file, 0, &mut first_bytes)?;
+        self.was_replaced |= !self.begins.agrees(&first_bytes[..filled]);
+        (self.look, self.begins) = (facts.look(), FirstBytes::of(&first_bytes[..filled]));
+        Ok(())
+    }
+
+    /// What was read of the file is of one content if it looks as it did before.
+    fn check(&self, file: &File) -> io::Result<()> {
+        if files::facts_of(file)?.look() == self.look {
+            return Ok(());
+        }
+        Err(io::Error::other("it was written to while it was read"))
     }
 
     /// Whether the file is not under its path any more.
     pub(crate) fn is_gone(&self) -> bool {
         self.open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// How long ago a file was changed; nothing if that is to come.
+fn age_of(changed_ns: i64) -> Option<Duration> {
+    let changed =
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(u64::try_from(changed_ns).ok()?))?;
+    SystemTime::now().duration_since(changed).ok()
 }
 
 /// What a compressed file holds.
@@ -163,8 +252,9 @@ pub enum Unpacked {
 
 /// Unpacks one file after another until nobody asks for more. `folder` has room for the largest.
 pub fn run(folder: &Path, jobs: &Receiver<UnpackJob>, follower: &Sender<Event>) {
-    while let Ok(job) = jobs.recv() {
-        let unpacked = shipped::shipped_as(&job).and_then(|shipped| match shipped {
+    while let Ok(mut job) = jobs.recv() {
+        let shipped = job.begin().and_then(|()| shipped::shipped_as(&job));
+        let unpacked = shipped.and_then(|shipped| match shipped {
             Some(shipped) => Ok(Unpacked::Shipped(shipped)),
             None => unpack(&job, folder).map(Unpacked::Content),
         });
@@ -188,22 +278,24 @@ pub fn reader(packing: Packing, packed: impl BufRead + 'static) -> io::Result<Bo
 
 /// The content of a file that is compressed, in a file without a name.
 pub(crate) fn unpack(job: &UnpackJob, folder: &Path) -> io::Result<File> {
-    unpack_leaving(job, folder, free_min(folder)?)
+    unpack_leaving(job, folder, room::free_min(folder)?)
 }
 
 fn unpack_leaving(job: &UnpackJob, folder: &Path, free_min: u64) -> io::Result<File> {
     let packed = job.open()?;
     let mut unpacked = tempfile::tempfile_in(folder)?;
-    let mut reader = reader(job.packing, packed)?.take(UNPACKED_BYTES_MAX + 1);
+    let buffered = io::BufReader::with_capacity(CHUNK_BYTES, packed.try_clone()?);
+    let mut reader = reader(job.packing, buffered)?.take(UNPACKED_BYTES_MAX + 1);
     let mut chunk = vec![0; CHUNK_BYTES];
     let (mut total, mut looked_at) = (0, 0);
     loop {
         if total >= looked_at {
-            looked_at = total + FREE_LOOKED_AT_BYTES;
-            leave_free(folder, free_min)?;
+            looked_at = total + room::LOOKED_AT_BYTES;
+            room::leave_free(folder, free_min)
+                .map_err(|error| room::explained(error, job, &packed, folder, free_min))?;
         }
         match reader.read(&mut chunk) {
-            Ok(0) => return Ok(unpacked),
+            Ok(0) => return job.check(&packed).map(|()| unpacked),
             Ok(count) => {
                 total += count as u64;
                 if total > UNPACKED_BYTES_MAX {
@@ -215,22 +307,6 @@ fn unpack_leaving(job: &UnpackJob, folder: &Path, free_min: u64) -> io::Result<F
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Room that must stay free where `folder` is, in bytes.
-fn free_min(folder: &Path) -> io::Result<u64> {
-    let facts = rustix::fs::statvfs(folder)?;
-    Ok(FREE_BYTES_MIN.min(facts.f_blocks.saturating_mul(facts.f_frsize) / FREE_SHARE))
-}
-
-fn leave_free(folder: &Path, free_min: u64) -> io::Result<()> {
-    let facts = rustix::fs::statvfs(folder)?;
-    if facts.f_bavail.saturating_mul(facts.f_frsize) >= free_min.saturating_add(FREE_LOOKED_AT_BYTES) {
-        return Ok(());
-    }
-    let what =
-        format!("unpacked it would leave less than {} MiB free in {}", free_min >> 20, folder.display());
-    Err(io::Error::new(io::ErrorKind::StorageFull, what))
 }
 
 #[cfg(test)]
@@ -310,14 +386,46 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_name_is_unpacked_if_it_is_held() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gz");
+        std::fs::write(&path, gzip(b"line\n")).expect("written");
+        let mut job = UnpackJob { held: File::open(&path).ok(), ..job(&path) };
+        std::fs::rename(&path, folder.path().join("b.gz")).expect("renamed");
+        assert!(job.is_gone(), "its name tells what it is");
+        std::fs::remove_file(folder.path().join("b.gz")).expect("removed");
+        for _ in 0..2 {
+            job.begin().expect("it is held");
+            let file = unpack_leaving(&job, folder.path(), 0).expect("it is held");
+            assert_eq!(file.metadata().expect("facts").len(), 5);
+        }
+        assert!(!job.was_replaced && !job.is_gone());
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_while_it_was_read_is_an_error_and_another_beginning_is_noticed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gz");
+        std::fs::write(&path, gzip(b"one\n")).expect("written");
+        let mut job = UnpackJob { begins: FirstBytes::of(&gzip(b"one\n")), ..job(&path) };
+        job.begin().expect("it is there");
+        std::fs::write(&path, gzip(b"two\n")).expect("written");
+        assert!(unpack_leaving(&job, folder.path(), 0).is_err() && !job.was_replaced);
+        job.begin().expect("it is there");
+        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && job.was_replaced);
+        job.was_replaced = false;
+        std::fs::write(&path, [gzip(b"two\n"), gzip(b"three\n")].concat()).expect("written");
+        job.begin().expect("it is there");
+        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && !job.was_replaced, "it was added to");
+    }
+
+    #[test]
     fn nothing_is_unpacked_into_room_that_must_stay_free() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.gz");
         std::fs::write(&path, gzip(b"line\n")).expect("written");
         let error = unpack_leaving(&job(&path), folder.path(), u64::MAX >> 1).expect_err("no room");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        let least = free_min(folder.path()).expect("a file system");
-        assert!(least <= FREE_BYTES_MIN, "small file systems keep a part free");
     }
 
     pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
@@ -327,16 +435,7 @@ mod tests {
     }
 
     pub(super) fn job(path: &Path) -> UnpackJob {
-        UnpackJob {
-            source: 0,
-            path: path.to_owned(),
-            roots: Vec::new(),
-            key: files::facts_at(path).expect("it is there").key,
-            size: 1,
-            packing: Packing::Gzip,
-            skip_lines: 0,
-            may_be: Vec::new(),
-            failures: 0,
-        }
+        let facts = files::facts_at(path).expect("it is there");
+        UnpackJob::new(path, Vec::new(), &facts, Packing::Gzip)
     }
 }

@@ -44,7 +44,9 @@ impl Content {
 
     fn holds(&self, pack: &StoredPack, choice: Choice) -> bool {
         let (from, to) = (pack.offset as usize, (pack.offset + pack.span) as usize);
-        let holds = |bytes: &[u8]| crc32c::crc32c(bytes) == pack.sum && is_body(choice.of(bytes), &pack.body);
+        let holds = |bytes: &[u8]| {
+            crc32c::crc32c(bytes) == pack.sum && is_body(choice.of(&self.bytes, from..to), &pack.body)
+        };
         self.bytes.get(from..to).is_some_and(holds)
     }
 }

@@ -2,6 +2,7 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
+use std::ops::Range;
 
 /// `[pack] max_line` of the tailers.
 pub const LINE_BYTES_MAX: usize = 16 << 10;
@@ -76,16 +77,25 @@ impl Choice {
         !self.entries || !line.starts_with(b" ")
     }
 
-    /// What is shipped of the bytes of a pack. Its first line begins an entry, whatever it is.
-    pub fn of(self, bytes: &[u8]) -> Vec<u8> {
+    /// What is shipped of the bytes of a pack, by the content that it is of. Its first line begins an entry, whatever it is.
+    pub fn of(self, content: &[u8], pack: Range<usize>) -> Vec<u8> {
         let mut entries: Vec<Vec<u8>> = Vec::new();
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        for line in content[pack.clone()].split_inclusive(|byte| *byte == b'\n') {
             match entries.last_mut().filter(|_| !self.begins(line)) {
                 Some(entry) => entry.extend_from_slice(line),
                 None => entries.push(line.to_owned()),
             }
         }
-        entries.retain(|entry| self.takes(entry));
+        let before = content[..pack.start].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut split = (before < pack.start).then(|| &content[before..pack.start]);
+        entries.retain(|entry| {
+            // A long line is judged by its first part, wherever that is.
+            let first_line = entry.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let judged =
+                split.take().unwrap_or(if first_line.len() < LINE_BYTES_MAX { entry } else { first_line });
+            let is_long = judged.len() >= LINE_BYTES_MAX && judged != entry.as_slice();
+            self.takes(if is_long { &judged[..LINE_BYTES_MAX] } else { judged })
+        });
         entries.concat()
     }
 
@@ -103,8 +113,24 @@ mod tests {
     fn entries_are_chosen_as_a_whole() {
         let choice = Choice { include: true, exclude: true, entries: true };
         let bytes = b" keep rest\none\n keep\ntwo keep\n skip\nthree\n";
-        assert_eq!(choice.of(bytes), b" keep rest\none\n keep\n");
-        assert_eq!(Choice { entries: false, ..choice }.of(bytes), b" keep rest\n keep\ntwo keep\n");
-        assert_eq!(Choice::default().of(bytes), bytes);
+        let all = 0..bytes.len();
+        assert_eq!(choice.of(bytes, all.clone()), b" keep rest\none\n keep\n");
+        assert_eq!(
+            Choice { entries: false, ..choice }.of(bytes, all.clone()),
+            b" keep rest\n keep\ntwo keep\n"
+        );
+        assert_eq!(Choice::default().of(bytes, all), bytes);
+    }
+
+    #[test]
+    fn a_long_line_is_judged_by_its_first_part() {
+        let choice = Choice { include: true, ..Choice::default() };
+        for (first, taken) in [("keep", true), ("", false)] {
+            let text = format!("{first}{}keep\nkeep\n", "y".repeat(2 * LINE_BYTES_MAX));
+            for from in [0, LINE_BYTES_MAX, 2 * LINE_BYTES_MAX] {
+                let expected = if taken { &text[from..] } else { "keep\n" };
+                assert_eq!(choice.of(text.as_bytes(), from..text.len()), expected.as_bytes());
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::cutter::{Cutter, Look, Piece};
 use crate::event::{Job, Load, ToShipper};
 use crate::files;
 use crate::ledger::record::{Cut, Tail};
-use crate::recut;
+use crate::recut::{self, SplitAt};
 use crate::tracker::FileNumber;
 use logferry_pack::{Name, StreamId};
 use metrics::counter;
@@ -120,6 +120,7 @@ impl Follower {
         file.remember(Tail { offset: piece.offset, span: piece.span as u64, sum });
         file.line_bytes =
             (piece.span as u64).checked_div(piece.lines).map_or(file.line_bytes, |bytes| bytes.max(1));
+        file.split = piece.split.then(|| SplitAt::after(&lead, piece.span as u64));
         if piece.split {
             counter!("logferry_tailer_lines_split_total").increment(1);
         }
@@ -135,8 +136,8 @@ impl Follower {
     /// What the file says of a pack that begins at `offset`, beside its bytes.
     fn lead(&self, number: FileNumber, offset: u64) -> io::Result<Lead> {
         let Some(file) = self.files.get(&number) else { return Ok(Lead::default()) };
-        let Source { settings, cutting, .. } = &self.sources[file.source];
-        recut::lead(file.handle()?, offset, cutting, settings.long_lines)
+        let Source { settings, cutting, body, .. } = &self.sources[file.source];
+        recut::lead(file.handle()?, offset, cutting, body, settings.long_lines, file.split)
     }
 
     /// Whether a file of a source that goes by byte order marks has that of big-endian UTF-16.
@@ -190,6 +191,10 @@ impl Follower {
             counter!("logferry_tailer_packs_resent_total").increment(1);
             self.spend(source, cut.span);
             // As after a pack that is new: should the file be cut and filled again, these bytes tell, where its first line is the same.
+            if let Some(file) = self.files.get_mut(&number) {
+                let ends_within = newline.last(&buffer[..span], at).is_none();
+                file.split = ends_within.then(|| SplitAt::after(&lead, cut.span));
+            }
             if let Some(file) = self.files.get_mut(&number)
                 && file.end_mark.is_none_or(|mark| mark.offset < cut.offset)
             {

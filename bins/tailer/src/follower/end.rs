@@ -177,6 +177,7 @@ impl Follower {
             self.ledger.finish(orphan);
         }
         if file.packed {
+            self.packed_settled(file.source, &file.path, file.key);
             // Whoever waited for it waits no more.
             self.search_lost();
         }

@@ -6,6 +6,7 @@ use crate::cutter::Cutter;
 use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, Head};
 use crate::ledger::record::Tail;
 use crate::pattern::FileTime;
+use crate::recut::SplitAt;
 use crate::tracker::{FileNumber, Place};
 use logferry_pack::StreamId;
 use std::collections::VecDeque;
@@ -57,6 +58,8 @@ pub(crate) struct Followed {
     /// What of the first line was there without an end.
     pub(super) begun: Option<Head>,
     pub(super) cutter: Cutter,
+    /// The line that was split last, if it was.
+    pub(super) split: Option<SplitAt>,
     /// The last bytes that were cut; `None` until something was.
     pub(super) end_mark: Option<EndMark>,
     /// Bytes in the middle of the packs that were cut last: a file that was cut and filled again has others there, even where it begins and
@@ -86,6 +89,8 @@ pub(crate) struct Followed {
     pub(super) stirred: bool,
     /// It could not be read the last time.
     pub(super) failing: bool,
+    /// When names had changed last in its folder when that was looked at for copies of it.
+    pub(super) names_changed_ns: i64,
     /// What the figures have of it.
     pub(super) counted: Counted,
 }

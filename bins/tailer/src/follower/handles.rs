@@ -41,6 +41,11 @@ impl OpenFiles {
         self.open
     }
 
+    /// Most files that are held open.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Files that may wait to be read with their descriptors open, at a start with many of them: there must be room for others.
     pub(super) fn waiting_max(&self) -> usize {
         self.limit / 2

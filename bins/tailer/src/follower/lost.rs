@@ -142,8 +142,8 @@ impl Follower {
     }
 
     fn found(&mut self, source: usize, met: &Met, home: &Path, found: &Path) {
-        let size = files::facts_at(found).map_or(0, |facts| facts.size);
-        if self.is_packed(source, found, met.key, size) {
+        let look = files::facts_at(found).map(|facts| facts.look()).unwrap_or_default();
+        if self.is_packed(source, found, met.key, look) {
             return;
         }
         // A stream that had moved into a copy is at home there, outside of the source's paths: nobody writes to it.

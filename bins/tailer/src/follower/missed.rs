@@ -28,11 +28,11 @@ const ALIKE_MAX: usize = 64;
 const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
 
 /// A file that was missed.
-struct Missed {
-    path: PathBuf,
-    facts: Facts,
+pub(super) struct Missed {
+    pub(super) path: PathBuf,
+    pub(super) facts: Facts,
     /// Younger than the file that has the path now.
-    is_younger: bool,
+    pub(super) is_younger: bool,
 }
 
 /// What became of one.
@@ -48,7 +48,7 @@ enum Found {
 type NamesByStem<'a> = HashMap<String, Vec<(PathBuf, &'a Path)>>;
 
 /// Files at one path, one after another: those that were read there.
-type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
+pub(super) type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 
 impl Follower {
     /// Finds such files of all sources and has them read, between those that were there before and after them.
@@ -91,7 +91,7 @@ impl Follower {
     }
 
     /// Files beside these paths that may have been there before, and that nobody knows.
-    fn rotated_from(&self, homes: &Homes) -> BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> {
+    pub(super) fn rotated_from(&self, homes: &Homes) -> BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> {
         let mut folders: BTreeMap<PathBuf, NamesByStem> = BTreeMap::new();
         for home in homes.keys() {
             for name in names_of(home) {
@@ -147,11 +147,35 @@ impl Follower {
             let is_between = last_read.is_some_and(|last| born > last.born_ns) && !is_younger(facts);
             is_between || stopped_ns.is_some_and(|stopped| born >= stopped)
         };
-        let mut missed: Vec<Missed> = rotated
+        let missed: Vec<Missed> = rotated
             .into_iter()
             .filter(|(path, facts)| is_missed(path, facts))
             .map(|(path, facts)| Missed { is_younger: is_younger(&facts), path, facts })
             .collect();
+        self.read_missed(index, home, missed, last_read, before, now_key);
+    }
+
+    /// Reads what was missed between a stream, if there is one, and the file that is there now. Whether there is anything to read.
+    pub(super) fn read_missed_since(
+        &mut self,
+        index: usize,
+        home: &Path,
+        missed: Vec<Missed>,
+        before: Option<(FileKey, StreamId)>,
+        now: FileKey,
+    ) -> bool {
+        self.read_missed(index, home, missed, None, before, Some(now))
+    }
+
+    fn read_missed(
+        &mut self,
+        index: usize,
+        home: &Path,
+        mut missed: Vec<Missed>,
+        last_read: Option<FileKey>,
+        before: Option<(FileKey, StreamId)>,
+        now_key: Option<FileKey>,
+    ) -> bool {
         // What had the path first was changed first, renamed or copied.
         missed.sort_by(|a, b| (a.facts.changed_ns, &a.path).cmp(&(b.facts.changed_ns, &b.path)));
         let (mut read, mut unpacks) = (Vec::new(), false);
@@ -159,7 +183,7 @@ impl Follower {
         for missed in &missed {
             let found = self.take_missed(index, home, missed).unwrap_or_else(|error| {
                 let why = format!("it cannot be read: {error}");
-                self.not_shipped(index, &missed.path, missed.facts.size, &why);
+                self.not_shipped(index, &missed.path, &missed.facts, &why);
                 Found::Nothing
             });
             match found {
@@ -176,6 +200,7 @@ impl Follower {
         } else if !read.is_empty() {
             self.put_between(&read, last_read, before, now_key);
         }
+        unpacks || !read.is_empty()
     }
 
     /// The same as [`Follower::put_between`] where some are no followed files yet.
@@ -251,7 +276,7 @@ impl Follower {
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = files::read_head(&file, &mut bytes)?;
         if is_foreign(path, &bytes[..filled]) {
-            self.not_shipped(index, path, facts.size, "it is compressed in a way that is not read");
+            self.not_shipped(index, path, facts, "it is compressed in a way that is not read");
             return Ok(Found::Nothing);
         }
         if let Some(packing) = packing(path, &bytes[..filled]) {
@@ -263,16 +288,12 @@ impl Follower {
             );
         }
         let Some(head) = Head::finished(&bytes[..filled]) else { return Ok(Found::Nothing) };
-        let is_there = || -> io::Result<bool> {
-            let there = files::open_below(home, roots)?;
-            Ok(files::facts_of(&there)?.size >= facts.size && is_same(&file, &there, facts.size)?)
-        };
-        if *is_younger && is_there().unwrap_or(false) {
-            // A copy of what is there: should that be cut now, its stream goes on in it.
+        if *is_younger && self.is_copy_of_home(index, home, missed) {
+            // Should that be cut now, its stream goes on in it.
             return Ok(Found::Nothing);
         }
         if self.may_be_copy(index, head, &file, facts.size)? {
-            self.not_shipped(index, path, facts.size, MAY_BE_COPY);
+            self.not_shipped(index, path, facts, MAY_BE_COPY);
             return Ok(Found::Nothing);
         }
         let number = self.try_open(index, path, Place::Gone { replaced: true })?;
@@ -311,18 +332,20 @@ impl Follower {
             self.queue(number);
             return;
         }
-        if matches!(self.packed.get(&facts.key), Some(Packed::Known)) {
+        if matches!(self.packed.get(&facts.key), Some(Packed::Known(_))) {
             self.packed.remove(&facts.key);
         }
-        self.is_packed(index, path, facts.key, facts.size);
+        self.is_packed(index, path, facts.key, facts.look());
     }
 
     /// Whether a compressed file that was missed is a copy after all, as far as its content tells.
-    pub(super) fn is_missed_copy(&self, number: FileNumber, head: Head) -> io::Result<bool> {
+    pub(super) fn is_missed_copy(&mut self, number: FileNumber, head: Head) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(true) };
         let is_copy = self.may_be_copy(file.source, head, file.handle()?, file.size)?;
         if is_copy {
-            self.not_shipped(file.source, &file.path, file.size, MAY_BE_COPY);
+            let (source, path, key, size) = (file.source, file.path.clone(), file.key, file.size);
+            let facts = files::facts_at(&path).unwrap_or(Facts { size, ..files::facts_of(file.handle()?)? });
+            self.not_shipped(source, &path, &Facts { key, ..facts }, MAY_BE_COPY);
         }
         Ok(is_copy)
     }
@@ -332,7 +355,12 @@ impl Follower {
         info!(%path, source, bytes = missed.facts.size, "a file that had the source's path while no tailer ran is read");
     }
 
-    fn not_shipped(&self, index: usize, path: &Path, bytes: u64, why: &str) {
+    /// Says so, once as long as it stays as it is: the state remembers it.
+    fn not_shipped(&mut self, index: usize, path: &Path, facts: &Facts, why: &str) {
+        if !self.ledger.tell_missed(facts.key, facts.look()) {
+            return;
+        }
+        let bytes = facts.size;
         counter!("logferry_tailer_missed_files_total").increment(1);
         let source = &self.sources[index].settings.name;
         warn!(

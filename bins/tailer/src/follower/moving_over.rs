@@ -164,8 +164,8 @@ impl Follower {
         if is_met || !self.is_of_first_look(index, &path, key) {
             return;
         }
-        let size = files::facts_at(&path).map_or(0, |facts| facts.size);
-        if self.is_packed(index, &path, key, size) {
+        let look = files::facts_at(&path).map(|facts| facts.look()).unwrap_or_default();
+        if self.is_packed(index, &path, key, look) {
             return;
         }
         match self.try_open(index, &path, Place::Gone { replaced: true }) {

@@ -6,6 +6,7 @@ use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::hour::until;
+use crate::ledger::looks::FileLook;
 use crate::tracker::{FileNumber, Place, Sighting};
 use jiff::Timestamp;
 use metrics::counter;
@@ -44,7 +45,8 @@ impl Follower {
         if self.tracker.find(sighting.key).is_some() || self.open_unchanged(source, sighting) {
             return;
         }
-        if self.is_packed(source, &sighting.path, sighting.key, sighting.size) {
+        let look = FileLook { size: sighting.size, changed_ns: sighting.changed_ns };
+        if self.is_packed(source, &sighting.path, sighting.key, look) {
             return;
         }
         if self.sources[source].paths.wants_packed(&sighting.path) {
@@ -142,6 +144,7 @@ impl Follower {
         if place != Place::Here {
             self.displaced.insert(number);
         }
+        let names_changed_ns = self.names_known_ns(source, path);
         let target = self.target_of(path);
         if let Some(target) = &target {
             if self.sources[source].folders.insert(files::folder_of(target)) {
@@ -175,6 +178,7 @@ impl Follower {
                 stream: attached.stream,
                 begun: None,
                 cutter: Cutter::new(attached.at),
+                split: None,
                 end_mark: None,
                 marks: VecDeque::new(),
                 verified: false,
@@ -189,6 +193,7 @@ impl Follower {
                 queued: false,
                 stirred: false,
                 failing: false,
+                names_changed_ns,
                 counted: Counted::default(),
             },
         );

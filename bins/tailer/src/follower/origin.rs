@@ -9,6 +9,7 @@ use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
+use crate::ledger::record::Tail;
 use crate::tracker::{Age, FileNumber, Place};
 use crate::unpack::{is_foreign, packing};
 use logferry_pack::StreamId;
@@ -53,9 +54,10 @@ impl Follower {
             }
         }
         let Some(file) = self.files.get(&number) else { return Ok(Origin::Own) };
-        if let Some(past) = self.past_of(file, &source, &heads)? {
+        if let Some(past) = self.past_of(number, file, &source, &heads)? {
             let (known, is_packed) = (past.length, file.packed);
-            if is_packed && size <= known {
+            let is_own = past.keys.first() == Some(&key) && size == known;
+            if is_packed && size <= known && !is_own {
                 let copy = PastFile { keys: vec![key], length: size, tail: None, ..past };
                 self.ledger.past_copy_known(&source, copy);
             }
@@ -170,7 +172,13 @@ impl Follower {
     }
 
     /// What was read to its end and this file is a copy of. Where it is one of several, the one of which most was read.
-    fn past_of(&self, file: &Followed, source: &str, heads: &[Head]) -> io::Result<Option<PastFile>> {
+    fn past_of(
+        &self,
+        number: FileNumber,
+        file: &Followed,
+        source: &str,
+        heads: &[Head],
+    ) -> io::Result<Option<PastFile>> {
         let mut found: Option<&PastFile> = None;
         let past_files = self.ledger.past_files();
         let paths = &self.sources[file.source].paths;
@@ -187,16 +195,27 @@ impl Follower {
                 !is_this && file.packed && is_named_after(&file.path, &past.path) && may_be_other(&past);
             // The first line alone says nothing: many files have the same.
             let tail = past.tail.filter(|_| file.packed || past.length > u64::from(past.head.length));
+            // One that was written to since is a copy only if its content says so.
+            let is_rewritten = file.packed && is_this && !self.looks_as_known(number);
+            let tail = tail.or_else(|| self.tail_of_stream(source, past).filter(|_| is_rewritten));
             let agrees = match tail {
                 Some(tail) => files::has(file.handle()?, &tail)?,
                 // Without birth times a number may be that of another file with the same line.
-                None => is_this && (past.tail.is_none() || file.key.born_ns != 0),
+                None => is_this && !is_rewritten && (past.tail.is_none() || file.key.born_ns != 0),
             };
             if (is_this || is_other) && agrees {
                 found = Some(past);
             }
         }
         Ok(found.cloned())
+    }
+
+    /// The last pack that is known of a stream that a file is a copy of.
+    fn tail_of_stream(&self, source: &str, copy: &PastFile) -> Option<Tail> {
+        let of_stream = || self.ledger.stream(copy.stream)?.tail;
+        let mut others = self.ledger.past_files().with_head(source, copy.head);
+        let of_other = others.find(|other| other.stream == copy.stream && other.tail.is_some());
+        of_other.and_then(|other| other.tail).or_else(of_stream)
     }
 
     /// Compares a new file with one that is followed; `None` when it is another.

@@ -6,11 +6,12 @@ use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
+use crate::ledger::looks::FileLook;
 use crate::ledger::past::PastFile;
 use crate::ledger::record::Met;
 use crate::legacy;
 use crate::tracker::{FileNumber, Place};
-use crate::unpack::{FIRST_BYTES, Shipped, UnpackJob, Unpacked, is_foreign, packing};
+use crate::unpack::{FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_foreign, packing};
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
 use std::collections::HashMap;
@@ -41,10 +42,19 @@ pub(super) enum Packed {
     Waiting { source: usize, hour: Option<Hour> },
     /// It is being unpacked.
     Unpacking { source: usize, hour: Option<Hour> },
-    /// It was read, or there is nothing new in it.
-    Known,
-    /// It could not be unpacked at this length, and is tried again then; what it holds is only to come, if there was no room for it.
-    Failed { size: u64, retry_at: Instant, failures: u32, lacks_room: bool },
+    /// It was read, or there is nothing new in it, as it looked then.
+    Known(FileLook),
+    /// It could not be unpacked as it looked then, and is tried again at this time; what it holds is only to come, if there was no room for
+    /// it.
+    Failed {
+        source: usize,
+        path: PathBuf,
+        look: FileLook,
+        begins: FirstBytes,
+        retry_at: Instant,
+        failures: u32,
+        lacks_room: bool,
+    },
 }
 
 fn retry_after(failures: u32, lacks_room: bool) -> Duration {
@@ -62,8 +72,8 @@ pub(super) fn is_without_room(error: &io::Error) -> bool {
 
 impl Follower {
     /// Whether a file is a compressed one. One that is not known yet is unpacked.
-    pub(super) fn is_packed(&mut self, source: usize, path: &Path, key: FileKey, size: u64) -> bool {
-        self.unpack_if(source, path, key, size, None)
+    pub(super) fn is_packed(&mut self, source: usize, path: &Path, key: FileKey, look: FileLook) -> bool {
+        self.unpack_if(source, path, key, look, None)
     }
 
     /// With a stream also one that is known, and at once: what was not acknowledged of the stream may be there, and others wait for that.
@@ -72,7 +82,7 @@ impl Follower {
         source: usize,
         path: &Path,
         key: FileKey,
-        size: u64,
+        look: FileLook,
         missing: Option<&Met>,
     ) -> bool {
         let again = missing.is_some();
@@ -81,8 +91,8 @@ impl Follower {
         match self.packed.get(&key) {
             Some(Packed::Unpacking { .. }) => return true,
             Some(Packed::Waiting { .. }) if !again => return true,
-            Some(Packed::Known) if stream.is_none() => return true,
-            Some(Packed::Failed { size: before, retry_at, failures, .. }) if *before == size => {
+            Some(Packed::Known(known)) if stream.is_none() && *known == look => return true,
+            Some(Packed::Failed { look: before, retry_at, failures, .. }) if *before == look => {
                 if Instant::now() < *retry_at {
                     return true;
                 }
@@ -92,12 +102,14 @@ impl Follower {
         }
         let mut first_bytes = [0; FIRST_BYTES];
         let roots = self.sources[source].settings.roots.clone();
-        let read =
-            files::open_below(path, &roots).and_then(|file| files::read_at(&file, 0, &mut first_bytes));
+        let file = files::open_below(path, &roots).ok();
+        let read = file.as_ref().and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
         let first_bytes = &first_bytes[..read.unwrap_or(0)];
+        let begins = FirstBytes::of(first_bytes);
+        self.note_overwritten(key, begins, first_bytes);
         let Some(packing) = packing(path, first_bytes) else {
             let is_foreign = is_foreign(path, first_bytes);
-            if is_foreign && self.packed.insert(key, Packed::Known).is_none() {
+            if is_foreign && self.packed.insert(key, Packed::Known(look)).is_none() {
                 counter!("logferry_tailer_foreign_files_total").increment(1);
                 warn!(
                     path = %path.display(),
@@ -107,15 +119,20 @@ impl Follower {
             }
             return is_foreign;
         };
-        let is_known = self.ledger.past_files().has(self.sources[source].name.as_str(), key);
-        if is_known && stream.is_none() {
-            self.packed.insert(key, Packed::Known);
+        let name = self.sources[source].name.as_str();
+        let is_known = self.ledger.past_files().has(name, key);
+        let is_unread = self.ledger.past_files().is_unread(name, key);
+        let looks_alike = || self.ledger.known_look(key).is_none_or(|known| known == look);
+        if is_known && stream.is_none() && (is_unread || looks_alike()) {
+            self.ledger.content_known(key, look);
+            self.packed.insert(key, Packed::Known(look));
             return true;
         }
         self.need_line_record(source, path, key);
         let Some(skip_lines) = self.lines_before_start(source, path, key) else {
             self.know_unread(source, path, key);
-            self.packed.insert(key, Packed::Known);
+            self.ledger.content_known(key, look);
+            self.packed.insert(key, Packed::Known(look));
             return true;
         };
         let paths = &self.sources[source].paths;
@@ -124,19 +141,23 @@ impl Follower {
         let may_be = match stream {
             Some(id) => self.shipped_as(id).into_iter().collect(),
             None if skip_lines > 0 => Vec::new(),
-            None => self.shipped_before(source, path),
+            None => self.shipped_before(source, path, key),
         };
-        let failures = failed_before;
+        let holds = again || self.unpack_waiting.len() < self.packed_held_max();
         let job = UnpackJob {
             source,
             path: path.to_owned(),
             roots,
             key,
-            size,
+            look,
+            begins,
+            held: file.filter(|_| holds),
+            is_moved: false,
+            was_replaced: false,
             packing,
             skip_lines,
             may_be,
-            failures,
+            failures: failed_before,
         };
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
@@ -159,6 +180,7 @@ impl Follower {
             return;
         }
         let Some(job) = self.unpack_waiting.pop_front() else { return };
+        self.hold_next();
         if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
             let underway = Packed::Unpacking { source: *source, hour: *hour };
             self.packed.insert(job.key, underway);
@@ -191,7 +213,7 @@ impl Follower {
     }
 
     /// The file is not under its path any more: it may have another name, and is found under that.
-    fn forget_renamed(&mut self, job: &UnpackJob) {
+    pub(super) fn forget_renamed(&mut self, job: &UnpackJob) {
         self.packed.remove(&job.key);
         self.unpacked_for.retain(|(_, key)| *key != job.key);
         self.sources[job.source].failed.remove(&job.path);
@@ -206,7 +228,10 @@ impl Follower {
         if lacks_room {
             self.room_looked_at = self.room_looked_at.into_iter().chain([retry_at]).min();
         }
-        self.packed.insert(job.key, Packed::Failed { size: job.size, retry_at, failures, lacks_room });
+        let UnpackJob { source, ref path, look, begins, .. } = *job;
+        let path = path.clone();
+        self.packed
+            .insert(job.key, Packed::Failed { source, path, look, begins, retry_at, failures, lacks_room });
     }
 
     /// Whether a file is being unpacked.
@@ -233,7 +258,7 @@ impl Follower {
         let source = file.source;
         self.caught_up(number);
         self.let_go(number);
-        self.sources[source].next_look = Instant::now();
+        self.sources[source].look_soon(Instant::now());
         true
     }
 
@@ -253,7 +278,7 @@ impl Follower {
     }
 
     /// What a compressed file may be a copy of, of all that was shipped to its end.
-    fn shipped_before(&self, source: usize, path: &Path) -> Vec<Shipped> {
+    fn shipped_before(&self, source: usize, path: &Path, key: FileKey) -> Vec<Shipped> {
         let Source { paths, settings, .. } = &self.sources[source];
         let is_of = |other: &Path| {
             is_named_after(path, other.as_os_str().as_bytes()) && !paths.differ_in_time(path, other)
@@ -270,7 +295,11 @@ impl Follower {
         });
         let past: Vec<&PastFile> = self.ledger.past_files().of(&settings.name).collect();
         let past = past.into_iter().rev().take(MAY_BE_MAX);
-        let past = past.filter(|past| is_of(Path::new(OsStr::from_bytes(&past.path)))).filter_map(|past| {
+        // It may have been written to since it was read, and hold the same.
+        let is_past = |past: &&PastFile| {
+            past.keys.first() == Some(&key) || is_of(Path::new(OsStr::from_bytes(&past.path)))
+        };
+        let past = past.filter(is_past).filter_map(|past| {
             let PastFile { stream, head, length, tail, .. } = *past;
             Some(Shipped { stream, head, length, tail: tail? })
         });
@@ -312,7 +341,9 @@ impl Follower {
         let is_it = |past: &&PastFile| past.stream == id && past.length == length;
         let past = self.ledger.past_files().with_head(&name, head).find(is_it).cloned();
         let Some(past) = past else { return false };
-        self.ledger.past_copy_known(&name, PastFile { keys: vec![job.key], tail: None, ..past });
+        if past.keys.first() != Some(&job.key) {
+            self.ledger.past_copy_known(&name, PastFile { keys: vec![job.key], tail: None, ..past });
+        }
         true
     }
 
@@ -323,11 +354,16 @@ impl Follower {
         of_file.any(|past| past.stream == id && past.length == shipped.length)
     }
 
-    pub(super) fn unpacked(&mut self, job: UnpackJob, unpacked: io::Result<Unpacked>) {
+    pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
+        if std::mem::take(&mut job.was_replaced) {
+            self.packed_lost(job.source, &job.path, job.key, job.look, "replaced");
+        }
+        let mut is_settled = false;
         let followed = match unpacked {
             Ok(Unpacked::Content(file)) => self.follow_unpacked(&job, file),
             Ok(Unpacked::Shipped(shipped)) if self.know_shipped(&job, &shipped) => {
                 info!(path = %job.path.display(), stream = %shipped.stream, "a compressed file holds what was shipped");
+                is_settled = true;
                 Ok(())
             }
             Ok(Unpacked::Shipped(_)) => {
@@ -339,9 +375,13 @@ impl Follower {
         match followed {
             Ok(()) => {
                 self.sources[job.source].failed.remove(&job.path);
-                self.packed.insert(job.key, Packed::Known);
+                self.packed.insert(job.key, Packed::Known(job.look));
+                match is_settled {
+                    true => self.packed_settled(job.source, &job.path, job.key),
+                    false => self.look_again_if_changed(job.source, &job.path, job.key, job.look),
+                }
             }
-            Err(_) if job.is_gone() => self.forget_renamed(&job),
+            Err(_) if job.is_gone() => self.unpacking_gone(job),
             Err(error) => self.unpacking_failed(&job, &error),
         }
         self.unpack_next();
@@ -422,7 +462,7 @@ impl Follower {
             let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
             let is_whole = self.is_whole_copy(met.stream, facts.key);
             if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
-                self.unpack_if(source, path, facts.key, facts.size, Some(met));
+                self.unpack_if(source, path, facts.key, facts.look(), Some(met));
             }
             awaits |= matches!(
                 self.packed.get(&facts.key),

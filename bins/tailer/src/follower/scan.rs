@@ -84,6 +84,7 @@ impl Follower {
         source.names_changed |= source.folders.len() > folders_before;
         source.has_links = walk.found.iter().any(|found| found.inode.is_none());
         let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
+        self.note_gone_without_room(index, &sightings);
         let source = &mut self.sources[index];
         source.report_empty(sightings.is_empty());
         let problem = source.fixed_folder_problem();
@@ -121,7 +122,7 @@ impl Follower {
         for Found { path, inode } in found {
             let known = dirty.and_then(|dirty| self.known_as(&path, inode?, dirty));
             if let Some((key, size)) = known {
-                sightings.push(Sighting { path, key, size, touched_ns: 0 });
+                sightings.push(Sighting { path, key, size, touched_ns: 0, changed_ns: 0 });
                 continue;
             }
             let paths = &self.sources[index].paths;
@@ -139,8 +140,8 @@ impl Follower {
                 self.also_at(number, &path);
                 self.report_shared(index, number, &path);
             }
-            let Facts { key, size, touched_ns, .. } = facts;
-            asked.push((order, Sighting { path, key, size, touched_ns }));
+            let Facts { key, size, touched_ns, changed_ns, .. } = facts;
+            asked.push((order, Sighting { path, key, size, touched_ns, changed_ns }));
         }
         asked.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
         if self.sources[index].settings.catch_up == CatchUp::Newest {

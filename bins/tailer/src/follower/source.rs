@@ -3,6 +3,7 @@
 use super::backlog::Backlog;
 use super::packed::is_without_room;
 use super::scan::{LOOK_APART, LOOK_SHARE};
+use crate::body::BodyRules;
 use crate::config::SourceSettings;
 use crate::cutter::{CutLimits, Cutting};
 use crate::files;
@@ -46,6 +47,8 @@ pub(super) struct Source {
     pub(super) paths: SourcePaths,
     /// How its files are cut.
     pub(super) cutting: Cutting,
+    /// Which lines are shipped; counts nothing.
+    pub(super) body: BodyRules,
     /// Files with times in their names that were not read to their end yet since they were opened.
     pub(super) backlog: Backlog,
     /// Its `rate`, and the files that wait for it.
@@ -110,12 +113,14 @@ impl Source {
         let paths = SourcePaths::new(&settings.path, &settings.current)
             .with_context(|| format!("source {}", settings.name))?;
         let cutting = recut::cutting(settings, limits, buffer_bytes).map_err(anyhow::Error::msg)?;
+        let body = BodyRules::new(settings, limits.line_bytes).map_err(anyhow::Error::msg)?.uncounted();
         let folders = paths.fixed_folders();
         Ok(Source {
             settings: settings.clone(),
             name,
             paths,
             cutting,
+            body,
             backlog: Backlog::default(),
             pace: Pace::new(settings.rate.0 as f64, now),
             held: VecDeque::new(),
@@ -220,7 +225,10 @@ impl Source {
         let is_young = !is_without_room
             && changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
         let (reason, is_outside) = (error.to_string(), files::is_outside(error));
-        if is_without_room {
+        let is_told = self.failed.get(path).is_some_and(|failure| failure.reason == reason);
+        if is_without_room && is_told {
+            debug!(path = %path.display(), reason, "there is still no room to unpack the compressed file");
+        } else if is_without_room {
             warn!(path = %path.display(), reason, "there is no room to unpack the compressed file: trying again until there is");
         } else if is_young {
             debug!(path = %path.display(), reason, "the compressed file cannot be read yet");

@@ -47,7 +47,7 @@ impl Follower {
         self.figures.restarts.fetch_add(1, Ordering::Relaxed);
         let path = file.path.clone();
         let at = file.cutter.at();
-        file.cutter = Cutter::new(0);
+        (file.cutter, file.split) = (Cutter::new(0), None);
         file.size = 0;
         file.waiting_since = None;
         let (end_mark, recent) = (file.end_mark.take(), std::mem::take(&mut file.recent));
@@ -56,10 +56,17 @@ impl Follower {
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
         if self.continue_in_copy(id, Some(&before)) || self.waits_for_packed_copy(id) {
+            self.find_cut_between(number, Some(id));
             return Worked::Again;
         }
-        info!(path = %path.display(), stream = %id, reason, "the file begins again");
+        counter!("logferry_tailer_cut_without_copy_total").increment(1);
+        warn!(
+            path = %path.display(), stream = %id, reason,
+            "the file begins again, and no copy has what was in it: what was written to it since it was looked at last, and not read, is in no \
+             count"
+        );
         self.bytes_gone(id, &path, reason);
+        self.find_cut_between(number, Some(id));
         Worked::Again
     }
 

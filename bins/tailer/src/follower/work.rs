@@ -238,6 +238,9 @@ impl Follower {
         if self.is_known_copy(number) {
             return self.rest_as_copy(number);
         }
+        if self.find_cut_between(number, None) {
+            return Ok(Worked::Again);
+        }
         let (bytes, filled) = self.head_bytes(number)?;
         if self.turned_out_packed(number, &bytes[..filled]) {
             return Ok(Worked::Rest);

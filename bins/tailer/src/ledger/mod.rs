@@ -5,6 +5,7 @@
 
 mod change;
 pub mod hours;
+pub mod looks;
 mod marks;
 pub mod past;
 pub mod ranges;
@@ -19,6 +20,7 @@ use hours::{HourBook, Position};
 use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
+use looks::Looks;
 use past::{PastFile, PastFiles};
 use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
@@ -98,6 +100,9 @@ pub struct Ledger {
     hours: HourBook,
     past_files: PastFiles,
     ranges: HourRanges,
+    /// Compressed files whose content is known, and files that are not shipped.
+    known_looks: Looks,
+    missed_looks: Looks,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
     /// Streams by the files that they are or were in.
@@ -160,6 +165,7 @@ impl Ledger {
             seen: self.streams.values().filter_map(Stream::seen_file).collect(),
             ranges: self.ranges.clone(),
             unseen: self.unseen.values().cloned().collect(),
+            looks: (self.known_looks.list(), self.missed_looks.list()),
         })
     }
 
@@ -171,6 +177,8 @@ impl Ledger {
         self.past_files.index();
         self.ranges = snapshot.ranges;
         self.unseen = snapshot.unseen.into_iter().map(|look| (look.source.clone(), look)).collect();
+        let (known, missed) = snapshot.looks;
+        (self.known_looks, self.missed_looks) = (Looks::of(known), Looks::of(missed));
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
@@ -272,6 +280,7 @@ impl Ledger {
             Record::Finished(stream) => self.finished(stream),
             Record::Rehomed { .. } | Record::CopyKnown { .. } => self.apply_past(record),
             Record::Unseen(_) | Record::AllSeen(_) => self.apply_unseen(record),
+            Record::ContentKnown { .. } | Record::Missed { .. } => self.apply_look(&record),
             Record::Marked(_)
             | Record::MarkTaken { .. }
             | Record::GivenBack { .. }

@@ -95,6 +95,12 @@ impl PastFiles {
         files.any(|file| file.keys.first() == Some(&key))
     }
 
+    /// Whether a file is among them that was there at the first start, and of which nothing is shipped.
+    pub fn is_unread(&self, source: &str, key: FileKey) -> bool {
+        let mut files = self.sources.get(source).into_iter().flatten();
+        files.any(|file| file.keys.first() == Some(&key) && file.head.length == 0)
+    }
+
     /// Whether a file is among those of any source, or was copied to one that is.
     pub fn has_anywhere(&self, key: FileKey) -> bool {
         self.by_key.contains_key(&key)

@@ -5,6 +5,7 @@
 
 use crate::identity::{FileKey, Head};
 use crate::ledger::hours::{HourBook, HourBookV1};
+use crate::ledger::looks::{FileLook, LookList};
 use crate::ledger::past::{PastFile, PastFiles};
 use crate::ledger::ranges::HourRanges;
 use crate::ledger::unseen::FirstLook;
@@ -200,6 +201,20 @@ pub enum Record {
     Unseen(FirstLook),
     /// A later look at a source saw everything.
     AllSeen(String),
+    /// The content of a compressed file is known.
+    ContentKnown {
+        /// The file.
+        key: FileKey,
+        /// How it looked then.
+        look: FileLook,
+    },
+    /// A file is not shipped, and that was told.
+    Missed {
+        /// The file.
+        key: FileKey,
+        /// How it looked then.
+        look: FileLook,
+    },
 }
 
 /// A stream in a snapshot.
@@ -239,6 +254,9 @@ pub struct Snapshot {
     /// First looks that did not see everything. Stand behind all else, if there are any.
     #[serde(skip)]
     pub unseen: Vec<FirstLook>,
+    /// Compressed files whose content is known, and files that are not shipped. Stand behind all else, if there are any.
+    #[serde(skip)]
+    pub looks: (LookList, LookList),
 }
 
 /// How a file looked when it was asked last. One that looks the same after a restart has the same content.
@@ -281,10 +299,12 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
         postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
     let bytes = postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default();
     let bytes = postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default();
-    if snapshot.unseen.is_empty() {
+    let has_looks = !(snapshot.looks.0.is_empty() && snapshot.looks.1.is_empty());
+    if snapshot.unseen.is_empty() && !has_looks {
         return bytes;
     }
-    postcard::to_extend(&snapshot.unseen, bytes).unwrap_or_default()
+    let bytes = postcard::to_extend(&snapshot.unseen, bytes).unwrap_or_default();
+    if has_looks { postcard::to_extend(&snapshot.looks, bytes).unwrap_or_default() } else { bytes }
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -298,8 +318,9 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
             let (ranges, rest) = postcard::take_from_bytes::<HourRanges>(rest).unwrap_or_default();
             let (forgotten, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
             let ranges = ranges.with_forgotten(forgotten);
-            let unseen = postcard::from_bytes(rest).unwrap_or_default();
-            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, ..snapshot })
+            let (unseen, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
+            let looks = postcard::from_bytes(rest).unwrap_or_default();
+            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, looks, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;

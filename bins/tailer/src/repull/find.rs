@@ -294,17 +294,7 @@ impl<'a> Finder<'a> {
         }
         let (head_bytes, filled) = head_of(&file)?;
         let Some(packing) = unpack::packing(path, &head_bytes[..filled]) else { return Ok((file, facts)) };
-        let job = UnpackJob {
-            source: 0,
-            path: path.to_owned(),
-            roots,
-            key: facts.key,
-            size: facts.size,
-            packing,
-            skip_lines: 0,
-            may_be: Vec::new(),
-            failures: 0,
-        };
+        let job = UnpackJob::new(path, roots, &facts, packing);
         let unpacked = unpack::unpack(&job, self.folder)?;
         let size = files::facts_of(&unpacked)?.size;
         Ok((unpacked, Facts { size, ..facts }))

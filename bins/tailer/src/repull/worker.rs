@@ -222,7 +222,7 @@ impl Worker {
         let second = self.buffer[middle..span].to_vec();
         let lines = newline.count(&self.buffer[..middle], lead.offset);
         self.ship_buffer(id, task, piece, lead, middle, lines)?;
-        let lead = Lead { offset: lead.offset + middle as u64, line_bytes_before: 0, ..lead };
+        let lead = Lead { offset: lead.offset + middle as u64, line_bytes_before: 0, line: None, ..lead };
         let lines = newline.count(&second, lead.offset);
         self.buffer[..second.len()].copy_from_slice(&second);
         self.ship_buffer(id, task, piece, lead, second.len(), lines)

@@ -43,7 +43,8 @@ pub(super) fn shipped_as(job: &UnpackJob) -> io::Result<Option<Shipped>> {
         return Ok(None);
     }
     let packed = job.open()?;
-    let mut content = reader(job.packing, packed)?;
+    let buffered = io::BufReader::with_capacity(CHUNK_BYTES, packed.try_clone()?);
+    let mut content = reader(job.packing, buffered)?;
     let mut chunk = Vec::with_capacity(CHUNK_BYTES);
     content.by_ref().take(HEAD_BYTES_MAX as u64).read_to_end(&mut chunk)?;
     let alike = job.may_be.iter().filter(|shipped| shipped.head.agrees(&chunk));
@@ -63,7 +64,8 @@ pub(super) fn shipped_as(job: &UnpackJob) -> io::Result<Option<Shipped>> {
     let is_it = |candidate: &&Candidate| {
         candidate.shipped.length == offset && candidate.sum == candidate.shipped.tail.sum
     };
-    Ok(candidates.iter().find(is_it).map(|candidate| candidate.shipped))
+    let shipped = candidates.iter().find(is_it).map(|candidate| candidate.shipped);
+    job.check(&packed).map(|()| shipped)
 }
 
 #[cfg(test)]

@@ -163,3 +163,73 @@ async fn a_huge_line_is_dropped_whole_over_restarts_and_its_neighbours_are_shipp
     wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
     tailer.stop().await.expect("a clean stop");
 }
+
+/// A line of three times `max_line`, which is 16 KiB: it is split wherever it is read.
+fn long_line(first_word: &str) -> String {
+    format!("{first_word} {}\n", "x keep drop ".repeat(4_000))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_split_is_chosen_or_left_out_as_a_whole_by_its_first_part_over_restarts_too() {
+    for is_whole_at_once in [true, false] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.config.source[0].include = vec!["^keep".into(), "^short keep$".into()];
+        rig.config.source[0].exclude = vec!["^keep not".into()];
+        let mut tailer = rig.start();
+        let mut expected = String::new();
+        for (line, is_kept) in [
+            (long_line("keep"), true),
+            (long_line("drop"), false),
+            ("short keep\n".to_owned(), true),
+            (long_line("keep not"), false),
+            (long_line("keep again"), true),
+            ("short\n".to_owned(), false),
+        ] {
+            expected.push_str(if is_kept { &line } else { "" });
+            if is_whole_at_once || line.len() < 100 {
+                append(&rig.log(), &line);
+                continue;
+            }
+            // The first part goes out, another process ships the second, and a third one the rest.
+            for part in [&line[..17_000], &line[17_000..33_000], &line[33_000..]] {
+                let parts = tier.lock().seen.len();
+                append(&rig.log(), part);
+                wait_until("a part is there", || tier.lock().seen.len() > parts);
+                wait_until("it is acknowledged", || figure(&tailer, "caught_up") == 1);
+                tailer.stop().await.expect("a clean stop");
+                tailer = rig.start();
+            }
+        }
+        tier.wait_stored(expected.as_bytes());
+        wait_until("all is acknowledged", || {
+            figure(&tailer, "caught_up") == 1 && figure(&tailer, "lag_bytes") == 0
+        });
+        tier.wait_stored(expected.as_bytes());
+        assert_eq!(tier.lock().conflicts, 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_of_a_split_line_that_nobody_has_answered_are_cut_again_as_they_were() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.source[0].exclude = vec!["^drop".into()];
+    append(&rig.log(), "first\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"first\n");
+    wait_until("it is acknowledged", || figure(&tailer, "lag_bytes") == 0);
+    tier.behave(Manner::Silent);
+    let text = [long_line("keep"), long_line("drop"), "short\n".to_owned()].concat();
+    append(&rig.log(), &text);
+    let sent = |tier: &Tier| tier.lock().seen.iter().map(|pack| pack.identity.span).sum::<u64>();
+    wait_until("all parts are on their way", || sent(&tier) == text.len() as u64 + 6);
+    tailer.stop_within(std::time::Duration::ZERO).await.expect("a stop without answers");
+    tier.drop_unanswered();
+    tier.behave(Manner::Store);
+    let tailer = rig.start();
+    tier.wait_stored(["first\n", &long_line("keep"), "short\n"].concat().as_bytes());
+    assert_eq!(tier.lock().conflicts, 0);
+    tailer.stop().await.expect("a clean stop");
+}

@@ -16,6 +16,7 @@ mod legacy_state;
 mod lost_bytes;
 mod missed;
 mod odd_files;
+mod packed_replaced;
 mod replaced;
 mod rotation;
 mod spooling;

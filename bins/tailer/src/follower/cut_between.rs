@@ -1,0 +1,90 @@
+//! Files that were copied and cut more than once between two looks: what they held in between is in copies that no path leads to and nobody
+//! knows. Those that were made since the last look at the folder are read, between what was there before and what is there now.
+
+use super::Follower;
+use super::copies::names_of;
+use super::missed::{Homes, Missed};
+use super::origin::is_same;
+use super::source::Source;
+use crate::files;
+use crate::identity::FileKey;
+use crate::tracker::{FileNumber, Place};
+use crate::unpack::uncompressed_path;
+use logferry_pack::StreamId;
+use std::io;
+use std::path::Path;
+use tracing::info;
+
+impl Follower {
+    /// When names changed last in the folders where a file would be rotated, by the clock that stamps files: what is made there from now
+    /// on is no older.
+    pub(super) fn names_changed_ns(home: &Path) -> i64 {
+        let folders = names_of(home).into_iter().map(|name| files::folder_of(&name));
+        folders
+            .filter_map(|folder| files::facts_at(&folder).ok())
+            .map(|facts| facts.changed_ns)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The same for a file that is followed from now on, if copies of it are ever looked for.
+    pub(super) fn names_known_ns(&self, source: usize, path: &Path) -> i64 {
+        let Source { paths, shelf, .. } = &self.sources[source];
+        if paths.has_times() || shelf.is_some() {
+            return 0;
+        }
+        Follower::names_changed_ns(path)
+    }
+
+    /// Reads such copies of a file that has no stream (any more): it was cut, or it is empty and may have been filled and cut. Whether there
+    /// are any.
+    pub(super) fn find_cut_between(&mut self, number: FileNumber, before: Option<StreamId>) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        let source = &self.sources[file.source];
+        let is_left_alone = file.packed || file.place != Place::Here || file.key.born_ns == 0;
+        let has_no_copies =
+            source.paths.has_times() || source.shelf.is_some() || !source.paths.covers(&file.path);
+        if is_left_alone || has_no_copies || !self.searched_lost {
+            return false;
+        }
+        let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
+        let now = Follower::names_changed_ns(&home);
+        if now == since && before.is_none() {
+            return false;
+        }
+        // Of a compressed one nobody knows whether it was made of a copy, or of a file that is held open and read.
+        let is_missed = |missed: &Missed| {
+            missed.facts.key.born_ns > since && uncompressed_path(&missed.path) == missed.path
+        };
+        let mut missed: Vec<Missed> = self.copies_beside(&home).into_iter().filter(is_missed).collect();
+        // One that is a copy of what is there is nothing new, until that is cut.
+        let is_waiting = missed.iter().any(|missed| self.is_copy_of_home(index, &home, missed));
+        missed.retain(|missed| !self.is_copy_of_home(index, &home, missed));
+        if let Some(file) = self.files.get_mut(&number).filter(|_| !is_waiting) {
+            file.names_changed_ns = now;
+        }
+        if missed.is_empty() {
+            return false;
+        }
+        info!(path = %home.display(), copies = missed.len(), "the file was copied and cut more than once since it was looked at");
+        self.read_missed_since(index, &home, missed, before.map(|id| (FileKey::NOWHERE, id)), key)
+    }
+
+    /// Files that are named after one, and that nobody knows.
+    fn copies_beside(&self, home: &Path) -> Vec<Missed> {
+        let homes = Homes::from([(home.to_owned(), Vec::new())]);
+        let found = self.rotated_from(&homes).into_values().flatten();
+        found.map(|(path, facts)| Missed { path, facts, is_younger: true }).collect()
+    }
+
+    /// Whether a file is a copy of what is there.
+    pub(super) fn is_copy_of_home(&self, index: usize, home: &Path, missed: &Missed) -> bool {
+        let Missed { path, facts, .. } = missed;
+        let roots = &self.sources[index].settings.roots;
+        let is_there = || -> io::Result<bool> {
+            let (copy, there) = (files::open_below(path, roots)?, files::open_below(home, roots)?);
+            Ok(files::facts_of(&there)?.size >= facts.size && is_same(&copy, &there, facts.size)?)
+        };
+        is_there().unwrap_or(false)
+    }
+}

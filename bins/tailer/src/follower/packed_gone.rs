@@ -1,0 +1,136 @@
+//! Compressed files that another one takes the place of, or that go, before they are read or after that.
+
+use super::Follower;
+use super::packed::Packed;
+use crate::files;
+use crate::identity::FileKey;
+use crate::ledger::looks::FileLook;
+use crate::tracker::{FileNumber, Sighting};
+use crate::unpack::{FirstBytes, UnpackJob};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tracing::error;
+
+/// Most files that are held open while they wait to be unpacked; and one in this many of `open_files`.
+const HELD_MAX: usize = 64;
+const HELD_SHARE: usize = 16;
+
+impl Follower {
+    /// How many of the files that wait to be unpacked are held open.
+    pub(super) fn packed_held_max(&self) -> usize {
+        HELD_MAX.min(self.open_files.limit() / HELD_SHARE)
+    }
+
+    /// One that waits comes so near its turn that it is held open from now on.
+    pub(super) fn hold_next(&mut self) {
+        let Some(last) = self.packed_held_max().checked_sub(1) else { return };
+        let Some(job) = self.unpack_waiting.get_mut(last).filter(|job| job.held.is_none()) else { return };
+        let file = files::open_below(&job.path, &job.roots);
+        let is_it = |file: &std::fs::File| files::facts_of(file).is_ok_and(|facts| facts.key == job.key);
+        job.held = file.ok().filter(is_it);
+    }
+
+    /// A file that was to be unpacked is not under its path any more.
+    pub(super) fn unpacking_gone(&mut self, job: UnpackJob) {
+        let is_named = self.is_named_elsewhere(job.source, job.key);
+        if !is_named && job.held.is_some() {
+            let _ = self.unpack.send(UnpackJob { is_moved: true, ..job });
+            return;
+        }
+        if !is_named {
+            self.packed_lost(job.source, &job.path, job.key, job.look, "deleted");
+        }
+        self.forget_renamed(&job);
+    }
+
+    /// Whether a path that leads to the file's source, or to what it was rotated to, has it.
+    fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
+        let is_in = |folder: &PathBuf| matches!(files::find_in(folder, key), Ok(Some(_)));
+        self.sources[source].folders.iter().any(is_in)
+    }
+
+    /// A compressed file was gone before it was read. What a stream lacks because of that is counted with the stream.
+    pub(super) fn packed_lost(
+        &mut self,
+        source: usize,
+        path: &Path,
+        key: FileKey,
+        look: FileLook,
+        reason: &'static str,
+    ) {
+        let name = self.sources[source].settings.name.as_str();
+        let is_for_stream = self.unpacked_for.iter().any(|(_, other)| *other == key);
+        if is_for_stream || self.ledger.past_files().has(name, key) {
+            return;
+        }
+        self.figures.packed_file_lost(reason);
+        error!(
+            path = %path.display(), source = name, packed_bytes = look.size, reason,
+            "a compressed file was gone before it was read: if its lines were not shipped before it was compressed, they are lost"
+        );
+    }
+
+    /// What stands under the path of a file that there was no room for begins otherwise by now.
+    pub(super) fn note_overwritten(&mut self, key: FileKey, now: FirstBytes, first_bytes: &[u8]) {
+        let Some(Packed::Failed { source, path, look, begins, lacks_room: true, .. }) = self.packed.get(&key)
+        else {
+            return;
+        };
+        if *begins == now || begins.agrees(first_bytes) {
+            return;
+        }
+        let (source, path, look) = (*source, path.clone(), *look);
+        self.packed_lost(source, &path, key, look, "replaced");
+    }
+
+    /// Files that there was no room for, and that are gone now.
+    pub(super) fn note_gone_without_room(&mut self, index: usize, sightings: &[Sighting]) {
+        let seen: BTreeSet<FileKey> = match self.room_looked_at {
+            Some(_) => sightings.iter().map(|sighting| sighting.key).collect(),
+            None => return,
+        };
+        let gone: Vec<(FileKey, PathBuf, FileLook)> = self
+            .packed
+            .iter()
+            .filter_map(|(key, packed)| match packed {
+                Packed::Failed { source, path, look, lacks_room: true, .. }
+                    if *source == index
+                        && !seen.contains(key)
+                        && self.sources[index].paths.covers(path)
+                        && !self.is_named_elsewhere(index, *key) =>
+                {
+                    Some((*key, path.clone(), *look))
+                }
+                _ => None,
+            })
+            .collect();
+        for (key, path, look) in gone {
+            self.packed.remove(&key);
+            self.sources[index].failed.remove(&path);
+            self.packed_lost(index, &path, key, look, "deleted");
+        }
+    }
+
+    /// A compressed file was read to its end. While it was followed nobody asked whether it was written to.
+    pub(super) fn packed_settled(&mut self, source: usize, path: &Path, key: FileKey) {
+        let Some(Packed::Known(look)) = self.packed.get(&key) else { return };
+        let look = *look;
+        self.ledger.content_known(key, look);
+        self.look_again_if_changed(source, path, key, look);
+    }
+
+    /// Has a source looked at if a compressed file of it looks otherwise than when it was unpacked.
+    pub(super) fn look_again_if_changed(&mut self, source: usize, path: &Path, key: FileKey, look: FileLook) {
+        if files::facts_at(path).is_ok_and(|facts| facts.key == key && facts.look() != look) {
+            self.sources[source].look_soon(Instant::now());
+        }
+    }
+
+    /// Whether a compressed file that is followed looks as it did when its content was known.
+    pub(super) fn looks_as_known(&self, number: FileNumber) -> bool {
+        let Some(key) = self.files.get(&number).map(|file| file.key) else { return false };
+        let known = self.ledger.known_look(key);
+        matches!(self.packed.get(&key), Some(Packed::Known(look)) if known.is_none_or(|known| known == *look))
+    }
+}
