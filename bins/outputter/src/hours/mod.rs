@@ -34,3 +34,4 @@ pub mod shell;
 pub mod shrink;
 pub mod state;
 pub mod store;
+pub mod told;
