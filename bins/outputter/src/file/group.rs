@@ -1,6 +1,6 @@
 //! One group of packs, from sorting out to its answers: files, journal, what to do when either fails.
 
-use super::commit::{Committer, RETRY_MS, RETRY_PAUSE, is_full, lock, now_unix};
+use super::commit::{Committer, RETRY_MS, RETRY_PAUSE, lock, now_unix};
 use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
@@ -8,6 +8,7 @@ use super::own_fault::{self, Unopenable};
 use super::replace::{self, End, Outcome};
 use crate::hours::fact::Fact;
 use crossbeam_channel::RecvTimeoutError;
+use logferry_durable::is_full;
 use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -16,7 +16,7 @@ use crate::hours::shell::Hours;
 use crate::outputs::route::Reply;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use logferry_durable::{Disk, RealDisk};
+use logferry_durable::{Disk, RealDisk, is_full};
 use logferry_footprint::Footprint;
 use logferry_pack::Limits;
 use std::io;
@@ -262,7 +262,7 @@ fn wait_for_finisher(
 /// Whether a start that fails like this may succeed later without anybody changing a setting.
 fn passes(failure: &Failure) -> bool {
     match failure {
-        Failure::Journal(error) => commit::is_full(error),
+        Failure::Journal(error) => is_full(error),
         Failure::Files(error) => is_away(error),
     }
 }
