@@ -106,12 +106,17 @@ impl Job {
         };
         let mut engine = Engine { program, lists, columns: &recipe.columns };
         let made = run.read_all(self, &mut engine, observe).and_then(|()| run.judge(recipe, self.lines_min));
-        made.and_then(|()| run.publish(store, &self.paths)).inspect_err(|error| {
-            // The error is why we are here; what stays aside is removed by the next attempt.
-            let _ = match error {
+        made.and_then(|()| run.publish(store, &self.paths)).map_err(|error| {
+            let told = match &error {
                 JobError::Failed { reason, counts } => store.fail(&self.key, reason, counts),
-                _ => store.abandon(&self.key),
+                _ => {
+                    // The error is why we are here; what stays aside is removed by the next attempt.
+                    let _ = store.abandon(&self.key);
+                    Ok(())
+                }
             };
+            // An hour that has failed and does not say so would be forgotten.
+            told.map_or_else(JobError::Disk, |()| error)
         })
     }
 }

@@ -32,6 +32,8 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const LOOKS_PER_RETENTION: u32 = 12;
 /// How long a file that could not be finished is left alone.
 const RETRY_INTERVAL: Duration = Duration::from_secs(300);
+/// Where trouble with the folder of finished files is shown.
+pub const FINISH_DIR: &str = "finish.dir";
 /// Where problems of retention are shown.
 const RETENTION: &str = "retention";
 
@@ -90,12 +92,26 @@ impl FinishThread {
         let mut files_at = Instant::now();
         while matches!(ended.recv_timeout(look_interval), Err(RecvTimeoutError::Timeout)) {
             let Some(books) = self.books.get() else { continue };
-            self.finish_due(books, &mut memory, files_at);
+            if self.finds_folder() {
+                self.finish_due(books, &mut memory, files_at);
+            }
             if Instant::now() >= files_at {
                 self.look_after_files(books, &mut memory);
                 files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
             }
         }
+    }
+
+    /// Whether the folder of finished files is there. What is removed need not be.
+    fn finds_folder(&self) -> bool {
+        match self.finisher.check_ground() {
+            Ok(()) => self.figures.clear_notice(FINISH_DIR),
+            Err(error) => {
+                tell_of_folder(&self.figures, &error);
+                return false;
+            }
+        }
+        true
     }
 
     /// As many as there is time for `until` others are to go: finishing takes room, and they may be what makes it.
@@ -322,6 +338,14 @@ impl Trouble {
         });
         let texts: Vec<String> = unreadable.into_iter().chain(incomplete).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+/// The folder of finished files cannot be used: says and counts it, once.
+pub fn tell_of_folder(figures: &Figures, error: &io::Error) {
+    if figures.set_notice(FINISH_DIR, format!("no file is finished: {error}")) {
+        counter!("logferry_outputter_finish_failures_total").increment(1);
+        tracing::error!("finish.dir cannot be used, it is tried again: {error}");
     }
 }
 
