@@ -66,8 +66,6 @@ pub struct FinishThread {
 /// What is known of files, so that they are not looked at again and again.
 #[derive(Default)]
 struct Memory {
-    /// Counted bytes of the header files of files with which nothing is to be done.
-    done: HashMap<String, u64>,
     /// When files that could not be finished are tried again.
     retry_at: HashMap<String, Instant>,
     /// What header files say.
@@ -118,7 +116,6 @@ impl FinishThread {
     fn finish_due(&self, books: &SharedBooks, memory: &mut Memory, until: Instant) {
         let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
         let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
-        memory.done.retain(|path, _| due.contains_key(path));
         memory.retry_at.retain(|path, _| {
             let is_due = due.contains_key(path);
             if !is_due {
@@ -132,19 +129,20 @@ impl FinishThread {
             }
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
             let is_busy = || self.etl.as_ref().is_some_and(|etl| hours.iter().any(|hour| etl.holds(hour)));
-            if self.stop.is_cancelled() || waits || memory.done.get(&path) == Some(&counted) || is_busy() {
+            if self.stop.is_cancelled() || waits || is_busy() {
                 continue;
             }
             match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
                 Ok(Outcome::Nothing) => {
                     self.figures.clear_notice(&path);
-                    memory.done.insert(path, counted);
+                    lock(books).finished(&path, counted);
                 }
                 Ok(Outcome::Finished(bytes)) => {
                     counter!("logferry_outputter_files_finished_total").increment(1);
                     counter!("logferry_outputter_finished_bytes_total").increment(bytes);
                     tracing::info!(path, bytes, "the file is finished");
                     self.figures.clear_notice(&path);
+                    lock(books).finished(&path, counted);
                 }
                 Ok(Outcome::Later) => {}
                 Err(_) if self.stop.is_cancelled() => return,

@@ -18,6 +18,7 @@ pub mod books;
 pub mod calendar;
 pub mod catch_up;
 pub mod fact;
+pub mod finishable;
 pub mod hooks;
 pub mod keeper;
 pub mod mailbox;

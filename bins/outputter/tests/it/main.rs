@@ -11,6 +11,7 @@ mod exactly_once;
 mod finish;
 mod gap_hold;
 mod hours;
+mod old_hours;
 mod order;
 mod relay;
 mod replace;
