@@ -1,7 +1,7 @@
 //! A start on a full disk: it is waited for room, as for a disk that is away, so that nobody has to start the outputter once more.
 
 use crate::figures::Figures;
-use crate::file::commit::is_full;
+use logferry_durable::is_full;
 use std::io;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;

@@ -52,6 +52,10 @@ pub trait Disk: Send + Sync {
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Bytes that files in `dir` may still take.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
+    /// When a file was written last, in milliseconds since 1970; `None` where that is not known.
+    fn modified_ms(&self, _path: &Path) -> Option<i64> {
+        None
+    }
     /// A number that no file of this disk has got before (by chance one time in four thousand million). Part of the checksums in a
     /// file, it keeps stale bytes of another one, in blocks that are used again, from checking out.
     fn salt(&self) -> u32;
@@ -69,6 +73,11 @@ impl RealDisk {
     pub fn open_for_reading(self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         RealFile::open("open", OpenOptions::new().read(true), path)
     }
+}
+
+/// Whether an error goes away when somebody makes room: the disk is full, or so is what its quota allows.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Adds operation and path to an error, keeping its kind.
@@ -212,6 +221,12 @@ impl Disk for RealDisk {
         let found =
             rustix::fs::statvfs(dir).map_err(|error| context("ask for the room in", dir)(error.into()))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn modified_ms(&self, path: &Path) -> Option<i64> {
+        let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+        let since_1970 = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since_1970.as_millis()).ok()
     }
 
     fn salt(&self) -> u32 {

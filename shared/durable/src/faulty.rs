@@ -107,6 +107,8 @@ pub struct Faults {
     pub fail_append_in: Option<u64>,
     /// Bytes of all files together; beyond that ENOSPC, having written what fitted.
     pub capacity: Option<u64>,
+    /// That is what a quota allows: EDQUOT instead.
+    pub is_quota: bool,
     /// After so many more operations that change something, every operation fails until the crash (0: at once).
     pub die_after: Option<u64>,
 }
@@ -255,6 +257,10 @@ impl Inner {
         self.faults.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used()))
     }
 
+    fn no_room(&self) -> io::Error {
+        if self.faults.is_quota { ErrorKind::QuotaExceeded.into() } else { ErrorKind::StorageFull.into() }
+    }
+
     fn used(&self) -> u64 {
         self.names.values().map(|node| self.nodes[*node].data.len() as u64).sum()
     }
@@ -366,7 +372,7 @@ impl DiskFile for FaultyFile {
         let room = usize::try_from(inner.room()).unwrap_or(usize::MAX);
         if room < bytes.len() {
             bytes.truncate(room);
-            result = Err(ErrorKind::StorageFull.into());
+            result = Err(inner.no_room());
         }
         if due(&mut inner.faults.fail_append_in) {
             let part = inner.random.below(bytes.len() as u64 + 1) as usize;
@@ -394,7 +400,7 @@ impl DiskFile for FaultyFile {
 
     fn reserve(&self, bytes: u64) -> io::Result<()> {
         let inner = self.inner()?;
-        if inner.room() < bytes { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if inner.room() < bytes { Err(inner.no_room()) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -27,7 +27,7 @@ mod format;
 mod lock;
 mod log;
 
-pub use disk::{Disk, DiskFile, RealDisk, replace, replace_by};
+pub use disk::{Disk, DiskFile, RealDisk, is_full, replace, replace_by};
 pub use format::RECORD_BYTES_MAX;
 pub use lock::{DirLock, lock_dir};
 pub use log::{Log, Recovered, RecoveryReport};

@@ -91,6 +91,7 @@ fn run(seed: u64) {
                     fail_sync_in: random.one_in(3).then(|| random.below(4) + 1),
                     fail_append_in: random.one_in(3).then(|| random.below(4) + 1),
                     capacity,
+                    is_quota: false,
                     die_after: None,
                 });
             }

@@ -179,6 +179,7 @@ impl Store {
     /// # Errors
     /// Those of the disk.
     pub fn fail(&self, key: &HourKey, reason: &str, counts: &Counts) -> io::Result<()> {
+        self.check_is_there()?;
         self.abandon(key)?;
         let mark = FailMark { reason: reason.to_owned(), counts: *counts };
         self.replace_in(&self.dir.join(FAIL_DIR).join(key.path()), &serde_json::to_vec(&mark)?)
@@ -226,17 +227,30 @@ impl Store {
             Err(error) => return self.set_aside(path, &error),
         };
         // It may have been renamed into place just before a kill, or before an fsync of the folder that failed.
-        self.disk.sync_dir(&Store::work_dir(&self.dir))?;
+        self.check_is_there()?;
         let mark = commit.key.path();
         self.remove_all([DONE_DIR, FAIL_DIR].map(|dir| format!("{dir}/{mark}")).iter())?;
         self.remove_all(commit.stale.iter())?;
         self.move_into_place(&commit.files)?;
         let files = commit.files.iter().map(|file| file.path.clone()).collect();
         let manifest = serde_json::to_vec(&Manifest { files, inputs: commit.inputs })?;
+        self.check_is_there()?;
         self.replace_in(&self.dir.join(MANIFEST_DIR).join(&mark), &manifest)?;
         self.replace_in(&self.dir.join(DONE_DIR).join(&mark), &serde_json::to_vec(&commit.mark)?)?;
         self.disk.unlink(path)?;
         self.disk.sync_dir(&Store::work_dir(&self.dir))
+    }
+
+    /// Fails when the folder is not there any more: what is at its place then, or can be made there, is the place of a disk that is away.
+    fn check_is_there(&self) -> io::Result<()> {
+        let work = Store::work_dir(&self.dir);
+        self.disk.sync_dir(&work).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let text = format!("{} is not there any more: is its disk mounted?", work.display());
+                io::Error::new(io::ErrorKind::NotConnected, text)
+            }
+            _ => error,
+        })
     }
 
     /// A commit is replaced atomically, so an unreadable one is damage. Its hour is still in the queue, and is made again.
@@ -256,7 +270,7 @@ impl Store {
             }
             match self.disk.rename(&work.join(&file.aside), &target) {
                 // Done before a crash.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.check_is_there()?,
                 renamed => renamed?,
             }
             folders.insert(folder);

@@ -39,6 +39,27 @@ fn lists(dir: &Path) -> Lists {
 }
 
 #[test]
+fn an_hour_that_fails_while_the_disk_of_the_tables_is_away_leaves_no_mark_in_its_place_and_is_tried_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, away) = (root.path().join("etl"), root.path().join("disk"));
+    let (store, _) = Store::open(Arc::new(RealDisk), &dir).unwrap();
+    let recipe = recipe(r#"{"access":{"columns":["n"],"partitions":[]}}"#, Format::Tsv);
+    let paths = vec![root.path().join("gone")];
+    let job = Job { key: key("web-1"), paths, lines_min: 0, roots: Vec::new() };
+    let run = || {
+        job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()))
+    };
+    std::fs::rename(&dir, &away).unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    let error = run().unwrap_err();
+    assert!(matches!(error, JobError::Disk(_)), "{error}");
+    std::fs::remove_dir(&dir).expect("nothing was made below it");
+    std::fs::rename(&away, &dir).unwrap();
+    assert!(matches!(run().unwrap_err(), JobError::Failed { .. }));
+    assert!(dir.join("etl_fail").join(key("web-1").path()).exists());
+}
+
+#[test]
 fn every_line_is_counted_once_and_marked_or_dropped_by_its_list() {
     let dir = tempfile::tempdir().unwrap();
     let columns = r#"{"access":{"columns":[{"name":"n","type":"int"},"event_isspider","event_spiderdetail"],"partitions":["host"]}}"#;

@@ -7,7 +7,7 @@ use crate::report::Damage;
 use crate::segment::{self, Segment};
 use crate::write::Active;
 use bytes::Bytes;
-use logferry_durable::{Disk, DiskFile};
+use logferry_durable::{Disk, DiskFile, is_full};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
@@ -220,7 +220,7 @@ impl Spool {
         let known = self.books.leave(&done);
         self.leaving.extend(done);
         if let Err(source) = known.or_else(|error| self.keep_books_after(&error))
-            && source.kind() != io::ErrorKind::StorageFull
+            && !is_full(&source)
         {
             // (On a full disk the room is needed more: a crash before the next snapshot makes it look as if somebody had removed the file.)
             return Err(SpoolError::Books { dir: self.dir.clone(), source });

@@ -6,7 +6,7 @@ use crate::footer;
 use crate::format::{self, Found, HEAD_BYTES, PAYLOAD_BYTES_MAX, RECORD_HEAD_BYTES, SEGMENT_RECORDS_MAX};
 use crate::segment::Segment;
 use crate::spool::{RecordId, Spool};
-use logferry_durable::DiskFile;
+use logferry_durable::{DiskFile, is_full};
 use std::io;
 
 /// Room is reserved in such steps, so that a disk that runs full mostly says so before a record is written.
@@ -171,9 +171,9 @@ impl Spool {
 
     /// Nothing waits for a sync when a segment is started, so a full disk has harmed nothing.
     fn start_error(&self, number: u64, source: io::Error) -> AppendError {
-        match source.kind() {
-            io::ErrorKind::StorageFull => AppendError::NoRoom { dir: self.dir.clone(), source },
-            _ => self.disk_error(number, source),
+        match is_full(&source) {
+            true => AppendError::NoRoom { dir: self.dir.clone(), source },
+            false => self.disk_error(number, source),
         }
     }
 

@@ -281,6 +281,7 @@ impl Case {
             fail_sync_in: one(&mut self.random),
             fail_append_in: one(&mut self.random),
             capacity: self.random.one_in(3).then(|| self.random.below(8_000)),
+            is_quota: false,
             // A kill or the power loss comes in the middle of something.
             die_after: self.random.one_in(4).then(|| self.random.below(12)),
         };

@@ -17,10 +17,11 @@ mod worker;
 pub use shell::EtlOutput;
 
 use crate::config::EtlSettings;
+use crate::file::mounted::Ground;
 
 use figures::EtlFigures;
 use logferry_durable::{DirLock, RealDisk, lock_dir};
-use logferry_etl::publish::Store;
+use logferry_etl::publish::{Store, WORK_DIR};
 use logferry_etl::queue::{DurableQueue, Wanted};
 use std::collections::BTreeMap;
 use std::io;
@@ -50,6 +51,8 @@ struct Shared {
     zone: String,
     /// Folders of log files.
     roots: Vec<PathBuf>,
+    /// Tells whether the disk of the tables is there.
+    ground: Ground,
     queue: Mutex<DurableQueue>,
     changed: Condvar,
     is_stopping: AtomicBool,
@@ -73,10 +76,12 @@ impl Etl {
         let queue = DurableQueue::open(Arc::new(RealDisk), &var_dir.join("etl"))?;
         let figures = EtlFigures::default();
         figures.set_waiting(queue.queue().len());
+        let ground = Ground::new("etl.dir", &settings.dir, WORK_DIR, var_dir);
         Ok(Etl(Arc::new(Shared {
             settings,
             zone: zone.to_owned(),
             roots,
+            ground,
             queue: Mutex::new(queue),
             changed: Condvar::new(),
             is_stopping: AtomicBool::new(false),
@@ -139,12 +144,12 @@ impl Shared {
     /// The folder of tables; finishes what a crash left when it is opened.
     fn store(&self) -> io::Result<Store> {
         let mut opened = lock(&self.store);
+        self.ground.check()?;
         if let Some((store, _)) = &*opened {
             return Ok(store.clone());
         }
-        let work: PathBuf = Store::work_dir(&self.settings.dir);
-        std::fs::create_dir_all(&work)?;
-        let held = lock_dir(&work)?;
+        self.ground.open()?;
+        let held = lock_dir(&Store::work_dir(&self.settings.dir))?;
         let (store, recovered) = Store::open(Arc::new(RealDisk), &self.settings.dir)?;
         if recovered != logferry_etl::publish::Recovered::default() {
             let (finished, removed) = (recovered.finished, recovered.removed);

@@ -156,6 +156,7 @@ fn hindered_by(shared: &Shared, wanted: &Wanted, hindered: Hindered) -> Ended {
         }
         Hindered::Setup(error) => {
             if shared.figures.set_setup_problem(Some(error.clone())) {
+                metrics::counter!("logferry_outputter_etl_setup_failures_total").increment(1);
                 tracing::error!(%hour, "tables cannot be made, complete hours wait: {error}");
             }
         }

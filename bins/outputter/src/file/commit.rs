@@ -270,11 +270,6 @@ enum Failing {
     WithoutRoom,
 }
 
-/// Whether an error goes away when somebody makes room.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
 /// Waits as long as after a failure; false when the program is to stop.
 pub fn pause(stop: &CancellationToken) -> bool {
     let until = Instant::now() + RETRY_PAUSE;

@@ -1,6 +1,6 @@
 //! One group of packs, from sorting out to its answers: files, journal, what to do when either fails.
 
-use super::commit::{Committer, RETRY_MS, RETRY_PAUSE, is_full, lock, now_unix};
+use super::commit::{Committer, RETRY_MS, RETRY_PAUSE, lock, now_unix};
 use super::inflate::{Body, Inflated};
 use super::journal::{self, Commit, CommittedPack, Hole};
 use super::order::Accepted;
@@ -8,6 +8,7 @@ use super::own_fault::{self, Unopenable};
 use super::replace::{self, End, Outcome};
 use crate::hours::fact::Fact;
 use crossbeam_channel::RecvTimeoutError;
+use logferry_durable::is_full;
 use logferry_pack::PackIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -79,19 +80,15 @@ impl<W> Committer<W> {
     /// Brings a group further towards its commit; after an error, to be called again with the same group.
     pub fn try_commit(&mut self, group: &mut Group) -> io::Result<()> {
         loop {
-            if !matches!(group.phase, Phase::Journal(_)) {
-                self.store.check_mounted()?;
-            }
             match &mut group.phase {
                 _ if group.entries.is_empty() => return self.end_replacements(group),
                 Phase::CutBack => {
+                    self.store.check_mounted()?;
                     self.store.cut_back(&paths(&group.entries))?;
                     group.phase = Phase::Write;
                 }
                 Phase::Write => {
                     self.open_files(group)?;
-                    // Files that were opened since it was looked for may be below its place.
-                    self.store.check_mounted()?;
                     group.phase = Phase::CutBack;
                     group.phase = Phase::Journal(self.write_files(&group.entries)?);
                 }
@@ -106,6 +103,9 @@ impl<W> Committer<W> {
     }
 
     fn end_replacements(&mut self, group: &mut Group) -> io::Result<()> {
+        if !group.ends.is_empty() {
+            self.store.check_mounted()?;
+        }
         while let Some(end) = group.ends.first_mut() {
             let accepted = end.accepted;
             if lock(&self.order).is_pending(&accepted) {
@@ -126,19 +126,25 @@ impl<W> Committer<W> {
 
     fn open_files(&mut self, group: &mut Group) -> io::Result<()> {
         self.store.survey(&paths(&group.entries))?;
-        self.journal_reconciled()?;
+        if !self.store.reconciled().is_empty() {
+            self.store.check_mounted()?;
+            self.journal_reconciled()?;
+        }
         let unopenable = self.store.prepare(&paths(&group.entries))?;
+        // Once they are open: what is found to be mounted now is where they are.
+        self.store.check_mounted()?;
         for file in &unopenable {
             self.give_up_file(group, file);
         }
         self.journal_reconciled()
     }
 
+    /// Files that were found otherwise than committed are to be believed: their disk is there.
     pub(super) fn journal_reconciled(&mut self) -> io::Result<()> {
         if self.log.is_poisoned() {
             self.snapshot()?;
         } else if !self.store.reconciled().is_empty() {
-            let files = self.store.reconciled().to_vec();
+            let files = self.store.reconciled();
             self.log.append(&Commit { now_unix: now_unix(), files, ..Commit::default() }.to_bytes());
             self.log.commit()?;
         }
@@ -148,7 +154,9 @@ impl<W> Committer<W> {
 
     /// A file at which one attempt after the other fails, on a bad sector say, must not stop the others for ever.
     pub fn give_up_failing_file(&mut self, group: &mut Group, error: &io::Error) {
-        let Some(path) = own_fault::path_of(error).filter(|_| !is_full(error)) else {
+        // A disk that is away is no fault of this file.
+        let is_away = error.kind() == io::ErrorKind::NotConnected;
+        let Some(path) = own_fault::path_of(error).filter(|_| !is_full(error) && !is_away) else {
             group.failures = None;
             return;
         };

@@ -96,6 +96,15 @@ pub fn nothing_there(data: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotConnected, text)
 }
 
+/// Fails when `folder` is not there, nor the one `beside` it: their disk is away.
+pub fn check_beside(folder: &Path, beside: &str) -> io::Result<()> {
+    let beside = folder.with_file_name(beside);
+    match [folder, &beside].map(|folder| rustix::fs::stat(folder).map(drop)) {
+        [Err(Errno::NOENT), Err(Errno::NOENT)] => Err(nothing_there(&beside)),
+        _ => Ok(()),
+    }
+}
+
 fn other_disk(folder: &Path) -> io::Error {
     let folder = folder.display();
     let text = format!(
@@ -140,7 +149,7 @@ impl Guard {
     }
 
     /// What is where the folder was. A disk may have another number when it is mounted again: its files tell.
-    fn mounted(&self, files: impl Iterator<Item = String>) -> io::Result<Mounted> {
+    fn mounted(&self, files: impl Iterator<Item = String> + Clone) -> io::Result<Mounted> {
         let device = match rustix::fs::stat(&self.root) {
             Ok(found) => found.st_dev,
             Err(Errno::NOENT) => return Ok(Mounted::Nothing),
@@ -149,36 +158,14 @@ impl Guard {
         if device == self.device.load(Relaxed) {
             return Ok(Mounted::Folder);
         }
-        let mut files = files.take(FILES_LOOKED_FOR_MAX).peekable();
-        if files.peek().is_some() && !files.any(|file| self.identity(&file).is_some()) {
+        // Every so many-th: those of a host, or of an old hour, may all be gone.
+        let count = files.clone().count();
+        let mut looked_for = files.step_by(count.div_ceil(FILES_LOOKED_FOR_MAX).max(1));
+        if count > 0 && !looked_for.any(|file| self.identity(&file).is_some()) {
             return Ok(Mounted::Other);
         }
         self.device.store(device, Relaxed);
         Ok(Mounted::Folder)
-    }
-
-    /// Fails when the folder is gone, or is an empty one on another disk than it was: what was mounted there is away.
-    pub fn check_in_place(&self) -> io::Result<()> {
-        let first_entry = || std::fs::read_dir(&self.root).ok()?.next()?.ok();
-        let some_file = || {
-            first_entry().map_or_else(String::new, |entry| entry.file_name().to_string_lossy().into_owned())
-        };
-        match self.mounted(std::iter::once_with(some_file))? {
-            Mounted::Folder => Ok(()),
-            Mounted::Nothing | Mounted::Other => {
-                let text = format!("{} is not what it was: is its disk mounted?", self.root.display());
-                Err(io::Error::new(io::ErrorKind::NotConnected, text))
-            }
-        }
-    }
-
-    /// Fails when the folder is not there, nor `beside` it: their disk is away.
-    pub fn check_disk(&self, beside: &str) -> io::Result<()> {
-        let beside = self.root.with_file_name(beside);
-        match [&self.root, &beside].map(|folder| rustix::fs::stat(folder).map(drop)) {
-            [Err(Errno::NOENT), Err(Errno::NOENT)] => Err(nothing_there(&beside)),
-            _ => Ok(()),
-        }
     }
 
     /// The folder that the path means now: a descriptor of one that was removed would find nothing, and so refuse nothing.
@@ -280,31 +267,41 @@ mod tests {
             mount(at, there);
             guards.check_mounted(&files).unwrap();
         }
-        let marks = Guard { root: dir.path().join("received"), ..Guard::new(&data).unwrap() };
-        marks.check_disk("log_data").unwrap();
+        let received = dir.path().join("received");
+        check_beside(&received, "log_data").unwrap();
         std::fs::remove_file(&folders.data).unwrap();
         guards.check_mounted(&files).unwrap();
         std::fs::remove_file(&folders.headers).unwrap();
         assert!(guards.check_mounted(&files).unwrap_err().to_string().contains("is its disk mounted?"));
-        assert!(marks.check_disk("log_data").is_err());
+        assert!(check_beside(&received, "log_data").is_err());
         // On purpose, on the same disk.
         std::fs::create_dir(&folders.data).unwrap();
         guards.check_mounted(&files).unwrap();
     }
 
     #[test]
-    fn an_empty_folder_in_the_place_of_another_disk_is_not_written_to() {
+    fn a_disk_with_another_number_is_known_by_any_of_its_files_whatever_their_names_are() {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("finished");
-        std::fs::create_dir(&root).unwrap();
-        let guard = Guard::new(&root).unwrap();
-        guard.check_in_place().unwrap();
-        guard.device.store(u64::MAX, Relaxed);
-        assert_eq!(guard.check_in_place().unwrap_err().kind(), io::ErrorKind::NotConnected);
-        std::fs::write(root.join("file"), "x").unwrap();
-        guard.check_in_place().unwrap();
-        std::fs::remove_dir_all(&root).unwrap();
-        assert!(guard.check_in_place().is_err());
+        let folders = Folders::new(dir.path());
+        std::fs::create_dir(&folders.data).unwrap();
+        std::fs::create_dir(&folders.headers).unwrap();
+        let lengths = Lengths { data: 1, headers: 1, ..Lengths::default() };
+        let names = || (0..4 * FILES_LOOKED_FOR_MAX).map(|number| format!("{number:06}"));
+        let files = names().map(|name| (name, lengths)).collect();
+        let guards = Guards::new(&folders).unwrap();
+        let is_there_again = || {
+            for guard in [&guards.data, &guards.headers] {
+                guard.device.store(u64::MAX, Relaxed);
+            }
+            guards.check_mounted(&files)
+        };
+        is_there_again().unwrap_err();
+        // The oldest hosts are gone for good.
+        for name in names().skip(3 * FILES_LOOKED_FOR_MAX) {
+            std::fs::write(folders.data.join(&name), "x").unwrap();
+            std::fs::write(folders.headers.join(&name), "x").unwrap();
+        }
+        is_there_again().unwrap();
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod inflate;
 pub mod journal;
 pub mod layout;
 pub mod mend;
+pub mod mounted;
 pub mod open_files;
 pub mod order;
 pub mod output;

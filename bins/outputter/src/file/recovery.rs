@@ -5,12 +5,11 @@
 //! lines whose bodies are found whole (`raw` bytes with the right `sum`) are adopted, the rest is cut. Without a sound
 //! journal the same walk starts at the beginning of every file, so that a lost journal loses nothing and doubles nothing.
 
-use super::commit::is_full;
 use super::file_recovery::{FileRecovery, FileTruth, Journaled};
 use super::journal::{Record, State};
 use super::replace;
 use super::walk::{self, FilesBelow};
-use logferry_durable::{Disk, Log};
+use logferry_durable::{Disk, Log, is_full};
 use logferry_footprint::Verdict;
 use std::collections::BTreeSet;
 use std::io;

@@ -65,8 +65,9 @@ impl<W> Committer<W> {
         if self.committed_lengths(path) != Some(expected) || expected.data != finished.data {
             return Ok(false);
         }
+        let unopenable = self.store.prepare(&BTreeSet::from([path]))?.pop();
         self.store.check_mounted()?;
-        if let Some(unopenable) = self.store.prepare(&BTreeSet::from([path]))?.pop() {
+        if let Some(unopenable) = unopenable {
             return Err(unopenable.error);
         }
         self.journal_reconciled()?;

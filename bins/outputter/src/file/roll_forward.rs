@@ -65,11 +65,32 @@ impl FileRecovery {
             Place::LogFile => put_in_place(&*self.disk, &log_file)?,
             Place::File(file) => {
                 put_in_place(&*self.disk, Path::new(file))?;
+                self.check_is_there(Path::new(file), &log_file)?;
                 self.remove(&log_file, finished.data)?;
             }
             Place::Removed => self.remove(&log_file, finished.data)?,
         }
         Ok(Lengths { data: finished.next_at(), ..Lengths::default() })
+    }
+
+    /// Fails while the log file has the lines alone: the disk of the finished file is away.
+    fn check_is_there(&self, finished: &Path, log_file: &Path) -> io::Result<()> {
+        if if_there::open(&*self.disk, log_file)?.is_none() {
+            return Ok(());
+        }
+        match if_there::open(&*self.disk, finished) {
+            Ok(None) => {}
+            // It may have an owner and a mode that let nobody add to it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            there => return there.map(drop),
+        }
+        let text = format!(
+            "{} is not there, and the log file that it was made of still is: is its disk mounted? If it was taken away on purpose, take {} \
+             away, too",
+            finished.display(),
+            log_file.display()
+        );
+        Err(io::Error::new(io::ErrorKind::NotConnected, text))
     }
 
     /// A log file that is longer than what was finished has bytes from elsewhere, too: it stays, and recovery finds them.

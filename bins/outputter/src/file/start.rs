@@ -4,19 +4,20 @@
 use super::archive::Form;
 use super::commit::{self, Committer, CommitterOptions, SharedOrder};
 use super::file_recovery::FileRecovery;
-use super::guard::{Guards, nothing_there};
+use super::guard::Guards;
+use super::mounted;
 use super::own_fault::is_own_fault;
 use super::recovery::{self, Failure, Recovered, Recovery};
 use super::replace;
 use super::store::{Folders, StoreOptions};
 use crate::config::FileSettings;
 use crate::figures::Figures;
-use crate::finish::shell::FinishThread;
+use crate::finish::shell::{FINISH_DIR, FinishThread, tell_of_folder};
 use crate::hours::shell::Hours;
 use crate::outputs::route::Reply;
 use anyhow::Context;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use logferry_durable::{Disk, RealDisk};
+use logferry_durable::{Disk, RealDisk, is_full};
 use logferry_footprint::Footprint;
 use logferry_pack::Limits;
 use std::io;
@@ -28,8 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a folder of finished files that is away is looked for.
 const FINISH_DIR_INTERVAL: Duration = Duration::from_secs(5);
-/// Where that is shown.
-const FINISH_DIR: &str = "finish.dir";
 /// A log file and its header file.
 const DESCRIPTORS_PER_FILE: usize = 2;
 
@@ -144,7 +143,10 @@ impl Start {
         let form = Form::of(&self.settings.archive);
         let dir = &self.settings.dir;
         let folders = Folders::new(dir).with_form(form);
-        self.check_mounted(&folders)?;
+        mounted::check_files(&folders, || {
+            let state = recovery::journaled(&RealDisk, &self.var_dir)?;
+            Ok(state.map(|state| state.files).unwrap_or_default())
+        })?;
         disk.create_dir_all(dir)?;
         form.settle(&*disk, dir)?;
         for folder in [&folders.data, &folders.headers] {
@@ -153,23 +155,6 @@ impl Start {
         let guards = Some(Arc::new(Guards::new(&folders)?));
         let group_bytes_max = self.group_bytes_max() + self.limits.raw_bytes_max as u64;
         Ok(FileRecovery { disk, folders, guards, group_bytes_max })
-    }
-
-    /// The folder on which a disk is to be mounted is there without it, too, and empty: new files there would be hidden by the disk.
-    fn check_mounted(&self, folders: &Folders) -> io::Result<()> {
-        let is_there = [&folders.data, &folders.headers]
-            .map(std::fs::symlink_metadata)
-            .into_iter()
-            .any(|found| !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
-        let has_files = || {
-            Ok::<_, io::Error>(
-                recovery::journaled(&RealDisk, &self.var_dir)?.is_some_and(|state| !state.files.is_empty()),
-            )
-        };
-        if is_there || !has_files()? {
-            return Ok(());
-        }
-        Err(nothing_there(&folders.data))
     }
 
     fn group_bytes_max(&self) -> u64 {
@@ -215,9 +200,11 @@ impl Start {
         requests: crossbeam_channel::Sender<super::retire::Request>,
         ended: Receiver<()>,
     ) -> anyhow::Result<Option<JoinHandle<()>>> {
-        let (dir, keep) = (self.settings.dir.clone(), self.settings.footprint_keep.0);
+        let (dir, var_dir) = (self.settings.dir.clone(), self.var_dir.clone());
+        let keep = self.settings.footprint_keep.0;
         let (figures, stop) = (self.figures.clone(), self.stop.clone());
-        let make = move || hours.finisher(&dir, keep, requests.clone(), figures.clone(), stop.clone());
+        let make =
+            move || hours.finisher((&dir, &var_dir), keep, requests.clone(), figures.clone(), stop.clone());
         let first = match make() {
             Ok(None) => return Ok(None),
             Err(error) if !is_away(&error) => return Err(error).context("finish.dir cannot be used"),
@@ -246,11 +233,7 @@ fn wait_for_finisher(
                 figures.clear_notice(FINISH_DIR);
                 return finisher;
             }
-            Err(error) => {
-                if figures.set_notice(FINISH_DIR, format!("no file is finished: {error}")) {
-                    tracing::error!("finish.dir cannot be used, it is tried again: {error}");
-                }
-            }
+            Err(error) => tell_of_folder(figures, &error),
         }
         if !matches!(ended.recv_timeout(FINISH_DIR_INTERVAL), Err(RecvTimeoutError::Timeout)) {
             return None;
@@ -262,7 +245,7 @@ fn wait_for_finisher(
 /// Whether a start that fails like this may succeed later without anybody changing a setting.
 fn passes(failure: &Failure) -> bool {
     match failure {
-        Failure::Journal(error) => commit::is_full(error),
+        Failure::Journal(error) => is_full(error),
         Failure::Files(error) => is_away(error),
     }
 }

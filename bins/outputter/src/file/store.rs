@@ -85,7 +85,15 @@ pub struct Store {
     /// Files and folders that are not written to until they are recovered.
     unusable: BTreeSet<String>,
     /// Files that were found with other lengths than committed; to be journaled before they are written to.
-    reconciled: Vec<(String, Lengths)>,
+    reconciled: Vec<Reconciled>,
+}
+
+/// A file that was found with other lengths than committed.
+struct Reconciled {
+    path: String,
+    found: Lengths,
+    /// What was committed.
+    before: Option<Lengths>,
 }
 
 impl Store {
@@ -132,14 +140,26 @@ impl Store {
     }
 
     /// Fails while the disk of the committed files is away. It is let go then: descriptors would keep it busy, and after it came back
-    /// files may have other numbers.
+    /// files may have other numbers. What was found in its place is none of its files.
     pub fn check_mounted(&mut self) -> io::Result<()> {
         let mounted = self.guards.as_ref().map_or(Ok(()), |guards| guards.check_mounted(&self.table));
         if mounted.is_err() {
             self.open.close_all();
             self.identities.clear();
+            self.disbelieve();
         }
         mounted
+    }
+
+    fn disbelieve(&mut self) {
+        while let Some(Reconciled { path, found, before }) = self.reconciled.pop() {
+            if self.table.get(&path) == Some(&found) {
+                match before {
+                    Some(before) => drop(self.table.insert(path, before)),
+                    None => drop(self.table.remove(&path)),
+                }
+            }
+        }
     }
 
     /// Forgets the descriptors of a file.
@@ -220,10 +240,9 @@ impl Store {
     }
 
     fn reconcile(&mut self, path: &str, found: Lengths) {
-        report_foreign_change(path, self.table.get(path).copied().unwrap_or_default(), found);
-        let lengths = Lengths { mark_due: found.both() != (0, 0), ..found };
-        self.table.insert(path.to_owned(), lengths);
-        self.reconciled.push((path.to_owned(), lengths));
+        let found = Lengths { mark_due: found.both() != (0, 0), ..found };
+        let before = self.table.insert(path.to_owned(), found);
+        self.reconciled.push(Reconciled { path: path.to_owned(), found, before });
     }
 
     /// Opens or creates the files of a group. Files that cannot be opened for a reason of their own are returned; an error of
@@ -273,13 +292,15 @@ impl Store {
 
     /// Files that somebody else has written to, cut or moved away, with the lengths they have now. To be journaled
     /// before [`Store::append`], so that a crash does not take these lengths for half a commit.
-    pub fn reconciled(&self) -> &[(String, Lengths)] {
-        &self.reconciled
+    pub fn reconciled(&self) -> Vec<(String, Lengths)> {
+        self.reconciled.iter().map(|file| (file.path.clone(), file.found)).collect()
     }
 
     /// The reconciled lengths are journaled.
     pub fn reconciled_is_durable(&mut self) {
-        self.reconciled.clear();
+        for Reconciled { path, found, before } in self.reconciled.drain(..) {
+            report_foreign_change(&path, before.unwrap_or_default(), found);
+        }
     }
 
     /// Appends bodies and header lines to a prepared file. Returns the byte of the log file at which the first body stands.
@@ -352,6 +373,8 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             opened => return opened,
         }
+        // Names that were made where the disk is to be mounted would be taken for its files.
+        self.check_mounted()?;
         let dir = full_path.parent().unwrap_or(Path::new("")).to_owned();
         self.disk.create_dir_all(&dir)?;
         // Before the creation: a creation that fails half way still wants the folder synced.

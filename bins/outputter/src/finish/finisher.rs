@@ -7,6 +7,7 @@ use crate::file::headers::{Finished, Place};
 use crate::file::if_there;
 use crate::file::journal::Lengths;
 use crate::file::layout::{Layout, in_stream_order};
+use crate::file::mounted::Ground;
 use crate::file::past::since_removed;
 use crate::file::roll_forward::aside;
 use crate::file::store::Folders;
@@ -50,8 +51,17 @@ pub struct Finisher {
     pub folders: Folders,
     /// What is to be done.
     pub plan: Plan,
-    /// Keeps links below the plan's folder from leading elsewhere, on the real file system.
-    pub guard: Option<Guard>,
+    /// On the real file system: looks after the plan's folder.
+    pub guard: Option<PlaceGuard>,
+}
+
+/// Looks after the folder of finished files.
+#[derive(Debug)]
+pub struct PlaceGuard {
+    /// Keeps links below it from leading elsewhere.
+    pub links: Guard,
+    /// Tells whether its disk is there, if it is not the folder of log files.
+    pub ground: Option<Ground>,
 }
 
 impl Finisher {
@@ -123,6 +133,15 @@ impl Finisher {
         Ok(true)
     }
 
+    /// Fails while the disk of the finished files is away.
+    ///
+    /// # Errors
+    /// `NotConnected` then.
+    pub fn check_ground(&self) -> io::Result<()> {
+        let ground = self.guard.as_ref().and_then(|guard| guard.ground.as_ref());
+        ground.map_or(Ok(()), Ground::check)
+    }
+
     /// What the header file says of the log file at `path`.
     ///
     /// # Errors
@@ -134,11 +153,11 @@ impl Finisher {
 
     /// The finished file that is added to.
     fn kept(&self, layout: &Layout, target: &Path, name: &str) -> io::Result<Kept> {
-        if let Some(guard) = &self.guard {
-            guard.check_in_place()?;
+        self.check_ground()?;
+        if let Some(PlaceGuard { links, .. }) = &self.guard {
             let below = target.strip_prefix(self.plan.dir()).unwrap_or(target);
-            guard.check(below)?;
-            guard.check(&aside(below))?;
+            links.check(below)?;
+            links.check(&aside(below))?;
         }
         let is_there = if_there::open(&*self.disk, target)?.is_some();
         let mut ours = since_removed(&layout.finished).iter();

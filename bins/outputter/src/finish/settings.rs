@@ -1,6 +1,7 @@
 //! `[finish]` and `[retention]`.
 
 use crate::file::archive::Form;
+use crate::file::mounted::Ground;
 use crate::file::past::Past;
 use logferry_durable::RealDisk;
 use logferry_node::config::{ByteSize, Interval, rules};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Permission bits that an owner needs who writes to a file.
 const OWNER_READS_AND_WRITES: u32 = 0o600;
+/// Folder by which that of finished files is known.
+const SIGN: &str = ".logferry";
 
 logferry_node::settings! {
     /// `[finish]`: what becomes of a log file when all its hours are complete.
@@ -129,6 +132,11 @@ impl Plan {
     /// Folder of finished files.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Tells whether the disk of the folder is there; none where that is the folder of log files.
+    pub fn ground(&self, var_dir: &Path) -> Option<Ground> {
+        (self.dir != self.log_data).then(|| Ground::new("finish.dir", &self.dir, SIGN, var_dir))
     }
 
     /// The finished file of the log file at `path` below the folder; `None`: it is the log file.

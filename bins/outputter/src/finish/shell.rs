@@ -33,6 +33,8 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 const LOOKS_PER_RETENTION: u32 = 12;
 /// How long a file that could not be finished is left alone.
 const RETRY_INTERVAL: Duration = Duration::from_secs(300);
+/// Where trouble with the folder of finished files is shown.
+pub const FINISH_DIR: &str = "finish.dir";
 /// Where problems of retention are shown.
 const RETENTION: &str = "retention";
 
@@ -65,8 +67,6 @@ pub struct FinishThread {
 /// What is known of files, so that they are not looked at again and again.
 #[derive(Default)]
 struct Memory {
-    /// Counted bytes of the header files of files with which nothing is to be done.
-    done: HashMap<String, u64>,
     /// When files that could not be finished are tried again.
     retry_at: HashMap<String, Instant>,
     /// What header files say.
@@ -91,7 +91,9 @@ impl FinishThread {
         let mut files_at = Instant::now();
         while matches!(ended.recv_timeout(look_interval), Err(RecvTimeoutError::Timeout)) {
             let Some(books) = self.books.get() else { continue };
-            self.finish_due(books, &mut memory, files_at);
+            if self.finds_folder() {
+                self.finish_due(books, &mut memory, files_at);
+            }
             if Instant::now() >= files_at {
                 self.look_after_files(books, &mut memory);
                 files_at = Instant::now() + look_interval * LOOKS_PER_RETENTION;
@@ -99,11 +101,22 @@ impl FinishThread {
         }
     }
 
+    /// Whether the folder of finished files is there. What is removed need not be.
+    fn finds_folder(&self) -> bool {
+        match self.finisher.check_ground() {
+            Ok(()) => self.figures.clear_notice(FINISH_DIR),
+            Err(error) => {
+                tell_of_folder(&self.figures, &error);
+                return false;
+            }
+        }
+        true
+    }
+
     /// As many as there is time for `until` others are to go: finishing takes room, and they may be what makes it.
     fn finish_due(&self, books: &SharedBooks, memory: &mut Memory, until: Instant) {
         let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
         let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
-        memory.done.retain(|path, _| due.contains_key(path));
         memory.retry_at.retain(|path, _| {
             let is_due = due.contains_key(path);
             if !is_due {
@@ -116,20 +129,20 @@ impl FinishThread {
                 return;
             }
             let waits = memory.retry_at.get(&path).is_some_and(|at| Instant::now() < *at);
-            let is_done = memory.done.get(&path) == Some(&counted);
-            if self.stop.is_cancelled() || waits || is_done || self.is_read(hours.iter()) {
+            if self.stop.is_cancelled() || waits || self.is_read(hours.iter()) {
                 continue;
             }
             match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
                 Ok(Outcome::Nothing) => {
                     self.figures.clear_notice(&path);
-                    memory.done.insert(path, counted);
+                    lock(books).finished(&path, counted);
                 }
                 Ok(Outcome::Finished(bytes)) => {
                     counter!("logferry_outputter_files_finished_total").increment(1);
                     counter!("logferry_outputter_finished_bytes_total").increment(bytes);
                     tracing::info!(path, bytes, "the file is finished");
                     self.figures.clear_notice(&path);
+                    lock(books).finished(&path, counted);
                 }
                 Ok(Outcome::Later) => {}
                 Err(_) if self.stop.is_cancelled() => return,
@@ -331,6 +344,14 @@ impl Trouble {
         });
         let texts: Vec<String> = unreadable.into_iter().chain(incomplete).collect();
         (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+/// The folder of finished files cannot be used: says and counts it, once.
+pub fn tell_of_folder(figures: &Figures, error: &io::Error) {
+    if figures.set_notice(FINISH_DIR, format!("no file is finished: {error}")) {
+        counter!("logferry_outputter_finish_failures_total").increment(1);
+        tracing::error!("finish.dir cannot be used, it is tried again: {error}");
     }
 }
 

@@ -3,6 +3,7 @@
 use super::fact::Fact;
 use super::hooks::{Extent, HookKind};
 pub use super::part::{ID_RUNS_MAX, Part, STREAM_RANGES_MAX, StreamPart};
+pub use super::told::{MissingOfTold, Told};
 use logferry_footprint::Ranges;
 use logferry_pack::{HOUR_RANGES_MAX, HourRange};
 use serde::{Deserialize, Serialize};
@@ -30,15 +31,6 @@ pub struct HourBook {
     /// What the newest done pack says that the hour has; more than one where packs were numbered from 1 again, because a tailer had lost its
     /// state: of each numbering what its newest done pack says.
     pub told: Vec<Told>,
-}
-
-/// The bytes of an hour, as its tailer knows them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// Number of packs that the same done pack told.
-    pub total: u64,
-    /// Stream, first byte, byte after the last.
-    pub ranges: Vec<(u128, u64, u64)>,
 }
 
 /// An hour over all its files.
@@ -72,15 +64,6 @@ pub enum Standing {
     Missing,
 }
 
-/// What is missing of the bytes that done packs tell of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MissingOfTold {
-    /// Stream, first byte, byte after the last.
-    pub ranges: Vec<(u128, u64, u64)>,
-    /// Something may be missing: not all is known that is there.
-    pub is_vague: bool,
-}
-
 impl HourBook {
     /// A pack is in the file with this path.
     pub fn add(&mut self, path: &str, fact: &Fact) {
@@ -89,42 +72,6 @@ impl HourBook {
             let ranges = ranges.iter().map(|HourRange { stream, from, to }| (stream.0, *from, *to));
             self.tell(Told { total: fact.id, ranges: ranges.collect() });
         }
-    }
-
-    /// A done pack says what the hour has. What it says of streams that were told of before takes the place of that.
-    fn tell(&mut self, told: Told) {
-        if self.told.iter().any(|other| other.shares_streams_with(&told) && other.total > told.total) {
-            return;
-        }
-        self.told.retain(|other| !other.shares_streams_with(&told));
-        if self.told.len() < NUMBERINGS_MAX {
-            self.told.push(told);
-        }
-    }
-
-    /// What is missing of the bytes that the hour has; `None` when no done pack with the highest number says what it has. Where the book had
-    /// no room for all that came, nothing is called missing.
-    pub fn missing_of_told(&self) -> Option<MissingOfTold> {
-        let total = self.parts.values().map(|part| part.total).max();
-        self.told.iter().find(|told| Some(told.total) == total)?;
-        let mut missing = MissingOfTold::default();
-        for (stream, from, to) in self.told.iter().flat_map(|told| &told.ranges) {
-            let mut seen = Ranges::default();
-            for part in self.parts.values().filter_map(|part| part.streams.get(stream)) {
-                part.ranges.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
-            }
-            let of_stream = seen.missing(*from, *to);
-            missing.ranges.extend(of_stream.into_iter().map(|(from, to)| (*stream, from, to)));
-        }
-        if self.has_more_ranges() {
-            missing.is_vague = !missing.ranges.is_empty();
-            missing.ranges.clear();
-        }
-        Some(missing)
-    }
-
-    fn has_more_ranges(&self) -> bool {
-        self.parts.values().any(|part| part.has_more_ranges)
     }
 
     /// Whether nobody knows if an hour whose packs are missing has their bytes by now: a repull has brought some, of more streams or in more
@@ -159,63 +106,6 @@ impl HourBook {
             Standing::Whole => self.whole_by_bytes(),
             standing => standing,
         }
-    }
-
-    /// How an hour stands that has all its numbers: what done packs say of its bytes has to be there, too. Where numbers were used twice,
-    /// nobody may have sent anything that no done pack tells of: of that there may be more.
-    fn whole_by_bytes(&self) -> Standing {
-        let is_told = match self.missing_of_told() {
-            Some(missing) if !missing.ranges.is_empty() => return Standing::Missing,
-            Some(_) => !self.has_more_ranges() && self.is_all_told(),
-            None => false,
-        };
-        if self.has_numbers_twice() && !is_told { Standing::Late } else { Standing::Whole }
-    }
-
-    /// Whether packs have numbers that others have, too. See [`Part::has_twice`].
-    fn has_numbers_twice(&self) -> bool {
-        let mut seen = Ranges::default();
-        let of_done = self.parts.values().flat_map(|part| part.ids_of_done.list());
-        of_done.for_each(|(from, to)| seen.insert(*from, *to));
-        self.parts.values().any(|part| {
-            let is_new = |(from, to): &(u64, u64)| seen.missing(*from, *to) == [(*from, *to)];
-            let is_twice = part.has_twice || !part.ids_with_bytes.list().iter().all(is_new);
-            part.ids_with_bytes.list().iter().for_each(|(from, to)| seen.insert(*from, *to));
-            is_twice
-        })
-    }
-
-    /// Whether done packs tell of each stream as far as it is there.
-    fn is_all_told(&self) -> bool {
-        let told_to = |stream: u128| {
-            let of_stream =
-                self.told.iter().flat_map(|told| &told.ranges).filter(|(told, ..)| *told == stream);
-            of_stream.map(|(_, _, to)| *to).max()
-        };
-        let mut streams = self.parts.values().flat_map(|part| &part.streams);
-        streams.all(|(stream, part)| {
-            part.ranges.list().last().is_none_or(|(_, end)| told_to(*stream).is_some_and(|to| *end <= to))
-        })
-    }
-
-    /// Whether a repull has brought all that was missing, although under other numbers: all bytes are there that the done pack says the
-    /// hour to have. Where it does not say so: the hour is of one stream, which has no gap from where it begins to where the done pack
-    /// says that the hour ends.
-    fn is_filled_up(&self, sum: &Sum) -> bool {
-        let is_refilled = self.parts.values().any(|part| part.is_refilled);
-        let knows_numbers =
-            sum.total > 0 && sum.ids.list().last().is_some_and(|(_, end)| *end == sum.total + 1);
-        if let Some(missing) = self.missing_of_told() {
-            return is_refilled && knows_numbers && missing == MissingOfTold::default();
-        }
-        let mut streams = self.parts.values().flat_map(|part| &part.streams);
-        let (Some((_, stream)), None) = (streams.next(), streams.next()) else { return false };
-        let has_begin = |begin: u64| begin == stream.first || sum.ids.covers(1, 2);
-        let is_gapless = match stream.ranges.list() {
-            [(begin, end)] => has_begin(*begin) && stream.end.is_some_and(|hour_end| hour_end == *end),
-            _ => false,
-        };
-        !self.has_more_ranges() && is_refilled && knows_numbers && is_gapless
     }
 
     /// What hooks are to be told: what its mark says, of an hour that is complete, or was until lines came late.
@@ -261,13 +151,6 @@ impl HourBook {
         };
         let of_told = self.told.iter().map(|told| 32 * told.ranges.len()).sum::<usize>();
         256 + self.parts.iter().map(of_part).sum::<usize>() + of_told
-    }
-}
-
-impl Told {
-    fn shares_streams_with(&self, other: &Told) -> bool {
-        let is_theirs = |stream: u128| other.ranges.iter().any(|(theirs, ..)| *theirs == stream);
-        self.ranges.iter().any(|(stream, ..)| is_theirs(*stream))
     }
 }
 

@@ -16,13 +16,16 @@ const ASKED_DOUBLINGS_MAX: u32 = 6;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Books {
     /// Bytes of each header file that are counted.
-    files: BTreeMap<String, u64>,
+    pub(super) files: BTreeMap<String, u64>,
     pub(super) hours: BTreeMap<HourKey, HourBook>,
     /// Hours that changed since [`Books::take_changed`].
     #[serde(skip)]
     changed: BTreeSet<HourKey>,
     #[serde(skip)]
     pub(super) memory_bytes: usize,
+    /// See [`Books::finishable`].
+    #[serde(skip)]
+    pub(super) unfinished: BTreeMap<String, BTreeSet<HourKey>>,
     /// When they were saved, if that was told.
     #[serde(skip)]
     saved_ms: Option<i64>,
@@ -64,6 +67,11 @@ impl Books {
     pub fn reopened(mut self) -> Books {
         self.memory_bytes = self.hours.iter().map(|(key, book)| memory_of(key, book)).sum();
         self.changed = self.hours.keys().cloned().collect();
+        for (key, book) in &self.hours {
+            for path in book.parts.keys() {
+                self.unfinished.entry(path.clone()).or_default().insert(key.clone());
+            }
+        }
         self
     }
 
@@ -117,6 +125,7 @@ impl Books {
             book.add(path, fact);
             self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
             self.changed.insert(fact.key.clone());
+            self.stir(path, &fact.key);
         }
         self.files.insert(path.to_owned(), to);
     }
@@ -271,27 +280,6 @@ impl Books {
         self.hours.iter().filter(|(key, book)| is_due(key, book)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Log files all of whose hours are complete, with nothing left to do for them, and of which nothing came since `quiet_since_ms`; with
-    /// the counted bytes of their header files.
-    pub fn finishable(&self, quiet_since_ms: i64) -> BTreeMap<String, (u64, Vec<HourKey>)> {
-        let is_done = |book: &HourBook| {
-            book.marked.is_some()
-                && book.sum().last_ms <= quiet_since_ms
-                && book.is_complete()
-                && !book.has_work()
-        };
-        let (done, open): (Vec<_>, Vec<_>) = self.hours.iter().partition(|(_, book)| is_done(book));
-        let growing: BTreeSet<&String> = open.iter().flat_map(|(_, book)| book.parts.keys()).collect();
-        let mut files: BTreeMap<String, (u64, Vec<HourKey>)> = BTreeMap::new();
-        for (key, book) in done {
-            for path in book.parts.keys().filter(|path| !growing.contains(path)) {
-                let Some(counted) = self.files.get(path) else { continue };
-                files.entry(path.clone()).or_insert((*counted, Vec::new())).1.push(key.clone());
-            }
-        }
-        files
-    }
-
     /// Whether an hour is known and is not complete, or something is left to do for it.
     pub fn has_open(&self, key: &HourKey) -> bool {
         let book = self.hours.get(key).filter(|book| !book.parts.is_empty());
@@ -302,6 +290,7 @@ impl Books {
     /// file says is read again.
     pub fn removed(&mut self, path: &str) -> Vec<HourKey> {
         self.files.remove(path);
+        self.unfinished.remove(path);
         let mut gone = Vec::new();
         for (key, book) in &mut self.hours {
             let before = memory_of(key, book);
@@ -347,6 +336,7 @@ impl Books {
             let Some(book) = self.hours.remove(&key) else { continue };
             self.memory_bytes = self.memory_bytes.saturating_sub(memory_of(&key, &book));
             self.changed.remove(&key);
+            self.calm(&key, &book);
             if !book.parts.is_empty() && book.standing() != Standing::Whole {
                 incomplete.push(key);
             }

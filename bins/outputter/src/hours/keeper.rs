@@ -146,6 +146,9 @@ impl Keeper {
         let mut removed: BTreeMap<HourKey, Vec<(String, u64)>> = BTreeMap::new();
         for (path, to) in committed {
             let counted = lock(&self.books).counted(&path);
+            if counted.is_none() && self.is_quiet(&path, now_ms) {
+                continue;
+            }
             let forgotten = if counted.is_none() { self.forgotten(&path, to, now_ms) } else { None };
             match forgotten {
                 Some(last) if last.is_removed => removed.entry(last.key).or_default().push((path, to)),
@@ -164,12 +167,25 @@ impl Keeper {
 
     /// The end of a file that the books do not know because all of it is older than what they remember, and not because they were not saved since.
     fn forgotten(&self, path: &str, to: u64, now_ms: i64) -> Option<Last> {
+        let forgotten_to_ms = self.forgotten_to_ms(now_ms)?;
         let opened = self.places.disk.open(&self.places.headers.join(path));
         let last = opened.and_then(|file| catch_up::last(&*file, to, self.calendar.own_zone())).ok()??;
+        (last.at_ms < forgotten_to_ms).then_some(last)
+    }
+
+    /// Whether a header file was not even written since: what it says was known and is forgotten, and nobody needs to open it.
+    fn is_quiet(&self, path: &str, now_ms: i64) -> bool {
+        let modified_ms = || self.places.disk.modified_ms(&self.places.headers.join(path));
+        self.forgotten_to_ms(now_ms)
+            .is_some_and(|forgotten_ms| modified_ms().is_some_and(|at_ms| at_ms < forgotten_ms))
+    }
+
+    /// Packs that came before that were in the books, and are forgotten.
+    fn forgotten_to_ms(&self, now_ms: i64) -> Option<i64> {
         let keep_ms = self.options.keep_ms;
-        let known_to_ms = self.saved_before_ms.map(|at_ms| at_ms.saturating_sub(SAVED_LAG_MS.min(keep_ms)));
-        let forgotten_to_ms = known_to_ms.map(|known_ms| known_ms.min(now_ms.saturating_sub(keep_ms)));
-        (self.is_sound && Some(last.at_ms) < forgotten_to_ms).then_some(last)
+        let saved_ms = self.saved_before_ms.filter(|_| self.is_sound)?;
+        let known_to_ms = saved_ms.saturating_sub(SAVED_LAG_MS.min(keep_ms));
+        Some(known_to_ms.min(now_ms.saturating_sub(keep_ms)))
     }
 
     /// Marks may be there that the books do not know of, because they were not saved since, or be gone.

@@ -10,7 +10,7 @@
 
 use super::books::MarkWork;
 use super::fact::HourKey;
-use crate::file::guard::Guard;
+use crate::file::guard::{Guard, check_beside};
 use crate::file::if_there;
 use logferry_durable::Disk;
 use std::collections::BTreeMap;
@@ -18,6 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Folder beside that of the marks, on the same disk.
+pub const LOG_DATA: &str = "log_data";
 /// Longest beginning of a mark's name, so that a number of any size fits behind it.
 const STEM_BYTES_MAX: usize = 225;
 /// What a longer one ends with: `~` and 32 hex digits of its XXH3-128.
@@ -126,7 +128,7 @@ impl Marks {
 
     fn check(&self, path: &Path) -> io::Result<()> {
         let Some(guard) = &self.guard else { return Ok(()) };
-        guard.check_disk("log_data")?;
+        check_beside(&self.root, LOG_DATA)?;
         guard.check(path)
     }
 }

@@ -5,17 +5,18 @@ use super::fact::HourKey;
 use super::hooks::HookKind;
 use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
-use super::marks::Marks;
+use super::marks::{LOG_DATA, Marks};
 use super::news;
 use super::redo::{self, Queued, Refused};
 use super::report::{self, Filter, HourReport, Report};
 use super::runner::{HourSink, Runner};
 use crate::config::{HoursSettings, RepullSettings};
 use crate::figures::Figures;
-use crate::file::guard::Guard;
+use crate::file::guard::{Guard, check_beside};
 use crate::file::retire::Request;
 use crate::file::store::Folders;
 use crate::file::template::{Fields, Template};
+use crate::finish::finisher::PlaceGuard;
 use crate::finish::shell::FinishThread;
 use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
@@ -164,10 +165,11 @@ impl Hours {
         Ok((Teller::new(mailbox), thread))
     }
 
-    /// What the thread that finishes the files of the output in `dir` needs, if there is something to be done.
+    /// What the thread that finishes the files of the output in `dir` needs, if there is something to be done; which folders were used is
+    /// remembered in `var_dir`.
     pub fn finisher(
         &self,
-        dir: &Path,
+        (dir, var_dir): (&Path, &Path),
         removed_keep: Duration,
         requests: Sender<Request>,
         figures: Arc<Figures>,
@@ -175,8 +177,12 @@ impl Hours {
     ) -> io::Result<Option<FinishThread>> {
         let Some(Finish { settings, retention, plan }) = self.finish.clone() else { return Ok(None) };
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        disk.create_dir_all(plan.dir())?;
-        let guard = Some(Guard::new(plan.dir())?);
+        let ground = plan.ground(var_dir);
+        match &ground {
+            Some(ground) => ground.open()?,
+            None => disk.create_dir_all(plan.dir())?,
+        }
+        let guard = Some(PlaceGuard { links: Guard::new(plan.dir())?, ground });
         let finisher =
             Finisher { disk: disk.clone(), folders: Folders::new(dir).with_form(plan.form), plan, guard };
         Ok(Some(FinishThread {
@@ -217,6 +223,7 @@ impl Hours {
     fn try_open(&self, dir: &Path, var_dir: &Path, figures: &Arc<Figures>) -> io::Result<Keeper> {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let received: PathBuf = dir.join("received");
+        check_beside(&received, LOG_DATA)?;
         disk.create_dir_all(&received)?;
         let guard = Guard::new(&received)?;
         let marks = Marks::new(disk.clone(), received, Some(guard));

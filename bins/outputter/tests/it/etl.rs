@@ -215,6 +215,49 @@ fn an_hour_that_failed_waits_while_its_mark_cannot_be_written() {
 }
 
 #[test]
+fn nothing_is_made_in_a_folder_of_tables_whose_disk_is_away() {
+    let place = Place::new(GOOD);
+    std::fs::create_dir(place.dir.path().join("var")).unwrap();
+    let running = Running::start(place.open());
+    running.0.want(place.hour("web-1", "1\n", 1)).unwrap();
+    wait_until("the first is made", || place.table("web-1") == "1\n");
+    running.stop();
+    let (dir, disk) = (&place.settings.dir, place.dir.path().join("disk"));
+    let unmount = || {
+        std::fs::rename(dir, &disk).unwrap();
+        std::fs::create_dir(dir).unwrap();
+    };
+    let mount = || {
+        std::fs::remove_dir(dir).expect("nothing was made below it");
+        std::fs::rename(&disk, dir).unwrap();
+    };
+    let is_told =
+        |running: &Running| running.0.problems().iter().any(|text| text.contains("is its disk mounted?"));
+    unmount();
+    let running = Running::start(place.open());
+    running.0.want(place.hour("web-2", "2\n", 1)).unwrap();
+    wait_until("a start finds it away", || is_told(&running));
+    mount();
+    wait_until("the second is made", || place.table("web-2") == "2\n");
+    // Its mark comes last.
+    wait_until("it left the queue", || running.0.figures()["etl_hours_waiting"] == 0);
+    assert!(running.0.problems().is_empty(), "{:?}", running.0.problems());
+    // While it runs: also an hour that fails leaves no mark there, and waits.
+    let gone = place.hour("gone", "", 1);
+    std::fs::remove_file(&gone.paths[0]).unwrap();
+    unmount();
+    running.0.want(gone).unwrap();
+    wait_until("the one that fails finds it away", || is_told(&running));
+    running.0.want(place.hour("web-3", "3\n", 1)).unwrap();
+    wait_until("both wait", || running.0.figures()["etl_hours_waiting"] == 2);
+    mount();
+    wait_until("the third is made", || place.table("web-3") == "3\n");
+    wait_until("the mark follows", || exists(&place.etl("etl_fail/access/gone_2026112113")));
+    wait_until("no problem is left", || running.0.problems().is_empty());
+    running.stop();
+}
+
+#[test]
 fn a_queue_that_cannot_be_opened_is_waited_for_and_told() {
     let place = Place::new(GOOD);
     let var = place.dir.path().join("var");

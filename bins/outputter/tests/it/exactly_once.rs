@@ -167,6 +167,7 @@ fn random_faults(random: &mut Random) -> Faults {
         fail_sync_in: random.one_in(3).then(|| 1 + random.below(30)),
         fail_append_in: random.one_in(3).then(|| 1 + random.below(30)),
         capacity: random.one_in(6).then(|| 2_000 + random.below(60_000)),
+        is_quota: false,
         die_after: random.one_in(2).then(|| 1 + random.below(60)),
     }
 }

@@ -254,6 +254,7 @@ fn whatever_fails_and_whenever_the_power_is_cut_finished_files_have_every_line_o
                 fail_sync_in: random.one_in(3).then(|| 1 + random.below(30)),
                 fail_append_in: random.one_in(3).then(|| 1 + random.below(30)),
                 capacity: None,
+                is_quota: false,
                 die_after: random.one_in(2).then(|| 1 + random.below(60)),
             };
             world.disk.set_faults(if start < 30 { faults } else { Faults::default() });

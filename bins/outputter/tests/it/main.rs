@@ -1,6 +1,7 @@
 //! Tests of the outputter: one program, since each would have to be built and linked with everything.
 //! Tests that need a process of their own are beside it.
 
+mod away;
 mod backlog;
 mod bad_files;
 mod bad_input;
@@ -10,6 +11,7 @@ mod exactly_once;
 mod finish;
 mod gap_hold;
 mod hours;
+mod old_hours;
 mod order;
 mod relay;
 mod replace;

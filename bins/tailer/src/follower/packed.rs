@@ -12,6 +12,7 @@ use crate::ledger::record::Met;
 use crate::legacy;
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_foreign, packing};
+use logferry_durable::is_full;
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
 use std::collections::HashMap;
@@ -64,10 +65,6 @@ fn retry_after(failures: u32, lacks_room: bool) -> Duration {
         (UNPACK_RETRY, UNPACK_RETRY_DOUBLED_MAX)
     };
     first * (1 << failures.saturating_sub(1).min(doubled_max))
-}
-
-pub(super) fn is_without_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Follower {
@@ -223,7 +220,7 @@ impl Follower {
     fn unpacking_failed(&mut self, job: &UnpackJob, error: &io::Error) {
         counter!("logferry_tailer_unpack_failures_total").increment(1);
         self.sources[job.source].unpacking_failed(&job.path, error);
-        let (failures, lacks_room) = (job.failures + 1, is_without_room(error));
+        let (failures, lacks_room) = (job.failures + 1, is_full(error));
         let retry_at = Instant::now() + retry_after(failures, lacks_room);
         if lacks_room {
             self.room_looked_at = self.room_looked_at.into_iter().chain([retry_at]).min();

@@ -12,7 +12,7 @@
 //! yet not on the disk), and appends to a new file.
 
 use super::shelf::Shelf;
-use logferry_durable::{Disk, DiskFile, replace};
+use logferry_durable::{Disk, DiskFile, is_full, replace};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ impl Store {
             // A part may be there: as long as it can be cut off, the file is as it was.
             let is_good = open.file.set_len(open.length).is_ok();
             self.open = Some(open);
-            if !is_good || error.kind() == io::ErrorKind::StorageFull {
+            if !is_good || is_full(&error) {
                 self.seal_if_used(is_good);
             }
             return Err(error.into());
@@ -308,6 +308,18 @@ mod tests {
         assert!(matches!(store.append(&[&line]), Err(StoreError::Full(4_000))));
         store.release(1).expect("released");
         store.append(&[&line]).expect("there is room again");
+    }
+
+    #[test]
+    fn a_file_for_which_there_is_no_room_is_sealed_so_that_it_can_go_whatever_bounds_the_room() {
+        for is_quota in [false, true] {
+            let disk = FaultyDisk::new(2);
+            let (mut store, shelf) = open(&disk, 1 << 20);
+            store.append(&[b"one\n"]).expect("appended");
+            disk.set_faults(Faults { capacity: Some(0), is_quota, ..Faults::default() });
+            store.append(&[b"two\n"]).unwrap_err();
+            assert!(shelf.may_release(1, shelf.readable(&shelf.path(1))), "quota: {is_quota}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses its part; test code
 
 pub mod bad_disk;
+pub mod hooked_disk;
 pub mod outputter;
 pub mod running;
 

@@ -67,7 +67,12 @@ pub struct Outputter {
 impl Outputter {
     pub fn start(disk: Arc<dyn Disk>, folders: &Folders) -> io::Result<Outputter> {
         let files = FileRecovery { disk, folders: folders.clone(), guards: None, group_bytes_max: 1 << 20 };
-        let mut recovered = Recovery { files: &files, var_dir: Path::new(VAR_DIR), now_unix: 1 }.run()?;
+        Outputter::start_on(files, Path::new(VAR_DIR))
+    }
+
+    pub fn start_on(files: FileRecovery, var_dir: &Path) -> io::Result<Outputter> {
+        let form = files.folders.form;
+        let mut recovered = Recovery { files: &files, var_dir, now_unix: 1 }.run()?;
         let footprint = std::mem::take(&mut recovered.state.footprint);
         let limits =
             OrderLimits { reorder_wait_ms: 1_000_000, hold_answer_ms: 20_000, hold_bytes_max: 8 << 20 };
@@ -82,13 +87,8 @@ impl Outputter {
         let committer = Committer::new(files, recovered, order.clone(), Arc::default(), options);
         let (_, jobs) = crossbeam_channel::unbounded();
         let (done, _) = crossbeam_channel::unbounded();
-        let inflaters = Inflaters {
-            jobs,
-            done,
-            pool: RawPool::new(1 << 20),
-            limits: Limits::default(),
-            form: folders.form,
-        };
+        let inflaters =
+            Inflaters { jobs, done, pool: RawPool::new(1 << 20), limits: Limits::default(), form };
         let decompressor = Decompressor::new();
         Ok(Outputter {
             committer,
@@ -96,7 +96,7 @@ impl Outputter {
             queue: VecDeque::new(),
             inflaters,
             decompressor,
-            archiver: Archiver::new(folders.form),
+            archiver: Archiver::new(form),
             now_ms: 0,
         })
     }
