@@ -20,6 +20,7 @@ pub mod catch_up;
 pub mod fact;
 pub mod hooks;
 pub mod keeper;
+mod lookup;
 pub mod mailbox;
 pub mod marks;
 pub mod news;
