@@ -9,7 +9,7 @@ use super::walk::Lines;
 use crate::hours::fact::HourKey;
 use logferry_durable::DiskFile;
 use logferry_pack::Header;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 
 /// Stands for the packs of legacy nodes in a log file, each of which is a stream of its own. No stream of a file has this id.
@@ -42,8 +42,8 @@ pub struct SegmentBody {
 pub struct Layout {
     /// The bytes of the log file, all of them, in their order.
     pub segments: Vec<Segment>,
-    /// Hours of the packs, those of finished bytes, too.
-    pub hours: BTreeSet<HourKey>,
+    /// Hours of the packs, those of finished and removed bytes, too, with their lines.
+    pub hours: BTreeMap<HourKey, u64>,
     /// What became of bytes that are finished, oldest first.
     pub finished: Vec<Finished>,
 }
@@ -88,7 +88,8 @@ impl Layout {
     }
 
     fn push(&mut self, header: &Header, stored: Option<Stored>) {
-        self.hours.insert(HourKey::of(header));
+        let lines = self.hours.entry(HourKey::of(header)).or_default();
+        *lines = lines.saturating_add(header.lines);
         let Some(ours) = &header.ours else { return };
         let (len, sum) =
             stored.map_or((ours.raw, ours.body_sum()), |stored| (stored.bytes, Some(stored.crc)));
@@ -205,7 +206,7 @@ mod tests {
         }
         let ordered = in_stream_order(&layout.segments).unwrap();
         assert_eq!(ordered.iter().map(|segment| segment.at).collect::<Vec<_>>(), [5, 10, 0]);
-        assert_eq!(layout.hours.iter().map(HourKey::to_string).collect::<Vec<_>>(), ["10.0.0.7_2026112101"]);
+        assert_eq!(layout.hours.keys().map(HourKey::to_string).collect::<Vec<_>>(), ["10.0.0.7_2026112101"]);
     }
 
     #[test]

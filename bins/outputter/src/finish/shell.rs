@@ -7,6 +7,7 @@ use crate::figures::Figures;
 use crate::file::headers::Finished;
 use crate::file::if_there;
 use crate::file::journal::Lengths;
+use crate::file::layout::Layout;
 use crate::file::past::Past;
 use crate::file::retire::Request;
 use crate::hours::calendar::Calendar;
@@ -266,11 +267,8 @@ impl FinishThread {
 
     fn remove(&self, books: &SharedBooks, file: &Candidate, lengths: Lengths) -> io::Result<bool> {
         let layout = self.finisher.layout(&file.path, lengths)?;
-        let is_open = layout.hours.iter().any(|key| lock(books).has_open(key));
-        if is_open
-            || self.is_read(layout.hours.iter())
-            || self.marks.find(layout.hours.iter())?.len() < layout.hours.len()
-        {
+        let is_open = layout.hours.keys().any(|key| lock(books).has_open(key));
+        if is_open || self.is_read(layout.hours.keys()) || !self.is_marked(&layout)? {
             return Ok(false);
         }
         if !self.finisher.remove(&file.path, &layout, &mut self.committed())? {
@@ -285,6 +283,14 @@ impl FinishThread {
     /// Whether tables are to be made of one of these hours.
     fn is_read<'a>(&self, mut hours: impl Iterator<Item = &'a HourKey>) -> bool {
         self.etl.as_ref().is_some_and(|etl| hours.any(|hour| etl.holds(hour)))
+    }
+
+    /// Whether each hour of the file has a mark that tells of all its lines. One that tells fewer is of before lines came late; one that
+    /// tells more counts those of other files, too.
+    fn is_marked(&self, layout: &Layout) -> io::Result<bool> {
+        let marks = self.marks.find(layout.hours.keys())?;
+        let told = |key: &HourKey| marks.get(key).and_then(|told| told.iter().max());
+        Ok(layout.hours.iter().all(|(key, lines)| told(key).is_some_and(|told| lines <= told)))
     }
 
     fn limits(&self) -> Limits {

@@ -8,6 +8,7 @@ use super::state::Change;
 use logferry_pack::Hour;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Doublings of the wait between two repulls of an hour.
 const ASKED_DOUBLINGS_MAX: u32 = 6;
@@ -21,6 +22,9 @@ pub struct Books {
     /// Hours that changed since [`Books::take_changed`].
     #[serde(skip)]
     changed: BTreeSet<HourKey>,
+    /// Hours of which nothing was known before, since [`Books::take_anew`].
+    #[serde(skip)]
+    anew: Vec<HourKey>,
     #[serde(skip)]
     pub(super) memory_bytes: usize,
     /// See [`Books::finishable`].
@@ -40,6 +44,17 @@ pub struct MarkWork {
     pub lines: Option<u64>,
     /// Lines that it told before.
     pub before: Option<u64>,
+}
+
+/// How a day stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Day {
+    /// All its hours are complete.
+    Whole,
+    /// It goes on, or one of its hours is not complete.
+    Open,
+    /// It is over, and these hours are not known; all others are complete.
+    Unknown(Vec<HourKey>),
 }
 
 /// An hour of which packs are missing.
@@ -122,6 +137,9 @@ impl Books {
         for fact in facts {
             let before = self.hours.get(&fact.key).map_or(0, |book| memory_of(&fact.key, book));
             let book = self.hours.entry(fact.key.clone()).or_default();
+            if book.parts.is_empty() {
+                self.anew.push(fact.key.clone());
+            }
             book.add(path, fact);
             self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
             self.changed.insert(fact.key.clone());
@@ -143,10 +161,7 @@ impl Books {
     pub fn rebuilt(&mut self, path: &str) {
         self.files.remove(path);
         for (key, book) in &mut self.hours {
-            if let Some(part) = book.parts.get_mut(path) {
-                (part.lines, part.bytes) = (0, 0);
-                // Other lines, perhaps as many as before: they are told again.
-                book.hooked = Default::default();
+            if book.rebuilt(path) {
                 self.changed.insert(key.clone());
             }
         }
@@ -165,6 +180,26 @@ impl Books {
     /// Hours that changed since the last time.
     pub fn take_changed(&mut self) -> BTreeSet<HourKey> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Hours of which nothing was known before, since the last time.
+    pub fn take_anew(&mut self) -> Vec<HourKey> {
+        std::mem::take(&mut self.anew)
+    }
+
+    /// Whether a later hour of the same source and host is known.
+    pub fn has_later(&self, key: &HourKey) -> bool {
+        let later = self.hours.range::<HourKey, _>((Bound::Excluded(key), Bound::Unbounded)).next();
+        later.is_some_and(|(later, _)| (&later.source, &later.host) == (&key.source, &key.host))
+    }
+
+    /// What the files of an hour say of it, read from their beginning.
+    pub(super) fn recounted(&mut self, key: &HourKey, read: HourBook) {
+        let Some(book) = self.hours.get_mut(key) else { return };
+        let before = memory_of(key, book);
+        book.parts.extend(read.parts);
+        book.told = read.told;
+        self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
     }
 
     /// What is to be done with the hour's mark.
@@ -199,16 +234,30 @@ impl Books {
         }
     }
 
-    /// Whether all hours of the day are complete that the hour is in.
-    pub fn is_whole_day(&self, key: &HourKey, calendar: &Calendar) -> bool {
+    /// How the day stands that a complete hour is in.
+    pub fn day(&self, key: &HourKey, calendar: &Calendar, now_ms: i64) -> Day {
         let hour_of = |hour| HourKey { hour, ..key.clone() };
-        let is_complete = |hour| self.hours.get(&hour_of(hour)).is_some_and(HourBook::is_complete);
-        let seen = (0..24).filter_map(|hour| {
-            let hour = Hour::new(key.hour.year(), key.hour.month(), key.hour.day(), hour).ok()?;
-            self.hours.contains_key(&hour_of(hour)).then_some(hour)
-        });
+        let known = |hour| self.hours.get(&hour_of(hour)).filter(|book| !book.parts.is_empty());
+        if !known(key.hour).is_some_and(HourBook::is_complete) {
+            return Day::Open;
+        }
         let expected = calendar.hours_of_day(&key.host, key.hour);
-        expected.into_iter().chain(seen).all(is_complete)
+        let names = (0..24)
+            .filter_map(|hour| Hour::new(key.hour.year(), key.hour.month(), key.hour.day(), hour).ok());
+        if !names.filter_map(known).all(HourBook::is_complete) {
+            return Day::Open;
+        }
+        let unknown: Vec<HourKey> =
+            expected.iter().filter(|hour| known(**hour).is_none()).map(|hour| hour_of(*hour)).collect();
+        // Hours to come are no question to the disk.
+        let is_over = expected
+            .last()
+            .is_none_or(|last| known(*last).is_some() || calendar.end_ms(&key.host, *last) <= now_ms);
+        match unknown.is_empty() {
+            true => Day::Whole,
+            false if is_over => Day::Unknown(unknown),
+            false => Day::Open,
+        }
     }
 
     /// What is missing of an hour.
@@ -364,6 +413,15 @@ impl HourBook {
     /// Whether it is whole, and its mark says so.
     pub fn is_complete(&self) -> bool {
         self.standing() == Standing::Whole && self.marked == Some(self.sum().lines)
+    }
+
+    /// A file was rebuilt from its source. Returns whether the hour has a part of it.
+    pub(super) fn rebuilt(&mut self, path: &str) -> bool {
+        let Some(part) = self.parts.get_mut(path) else { return false };
+        (part.lines, part.bytes) = (0, 0);
+        // Other lines, perhaps as many as before: they are told again.
+        self.hooked = Default::default();
+        true
     }
 
     /// Whether a mark or a hook is still due.

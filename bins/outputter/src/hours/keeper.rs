@@ -5,6 +5,7 @@ use super::calendar::Calendar;
 use super::catch_up::{self, Last};
 use super::fact::HourKey;
 use super::hooks::{DueHook, HookKind, HookQueue};
+use super::lookup::Lookup;
 use super::mailbox::{Mail, Mailbox, News};
 use super::marks::Marks;
 use super::notices;
@@ -31,7 +32,7 @@ const LOOK_INTERVAL_PER_HOUR_US: i64 = 500;
 /// How often the books are saved when they changed; what came since is read again from the header files.
 const SAVE_INTERVAL_MS: i64 = 60_000;
 /// How long after a failure a header file is read or a mark written again.
-const RETRY_MS: i64 = 5_000;
+pub(super) const RETRY_MS: i64 = 5_000;
 /// Packs that came so long before the books were saved are in them: news of them may lag, and times at which clocks were set back mean two.
 const SAVED_LAG_MS: i64 = 2 * 3_600_000;
 /// Repulls that are asked for at a time.
@@ -84,6 +85,7 @@ pub struct Keeper {
     /// When the books that were found were saved.
     saved_before_ms: Option<i64>,
     pub(super) hooks: HookQueue,
+    pub(super) lookup: Lookup,
     /// Why a hook of a kind failed last.
     hook_errors: BTreeMap<HookKind, String>,
     /// Repulls that are being asked for.
@@ -124,6 +126,7 @@ impl Keeper {
             log,
             is_sound,
             hooks: HookQueue::default(),
+            lookup: Lookup::default(),
             hook_errors: BTreeMap::new(),
             asking: 0,
             unread: BTreeMap::new(),
@@ -162,7 +165,8 @@ impl Keeper {
             self.take_news(News::to_be_read(path.clone(), *to), now_ms);
         }
         self.take_removed(now_ms);
-        self.look_for_marks();
+        // Marks may be there that the books do not know of, because they were not saved since, or be gone.
+        self.lookup.all(&lock(&self.books));
     }
 
     /// The end of a file that the books do not know because all of it is older than what they remember, and not because they were not saved since.
@@ -186,24 +190,6 @@ impl Keeper {
         let saved_ms = self.saved_before_ms.filter(|_| self.is_sound)?;
         let known_to_ms = saved_ms.saturating_sub(SAVED_LAG_MS.min(keep_ms));
         Some(known_to_ms.min(now_ms.saturating_sub(keep_ms)))
-    }
-
-    /// Marks may be there that the books do not know of, because they were not saved since, or be gone.
-    fn look_for_marks(&self) {
-        let marks = &self.places.marks;
-        let mut books = lock(&self.books);
-        let there = |key: &HourKey, marked: Option<u64>| marked.filter(|lines| marks.has(key, *lines));
-        let known: Vec<_> = books.hours().map(|(key, book)| (key.clone(), there(key, book.marked))).collect();
-        let unmarked = known.iter().filter(|(_, marked)| marked.is_none()).map(|(key, _)| key);
-        let found = marks.find(unmarked).unwrap_or_else(|error| {
-            tracing::error!("marks of an earlier run cannot be looked for: {error}");
-            BTreeMap::new()
-        });
-        for (key, marked) in &known {
-            let found = found.get(key).and_then(|found| found.iter().max().copied());
-            books.marked(key, marked.or(found));
-            books.touch(key.clone());
-        }
     }
 
     /// Takes what came, and gives back what is to be run.
@@ -251,6 +237,14 @@ impl Keeper {
     }
 
     fn take_news(&mut self, news: News, now_ms: i64) {
+        let is_known = lock(&self.books).counted(&news.path).is_some();
+        // Its file was there before the books knew of it.
+        let is_again = news.is_replaced || (!is_known && news.from > 0);
+        self.count_news(news, now_ms);
+        self.note_anew(is_again, now_ms);
+    }
+
+    fn count_news(&mut self, news: News, now_ms: i64) {
         self.is_changed = true;
         let mut books = lock(&self.books);
         if news.is_replaced {
@@ -379,7 +373,9 @@ impl Keeper {
         let mut books = lock(&self.books);
         let known = books.hours().count();
         let expired = books.expire(now_ms, self.options.keep_ms);
+        let kept = books.hours().count();
         let Squeezed { incomplete: squeezed, untold } = books.shrink(self.options.memory_max);
+        self.lookup.has_squeezed |= books.hours().count() < kept;
         if books.hours().count() == known {
             return;
         }

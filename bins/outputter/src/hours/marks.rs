@@ -25,6 +25,15 @@ const STEM_BYTES_MAX: usize = 225;
 /// What a longer one ends with: `~` and 32 hex digits of its XXH3-128.
 const HASH_BYTES: usize = 33;
 
+/// Marks of hours that are there.
+#[derive(Debug, Default)]
+pub struct Found<'a> {
+    /// The lines that they tell. An hour has one, unless somebody put others there.
+    pub lines: BTreeMap<&'a HourKey, Vec<u64>>,
+    /// Names that were read to find them.
+    pub names: usize,
+}
+
 /// Writes marks.
 pub struct Marks {
     disk: Arc<dyn Disk>,
@@ -38,7 +47,7 @@ impl Marks {
         Marks { disk, root, guard }
     }
 
-    /// Makes the mark of an hour what it should be, durably.
+    /// Makes the mark of an hour what it should be, durably. With it goes the mark of its day, first: after a kill it is known by the other only.
     pub fn settle(&self, work: &MarkWork) -> io::Result<()> {
         let folder = folder_of(&work.key);
         let path_of = |lines: u64| folder.join(hour_name(&work.key, lines));
@@ -48,7 +57,10 @@ impl Marks {
                 renamed => renamed,
             },
             (None, Some(lines)) => self.create(&path_of(lines)),
-            (Some(before), None) => self.remove(&path_of(before)),
+            (Some(before), None) => {
+                self.remove_day(&work.key)?;
+                self.remove_hour(&work.key, before)
+            }
             (None, None) => Ok(()),
         }
     }
@@ -61,9 +73,14 @@ impl Marks {
         Ok(is_new)
     }
 
-    /// Whether an hour's mark is there.
-    pub fn has(&self, key: &HourKey, lines: u64) -> bool {
-        self.disk.open(&self.root.join(folder_of(key)).join(hour_name(key, lines))).is_ok()
+    /// There is no mark of the day that the hour is in.
+    pub fn remove_day(&self, key: &HourKey) -> io::Result<()> {
+        self.remove(&folder_of(key).join(day_name(key)))
+    }
+
+    /// There is no mark of the hour that tells so many lines.
+    pub fn remove_hour(&self, key: &HourKey, lines: u64) -> io::Result<()> {
+        self.remove(&hour_path(key, lines))
     }
 
     /// The lines that the marks of these hours tell, looked up in one listing of each folder.
@@ -71,16 +88,22 @@ impl Marks {
         &self,
         keys: impl Iterator<Item = &'a HourKey>,
     ) -> io::Result<BTreeMap<&'a HourKey, Vec<u64>>> {
+        self.look(keys).map(|found| found.lines)
+    }
+
+    /// The same, with what it took.
+    pub fn look<'a>(&self, keys: impl Iterator<Item = &'a HourKey>) -> io::Result<Found<'a>> {
         let mut by_folder: BTreeMap<PathBuf, BTreeMap<String, &HourKey>> = BTreeMap::new();
         for key in keys {
             by_folder.entry(folder_of(key)).or_default().insert(hour_stem(key), key);
         }
-        let mut found: BTreeMap<&HourKey, Vec<u64>> = BTreeMap::new();
+        let mut found = Found::default();
         for (folder, stems) in by_folder {
             for name in self.disk.list(&self.root.join(&folder))? {
+                found.names += 1;
                 let Some((stem, digits)) = name.rsplit_once('_') else { continue };
                 if let (Some(key), Ok(lines)) = (stems.get(stem), digits.parse()) {
-                    found.entry(key).or_default().push(lines);
+                    found.lines.entry(key).or_default().push(lines);
                 }
             }
         }
@@ -90,9 +113,9 @@ impl Marks {
     /// Removes the marks of these hours, and those of their days: these first, because after a kill they are known by the others only.
     pub fn remove_all(&self, keys: &[HourKey]) -> io::Result<()> {
         for (key, lines) in self.find(keys.iter())? {
-            self.remove(&folder_of(key).join(day_name(key)))?;
+            self.remove_day(key)?;
             for lines in lines {
-                self.remove(&folder_of(key).join(hour_name(key, lines)))?;
+                self.remove_hour(key, lines)?;
             }
         }
         Ok(())

@@ -21,6 +21,7 @@ pub mod fact;
 pub mod finishable;
 pub mod hooks;
 pub mod keeper;
+mod lookup;
 pub mod mailbox;
 pub mod marks;
 pub mod news;

@@ -30,6 +30,8 @@ const HEADERS: &str = "/out/headers";
 const RECEIVED: &str = "/out/received";
 /// Longer than any simulation takes.
 const KEEP_MS: i64 = 4 * 24 * 3_600_000;
+/// Shorter than many packs are late.
+const FORGETFUL_KEEP_MS: i64 = 1_500;
 const REPULL_WAIT_MS: i64 = 600_000;
 
 /// What the output has of an hour.
@@ -68,6 +70,9 @@ struct World {
     wanted: BTreeMap<HourKey, Vec<(u64, u64)>>,
     now_ms: i64,
     has_hook: bool,
+    keep_ms: i64,
+    /// Hours of a day share a file.
+    has_day_files: bool,
 }
 
 impl World {
@@ -81,17 +86,23 @@ impl World {
             mail: Mail::default(),
             told: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            now_ms: 1_795_000_000_000,
+            // After the days of all packs.
+            now_ms: 1_795_400_000_000,
             has_hook: true,
+            keep_ms: KEEP_MS,
+            has_day_files: false,
         }
     }
 
     /// The output commits a pack: its header line is durable, and the books may hear of it.
     fn commit(&mut self, pack: &Pack) {
-        let path = match &pack.header.ours {
+        let mut path = match &pack.header.ours {
             Some(_) => parcel(pack).path,
             None => format!("{}_{}", pack.header.ip, pack.header.hour),
         };
+        if self.has_day_files {
+            path.truncate(path.len() - 2);
+        }
         let full_path = Path::new(HEADERS).join(&path);
         let file = self.disk.open(&full_path).unwrap_or_else(|_| {
             self.disk.create_dir_all(full_path.parent().unwrap()).unwrap();
@@ -147,7 +158,7 @@ impl World {
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let marks = Marks::new(disk.clone(), RECEIVED.into(), None);
         let options = KeeperOptions {
-            keep_ms: KEEP_MS,
+            keep_ms: self.keep_ms,
             memory_max: 64 << 20,
             repull_wait_ms: REPULL_WAIT_MS,
             hosts_asked: (0..10).map(|number| format!("host-{number}")).collect(),
@@ -206,10 +217,39 @@ impl World {
             self.now_ms += 1_000;
             assert!(self.keep());
             if self.mail.ended.is_empty() && (!self.has_hook || self.are_all_told()) {
-                return;
+                return self.calm();
             }
         }
         panic!("hooks of whole hours have not run");
+    }
+
+    /// Until the keeper has done all that it may not do at once.
+    fn calm(&mut self) {
+        let mut steps = 0;
+        while steps < 3 {
+            self.now_ms += 100;
+            assert!(self.keep());
+            steps = if self.keeper.is_some() { steps + 1 } else { 0 };
+        }
+    }
+
+    /// Until the books have forgotten all hours.
+    fn forget(&mut self) {
+        self.now_ms += self.keep_ms + 60_000;
+        self.calm();
+        assert_eq!(self.known(), 0);
+    }
+
+    fn known(&self) -> usize {
+        lock(&self.keeper.as_ref().unwrap().books()).hours().count()
+    }
+
+    /// It ends, and starts again.
+    fn restart(&mut self) {
+        let now_ms = self.now_ms;
+        self.keeper.as_mut().into_iter().for_each(|keeper| keeper.save(now_ms));
+        self.keeper = None;
+        self.calm();
     }
 
     /// Whether hooks were told what each mark says, also that of an hour to which lines came late.
@@ -245,15 +285,19 @@ impl World {
                 assert!(of_hour.is_empty(), "{key} is not whole and has marks {of_hour:?}");
             }
         }
-        let days: BTreeSet<String> = self.whole_days();
+        let is_marked = |key: &HourKey| marks.iter().any(|mark| mark.starts_with(&format!("{key}_")));
         let found = marks.iter().filter(|mark| mark.rsplit('_').next().is_some_and(|end| end.len() == 8));
-        let found: BTreeSet<String> = found.filter(|mark| !mark.contains("_20261121_")).cloned().collect();
-        assert!(days.is_subset(&found), "{days:?} {found:?}");
+        let found: BTreeSet<String> = found.cloned().collect();
+        let whole = self.days(|_, truth| truth.is_whole());
+        assert!(whole.is_subset(&found), "these days are whole: {whole:?}, these have marks: {found:?}");
+        let marked = self.days(|key, _| is_marked(key));
+        assert!(found.is_subset(&marked), "all hours have marks of {marked:?}, these days have: {found:?}");
     }
 
-    fn whole_days(&self) -> BTreeSet<String> {
+    /// Days of which this holds for all hours.
+    fn days(&self, holds: impl Fn(&HourKey, &Truth) -> bool) -> BTreeSet<String> {
         let mut hours: BTreeMap<String, u32> = BTreeMap::new();
-        for (key, _) in self.truth.iter().filter(|(_, truth)| truth.is_whole()) {
+        for (key, _) in self.truth.iter().filter(|(key, truth)| holds(key, truth)) {
             let text = key.to_string();
             *hours.entry(text[..text.len() - 2].to_owned()).or_default() += 1;
         }
@@ -326,9 +370,15 @@ fn arrivals(hours: u64, random: &mut Random) -> Vec<Pack> {
 #[test]
 fn a_mark_is_there_if_and_only_if_the_hour_is_whole_whatever_happens_to_the_keeper() {
     let trial = logferry_trial::trial!();
-    let mut hours = 0;
+    let (mut hours, mut days, mut again) = (0, 0, 0);
     trial.seeds("lives of a store with 250 hours", 0..40).for_each(|seed| {
         let mut world = World::new(seed);
+        // In half of them hours are forgotten, and heard of again.
+        if seed % 2 == 1 {
+            world.keep_ms = FORGETFUL_KEEP_MS;
+        }
+        world.has_day_files = seed % 4 >= 2;
+        let (mut forgotten, mut known_before) = (BTreeSet::new(), BTreeSet::new());
         let packs = arrivals(250, &mut world.random);
         for pack in &packs {
             world.commit(pack);
@@ -336,20 +386,180 @@ fn a_mark_is_there_if_and_only_if_the_hour_is_whole_whatever_happens_to_the_keep
             if world.random.one_in(4) {
                 assert!(world.keep());
             }
+            let known = world.keeper.as_ref().map(|keeper| {
+                let books = keeper.books();
+                let books = lock(&books);
+                books.hours().map(|(key, _)| key.clone()).collect::<BTreeSet<HourKey>>()
+            });
+            if let Some(known) = known {
+                again += known.intersection(&forgotten).count() as u64;
+                forgotten =
+                    forgotten.union(&known_before).filter(|key| !known.contains(key)).cloned().collect();
+                known_before = known;
+            }
             if world.random.one_in(60) {
                 world.stop();
             }
             if world.random.one_in(200) {
-                assert!(world.keep());
+                world.calm();
                 world.assert_marks();
             }
         }
         world.settle();
         world.assert_marks();
-        assert_missing_is_told(&mut world);
+        if world.keep_ms == KEEP_MS {
+            assert_missing_is_told(&mut world);
+        }
         hours += world.truth.len() as u64;
+        days += world.days(|_, truth| truth.is_whole()).len() as u64;
     });
     trial.count("hours that were followed until their marks", hours);
+    trial.count("days that became whole", days);
+    trial.count("hours that were forgotten and heard of again", again);
+    assert!(days >= 10 && again >= 1_000, "{days} {again}");
+}
+
+/// A pack of one line of an hour.
+fn line_of(hour: u32, id: u64, is_done: bool) -> Pack {
+    let mut pack = pack(StreamId(hour.into()), "host-0", hour, 2 * (id - 1), b"x\n", Codec::None);
+    (pack.header.id, pack.header.done) = (id, is_done);
+    pack
+}
+
+const DAY: std::ops::Range<u32> = 2026112100..2026112124;
+const DAY_MARK: &str = "access/host-0_20261121";
+
+#[test]
+fn the_mark_of_an_hour_that_was_forgotten_is_replaced_by_late_lines_and_goes_when_packs_are_missing() {
+    for (has_day_files, is_restarted) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = World::new(5);
+        (world.has_hook, world.has_day_files) = (false, has_day_files);
+        [line_of(2026112100, 1, false), line_of(2026112100, 2, true)]
+            .iter()
+            .for_each(|pack| world.commit(pack));
+        world.settle();
+        let mark = |lines: u64| BTreeSet::from([format!("access/host-0_2026112100_{lines}")]);
+        let forget = |world: &mut World| {
+            if has_day_files {
+                // The file is known still.
+                world.now_ms += KEEP_MS;
+                world.commit(&line_of(2026112101, world.now_ms as u64, false));
+                world.now_ms += 60_000;
+                world.calm();
+                assert_eq!(world.known(), 1);
+            } else {
+                world.forget();
+            }
+            if is_restarted {
+                world.restart();
+            }
+        };
+        let late = |world: &mut World, packs: &[(u64, bool)]| {
+            packs.iter().for_each(|(id, is_done)| world.commit(&line_of(2026112100, *id, *is_done)));
+            world.settle();
+        };
+        assert_eq!(world.marks(), mark(2));
+        forget(&mut world);
+        late(&mut world, &[(3, true)]);
+        assert_eq!(world.marks(), mark(3));
+        forget(&mut world);
+        late(&mut world, &[(5, false)]);
+        assert_eq!(world.marks(), BTreeSet::new(), "pack 4 is missing");
+        forget(&mut world);
+        late(&mut world, &[(6, true), (4, false)]);
+        assert_eq!(world.marks(), mark(6));
+    }
+}
+
+#[test]
+fn a_day_gets_its_mark_when_its_last_hour_is_complete_though_the_first_ones_are_forgotten() {
+    for is_restarted in [false, true] {
+        let mut world = World::new(5);
+        world.has_hook = false;
+        for hour in DAY.skip(1) {
+            world.commit(&line_of(hour, 1, true));
+        }
+        world.settle();
+        world.forget();
+        if is_restarted {
+            world.restart();
+        }
+        assert!(!world.marks().contains(DAY_MARK));
+        world.commit(&line_of(DAY.start, 1, true));
+        world.settle();
+        assert!(world.marks().contains(DAY_MARK), "{:?}", world.marks());
+        world.assert_marks();
+    }
+}
+
+#[test]
+fn a_day_loses_its_mark_with_an_hour_whose_packs_are_missing_and_gets_it_back() {
+    for is_forgotten in [false, true] {
+        let mut world = World::new(5);
+        world.has_hook = false;
+        for hour in DAY {
+            world.commit(&line_of(hour, 1, true));
+        }
+        world.settle();
+        assert!(world.marks().contains(DAY_MARK));
+        let forget = |world: &mut World| {
+            if is_forgotten {
+                world.forget();
+            }
+        };
+        forget(&mut world);
+        world.commit(&line_of(2026112105, 2, false));
+        world.settle();
+        assert!(world.marks().contains(DAY_MARK), "the hour has grown");
+        world.assert_marks();
+        forget(&mut world);
+        world.commit(&line_of(2026112105, 4, true));
+        world.settle();
+        world.assert_marks();
+        assert_eq!(world.marks().len(), 23, "neither the hour nor the day has a mark");
+        forget(&mut world);
+        world.commit(&line_of(2026112105, 3, false));
+        world.settle();
+        world.assert_marks();
+        assert!(world.marks().contains("access/host-0_2026112105_4") && world.marks().contains(DAY_MARK));
+    }
+}
+
+/// Puts an empty file below `received/`.
+fn put_mark(world: &World, name: &str) {
+    let path = Path::new(RECEIVED).join(name);
+    world.disk.create_dir_all(path.parent().unwrap()).unwrap();
+    drop(world.disk.create(&path).unwrap());
+    world.disk.sync_dir(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn marks_that_older_programs_left_are_put_right_at_a_start() {
+    let mut world = World::new(5);
+    world.has_hook = false;
+    world.commit(&line_of(2026112100, 1, true));
+    world.commit(&line_of(2026112101, 2, true));
+    for name in ["access/host-0_2026112100_1", "access/host-0_2026112100_9", DAY_MARK] {
+        put_mark(&world, name);
+    }
+    world.restart();
+    assert_eq!(world.marks(), BTreeSet::from(["access/host-0_2026112100_1".to_owned()]));
+}
+
+#[test]
+fn no_names_are_read_for_an_hour_that_is_just_new() {
+    let mut world = World::new(5);
+    world.has_hook = false;
+    world.commit(&line_of(2026112300, 1, true));
+    world.settle();
+    // It would be found and taken away.
+    let strange = "access/host-0_2026112301_77";
+    put_mark(&world, strange);
+    world.commit(&line_of(2026112301, 1, true));
+    world.settle();
+    assert!(world.marks().contains(strange));
+    world.restart();
+    assert!(!world.marks().contains(strange));
 }
 
 /// What is missing is listed and asked for.

@@ -272,6 +272,31 @@ fn a_file_of_which_tables_are_still_to_be_made_stays() {
 }
 
 #[test]
+fn a_file_with_more_lines_than_the_mark_of_its_hour_tells_stays_and_is_told() {
+    let mut place = Store::new();
+    let files: Vec<PathBuf> = (0..2).map(|number| place.hour(2026011100 + number, None)).collect();
+    let path = "access/web-1_2026011100";
+    let mut late = pack(StreamId(2026011100), "web-1", 2026011100, LINES.len() as u64, LINES, Codec::None);
+    late.header.id = 2;
+    let header = place.folders.headers.join(path);
+    let said = [std::fs::read(&header).unwrap(), headers::pack_line(&late)].concat();
+    std::fs::write(&header, &said).unwrap();
+    std::fs::write(&files[0], [LINES, LINES].concat()).unwrap();
+    let lengths = Lengths { data: 2 * LINES.len() as u64, headers: said.len() as u64, mark_due: false };
+    place.files.insert(path.to_owned(), lengths);
+    let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+    let archive = place.folders.data.clone();
+    let notices = place.retain(retention.clone(), &archive);
+    assert_eq!([files[0].exists(), files[1].exists()], [true, false], "{notices:?}");
+    assert!(notices.len() == 1 && notices[0].contains("1 files are over the limits"), "{notices:?}");
+    place.files.remove("access/web-1_2026011101");
+    let marks = place.dir.path().join("received/access");
+    std::fs::rename(marks.join("web-1_2026011100_2"), marks.join("web-1_2026011100_4")).unwrap();
+    assert_eq!(place.retain(retention, &archive), Vec::<String>::new());
+    assert!(!files[0].exists(), "its mark tells of the late lines");
+}
+
+#[test]
 fn an_archive_on_another_disk_stays_when_the_disk_of_the_log_files_is_full() {
     let mut place = Store::new();
     let device = |path: &Path| std::fs::metadata(path).unwrap().dev();

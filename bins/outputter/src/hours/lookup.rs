@@ -1,0 +1,163 @@
+//! The keeper's part in finding marks of hours that the books have forgotten.
+//!
+//! An hour that is just new has none, and nothing is looked for. One that may have been known before waits until the names of its folder were
+//! read: once for all that wait, and the next time the later the more names there are. Nothing of that is kept in memory.
+
+use super::book::HourBook;
+use super::books::Books;
+use super::catch_up::{self, Said};
+use super::fact::HourKey;
+use super::keeper::{Keeper, RETRY_MS, lock};
+use metrics::counter;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// Where problems of marks are shown.
+pub(super) const MARKS: &str = "received/";
+/// So many names are read each millisecond, on average.
+const NAMES_PER_MS: usize = 50;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Which marks are to be looked for, and when.
+#[derive(Debug, Default)]
+pub(super) struct Lookup {
+    /// Hours with which nothing is done before their marks are found; whether their files were read from the beginning.
+    waiting: BTreeMap<HourKey, bool>,
+    /// Hours that were looked up since: the day of one whose packs are missing has no mark.
+    pub(super) fresh: BTreeSet<HourKey>,
+    /// Hours were forgotten because the books had outgrown their memory.
+    pub(super) has_squeezed: bool,
+    next_ms: i64,
+}
+
+impl Lookup {
+    /// All hours that are known are looked up.
+    pub(super) fn all(&mut self, books: &Books) {
+        for (key, _) in books.hours() {
+            self.waiting.entry(key.clone()).or_insert(true);
+        }
+    }
+
+    /// Whether an hour waits for its marks to be found.
+    pub(super) fn waits_for(&self, key: &HourKey) -> bool {
+        self.waiting.contains_key(key)
+    }
+
+    /// Whether names may be read now.
+    pub(super) fn is_free(&self, now_ms: i64) -> bool {
+        now_ms >= self.next_ms
+    }
+
+    /// So many names were read.
+    pub(super) fn took(&mut self, names: usize, now_ms: i64) {
+        self.next_ms = now_ms.saturating_add(i64::try_from(names / NAMES_PER_MS).unwrap_or(i64::MAX));
+    }
+
+    /// It failed, and is tried again later.
+    pub(super) fn failed(&mut self, now_ms: i64) {
+        self.next_ms = now_ms.saturating_add(RETRY_MS);
+    }
+}
+
+impl Keeper {
+    /// Hours are known anew; `is_again`: a file that is not new was read from its beginning.
+    pub(super) fn note_anew(&mut self, is_again: bool, now_ms: i64) {
+        let anew = lock(&self.books).take_anew();
+        for key in anew {
+            if is_again || self.may_have_been_known(&key, now_ms) {
+                *self.lookup.waiting.entry(key).or_default() |= is_again;
+            }
+        }
+    }
+
+    /// Whether an hour may have been forgotten. One that is just new is younger than what is forgotten for its age, and the last one of its host.
+    fn may_have_been_known(&self, key: &HourKey, now_ms: i64) -> bool {
+        self.lookup.has_squeezed || self.is_old(key, now_ms) || lock(&self.books).has_later(key)
+    }
+
+    fn is_old(&self, key: &HourKey, now_ms: i64) -> bool {
+        let begin_ms = self.calendar.end_ms(&key.host, key.hour).saturating_sub(HOUR_MS);
+        begin_ms <= now_ms.saturating_sub(self.options.keep_ms)
+    }
+
+    /// Finds the marks of the hours that wait for that, if it is time.
+    pub(super) fn look_for_marks(&mut self, now_ms: i64) {
+        if self.lookup.waiting.is_empty() || !self.lookup.is_free(now_ms) {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.lookup.waiting);
+        let found = match self.places.marks.look(waiting.keys()) {
+            Ok(found) => found,
+            Err(error) => {
+                self.look_failed(&error, now_ms);
+                self.lookup.waiting = waiting.clone();
+                return;
+            }
+        };
+        self.lookup.took(found.names, now_ms);
+        for (key, is_read) in &waiting {
+            let lines = found.lines.get(key).map_or(&[][..], Vec::as_slice);
+            match self.found(key, lines, *is_read, now_ms) {
+                Ok(()) => {
+                    self.lookup.fresh.insert(key.clone());
+                    lock(&self.books).touch(key.clone());
+                }
+                Err(error) => {
+                    self.look_failed(&error, now_ms);
+                    self.lookup.waiting.insert(key.clone(), *is_read);
+                }
+            }
+        }
+    }
+
+    pub(super) fn look_failed(&mut self, error: &io::Error, now_ms: i64) {
+        self.figures.set_file_problem(MARKS, error);
+        counter!("logferry_outputter_hour_mark_failures_total").increment(1);
+        self.lookup.failed(now_ms);
+    }
+
+    /// An hour has marks that tell so many lines: one of them stays.
+    fn found(&mut self, key: &HourKey, lines: &[u64], is_read: bool, now_ms: i64) -> io::Result<()> {
+        if !is_read && (!lines.is_empty() || self.is_old(key, now_ms)) {
+            self.recount(key, now_ms)?;
+        }
+        let (known, whole) = {
+            let books = lock(&self.books);
+            let book = books.hour(key);
+            (book.and_then(|book| book.marked), book.and_then(HourBook::whole_lines))
+        };
+        let is_there = |told: &u64| lines.contains(told);
+        let kept = whole.filter(is_there).or(known.filter(is_there)).or(lines.iter().max().copied());
+        for other in lines.iter().filter(|other| Some(**other) != kept) {
+            self.places.marks.remove_hour(key, *other)?;
+        }
+        lock(&self.books).marked(key, kept);
+        Ok(())
+    }
+
+    /// Counts what files had of an hour that was forgotten while others of them were not.
+    fn recount(&self, key: &HourKey, now_ms: i64) -> io::Result<()> {
+        let files: Vec<(String, u64)> = {
+            let books = lock(&self.books);
+            let paths = books.hour(key).into_iter().flat_map(|book| book.parts.keys());
+            paths.filter_map(|path| Some((path.clone(), books.counted(path)?))).collect()
+        };
+        let mut book = HourBook::default();
+        for (path, to) in files {
+            let file = match self.places.disk.open(&self.places.headers.join(&path)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            catch_up::read(&*file, (0, to), self.calendar.own_zone(), now_ms, |said| match said {
+                Said::Packs(facts, _) => {
+                    facts.iter().filter(|fact| fact.key == *key).for_each(|fact| book.add(&path, fact));
+                }
+                Said::Replaced => {
+                    book.rebuilt(&path);
+                }
+            })?;
+        }
+        lock(&self.books).recounted(key, book);
+        Ok(())
+    }
+}
