@@ -28,6 +28,8 @@ pub(super) struct Lookup {
     /// Hours were forgotten because the books had outgrown their memory.
     pub(super) has_squeezed: bool,
     next_ms: i64,
+    /// The last try failed.
+    pub(super) is_failing: bool,
 }
 
 impl Lookup {
@@ -43,6 +45,11 @@ impl Lookup {
         self.waiting.contains_key(key)
     }
 
+    /// Whether any hour waits.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Whether names may be read now.
     pub(super) fn is_free(&self, now_ms: i64) -> bool {
         now_ms >= self.next_ms
@@ -50,11 +57,13 @@ impl Lookup {
 
     /// So many names were read.
     pub(super) fn took(&mut self, names: usize, now_ms: i64) {
+        self.is_failing = false;
         self.next_ms = now_ms.saturating_add(i64::try_from(names / NAMES_PER_MS).unwrap_or(i64::MAX));
     }
 
     /// It failed, and is tried again later.
     pub(super) fn failed(&mut self, now_ms: i64) {
+        self.is_failing = true;
         self.next_ms = now_ms.saturating_add(RETRY_MS);
     }
 }

@@ -23,7 +23,9 @@ impl Keeper {
             }
             match self.settle_hour(&key).and_then(|()| self.settle_day(&key, now_ms)) {
                 Ok(unknown) => {
-                    self.figures.clear_file_problem(MARKS);
+                    if !self.lookup.is_failing {
+                        self.figures.clear_file_problem(MARKS);
+                    }
                     self.queue_hooks(&key, now_ms);
                     if !unknown.is_empty() {
                         unsure_days.push((key, unknown));
@@ -96,6 +98,7 @@ impl Keeper {
     /// Marks of days some of whose hours are forgotten.
     fn settle_days(&mut self, days: Vec<(HourKey, Vec<HourKey>)>, now_ms: i64) {
         if days.is_empty() {
+            self.lookup.is_failing &= self.lookup.is_waited_for();
             return;
         }
         let settled = match self.lookup.is_free(now_ms) {
