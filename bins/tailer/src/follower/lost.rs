@@ -136,6 +136,7 @@ impl Follower {
         if all_readable {
             // A file that was cut waited for its compressed copy until now.
             let reason = if met.key == FileKey::NOWHERE { "truncated" } else { "deleted" };
+            self.know_held_copies(met.stream);
             self.bytes_gone(met.stream, &path, reason);
             self.ledger.finish(met.stream);
         }

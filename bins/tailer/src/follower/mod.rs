@@ -134,6 +134,8 @@ pub(crate) struct Follower {
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
     /// Compressed files of which it is not known whether they were missed or are copies.
     missed_packed: BTreeSet<FileKey>,
+    /// Files that have what the beginning of a stream's file has, and nothing else.
+    held_copies: HashMap<StreamId, BTreeSet<FileNumber>>,
     shipper: Sender<ToShipper>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
@@ -201,6 +203,7 @@ impl Follower {
             room_looked_at: None,
             unpacked_for: BTreeSet::new(),
             missed_packed: BTreeSet::new(),
+            held_copies: HashMap::new(),
             shipper: parts.shipper,
             watch: parts.watch,
             shared: parts.shared,

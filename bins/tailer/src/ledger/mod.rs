@@ -6,6 +6,7 @@
 mod change;
 pub mod hours;
 mod marks;
+mod names;
 pub mod past;
 pub mod ranges;
 pub mod record;
@@ -19,6 +20,7 @@ use hours::{HourBook, Position};
 use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
+use names::StreamNames;
 use past::{PastFile, PastFiles};
 use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
@@ -100,6 +102,7 @@ pub struct Ledger {
     ranges: HourRanges,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
+    by_name: StreamNames,
     /// Streams by the files that they are or were in.
     by_key: HashMap<FileKey, BTreeSet<StreamId>>,
     /// Streams that no file has the bytes of any more.
@@ -195,6 +198,7 @@ impl Ledger {
             self.by_key.entry(*key).or_default().insert(stream.met.stream);
         }
         self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
+        self.by_name.list(&stream.met);
         self.current.insert(stream.met.key, stream.met.stream);
         self.streams.insert(stream.met.stream, stream);
     }
@@ -203,6 +207,7 @@ impl Ledger {
         let Some(stream) = self.streams.remove(&stream) else { return };
         let id = stream.met.stream;
         self.orphans.remove(&id);
+        self.by_name.unlist(&stream.met);
         if self.current.get(&stream.met.key) == Some(&id) {
             self.current.remove(&stream.met.key);
         }
