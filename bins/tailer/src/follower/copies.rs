@@ -137,12 +137,10 @@ impl Follower {
         let names = names_of(&own);
         let mut folders: BTreeSet<PathBuf> = folders.clone();
         folders.extend(names.iter().map(|name| files::folder_of(name)));
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
-        let paths = entries.flatten().flatten().map(|entry| entry.path());
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let named = paths.filter(|path| *path == own || is_named_after_any(path, &names));
+        let named = self.named_after(folders.iter(), &names).into_iter();
         let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
         found.chain(self.held_candidates(id, source)).filter(|copy| is_of_time(&copy.path)).collect()
     }
@@ -152,17 +150,15 @@ impl Follower {
     pub(super) fn has_copy_beginning(&self, number: FileNumber, head: Head) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
         let Source { settings, paths: of_source, folders, .. } = &self.sources[file.source];
-        let own = file.path.as_os_str().as_bytes();
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
-        let mut paths = entries.flatten().flatten().map(|entry| entry.path());
-        paths.any(|path| {
+        let own = &file.path;
+        self.named_after(folders.iter(), std::slice::from_ref(own)).iter().any(|path| {
             let mut bytes = [0; HEAD_BYTES_MAX];
-            is_named_after(&path, own)
-                && of_source.covers(&path)
-                && files::open_below(&path, &settings.roots)
+            path != own
+                && of_source.covers(path)
+                && files::open_below(path, &settings.roots)
                     .and_then(|file| files::read_head(&file, &mut bytes))
                     .is_ok_and(|filled| {
-                        head.agrees(&bytes[..filled]) || packing(&path, &bytes[..filled]).is_some()
+                        head.agrees(&bytes[..filled]) || packing(path, &bytes[..filled]).is_some()
                     })
         })
     }

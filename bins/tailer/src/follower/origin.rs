@@ -281,7 +281,11 @@ impl Follower {
         if waited >= wait && has_no_more {
             // All that it has is shipped from the other one. Should that be cut, its stream finds the copy; should this one get lines of its
             // own, it is judged anew.
-            self.held_copies.entry(id).or_default().insert(number);
+            if self.held_copies.entry(id).or_default().insert(number) {
+                let file = self.files.get(&number);
+                let path = file.map(|file| file.path.display().to_string());
+                info!(path, stream = %id, "the file has the beginning of another and nothing else: taken for a copy of it");
+            }
             return Ok(Some(Origin::Copy));
         }
         // A cut is noticed by the file that is cut; here only the wait must end.
