@@ -5,11 +5,11 @@ use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, HEAD_BYTES_MAX};
 use crate::ledger::looks::FileLook;
 use crate::ledger::record::Tail;
 use metrics::counter;
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirEntryExt, FileExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Bytes read at a time where whole packs are not needed.
@@ -84,12 +84,30 @@ pub fn is_outside(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<Outside>())
 }
 
-/// Opens a file that lies below one of these folders, whatever symbolic links lead to it; with no folders, anywhere.
+/// Opens a regular file for reading. What is none is refused and left alone: who opens a pipe waits for its writer, or takes what is meant
+/// for another reader.
 ///
 /// # Errors
-/// It cannot be opened, lies elsewhere, or the system cannot tell (no `/proc`).
+/// It cannot be opened, or is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let checked = |facts: Facts| match facts.is_file {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    };
+    checked(facts_at(path)?)?;
+    // Something else may have come there since: then nobody waits, and the descriptor tells.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let file = File::options().read(true).custom_flags(flags).open(path)?;
+    checked(facts_of(&file)?)?;
+    Ok(file)
+}
+
+/// Opens a regular file that lies below one of these folders, whatever symbolic links lead to it; with no folders, anywhere.
+///
+/// # Errors
+/// It cannot be opened, is no regular file, lies elsewhere, or the system cannot tell (no `/proc`).
 pub fn open_below(path: &Path, roots: &[String]) -> io::Result<File> {
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     if roots.is_empty() {
         return Ok(file);
     }
@@ -290,6 +308,20 @@ mod tests {
         let mut long = b"one\n".to_vec();
         long.extend(vec![b'x'; 200_000]);
         check(&long, 4);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once() {
+        let folder = tempfile::tempdir().expect("folder");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+        let (told, answer) = std::sync::mpsc::channel();
+        for path in [pipe, folder.path().to_owned()] {
+            let told = told.clone();
+            std::thread::spawn(move || told.send(open_below(&path, &[]).map(|_| ())));
+            let opened = answer.recv_timeout(std::time::Duration::from_secs(20)).expect("nobody waits");
+            assert_eq!(opened.expect_err("none").to_string(), "it is no regular file");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct LineRecord {
 /// It cannot be read, or is no record: [`io::ErrorKind::InvalidData`].
 pub fn read(path: &Path) -> io::Result<LineRecord> {
     let mut text = String::new();
-    let file = File::open(path)?;
+    let file = files::open_regular(path)?;
     let written_ns = files::facts_of(&file)?.changed_ns;
     file.take(RECORD_BYTES_MAX).read_to_string(&mut text)?;
     let record = parse(&text).map(|record| LineRecord { written_ns, ..record });
@@ -54,7 +54,7 @@ impl LineRecord {
     /// Why nobody can tell whether it speaks of a file that is there: permissions.
     pub fn why_unreadable(&self) -> Option<io::Error> {
         let folder = std::fs::read_dir(files::folder_of(&self.file)).err();
-        let hidden = folder.or_else(|| File::open(&self.file).err())?;
+        let hidden = folder.or_else(|| files::open_regular(&self.file).err())?;
         (hidden.kind() == io::ErrorKind::PermissionDenied).then_some(hidden)
     }
 
@@ -116,7 +116,7 @@ impl Trace {
     }
 
     fn has_lines(&self, lines: u64) -> bool {
-        let offset = File::open(&self.path).and_then(|file| offset_after_lines(&file, lines));
+        let offset = files::open_regular(&self.path).and_then(|file| offset_after_lines(&file, lines));
         matches!(offset, Ok(Some(_)))
     }
 }

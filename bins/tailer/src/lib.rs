@@ -54,6 +54,7 @@ pub mod pattern;
 pub mod piped;
 mod recut;
 pub mod repull;
+pub mod rotated_names;
 pub mod shipper;
 pub mod spooling;
 pub mod tailer;

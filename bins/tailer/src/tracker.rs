@@ -162,6 +162,16 @@ impl Tracker {
 
     /// Takes in one look at all paths of a source. A file that another source follows stays with it.
     pub fn look(&mut self, source: usize, sightings: &[Sighting]) -> Vec<Decision> {
+        self.look_without(source, sightings, &[])
+    }
+
+    /// The same where some folders could not be listed: what they hold is not known to be gone.
+    pub fn look_without(
+        &mut self,
+        source: usize,
+        sightings: &[Sighting],
+        unlisted: &[PathBuf],
+    ) -> Vec<Decision> {
         let mut decisions = Vec::new();
         let mut fresh = Vec::new();
         let mut seen: HashMap<FileNumber, bool> = HashMap::new();
@@ -173,7 +183,7 @@ impl Tracker {
                 None => {}
             }
         }
-        self.place(source, sightings, &seen, &mut decisions);
+        self.place(source, sightings, unlisted, &seen, &mut decisions);
         decisions.extend(fresh);
         decisions
     }
@@ -203,12 +213,17 @@ impl Tracker {
         &mut self,
         source: usize,
         sightings: &[Sighting],
+        unlisted: &[PathBuf],
         seen: &HashMap<FileNumber, bool>,
         decisions: &mut Vec<Decision>,
     ) {
         let mut homes: Option<HashMap<&Path, FileKey>> = None;
         for number in self.by_source.get(&source).into_iter().flatten() {
             let Some(tracked) = self.files.get_mut(number) else { continue };
+            let is_hidden = || unlisted.iter().any(|folder| tracked.path.starts_with(folder));
+            if !seen.contains_key(number) && is_hidden() {
+                continue;
+            }
             let place = if seen.get(number) == Some(&true) {
                 Place::Here
             } else {
@@ -290,6 +305,10 @@ mod tests {
         tracker.opened(0, path.into(), key(inode), Place::Here)
     }
 
+    fn following_beside(tracker: &mut Tracker, path: &str, inode: u64) -> FileNumber {
+        tracker.opened(0, path.into(), key(inode), Place::Here)
+    }
+
     #[test]
     fn a_known_file_is_not_opened_again() {
         let mut tracker = Tracker::default();
@@ -325,6 +344,16 @@ mod tests {
         assert_eq!(tracker.look(0, &[]), []);
         let back = tracker.look(0, &[at("/a", 1, 6)]);
         assert_eq!(back, [Decision::Size(file, 6), Decision::Placed(file, Place::Here)]);
+    }
+
+    #[test]
+    fn a_file_in_a_folder_that_could_not_be_listed_is_where_it_was() {
+        let mut tracker = Tracker::default();
+        let (here, there) =
+            (following(&mut tracker, "/log/a", 1), following_beside(&mut tracker, "/other/b", 2));
+        let decisions = tracker.look_without(0, &[], &["/log".into()]);
+        assert_eq!(decisions, [Decision::Placed(there, Place::Gone { replaced: false })]);
+        assert_eq!(tracker.look(0, &[]), [Decision::Placed(here, Place::Gone { replaced: false })]);
     }
 
     #[test]

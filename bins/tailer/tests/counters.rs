@@ -83,3 +83,33 @@ async fn a_legacy_state_that_cannot_be_read_is_counted_and_the_source_begins_as_
         assert_eq!(counter(FAILURES) - before, 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_are_not_listed_for_each_of_many_files_that_are_rotated_or_deleted() {
+    const LISTED: &str = "logferry_tailer_folders_listed_total";
+    const FILES: usize = 1_500;
+    counter(LISTED);
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("*.log");
+    rig.config.limits.open_files = 16;
+    let path = |number: usize, end: &str| rig.at(&format!("app-{number:03}.log{end}"));
+    let line = |number: usize, part: &str| format!("file {number} {part}\n").into_bytes();
+    (0..FILES).for_each(|number| append(&path(number, ""), line(number, "one")));
+    let tailer = rig.start();
+    wait_until("all is shipped", || (figure(&tailer, "caught_up"), tier.lock().streams.len()) == (1, FILES));
+    let before = counter(LISTED);
+    for number in 0..FILES {
+        std::fs::rename(path(number, ""), path(number, ".1")).expect("renamed");
+        append(&path(number, ""), line(number, "two"));
+    }
+    wait_until("the new ones are shipped", || tier.lock().streams.len() == 2 * FILES);
+    wait_until("the old ones are done with", || figure(&tailer, "files") == FILES as u64);
+    (0..FILES).for_each(|number| std::fs::remove_file(path(number, "")).expect("removed"));
+    wait_until("the deleted ones are done with", || figure(&tailer, "files") == 0);
+    // While names change a listing is worth nothing a moment later.
+    let listed = counter(LISTED) - before;
+    assert!(listed < FILES as u64 / 3, "{listed} listings");
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}

@@ -7,6 +7,7 @@ use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::{Met, Tail};
+use crate::rotated_names::{SEPARATORS, is_stamp_part};
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{packing, plain_path};
 use logferry_pack::StreamId;
@@ -20,9 +21,6 @@ use tracing::{error, info};
 
 /// Bytes that are compared at the beginning and at the end of what two files have in common.
 pub(super) const COMPARED_BYTES: u64 = 64 << 10;
-
-/// What stands between a name and the number or time of a rotation, and within that.
-const SEPARATORS: [char; 5] = ['.', '-', '_', '+', ':'];
 
 /// What is known of a file from before it was cut.
 pub(super) struct Before {
@@ -139,12 +137,10 @@ impl Follower {
         let names = names_of(&own);
         let mut folders: BTreeSet<PathBuf> = folders.clone();
         folders.extend(names.iter().map(|name| files::folder_of(name)));
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
-        let paths = entries.flatten().flatten().map(|entry| entry.path());
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let named = paths.filter(|path| *path == own || is_named_after_any(path, &names));
+        let named = self.named_after(folders.iter(), &names).into_iter();
         let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
         found.chain(self.held_candidates(id, source)).filter(|copy| is_of_time(&copy.path)).collect()
     }
@@ -154,17 +150,15 @@ impl Follower {
     pub(super) fn has_copy_beginning(&self, number: FileNumber, head: Head) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
         let Source { settings, paths: of_source, folders, .. } = &self.sources[file.source];
-        let own = file.path.as_os_str().as_bytes();
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
-        let mut paths = entries.flatten().flatten().map(|entry| entry.path());
-        paths.any(|path| {
+        let own = &file.path;
+        self.named_after(folders.iter(), std::slice::from_ref(own)).iter().any(|path| {
             let mut bytes = [0; HEAD_BYTES_MAX];
-            is_named_after(&path, own)
-                && of_source.covers(&path)
-                && files::open_below(&path, &settings.roots)
+            path != own
+                && of_source.covers(path)
+                && files::open_below(path, &settings.roots)
                     .and_then(|file| files::read_head(&file, &mut bytes))
                     .is_ok_and(|filled| {
-                        head.agrees(&bytes[..filled]) || packing(&path, &bytes[..filled]).is_some()
+                        head.agrees(&bytes[..filled]) || packing(path, &bytes[..filled]).is_some()
                     })
         })
     }
@@ -293,15 +287,10 @@ fn is_stamp(added: &str) -> bool {
     added.starts_with(SEPARATORS) && added.split(SEPARATORS).all(is_stamp_part)
 }
 
-fn is_stamp_part(part: &str) -> bool {
-    part.is_empty()
-        || part.starts_with(|first: char| first.is_ascii_digit())
-        || ["old", "bak", "prev"].contains(&part)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rotated_names::{plain_name, root_of, roots_of_copy};
 
     #[test]
     fn rotated_copies_are_named_after_their_files_and_others_are_not() {
@@ -338,5 +327,39 @@ mod tests {
         assert!(
             !is("/log/worker10.log", "/log/worker1.log") && !is("/log/job-11.log.gz", "/log/job-1.log.gz")
         );
+    }
+
+    #[test]
+    fn what_is_named_after_a_file_is_found_by_the_root_of_its_name() {
+        let bases =
+            ["app.log", "app", "app.log.1", "app-1.log", ".app", "a.b.c", "app.", "current", "app_x.log.old"];
+        let added = [
+            "",
+            ".1",
+            "-20261121",
+            "-1.log",
+            ".bak",
+            "_2026-11-21T07.log",
+            ".log",
+            "-old",
+            ".gz",
+            ".1.zst",
+            ".other",
+        ];
+        let mut names = Vec::new();
+        for base in bases {
+            names.extend(added.iter().map(|added| format!("{base}{added}")));
+        }
+        let mut named = 0;
+        for (copy, own) in names.iter().flat_map(|copy| names.iter().map(move |own| (copy, own))) {
+            let (copy_path, own_path) = (Path::new("/log").join(copy), Path::new("/log").join(own));
+            if is_named_after(&copy_path, own_path.as_os_str().as_bytes()) {
+                let (copy, own) =
+                    (plain_name(&copy_path).expect("a name"), plain_name(&own_path).expect("a name"));
+                assert!(roots_of_copy(&copy).any(|root| root == root_of(&own)), "{copy} of {own}");
+                named += 1;
+            }
+        }
+        assert!(named > 500, "{named}");
     }
 }

@@ -153,6 +153,7 @@ impl Follower {
         error!(path = %path.display(), bytes = unread, reason, "a deleted file is given up: bytes that were not read are lost");
         match stream {
             Some(id) => {
+                self.know_held_copies(id);
                 self.ledger.left_at(id, size);
                 self.bytes_gone(id, &path, reason);
             }
@@ -170,6 +171,7 @@ impl Follower {
         let Some(file) = self.let_go(number) else { return };
         info!(path = %file.path.display(), "the file was read to its end");
         if let Some(stream) = file.stream {
+            self.know_held_copies(stream);
             self.ledger.finish(stream);
         } else if let Some(orphan) = self.ledger.current(file.key)
             && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())

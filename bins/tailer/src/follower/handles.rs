@@ -4,16 +4,23 @@
 use super::{Followed, Follower};
 use crate::files::{self, Facts};
 use crate::identity::FileKey;
-use crate::tracker::{FileNumber, Place};
+use crate::tracker::{Age, FileNumber, Place};
 use metrics::counter;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 /// Descriptors that are left for connections, the state log and the reading of folders.
 const OTHER_DESCRIPTORS: usize = 64;
+/// Files that are open beyond the limit at most: deleted ones cannot be closed before they are read.
+const BEYOND_MAX: usize = OTHER_DESCRIPTORS / 4;
+/// Time between two tries to close one where none could be closed.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+/// Time between two warnings that files cannot be opened or read.
+const TROUBLE_TOLD_APART: Duration = Duration::from_secs(10);
 /// Fewer open files than this would be closed and opened all the time.
 const OPEN_FILES_MIN: usize = 16;
 
@@ -24,6 +31,8 @@ pub(super) struct OpenFiles {
     open: usize,
     order: VecDeque<FileNumber>,
     is_over: bool,
+    /// Until then there is no room.
+    full_until: Option<Instant>,
 }
 
 impl OpenFiles {
@@ -33,7 +42,7 @@ impl OpenFiles {
         let allowed = allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let limit = wanted.min(allowed.saturating_sub(OTHER_DESCRIPTORS)).max(OPEN_FILES_MIN);
-        OpenFiles { limit, open: 0, order: VecDeque::new(), is_over: false }
+        OpenFiles { limit, open: 0, order: VecDeque::new(), is_over: false, full_until: None }
     }
 
     /// Files that are open.
@@ -46,10 +55,26 @@ impl OpenFiles {
         self.limit
     }
 
+    /// When there may be room, if there is none now.
+    pub(super) fn full_until(&self) -> Option<Instant> {
+        self.full_until.filter(|_| self.open >= self.limit + BEYOND_MAX)
+    }
+
     /// Files that may wait to be read with their descriptors open, at a start with many of them: there must be room for others.
     pub(super) fn waiting_max(&self) -> usize {
         self.limit / 2
     }
+}
+
+/// What may be closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// What was read to its end.
+    Read,
+    /// What is at its path.
+    Unread,
+    /// Whatever can be opened again.
+    Moved,
 }
 
 impl Followed {
@@ -67,15 +92,73 @@ impl Follower {
         if file.handle.is_some() {
             return Ok(true);
         }
-        let roots = &self.sources[file.source].settings.roots;
-        let Some(handle) = open_known(&file.path, file.key, roots)? else {
+        let (source, path, key) = (file.source, file.path.clone(), file.key);
+        self.make_room()?;
+        let roots = &self.sources[source].settings.roots;
+        let Some(handle) = open_known(&path, key, roots)? else {
             self.moved_while_closed(number);
             return Ok(false);
         };
         counter!("logferry_tailer_files_reopened_total").increment(1);
-        file.handle = Some(handle);
+        if let Some(file) = self.files.get_mut(&number) {
+            file.handle = Some(handle);
+        }
         self.opened(number);
         Ok(true)
+    }
+
+    /// Makes sure that one more file may be opened.
+    ///
+    /// # Errors
+    /// All that may be open are, and none of them can be closed for now.
+    pub(super) fn make_room(&mut self) -> io::Result<()> {
+        if self.open_files.open < self.open_files.limit + BEYOND_MAX {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if self.open_files.full_until.is_none_or(|until| until <= now) {
+            self.find_displaced();
+            if self.close_any(None) {
+                return Ok(());
+            }
+            self.open_files.full_until = Some(now + FULL_RETRY);
+        }
+        Err(io::Error::other(
+            "as many files are open as may be (open_files), and were moved or deleted before they were read",
+        ))
+    }
+
+    /// Whether it is time to tell of trouble with a file again: it may be that of thousands.
+    pub(super) fn may_tell_trouble(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.trouble_told.is_none_or(|told| now.duration_since(told) >= TROUBLE_TOLD_APART);
+        if is_due {
+            self.trouble_told = Some(now);
+        }
+        is_due
+    }
+
+    /// Files that were moved while they were open can be closed when it is known where they are.
+    fn find_displaced(&mut self) {
+        for number in self.displaced.iter().copied().collect::<Vec<_>>() {
+            let Some(file) = self.files.get(&number).filter(|file| file.handle.is_some() && !file.packed)
+            else {
+                continue;
+            };
+            let leads_to_it = |path: &Path| files::facts_at(path).is_ok_and(|facts| facts.key == file.key);
+            if leads_to_it(&file.path) {
+                continue;
+            }
+            let folders = &self.sources[file.source].folders;
+            let Some(found) = folders.iter().find_map(|folder| self.find_in(folder, file.key).ok().flatten())
+            else {
+                continue;
+            };
+            self.by_path.insert(found.clone(), number);
+            if let Some(file) = self.files.get_mut(&number) {
+                file.names.push(std::mem::replace(&mut file.path, found));
+            }
+        }
     }
 
     /// The descriptor of a file was opened.
@@ -83,7 +166,7 @@ impl Follower {
         self.open_files.open += 1;
         self.open_files.order.push_back(number);
         while self.open_files.open > self.open_files.limit {
-            if !self.close_one(number, false) && !self.close_one(number, true) {
+            if !self.close_any(Some(number)) {
                 if !std::mem::replace(&mut self.open_files.is_over, true) {
                     warn!(
                         open = self.open_files.open,
@@ -101,15 +184,20 @@ impl Follower {
         self.open_files.is_over = false;
     }
 
-    /// Closes the least recently active file that can be opened again; with `unread` also one that has more to read.
-    fn close_one(&mut self, keep: FileNumber, unread: bool) -> bool {
+    /// Closes the least recently active file that can be opened again: one that was read, or else one that has more to read, and last one
+    /// that was moved and may go before it is read.
+    fn close_any(&mut self, keep: Option<FileNumber>) -> bool {
+        [Kind::Read, Kind::Unread, Kind::Moved].into_iter().any(|kind| self.close_one(keep, kind))
+    }
+
+    fn close_one(&mut self, keep: Option<FileNumber>, kind: Kind) -> bool {
         // Each may have its second chance once.
         for _ in 0..self.open_files.order.len() * 2 {
             let Some(number) = self.open_files.order.pop_front() else { return false };
             let Some(file) = self.files.get_mut(&number).filter(|file| file.handle.is_some()) else {
                 continue;
             };
-            if std::mem::take(&mut file.active) || number == keep || !self.may_close(number, unread) {
+            if std::mem::take(&mut file.active) || Some(number) == keep || !self.may_close(number, kind) {
                 self.open_files.order.push_back(number);
                 continue;
             }
@@ -123,7 +211,7 @@ impl Follower {
     }
 
     /// Whether a file can be opened again: its path leads to it at this moment.
-    fn may_close(&self, number: FileNumber, unread: bool) -> bool {
+    fn may_close(&self, number: FileNumber, kind: Kind) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
         let stream = file.stream.and_then(|id| self.ledger.stream(id));
         let is_read = match stream {
@@ -131,13 +219,40 @@ impl Follower {
             None => file.size <= file.cutter.at(),
         };
         let is_input = self.sources[file.source].shelf.is_some();
-        let may_be_reached = file.place == Place::Here && !file.packed && !file.unlinked && !is_input;
-        let may_wait = is_read || unread && stream.is_none_or(|stream| stream.conflict.is_none());
-        may_be_reached && may_wait && files::facts_at(&file.path).is_ok_and(|facts| facts.key == file.key)
+        let is_of_kind = match kind {
+            Kind::Read => is_read,
+            Kind::Unread => file.place == Place::Here,
+            Kind::Moved => true,
+        };
+        // Its path may be another file's by now, and mostly is in the end.
+        let is_known_there = file.place == Place::Here || self.by_path.get(&file.path) == Some(&number);
+        let may_be_reached = is_known_there && !file.packed && !file.unlinked && !is_input;
+        let may_wait = is_read || stream.is_none_or(|stream| stream.conflict.is_none());
+        is_of_kind
+            && may_be_reached
+            && may_wait
+            && files::facts_at(&file.path).is_ok_and(|facts| facts.key == file.key)
     }
 
     /// Whether a closed file is as it was, so that there is nothing to open it for.
     pub(super) fn is_closed_and_same(&self, number: FileNumber) -> bool {
+        let is_here = |file: &Followed| file.place == Place::Here && !file.hour_over;
+        self.files.get(&number).is_some_and(is_here) && self.is_as_it_was_closed(number)
+    }
+
+    /// When a closed file that was moved away is finished, if there is nothing to open it for before that.
+    pub(super) fn closed_until(&self, number: FileNumber) -> Option<Instant> {
+        let file =
+            self.files.get(&number).filter(|file| file.handle.is_none() && file.place != Place::Here)?;
+        match self.age_of(file) {
+            Age::Until(due) if file.cutter.entry_bytes() == 0 => {
+                self.is_as_it_was_closed(number).then_some(due)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_as_it_was_closed(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number).filter(|file| file.handle.is_none()) else { return false };
         let has_nothing = match file.stream.map(|id| self.ledger.stream(id)) {
             Some(Some(stream)) => stream.next_unsent().is_none() && stream.conflict.is_none(),
@@ -145,7 +260,6 @@ impl Follower {
             None => true,
         };
         let read_to = if file.stream.is_some() { file.cutter.seen_to() } else { file.cutter.at() };
-        let is_here = file.place == Place::Here && !file.hour_over;
         // Somebody may have written as much anew.
         let seen = file.stream.and_then(|id| self.ledger.stream(id)?.seen);
         let same = |facts: Facts| {
@@ -153,7 +267,7 @@ impl Follower {
                 && facts.size == read_to
                 && seen.is_none_or(|(_, touched_ns)| touched_ns == facts.touched_ns)
         };
-        is_here && has_nothing && files::facts_at(&file.path).is_ok_and(same)
+        has_nothing && files::facts_at(&file.path).is_ok_and(same)
     }
 
     /// A closed file is not at its path any more: it is looked for as after a restart.
@@ -161,10 +275,8 @@ impl Follower {
         let Some(file) = self.let_go(number) else { return };
         info!(path = %file.path.display(), "a file that was closed for now is not where it was: looking for it");
         let Some(id) = file.stream else {
-            let found = self.sources[file.source]
-                .folders
-                .iter()
-                .find_map(|folder| files::find_in(folder, file.key).ok().flatten());
+            let folders = &self.sources[file.source].folders;
+            let found = folders.iter().find_map(|folder| self.find_in(folder, file.key).ok().flatten());
             let opened =
                 found.map(|found| self.try_open(file.source, &found, Place::Gone { replaced: true }));
             match opened {

@@ -43,7 +43,9 @@ impl Follower {
                     // It stays in the queue: when its turn comes it is tried again.
                     counter!("logferry_tailer_read_failures_total").increment(1);
                     let path = self.files.get(&number).map(|file| file.path.display().to_string());
-                    warn!(path, %error, "the file cannot be read while it waits");
+                    if self.may_tell_trouble() {
+                        warn!(path, %error, "the file cannot be read while it waits");
+                    }
                     return;
                 }
             }

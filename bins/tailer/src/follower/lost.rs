@@ -11,7 +11,12 @@ use logferry_pack::StreamId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
+
+/// Streams that could not be looked for are looked for again after this time, which doubles up to that.
+const SEARCH_RETRY: Duration = Duration::from_secs(1);
+const SEARCH_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Follower {
     /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
@@ -123,7 +128,7 @@ impl Follower {
         folders.insert(files::folder_of(&path));
         let mut all_readable = true;
         for folder in folders {
-            match files::find_in(&folder, met.key) {
+            match self.find_in(&folder, met.key) {
                 Ok(Some(found)) => return self.found(source, met, &path, &found),
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -133,9 +138,12 @@ impl Follower {
         if self.continue_in_copy(met.stream, None) || self.awaits_unpacking(source, met) {
             return;
         }
-        if all_readable {
+        if !all_readable {
+            self.search_later();
+        } else {
             // A file that was cut waited for its compressed copy until now.
             let reason = if met.key == FileKey::NOWHERE { "truncated" } else { "deleted" };
+            self.know_held_copies(met.stream);
             self.bytes_gone(met.stream, &path, reason);
             self.ledger.finish(met.stream);
         }
@@ -165,7 +173,32 @@ impl Follower {
                 }
                 self.queue(number);
             }
-            Err(error) => warn!(path = %found.display(), %error, "the file cannot be opened"),
+            Err(error) => {
+                if self.may_tell_trouble() {
+                    warn!(path = %found.display(), %error, "the file cannot be opened: trying again");
+                }
+                self.search_later();
+            }
         }
+    }
+
+    /// Not all could be seen, or opened: it is looked for again, after ever longer waits.
+    fn search_later(&mut self) {
+        let wait = match self.search_again {
+            Some((due, _)) if due > Instant::now() => return,
+            Some((_, wait)) => (wait * 2).min(SEARCH_RETRY_MAX),
+            None => SEARCH_RETRY,
+        };
+        self.search_again = Some((Instant::now() + wait, wait));
+    }
+
+    pub(super) fn search_again_when_due(&mut self) {
+        let Some((due, _)) = self.search_again.filter(|(due, _)| *due <= Instant::now()) else { return };
+        // The first look ends with such a search.
+        if self.searched_lost {
+            self.search_lost();
+        }
+        // Unless it was put off once more, all was found.
+        self.search_again = self.search_again.filter(|(again, _)| *again > due);
     }
 }

@@ -14,6 +14,7 @@ mod handles;
 mod hours;
 mod inputs;
 mod judging;
+mod listings;
 mod lost;
 mod missed;
 mod moving_over;
@@ -51,9 +52,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use followed::Followed;
 use handles::OpenFiles;
 use jiff::Timestamp;
+use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
 use source::Source;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -106,6 +109,11 @@ pub(crate) struct Follower {
     /// Files with more than one name: who writes under another is not seen.
     linked: BTreeSet<FileNumber>,
     open_files: OpenFiles,
+    listings: RefCell<Listings>,
+    /// When streams whose files could not be looked for, or not be opened, are looked for again, and how long that was waited for.
+    search_again: Option<(Instant, Duration)>,
+    /// When it was told last that files cannot be opened or read.
+    trouble_told: Option<Instant>,
     /// A folder, and what it is without symbolic links: that of the file that was met last.
     real_folder: (PathBuf, PathBuf),
     searched_lost: bool,
@@ -136,6 +144,8 @@ pub(crate) struct Follower {
     unpacked_for: BTreeSet<(StreamId, FileKey)>,
     /// Compressed files of which it is not known whether they were missed or are copies.
     missed_packed: BTreeSet<FileKey>,
+    /// Files that have what the beginning of a stream's file has, and nothing else.
+    held_copies: HashMap<StreamId, BTreeSet<FileNumber>>,
     shipper: Sender<ToShipper>,
     watch: Option<Watch>,
     shared: Arc<Shared>,
@@ -182,6 +192,9 @@ impl Follower {
             displaced: BTreeSet::new(),
             linked: BTreeSet::new(),
             open_files: OpenFiles::new(parts.config.limits.open_files),
+            listings: RefCell::default(),
+            search_again: None,
+            trouble_told: None,
             real_folder: Default::default(),
             searched_lost: false,
             homes_before,
@@ -203,6 +216,7 @@ impl Follower {
             room_looked_at: None,
             unpacked_for: BTreeSet::new(),
             missed_packed: BTreeSet::new(),
+            held_copies: HashMap::new(),
             shipper: parts.shipper,
             watch: parts.watch,
             shared: parts.shared,
@@ -223,6 +237,8 @@ impl Follower {
                 self.wake_due_files();
                 self.release_held();
                 self.retry_without_room();
+                self.search_again_when_due();
+                self.listings.get_mut().tidy();
                 self.work_on_ready();
                 self.judge_waiting();
             }
@@ -295,7 +311,8 @@ impl Follower {
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let far = || Instant::now() + Duration::from_secs(3600);
-        let others = [self.held_until(), self.open_due(), self.room_looked_at];
+        let others =
+            [self.held_until(), self.open_due(), self.room_looked_at, self.search_again.map(|(due, _)| due)];
         [sources, timer].into_iter().chain(others).flatten().min().unwrap_or_else(far)
     }
 

@@ -26,6 +26,9 @@ impl Follower {
             if self.ready.len() >= self.open_files.waiting_max() {
                 return;
             }
+            if self.make_room().is_err() {
+                return;
+            }
             let Some(sighting) = self.sources[index].to_open.pop_front() else { break };
             self.open(index, &sighting);
         }
@@ -90,6 +93,7 @@ impl Follower {
     }
 
     pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
+        self.make_room()?;
         let handle = files::open_below(path, &self.sources[source].settings.roots)?;
         let facts = files::facts_of(&handle)?;
         // One that the source's path leads to is found by the next look, however long that takes: it is not to be let go before, or it

@@ -13,6 +13,7 @@ use crate::ledger::record::Tail;
 use crate::tracker::{Age, FileNumber, Place};
 use crate::unpack::{is_foreign, packing};
 use logferry_pack::StreamId;
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -107,8 +108,14 @@ impl Follower {
         source: &str,
         heads: &[Head],
     ) -> io::Result<Option<Origin>> {
-        let alike = heads.iter().flat_map(|head| self.ledger.with_head(source, *head));
-        let alike = alike.filter(|id| self.may_share_lines(number, *id));
+        let Some(file) = self.files.get(&number) else { return Ok(None) };
+        let by_name = heads.iter().flat_map(|head| self.ledger.with_head_and_name(source, *head, &file.path));
+        // Some have other names than those under which they were met.
+        let others = heads.iter().flat_map(|head| self.ledger.with_head(source, *head).take(ALIKE_MAX));
+        let mut seen = HashSet::new();
+        let alike = by_name.chain(others).filter(|id| seen.insert(*id));
+        let alike =
+            alike.filter(|id| self.is_named_after_file_of(file, *id) && self.may_share_lines(number, *id));
         for id in alike.take(ALIKE_MAX).collect::<Vec<_>>() {
             if let Some(origin) = self.compare(number, id)? {
                 return Ok(Some(origin));
@@ -164,6 +171,11 @@ impl Follower {
         })
     }
 
+    fn is_named_after_file_of(&self, file: &Followed, id: StreamId) -> bool {
+        let other = self.by_stream.get(&id).and_then(|other| self.files.get(other));
+        other.is_some_and(|other| is_named_after(&file.path, other.path.as_os_str().as_bytes()))
+    }
+
     /// Whether a file may have lines of a stream: not if their names tell different times.
     fn may_share_lines(&self, number: FileNumber, id: StreamId) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
@@ -184,15 +196,18 @@ impl Follower {
         let paths = &self.sources[file.source].paths;
         let may_be_other =
             |past: &&PastFile| !paths.differ_in_time(&file.path, Path::new(OsStr::from_bytes(&past.path)));
-        let of_source = heads.iter().flat_map(|head| past_files.with_head(source, *head));
+        // Others are told by their names, and only what is compressed is a copy of one that is gone.
+        let may_be_copy =
+            |past: &&PastFile| file.packed && is_named_after(&file.path, &past.path) && may_be_other(past);
+        let of_source =
+            heads.iter().filter(|_| file.packed).flat_map(|head| past_files.with_head(source, *head));
         let of_file = heads.iter().flat_map(|head| past_files.of_file(file.key, *head));
-        for past in of_file.chain(of_source.filter(may_be_other).take(ALIKE_MAX)) {
+        for past in of_file.chain(of_source.filter(may_be_copy).take(ALIKE_MAX)) {
             if found.is_some_and(|found| found.length >= past.length) {
                 continue;
             }
             let is_this = past.keys.first() == Some(&file.key);
-            let is_other =
-                !is_this && file.packed && is_named_after(&file.path, &past.path) && may_be_other(&past);
+            let is_other = !is_this && may_be_copy(&past);
             // The first line alone says nothing: many files have the same.
             let tail = past.tail.filter(|_| file.packed || past.length > u64::from(past.head.length));
             // One that was written to since is a copy only if its content says so.
@@ -232,9 +247,6 @@ impl Follower {
         if !file.packed && file.time.is_some() && !other.is_presumed {
             return Ok(None);
         }
-        if !is_named_after(&file.path, other.path.as_os_str().as_bytes()) {
-            return Ok(None);
-        }
         if facts.size < other.cutter.at()
             || !self.has_its_head(other_number, id)?
             || !self.has_its_end(other_number)?
@@ -244,8 +256,10 @@ impl Follower {
             self.queue(other_number);
             return Ok(Some(Origin::Unclear(now + LOOK_APART)));
         }
+        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
+        let has_no_more = file.size <= facts.size && file.size > head_bytes;
         // Files that were moved away are not cut any more.
-        if other.place != Place::Here && facts.links > 0 && !file.packed {
+        if other.place != Place::Here && facts.links > 0 && !file.packed && !has_no_more {
             return Ok(None);
         }
         let common = file.size.min(facts.size);
@@ -258,7 +272,6 @@ impl Follower {
             }
             return Ok(was_cut.then_some(Origin::Unclear(now + LOOK_APART)));
         }
-        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
         let was_moved = facts.links == 0 || file.packed;
         let wait = self.sources[file.source].settings.rotate_wait.0;
         let ends_alike = file.size == facts.size || file.packed && other.compressed_at == Some(file.size);
@@ -284,8 +297,30 @@ impl Follower {
             file.suspect = Some((size, since));
         }
         let waited = now.saturating_duration_since(since);
+        if waited >= wait && has_no_more {
+            // All that it has is shipped from the other one. Should that be cut, its stream finds the copy; should this one get lines of its
+            // own, it is judged anew.
+            if self.held_copies.entry(id).or_default().insert(number) {
+                let file = self.files.get(&number);
+                let path = file.map(|file| file.path.display().to_string());
+                info!(path, stream = %id, "the file has the beginning of another and nothing else: taken for a copy of it");
+            }
+            return Ok(Some(Origin::Copy));
+        }
         // A cut is noticed by the file that is cut; here only the wait must end.
         Ok((waited < wait).then_some(Origin::Unclear(now + LOOK_APART.max(waited / 2))))
+    }
+
+    /// A stream ends: what has the beginning of its file and nothing else is remembered as a copy of it.
+    pub(super) fn know_held_copies(&mut self, id: StreamId) {
+        for number in self.held_copies.remove(&id).into_iter().flatten() {
+            let Some(file) = self.files.get(&number).filter(|file| file.stream.is_none()) else { continue };
+            let now = file.handle.as_ref().map(files::facts_of);
+            let size = now.map_or(file.size, |facts| facts.map_or(0, |facts| facts.size));
+            if file.cutter.at() == size {
+                self.ledger.copy_known(id, file.key, size);
+            }
+        }
     }
 
     /// A compressed copy of a file has `size` bytes.
@@ -298,17 +333,17 @@ impl Follower {
 
     /// A stream whose file is nowhere may go on in what was unpacked.
     fn continues_lost(&mut self, number: FileNumber, source: &str, head: Head) -> io::Result<bool> {
-        let streams = self
-            .ledger
-            .with_head(source, head)
-            .filter(|id| !self.by_stream.contains_key(id) && self.may_share_lines(number, *id));
+        let Some(file) = self.files.get(&number) else { return Ok(false) };
+        let is_named = |id: &StreamId| {
+            let stream = self.ledger.stream(*id).filter(|stream| !stream.orphan);
+            stream.is_some_and(|stream| is_named_after_any(&file.path, &names_of(&stream.met.home())))
+        };
+        let is_lost = |id: &StreamId| !self.by_stream.contains_key(id) && self.may_share_lines(number, *id);
+        let streams = self.ledger.with_head(source, head).filter(is_lost).filter(is_named);
         for id in streams.take(ALIKE_MAX).collect::<Vec<_>>() {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;
             };
-            if stream.orphan || !is_named_after_any(&file.path, &names_of(&stream.met.home())) {
-                continue;
-            }
             let handle = file.handle()?.try_clone()?;
             let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
             let (path, key) = (file.path.clone(), file.key);

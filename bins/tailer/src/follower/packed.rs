@@ -447,8 +447,7 @@ impl Follower {
         }
         let mut folders = self.sources[source].folders.clone();
         folders.extend(names.iter().map(|name| files::folder_of(name)));
-        let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
-        let paths: Vec<PathBuf> = entries.flatten().flatten().map(|entry| entry.path()).collect();
+        let paths = self.named_after(folders.iter(), &names);
         let mut awaits = false;
         let may_be = |path: &&PathBuf| {
             is_named_after_any(path, &names)

@@ -85,7 +85,12 @@ impl Follower {
     }
 
     /// Files that there was no room for, and that are gone now.
-    pub(super) fn note_gone_without_room(&mut self, index: usize, sightings: &[Sighting]) {
+    pub(super) fn note_gone_without_room(
+        &mut self,
+        index: usize,
+        sightings: &[Sighting],
+        unlisted: &[PathBuf],
+    ) {
         let seen: BTreeSet<FileKey> = match self.room_looked_at {
             Some(_) => sightings.iter().map(|sighting| sighting.key).collect(),
             None => return,
@@ -97,6 +102,7 @@ impl Follower {
                 Packed::Failed { source, path, look, lacks_room: true, .. }
                     if *source == index
                         && !seen.contains(key)
+                        && !unlisted.iter().any(|folder| path.starts_with(folder))
                         && self.sources[index].paths.covers(path)
                         && !self.is_named_elsewhere(index, *key) =>
                 {

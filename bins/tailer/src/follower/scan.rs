@@ -10,7 +10,7 @@ use crate::walk::Found;
 use jiff::Timestamp;
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -43,7 +43,8 @@ impl Follower {
     /// When files wait to be opened that may be now.
     pub(super) fn open_due(&self) -> Option<Instant> {
         let waits = self.sources.iter().any(|source| !source.to_open.is_empty());
-        (waits && self.ready.len() < self.open_files.waiting_max()).then(Instant::now)
+        (waits && self.ready.len() < self.open_files.waiting_max())
+            .then(|| self.open_files.full_until().unwrap_or_else(Instant::now))
     }
 
     /// What a source needs from time to time. Its files are looked at when names have changed in their folders, when nobody would
@@ -84,13 +85,14 @@ impl Follower {
         source.names_changed |= source.folders.len() > folders_before;
         source.has_links = walk.found.iter().any(|found| found.inode.is_none());
         let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
-        self.note_gone_without_room(index, &sightings);
+        let unlisted: Vec<PathBuf> = walk.unreadable.iter().map(|(folder, _)| folder.clone()).collect();
+        self.note_gone_without_room(index, &sightings, &unlisted);
         let source = &mut self.sources[index];
-        source.report_empty(sightings.is_empty());
+        source.report_empty(sightings.is_empty() && unlisted.is_empty());
         let problem = source.fixed_folder_problem();
         source.report_unreadable(walk.unreadable.into_iter().chain(problem).collect());
         let mut to_open = VecDeque::new();
-        for decision in self.tracker.look(index, &sightings) {
+        for decision in self.tracker.look_without(index, &sightings, &unlisted) {
             match decision {
                 Decision::Open(sighting) => to_open.push_back(sighting),
                 Decision::Size(number, size) => self.sized(number, size),
@@ -104,7 +106,8 @@ impl Follower {
                 info!(source = source.settings.name, files = to_open.len(), "new files were found");
             }
         }
-        source.failed.retain(|path, _| to_open.iter().any(|sighting| sighting.path == *path));
+        let sought: HashSet<&Path> = to_open.iter().map(|sighting| sighting.path.as_path()).collect();
+        source.failed.retain(|path, _| sought.contains(path.as_path()));
         source.to_open = to_open;
         source.looked = true;
         source.look_took = begin.elapsed();

@@ -190,6 +190,9 @@ impl Follower {
         let end = self.ledger.stream(new).map_or(0, |stream| stream.cut_end());
         self.by_stream.remove(&old);
         self.by_stream.insert(new, number);
+        if let Some(held) = self.held_copies.remove(&old) {
+            self.held_copies.insert(new, held);
+        }
         if let Some(file) = self.files.get_mut(&number) {
             file.stream = Some(new);
             file.cutter = Cutter::new(end);

@@ -10,7 +10,7 @@ use logferry_pack::StreamId;
 use metrics::counter;
 use std::io;
 use std::time::{Duration, Instant};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -32,12 +32,17 @@ impl Follower {
     pub(super) fn work(&mut self, number: FileNumber) -> Worked {
         let worked = self.try_work(number);
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
-        file.failing = worked.is_err();
+        let was_failing = std::mem::replace(&mut file.failing, worked.is_err());
         match worked {
             Ok(worked) => worked,
             Err(error) => {
                 counter!("logferry_tailer_read_failures_total").increment(1);
-                warn!(path = %file.path.display(), %error, "the file cannot be read: trying again");
+                let path = file.path.display().to_string();
+                if !was_failing && self.may_tell_trouble() {
+                    warn!(path, %error, "the file cannot be read: trying again");
+                } else {
+                    debug!(path, %error, "the file cannot be read: trying again");
+                }
                 self.caught_up(number);
                 Worked::At(Instant::now() + READ_RETRY)
             }
@@ -47,6 +52,10 @@ impl Follower {
     fn try_work(&mut self, number: FileNumber) -> io::Result<Worked> {
         if self.is_closed_and_same(number) {
             return self.rest(number);
+        }
+        if let Some(due) = self.closed_until(number) {
+            self.caught_up(number);
+            return Ok(Worked::At(due));
         }
         if !self.reach(number)? {
             return Ok(Worked::Rest);

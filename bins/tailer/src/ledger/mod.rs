@@ -7,6 +7,7 @@ mod change;
 pub mod hours;
 pub mod looks;
 mod marks;
+mod names;
 pub mod past;
 pub mod ranges;
 pub mod record;
@@ -21,6 +22,7 @@ use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
 use looks::Looks;
+use names::StreamNames;
 use past::{PastFile, PastFiles};
 use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
@@ -105,6 +107,7 @@ pub struct Ledger {
     missed_looks: Looks,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
+    by_name: StreamNames,
     /// Streams by the files that they are or were in.
     by_key: HashMap<FileKey, BTreeSet<StreamId>>,
     /// Streams that no file has the bytes of any more.
@@ -203,6 +206,7 @@ impl Ledger {
             self.by_key.entry(*key).or_default().insert(stream.met.stream);
         }
         self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
+        self.by_name.list(&stream.met);
         self.current.insert(stream.met.key, stream.met.stream);
         self.streams.insert(stream.met.stream, stream);
     }
@@ -211,6 +215,7 @@ impl Ledger {
         let Some(stream) = self.streams.remove(&stream) else { return };
         let id = stream.met.stream;
         self.orphans.remove(&id);
+        self.by_name.unlist(&stream.met);
         if self.current.get(&stream.met.key) == Some(&id) {
             self.current.remove(&stream.met.key);
         }

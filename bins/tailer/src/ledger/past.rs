@@ -163,7 +163,9 @@ impl Ledger {
             Record::Rehomed { stream: id, key, path } => {
                 let Some(stream) = self.streams.get_mut(&id) else { return };
                 let before = std::mem::replace(&mut stream.met.key, key);
+                self.by_name.unlist(&stream.met);
                 stream.met.path = path;
+                self.by_name.list(&stream.met);
                 stream.was.push(before);
                 if key != FileKey::NOWHERE {
                     // What is known of the length of another file says nothing of this one.

@@ -4,6 +4,7 @@
 mod choosing;
 mod common;
 mod compressed;
+mod copies;
 mod current;
 mod docs;
 mod exactly_once;

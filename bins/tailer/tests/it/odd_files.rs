@@ -115,3 +115,21 @@ async fn a_file_whose_name_is_not_utf_8_is_shipped() {
     tier.wait_stored(b"one\ntwo\nthree\n");
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_beside_the_log_keeps_nobody_waiting() {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    append(&rig.log(), "half a first line");
+    let tailer = rig.start();
+    wait_until("it is met", || figure(&tailer, "partial_bytes") == 17);
+    let pipe = rig.at("app.log.pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("made");
+    // A first line that was cut is looked for in all that is named after the file.
+    std::fs::write(rig.log(), "X").expect("written");
+    wait_until("the cut is seen", || figure(&tailer, "lost_bytes") == 17);
+    append(&rig.log(), " and more\n");
+    tier.wait_stored(b"X and more\n");
+    tailer.stop().await.expect("a clean stop");
+}

@@ -666,21 +666,6 @@ async fn a_file_that_was_moved_to_another_file_system_is_not_shipped_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copy_of_a_file_that_is_not_cut_becomes_a_file_of_its_own() {
-    let tier = Tier::start().await;
-    let mut rig = Rig::new(&tier);
-    rig.follow("app.log*");
-    append(&rig.log(), "one\ntwo\n");
-    let tailer = rig.start();
-    tier.wait_stored(b"one\ntwo\n");
-    std::fs::copy(rig.log(), rig.at("app.log.other")).expect("copied");
-    tier.wait_stored(b"one\ntwo\none\ntwo\n");
-    append(&rig.at("app.log.third"), "one\nthree\n");
-    tier.wait_stored(b"one\ntwo\none\ntwo\none\nthree\n");
-    tailer.stop().await.expect("a clean stop");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_with_the_lines_of_one_that_is_gone_is_no_copy_of_it() {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);

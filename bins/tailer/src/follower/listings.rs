@@ -1,0 +1,204 @@
+//! What is in folders: listed once for all who ask, as long as nothing changes there. When thousands of files are rotated or deleted at once,
+//! each is looked for.
+
+use super::Follower;
+use super::copies::is_named_after_any;
+use crate::files;
+use crate::identity::FileKey;
+use crate::rotated_names::{plain_name, root_of};
+use metrics::counter;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirEntryExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Listings are given up when nobody has asked for so long.
+const KEPT: Duration = Duration::from_secs(10);
+const SECOND_NS: i64 = 1_000_000_000;
+
+/// Names in a folder.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// In the order of their bytes.
+    names: Vec<OsString>,
+    by_inode: HashMap<u64, Vec<usize>>,
+}
+
+impl Listing {
+    fn read(folder: &Path) -> io::Result<Listing> {
+        counter!("logferry_tailer_folders_listed_total").increment(1);
+        let mut entries = std::fs::read_dir(folder)?
+            .map(|entry| entry.map(|entry| (entry.file_name(), entry.ino())))
+            .collect::<io::Result<Vec<_>>>()?;
+        entries.sort_unstable();
+        let mut listing = Listing::default();
+        for (name, inode) in entries {
+            listing.by_inode.entry(inode).or_default().push(listing.names.len());
+            listing.names.push(name);
+        }
+        Ok(listing)
+    }
+
+    fn with_inode(&self, inode: u64) -> impl Iterator<Item = &OsStr> {
+        self.by_inode.get(&inode).into_iter().flatten().map(|index| self.names[*index].as_os_str())
+    }
+
+    fn beginning_with(&self, root: &str) -> impl Iterator<Item = &OsStr> {
+        let from = self.names.partition_point(|name| name.as_bytes() < root.as_bytes());
+        let names = self.names[from..].iter().map(OsString::as_os_str);
+        names.take_while(move |name| name.as_bytes().starts_with(root.as_bytes()))
+    }
+}
+
+/// What changes when a name in a folder does: the folder, and its times.
+type Stamp = (FileKey, i64, i64);
+
+/// Listings by folder.
+#[derive(Debug, Default)]
+pub(super) struct Listings {
+    known: HashMap<PathBuf, (Stamp, Arc<Listing>)>,
+    asked: Option<Instant>,
+    /// A descriptor that is given up where there is none to list a folder by.
+    spare: Option<File>,
+}
+
+impl Listings {
+    /// What is in a folder now.
+    pub(super) fn of(&mut self, folder: &Path) -> io::Result<Arc<Listing>> {
+        self.asked = Some(Instant::now());
+        // "." so that a link to a folder is that folder.
+        let stamp = || {
+            files::facts_at(&folder.join(".")).map(|facts| (facts.key, facts.changed_ns, facts.touched_ns))
+        };
+        let before = stamp()?;
+        if let Some((_, listing)) = self.known.get(folder).filter(|(known, _)| *known == before) {
+            return Ok(listing.clone());
+        }
+        let is_settled = is_settled(before) && !files::is_remote(folder);
+        let listing = Arc::new(self.read(folder)?);
+        if is_settled && stamp()? == before {
+            self.known.insert(folder.to_owned(), (before, listing.clone()));
+        }
+        Ok(listing)
+    }
+
+    fn read(&mut self, folder: &Path) -> io::Result<Listing> {
+        if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
+        }
+        match Listing::read(folder) {
+            Err(error) if is_without_descriptors(&error) && self.spare.take().is_some() => {
+                Listing::read(folder)
+            }
+            listing => listing,
+        }
+    }
+
+    /// Gives up what was not asked for lately.
+    pub(super) fn tidy(&mut self) {
+        if self.asked.is_some_and(|asked| asked.elapsed() >= KEPT) {
+            *self = Listings { spare: self.spare.take(), ..Listings::default() };
+        }
+    }
+}
+
+/// Whether a change from now on is one of another time: the system stamps folders by a clock that ticks, in the worst case every two seconds.
+fn is_settled((_, changed_ns, touched_ns): Stamp) -> bool {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    let now_ns = now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec);
+    let is_before = |at_ns: i64| {
+        let tick_ns = if at_ns % SECOND_NS == 0 { 2 * SECOND_NS } else { 0 };
+        at_ns + tick_ns < now_ns
+    };
+    is_before(changed_ns) && is_before(touched_ns)
+}
+
+/// Whether something failed because too many descriptors are open.
+pub(super) fn is_without_descriptors(error: &io::Error) -> bool {
+    let without = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error.raw_os_error().is_some_and(|error| without.iter().any(|errno| errno.raw_os_error() == error))
+}
+
+impl Follower {
+    /// Looks for a file in a folder under any name.
+    pub(super) fn find_in(&self, folder: &Path, key: FileKey) -> io::Result<Option<PathBuf>> {
+        let listing = self.listings.borrow_mut().of(folder)?;
+        let mut paths = listing.with_inode(key.inode).map(|name| folder.join(name));
+        Ok(paths.find(|path| files::facts_at(path).is_ok_and(|facts| facts.key == key)))
+    }
+
+    /// Files in these folders that are named after one of these, or are it. What cannot be listed has none.
+    pub(super) fn named_after<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a PathBuf>,
+        names: &[PathBuf],
+    ) -> Vec<PathBuf> {
+        let names: Vec<(PathBuf, String)> =
+            names.iter().filter_map(|name| Some((name.clone(), plain_name(name)?))).collect();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        for folder in folders {
+            let Ok(listing) = self.listings.borrow_mut().of(folder) else { continue };
+            for (name, plain) in &names {
+                let beginning = listing.beginning_with(root_of(plain)).map(|beside| folder.join(beside));
+                let named = beginning
+                    .filter(|path| path == name || is_named_after_any(path, std::slice::from_ref(name)));
+                found.extend(named.filter(|path| seen.insert(path.clone())));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(listing: &Listing) -> Vec<&OsStr> {
+        listing.names.iter().map(OsString::as_os_str).collect()
+    }
+
+    #[test]
+    fn a_listing_is_read_again_only_when_something_has_changed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let mut listings = Listings::default();
+        for round in 0..50 {
+            std::fs::write(path.join(format!("{round:02}")), "").expect("written");
+            // At once, when no time has passed for the folder's clock; and when it has.
+            assert_eq!(names(&listings.of(path).expect("listed")).len(), round + 1);
+            std::fs::rename(path.join(format!("{round:02}")), path.join(format!("{round:02}.1")))
+                .expect("renamed");
+            assert_eq!(
+                names(&listings.of(path).expect("listed")).last(),
+                Some(&OsStr::new(&format!("{round:02}.1")))
+            );
+        }
+        let begin = Instant::now();
+        while listings.known.is_empty() {
+            listings.of(path).expect("listed");
+            assert!(begin.elapsed() < Duration::from_secs(20), "the clock of folders ticks");
+        }
+        let (one, other) = (listings.of(path).expect("listed"), listings.of(path).expect("listed"));
+        assert!(Arc::ptr_eq(&one, &other));
+        std::fs::remove_file(path.join("00.1")).expect("removed");
+        assert_eq!(names(&listings.of(path).expect("listed")).len(), 49);
+    }
+
+    #[test]
+    fn names_that_begin_alike_and_numbers_are_found() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.log", "app.log", "app.log.1", "app-2.log", "b.log"] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        let listing = Listing::read(folder.path()).expect("listed");
+        assert_eq!(listing.beginning_with("app").collect::<Vec<_>>(), ["app-2.log", "app.log", "app.log.1"]);
+        let key = files::facts_at(&folder.path().join("app.log.1")).expect("facts").key;
+        assert_eq!(listing.with_inode(key.inode).collect::<Vec<_>>(), ["app.log.1"]);
+    }
+}
