@@ -127,7 +127,7 @@ fn a_webhook_is_told_of_an_hour_until_it_has_taken_it_and_again_when_the_hour_gr
     write(&relay, 3, &lines);
     write(&relay, 4, &many_lines(2, 10));
     relay.start();
-    let mut next = |hour: u8| loop {
+    let next = |hour: u8| loop {
         let told = telling.recv_timeout(PATIENCE).expect("the webhook is called");
         if told["hour"] == name(hour) {
             return told;
