@@ -201,8 +201,8 @@ fn an_hour_that_failed_waits_while_its_mark_cannot_be_written() {
     std::fs::remove_file(&gone.paths[0]).unwrap();
     let etl = place.open();
     // No folder can be made there.
-    let marks = place.etl("etl_fail");
-    std::fs::create_dir_all(&place.settings.dir).unwrap();
+    let marks = place.etl("etl_fail/access");
+    std::fs::create_dir_all(place.etl("etl_fail")).unwrap();
     std::fs::write(&marks, "").unwrap();
     let running = Running::start(etl);
     running.0.want(gone).unwrap();
