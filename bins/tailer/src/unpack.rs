@@ -73,7 +73,7 @@ pub fn packing(path: &Path, first_bytes: &[u8]) -> Option<Packing> {
 }
 
 /// Whether a file has the name of an archive: it holds files, not lines.
-fn is_archive_name(path: &Path) -> bool {
+pub(crate) fn is_archive_name(path: &Path) -> bool {
     let plain = plain_path(path);
     let ending = plain.extension().and_then(|ending| ending.to_str());
     ending.is_some_and(|ending| ["tar", "tgz", "tbz", "tbz2", "txz", "tzst"].contains(&ending))

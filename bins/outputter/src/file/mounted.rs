@@ -12,6 +12,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// File in the folder by which another one is known: who removes empty folders leaves that one. The lock of the folder of tables is in its one,
+/// too, so it is the same name.
+const KEEP: &str = "lock";
+
 /// What is in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
@@ -53,7 +57,7 @@ pub fn check_files(
                 lengths.data > 0 && length_of(&folders.headers.join(path)) == lengths.headers
             };
             match journaled()?.iter().any(|(path, lengths)| is_lost(path, lengths)) {
-                true => Err(emptied(&folders.data)),
+                true => Err(emptied(&folders.data, &folders.data)),
                 false => Ok(()),
             }
         }
@@ -62,18 +66,23 @@ pub fn check_files(
                 lengths.data > 0 && lengths.headers > 0 && length_of(&folders.log_file(path)) == lengths.data
             };
             match journaled()?.iter().any(|(path, lengths)| is_lost(path, lengths)) {
-                true => Err(emptied(&folders.headers)),
+                true => Err(emptied(&folders.headers, &folders.headers)),
                 false => Ok(()),
             }
         }
+        // Each may be the place of a disk. Without the folder of header files it is meant so.
+        [Content::Nothing, Content::Nothing] => match journaled()?.values().any(|lengths| lengths.data > 0) {
+            true => Err(emptied(&folders.data, &folders.headers)),
+            false => Ok(()),
+        },
         _ => Ok(()),
     }
 }
 
-fn emptied(folder: &Path) -> io::Error {
-    let folder = folder.display();
+fn emptied(folder: &Path, to_be_removed: &Path) -> io::Error {
+    let (folder, to_be_removed) = (folder.display(), to_be_removed.display());
     let text = format!(
-        "{folder} has none of the files that were there: is its disk mounted? If they were taken away on purpose, remove {folder}"
+        "{folder} has none of the files that were there: is its disk mounted? If they were taken away on purpose, remove {to_be_removed}"
     );
     io::Error::new(io::ErrorKind::NotConnected, text)
 }
@@ -100,7 +109,11 @@ impl Ground {
     /// As [`Ground::check`], and those of the disk.
     pub fn open(&self) -> io::Result<()> {
         self.check()?;
-        RealDisk.create_dir_all(&self.sign)?;
+        RealDisk.create_dir_all(&self.sign).map_err(|error| self.not_made(&error))?;
+        // Where somebody else made the folder it may be his: it is known without the file, too.
+        if RealDisk.create(&self.sign.join(KEEP)).is_ok() {
+            RealDisk.sync_dir(&self.sign)?;
+        }
         if !self.was_used()? {
             if let Some(var_dir) = self.note.parent() {
                 RealDisk.create_dir_all(var_dir)?;
@@ -116,12 +129,26 @@ impl Ground {
     /// `NotConnected` then; those of the disk.
     pub fn check(&self) -> io::Result<()> {
         match std::fs::metadata(&self.sign) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.was_used()? => {
-                Err(nothing_there(&self.sign))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.was_used()? => Err(self.lost()),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn lost(&self) -> io::Error {
+        let (dir, sign) = (self.dir.display(), self.sign.display());
+        let text = format!(
+            "{dir} has no folder {sign}, by which it is known: is its disk mounted? If it is, or if all was taken away on purpose, make that              folder again, with a file in it: mkdir -p {sign} && touch {sign}/{KEEP}"
+        );
+        io::Error::new(io::ErrorKind::NotConnected, text)
+    }
+
+    fn not_made(&self, error: &io::Error) -> io::Error {
+        let (dir, sign) = (self.dir.display(), self.sign.display());
+        let text = format!(
+            "{dir} is known by the folder {sign}, which cannot be made: {error}. Make it (mkdir -p {sign} && touch {sign}/{KEEP}), or let              the outputter write to {dir}"
+        );
+        io::Error::new(error.kind(), text)
     }
 
     /// Whether it was used before.
@@ -134,5 +161,47 @@ impl Ground {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_empty_folders_are_two_disks_that_are_away_unless_that_of_header_files_was_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::new(dir.path());
+        std::fs::create_dir(&folders.data).unwrap();
+        std::fs::create_dir(&folders.headers).unwrap();
+        let journaled = |data| {
+            let lengths = Lengths { data, headers: 1, ..Lengths::default() };
+            move || Ok(BTreeMap::from([("file".to_owned(), lengths)]))
+        };
+        let error = check_files(&folders, journaled(1)).unwrap_err();
+        let advice = format!("remove {}", folders.headers.display());
+        assert!(error.to_string().ends_with(&advice), "{error}");
+        check_files(&folders, journaled(0)).unwrap();
+        std::fs::remove_dir(&folders.headers).unwrap();
+        check_files(&folders, journaled(1)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_stays_known_when_empty_folders_are_removed_and_who_lost_it_is_told_what_to_make() {
+        let (dir, var) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let sign = dir.path().join(".sign");
+        let ground = Ground::new("a.dir", dir.path(), ".sign", var.path());
+        // As the version before left it.
+        std::fs::create_dir(&sign).unwrap();
+        for _ in 0..2 {
+            ground.open().unwrap();
+            std::fs::remove_dir(&sign).unwrap_err();
+            ground.check().unwrap();
+        }
+        std::fs::remove_dir_all(&sign).unwrap();
+        let error = ground.check().unwrap_err();
+        assert!(error.to_string().contains(&format!("mkdir -p {}", sign.display())), "{error}");
+        std::fs::create_dir(&sign).unwrap();
+        ground.check().unwrap();
     }
 }

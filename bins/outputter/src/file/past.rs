@@ -45,7 +45,7 @@ impl Past {
 
     /// Finished files that have lines now, oldest lines first.
     pub fn files(&self) -> Vec<PathBuf> {
-        files(since_removed(&self.finished))
+        paths_of(since_removed(&self.finished))
     }
 
     /// Whether all bytes were removed, and nothing came since.
@@ -56,7 +56,7 @@ impl Past {
     /// Finished files whose bytes were removed. Where a kill came before that they are there still.
     pub fn files_removed(&self) -> Vec<PathBuf> {
         let kept = since_removed(&self.finished).len();
-        let mut gone = files(&self.finished[..self.finished.len() - kept]);
+        let mut gone = paths_of(&self.finished[..self.finished.len() - kept]);
         let there = self.files();
         gone.retain(|file| !there.contains(file));
         gone
@@ -70,7 +70,7 @@ pub fn since_removed(finished: &[Finished]) -> &[Finished] {
 }
 
 /// The files, each once.
-fn files(finished: &[Finished]) -> Vec<PathBuf> {
+pub fn paths_of(finished: &[Finished]) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for finished in finished {
         if let Place::File(file) = &finished.place

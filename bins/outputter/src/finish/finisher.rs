@@ -8,12 +8,12 @@ use crate::file::if_there;
 use crate::file::journal::Lengths;
 use crate::file::layout::{Layout, in_stream_order};
 use crate::file::mounted::Ground;
-use crate::file::past::since_removed;
+use crate::file::past::{paths_of, since_removed};
 use crate::file::roll_forward::aside;
 use crate::file::store::Folders;
 use logferry_durable::Disk;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The committer, as who finishes sees it.
@@ -39,7 +39,7 @@ pub enum Outcome {
     Nothing,
     /// So many bytes of the log file are now where they stay.
     Finished(u64),
-    /// Something came meanwhile, or the program is stopping: later.
+    /// Something came meanwhile, the file is not to be written to now, or the program is stopping: later.
     Later,
 }
 
@@ -75,7 +75,7 @@ impl Finisher {
         committed: &mut impl Committed,
         is_stopping: impl Fn() -> bool,
     ) -> io::Result<Outcome> {
-        let Some(lengths) = committed.lengths(path) else { return Ok(Outcome::Nothing) };
+        let Some(lengths) = committed.lengths(path) else { return Ok(Outcome::Later) };
         let layout = self.layout(path, lengths)?;
         // An hour without lines is a file, too; once.
         if lengths.data == 0 && (layout.hours.is_empty() || !layout.finished.is_empty()) {
@@ -121,14 +121,13 @@ impl Finisher {
         if lengths.data != layout.len() {
             return Ok(false);
         }
+        self.check_ground_of(&paths_of(since_removed(&layout.finished)))?;
         let removed = Finished { place: Place::Removed, data: lengths.data, bytes: 0, crc: None };
         if !committed.retire(path, lengths, removed)? {
             return Ok(false);
         }
-        for finished in since_removed(&layout.finished) {
-            if let Place::File(file) = &finished.place {
-                self.unlink(Path::new(file))?;
-            }
+        for file in paths_of(since_removed(&layout.finished)) {
+            self.unlink(&file)?;
         }
         Ok(true)
     }
@@ -140,6 +139,17 @@ impl Finisher {
     pub fn check_ground(&self) -> io::Result<()> {
         let ground = self.guard.as_ref().and_then(|guard| guard.ground.as_ref());
         ground.map_or(Ok(()), Ground::check)
+    }
+
+    /// The same, if one of these finished files is on it. What cannot be removed must not be forgotten.
+    ///
+    /// # Errors
+    /// As [`Finisher::check_ground`].
+    pub fn check_ground_of(&self, files: &[PathBuf]) -> io::Result<()> {
+        match files.iter().any(|file| file.starts_with(self.plan.dir())) {
+            true => self.check_ground(),
+            false => Ok(()),
+        }
     }
 
     /// What the header file says of the log file at `path`.

@@ -133,6 +133,11 @@ impl FinishThread {
             if self.stop.is_cancelled() || waits || self.is_read(hours.iter()) {
                 continue;
             }
+            // Another hour of the file is complete for long, and was put into the queue again.
+            if self.is_read_of(&path) {
+                memory.retry_at.insert(path, Instant::now() + RETRY_INTERVAL);
+                continue;
+            }
             match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
                 Ok(Outcome::Nothing) => {
                     self.figures.clear_notice(&path);
@@ -247,6 +252,7 @@ impl FinishThread {
     /// A file that was removed is forgotten when the footprints of its packs are. Finished files that a kill left there go.
     fn look_after_removed(&self, path: &str, known: &Known) -> io::Result<()> {
         let files = known.past.files_removed();
+        self.finisher.check_ground_of(&files)?;
         if !files.is_empty() {
             let said = std::fs::metadata(self.finisher.folders.headers.join(path))?;
             let said_at = (said.mtime(), said.mtime_nsec());
@@ -283,6 +289,17 @@ impl FinishThread {
     /// Whether tables are to be made of one of these hours.
     fn is_read<'a>(&self, mut hours: impl Iterator<Item = &'a HourKey>) -> bool {
         self.etl.as_ref().is_some_and(|etl| hours.any(|hour| etl.holds(hour)))
+    }
+
+    /// The same of all hours of the file, forgotten ones, too. What keeps it from being known keeps the file from being finished.
+    fn is_read_of(&self, path: &str) -> bool {
+        let layout_of = |lengths| self.finisher.layout(path, lengths).ok();
+        self.etl.is_some()
+            && self
+                .committed()
+                .lengths(path)
+                .and_then(layout_of)
+                .is_some_and(|layout| self.is_read(layout.hours.keys()))
     }
 
     /// Whether each hour of the file has a mark that tells of all its lines. One that tells fewer is of before lines came late; one that

@@ -95,8 +95,20 @@ impl HourBook {
         sum
     }
 
-    /// How it stands.
+    /// How it stands. Where files that it was whole by may not be known, packs that are missing here may be in them: then they count as late.
     pub fn standing(&self) -> Standing {
+        match self.standing_of_parts() {
+            Standing::Missing | Standing::Open if self.may_have_other_files() => Standing::Late,
+            standing => standing,
+        }
+    }
+
+    /// Whether a mark was found that the files which are known were never whole by: it may be of others.
+    pub fn may_have_other_files(&self) -> bool {
+        self.marked.is_some() && self.marked_packs == 0
+    }
+
+    fn standing_of_parts(&self) -> Standing {
         if self.parts.values().any(|part| part.is_scattered) {
             return Standing::Missing;
         }
@@ -112,7 +124,8 @@ impl HourBook {
     pub fn extent(&self) -> Option<Extent> {
         let lines = self.marked?;
         let sum = self.sum();
-        match self.standing() {
+        // Of one that may have other files nobody is told: they could not be named.
+        match self.standing_of_parts() {
             Standing::Whole if lines == sum.lines => Some(Extent { packs: sum.total, lines }),
             Standing::Late if self.marked_packs > 0 => Some(Extent { packs: self.marked_packs, lines }),
             Standing::Late => Some(Extent { packs: sum.total, lines }),

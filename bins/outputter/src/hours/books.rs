@@ -234,6 +234,13 @@ impl Books {
         }
     }
 
+    /// What the mark says was true of the files that are known, with so many packs.
+    pub(super) fn mark_was_true(&mut self, key: &HourKey, packs: u64) {
+        if let Some(book) = self.hours.get_mut(key).filter(|book| book.may_have_other_files()) {
+            book.marked_packs = packs;
+        }
+    }
+
     /// How the day stands that a complete hour is in.
     pub fn day(&self, key: &HourKey, calendar: &Calendar, now_ms: i64) -> Day {
         let hour_of = |hour| HourKey { hour, ..key.clone() };
@@ -318,6 +325,7 @@ impl Books {
             is_quiet_since(book.sum().last_ms.max(book.asked_ms))
                 // Another repull would tell nothing more.
                 && !book.is_vague()
+                && !(book.asked > 0 && book.may_have_other_files())
                 && match book.standing() {
                     // What came late may not be all that did, and the done pack that tells so may be lost.
                     Standing::Missing | Standing::Late => true,

@@ -91,7 +91,7 @@ pub struct Keeper {
     /// Repulls that are being asked for.
     asking: usize,
     /// Header files that could not be read, and their committed lengths.
-    unread: BTreeMap<String, u64>,
+    pub(super) unread: BTreeMap<String, u64>,
     /// The same of those that say that all was removed.
     removed: BTreeMap<String, u64>,
     retry_at_ms: i64,

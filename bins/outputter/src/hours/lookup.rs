@@ -6,7 +6,7 @@
 use super::book::HourBook;
 use super::books::Books;
 use super::catch_up::{self, Said};
-use super::fact::HourKey;
+use super::fact::{Fact, HourKey};
 use super::keeper::{Keeper, RETRY_MS, lock};
 use metrics::counter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,11 +95,18 @@ impl Keeper {
             return;
         }
         let waiting = std::mem::take(&mut self.lookup.waiting);
+        // Of half an hour nobody can say what its marks should be.
+        let (half_read, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            waiting.into_iter().partition(|(key, _)| self.is_half_read(key));
+        self.lookup.waiting = half_read;
+        if waiting.is_empty() {
+            return;
+        }
         let found = match self.places.marks.look(waiting.keys()) {
             Ok(found) => found,
             Err(error) => {
                 self.look_failed(&error, now_ms);
-                self.lookup.waiting = waiting.clone();
+                self.lookup.waiting.extend(waiting.clone());
                 return;
             }
         };
@@ -127,31 +134,51 @@ impl Keeper {
 
     /// An hour has marks that tell so many lines: one of them stays.
     fn found(&mut self, key: &HourKey, lines: &[u64], is_read: bool, now_ms: i64) -> io::Result<()> {
-        if !is_read && (!lines.is_empty() || self.is_old(key, now_ms)) {
-            self.recount(key, now_ms)?;
+        let is_recounted = !is_read && (!lines.is_empty() || self.is_old(key, now_ms));
+        let mut once = BTreeMap::new();
+        if is_recounted {
+            let recounted = self.recount(key, lines, now_ms)?;
+            lock(&self.books).recounted(key, recounted.book);
+            once = recounted.once;
         }
-        let (known, whole) = {
+        let (known, whole, is_sure) = {
             let books = lock(&self.books);
             let book = books.hour(key);
-            (book.and_then(|book| book.marked), book.and_then(HourBook::whole_lines))
+            let is_sure = book.is_some_and(|book| book.marked.is_some() && !book.may_have_other_files());
+            (book.and_then(|book| book.marked), book.and_then(HourBook::whole_lines), is_sure)
         };
         let is_there = |told: &u64| lines.contains(told);
         let kept = whole.filter(is_there).or(known.filter(is_there)).or(lines.iter().max().copied());
         for other in lines.iter().filter(|other| Some(**other) != kept) {
             self.places.marks.remove_hour(key, *other)?;
         }
-        lock(&self.books).marked(key, kept);
+        let is_to_be_proved = kept.is_some() && whole != kept && !(is_sure && kept == known);
+        if is_to_be_proved && !is_recounted {
+            once = self.recount(key, lines, now_ms)?.once;
+        }
+        let mut books = lock(&self.books);
+        books.marked(key, kept);
+        if let Some(packs) = kept.and_then(|kept| once.get(&kept)) {
+            books.mark_was_true(key, *packs);
+        }
         Ok(())
     }
 
-    /// Counts what files had of an hour that was forgotten while others of them were not.
-    fn recount(&self, key: &HourKey, now_ms: i64) -> io::Result<()> {
+    /// Whether a file that has a part of the hour could not be read to its end.
+    pub(super) fn is_half_read(&self, key: &HourKey) -> bool {
+        let books = lock(&self.books);
+        let mut paths = books.hour(key).into_iter().flat_map(|book| book.parts.keys());
+        !self.unread.is_empty() && paths.any(|path| self.unread.contains_key(path))
+    }
+
+    /// Counts what the files that are known have of an hour, and looks which marks, that tell so many lines, were true on the way.
+    fn recount(&self, key: &HourKey, marks: &[u64], now_ms: i64) -> io::Result<Recounted> {
         let files: Vec<(String, u64)> = {
             let books = lock(&self.books);
             let paths = books.hour(key).into_iter().flat_map(|book| book.parts.keys());
             paths.filter_map(|path| Some((path.clone(), books.counted(path)?))).collect()
         };
-        let mut book = HourBook::default();
+        let mut recounted = Recounted::default();
         for (path, to) in files {
             let file = match self.places.disk.open(&self.places.headers.join(&path)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -159,14 +186,76 @@ impl Keeper {
             };
             catch_up::read(&*file, (0, to), self.calendar.own_zone(), now_ms, |said| match said {
                 Said::Packs(facts, _) => {
-                    facts.iter().filter(|fact| fact.key == *key).for_each(|fact| book.add(&path, fact));
+                    facts
+                        .iter()
+                        .filter(|fact| fact.key == *key)
+                        .for_each(|fact| recounted.add(&path, fact, marks));
                 }
                 Said::Replaced => {
-                    book.rebuilt(&path);
+                    recounted.book.rebuilt(&path);
                 }
             })?;
         }
-        lock(&self.books).recounted(key, book);
-        Ok(())
+        Ok(recounted)
+    }
+}
+
+/// An hour as files have it.
+#[derive(Default)]
+struct Recounted {
+    book: HourBook,
+    /// By the lines of marks that were true once, the packs that there were then.
+    once: BTreeMap<u64, u64>,
+}
+
+impl Recounted {
+    fn add(&mut self, path: &str, fact: &Fact, marks: &[u64]) {
+        self.book.add(path, fact);
+        let lines = self.book.parts.values().fold(0_u64, |lines, part| lines.saturating_add(part.lines));
+        if marks.contains(&lines) && self.book.whole_lines().is_some() {
+            self.once.insert(lines, self.book.sum().total);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::book::Standing;
+    use super::*;
+
+    fn fact(id: u64, is_done: bool) -> Fact {
+        let hour = 2026112100.try_into().unwrap();
+        Fact::of_a_test(HourKey { source: "access".into(), host: "web-1".into(), hour }, id, is_done)
+    }
+
+    #[test]
+    fn a_mark_stays_while_files_that_it_may_be_of_are_not_known() {
+        let key = fact(1, false).key;
+        let of_late_lines = |is_proved: bool| {
+            let mut books = Books::default();
+            books.count("b", &[fact(3, false), fact(4, true)], 10);
+            books.marked(&key, Some(20));
+            if is_proved {
+                books.mark_was_true(&key, 2);
+            }
+            books
+        };
+        let books = of_late_lines(false);
+        assert_eq!(books.hour(&key).unwrap().standing(), Standing::Late);
+        assert!(books.mark_work(&key).is_none() && books.hour(&key).unwrap().extent().is_none());
+        let books = of_late_lines(true);
+        assert_eq!(books.hour(&key).unwrap().standing(), Standing::Missing);
+        assert_eq!(books.mark_work(&key).unwrap().lines, None);
+    }
+
+    #[test]
+    fn a_file_proves_the_marks_that_were_true_before_something_came_late() {
+        let read = |facts: &[Fact]| {
+            let mut read = Recounted::default();
+            facts.iter().for_each(|fact| read.add("a", fact, &[20, 30]));
+            read.once
+        };
+        assert_eq!(read(&[fact(1, false), fact(2, true), fact(4, false)]), BTreeMap::from([(20, 2)]));
+        assert_eq!(read(&[fact(3, false), fact(4, true)]), BTreeMap::new());
     }
 }

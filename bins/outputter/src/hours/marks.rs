@@ -99,7 +99,11 @@ impl Marks {
         }
         let mut found = Found::default();
         for (folder, stems) in by_folder {
-            for name in self.disk.list(&self.root.join(&folder))? {
+            let names = self.disk.list(&self.root.join(&folder))?;
+            if names.is_empty() {
+                self.check_is_there()?;
+            }
+            for name in names {
                 found.names += 1;
                 let Some((stem, digits)) = name.rsplit_once('_') else { continue };
                 if let (Some(key), Ok(lines)) = (stems.get(stem), digits.parse()) {
@@ -145,13 +149,18 @@ impl Marks {
         let full_path = self.root.join(path);
         match if_there::unlink(&*self.disk, &full_path)? {
             true => self.disk.sync_dir(full_path.parent().unwrap_or(&self.root)),
-            false => Ok(()),
+            false => self.check_is_there(),
         }
+    }
+
+    /// Fails while the disk of the marks is away: what is not found then may be there.
+    fn check_is_there(&self) -> io::Result<()> {
+        self.guard.as_ref().map_or(Ok(()), |_| check_beside(&self.root, LOG_DATA))
     }
 
     fn check(&self, path: &Path) -> io::Result<()> {
         let Some(guard) = &self.guard else { return Ok(()) };
-        check_beside(&self.root, LOG_DATA)?;
+        self.check_is_there()?;
         guard.check(path)
     }
 }
@@ -236,5 +245,21 @@ mod tests {
         let marks = Marks::new(Arc::new(RealDisk), dir.path().to_owned(), Some(guard));
         marks.settle(&MarkWork { key: key("access", "web-1"), lines: Some(5), before: None }).unwrap_err();
         assert!(RealDisk.list(elsewhere.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn marks_of_a_disk_that_is_away_are_neither_gone_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, away) = (dir.path().join("received"), dir.path().join("away"));
+        std::fs::create_dir(&root).unwrap();
+        let marks = Marks::new(Arc::new(RealDisk), root.clone(), Some(Guard::new(&root).unwrap()));
+        let known = key("access", "web-1");
+        marks.settle(&MarkWork { key: known.clone(), lines: Some(5), before: None }).unwrap();
+        std::fs::rename(&root, &away).unwrap();
+        marks.find([&known].into_iter()).unwrap_err();
+        marks.remove_hour(&known, 5).unwrap_err();
+        marks.remove_all(std::slice::from_ref(&known)).unwrap_err();
+        std::fs::rename(&away, &root).unwrap();
+        assert_eq!(marks.find([&known].into_iter()).unwrap()[&known], [5]);
     }
 }

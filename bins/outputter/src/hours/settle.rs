@@ -17,7 +17,7 @@ impl Keeper {
         let changed = lock(&self.books).take_changed();
         let mut unsure_days = Vec::new();
         for key in changed {
-            if self.lookup.waits_for(&key) {
+            if self.lookup.waits_for(&key) || self.is_half_read(&key) {
                 lock(&self.books).touch(key);
                 continue;
             }

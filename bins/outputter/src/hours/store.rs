@@ -31,6 +31,9 @@ pub fn read(disk: &RealDisk, dir: &Path, calendar: &Calendar, now_ms: i64) -> io
     let found = marks.find(keys.iter())?;
     for (key, lines) in found {
         books.marked(key, lines.into_iter().max());
+        // All files were read: the hour has no others.
+        let packs = books.hour(key).map_or(0, |book| book.sum().packs());
+        books.mark_was_true(key, packs.max(1));
     }
     Ok(books)
 }

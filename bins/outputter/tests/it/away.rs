@@ -224,8 +224,10 @@ async fn log_files_that_were_taken_away_on_purpose_begin_anew() {
     deliver(dir.path(), &streams, 1, 2).await;
     for folder in [&folders.data, &folders.headers] {
         fs::remove_dir_all(folder).unwrap();
-        fs::create_dir(folder).unwrap();
     }
+    fs::create_dir(&folders.data).unwrap();
+    // Also when nothing comes before the next start.
+    deliver(dir.path(), &streams, 2, 2).await;
     deliver(dir.path(), &streams, 2, 4).await;
 }
 

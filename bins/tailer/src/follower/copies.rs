@@ -93,8 +93,11 @@ impl Follower {
             Some(number) => number,
             None => match self.try_open(source, path, Place::Gone { replaced: true }) {
                 Ok(number) => number,
-                // The stream keeps its new home: it is looked for again at the next start.
-                Err(_) => return true,
+                // The stream keeps its new home, and is looked for there.
+                Err(_) => {
+                    self.search_later();
+                    return true;
+                }
             },
         };
         let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());

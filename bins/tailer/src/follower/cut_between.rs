@@ -38,53 +38,77 @@ impl Follower {
 
     /// Reads such copies of a file that has no stream (any more): it was cut, or it is empty and may have been filled and cut. Whether there
     /// are any.
-    pub(super) fn find_cut_between(&mut self, number: FileNumber, before: Option<StreamId>) -> bool {
-        let Some(file) = self.files.get(&number) else { return false };
+    ///
+    /// # Errors
+    /// No room to open them for now: they are found again.
+    pub(super) fn find_cut_between(
+        &mut self,
+        number: FileNumber,
+        before: Option<StreamId>,
+    ) -> io::Result<bool> {
+        let Some(file) = self.files.get(&number) else { return Ok(false) };
         let source = &self.sources[file.source];
         let is_left_alone = file.packed || file.place != Place::Here || file.key.born_ns == 0;
         let has_no_copies =
             source.paths.has_times() || source.shelf.is_some() || !source.paths.covers(&file.path);
         if is_left_alone || has_no_copies || !self.searched_lost {
-            return false;
+            return Ok(false);
         }
         let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
         let now = Follower::names_changed_ns(&home);
         if now == since && before.is_none() {
-            return false;
+            return Ok(false);
         }
         // Of a compressed one nobody knows whether it was made of a copy, or of a file that is held open and read.
         let is_missed = |missed: &Missed| {
             missed.facts.key.born_ns > since && uncompressed_path(&missed.path) == missed.path
         };
-        let mut missed: Vec<Missed> = self.copies_beside(&home).into_iter().filter(is_missed).collect();
-        // One that is a copy of what is there is nothing new, until that is cut.
-        let is_waiting = missed.iter().any(|missed| self.is_copy_of_home(index, &home, missed));
-        missed.retain(|missed| !self.is_copy_of_home(index, &home, missed));
-        if let Some(file) = self.files.get_mut(&number).filter(|_| !is_waiting) {
+        let (copies, all_listed) = self.copies_beside(&home);
+        // One that is a copy of what is there is nothing new, until that is cut. It may be one if that cannot be told now.
+        let may_be_copy = |missed: &Missed| self.is_copy_of_home(index, &home, missed).unwrap_or(true);
+        let (waiting, missed): (Vec<Missed>, Vec<Missed>) =
+            copies.into_iter().filter(is_missed).partition(may_be_copy);
+        let mut is_done = all_listed && waiting.is_empty();
+        let mut is_any = false;
+        if !missed.is_empty() {
+            self.make_room()?;
+            let copies = missed.len();
+            let before = before.or_else(|| self.stream_before(number)).map(|id| (FileKey::NOWHERE, id));
+            let read = self.read_missed_since(index, &home, missed, before, key);
+            if !read.all_opened() {
+                self.make_room()?;
+            }
+            is_done &= read.all_opened();
+            is_any = read.is_any;
+            if is_any {
+                info!(path = %home.display(), copies, "the file was copied and cut more than once since it was looked at");
+            }
+        }
+        if let Some(file) = self.files.get_mut(&number).filter(|_| is_done) {
             file.names_changed_ns = now;
         }
-        if missed.is_empty() {
-            return false;
-        }
-        info!(path = %home.display(), copies = missed.len(), "the file was copied and cut more than once since it was looked at");
-        self.read_missed_since(index, &home, missed, before.map(|id| (FileKey::NOWHERE, id)), key)
+        Ok(is_any)
     }
 
-    /// Files that are named after one, and that nobody knows.
-    fn copies_beside(&self, home: &Path) -> Vec<Missed> {
+    /// The stream that a file waits for: there was no room for the copies when it was cut.
+    fn stream_before(&self, number: FileNumber) -> Option<StreamId> {
+        let before = self.files.get(&number)?.predecessor?;
+        self.files.get(&before)?.stream
+    }
+
+    /// Files that are named after one, and that nobody knows; and whether all folders could be seen.
+    fn copies_beside(&self, home: &Path) -> (Vec<Missed>, bool) {
         let homes = Homes::from([(home.to_owned(), Vec::new())]);
-        let found = self.rotated_from(&homes).into_values().flatten();
-        found.map(|(path, facts)| Missed { path, facts, is_younger: true }).collect()
+        let found = self.rotated_from(&homes);
+        let copies = found.by_home.into_values().flatten();
+        (copies.map(|(path, facts)| Missed { path, facts, is_younger: true }).collect(), found.all_listed)
     }
 
     /// Whether a file is a copy of what is there.
-    pub(super) fn is_copy_of_home(&self, index: usize, home: &Path, missed: &Missed) -> bool {
+    pub(super) fn is_copy_of_home(&self, index: usize, home: &Path, missed: &Missed) -> io::Result<bool> {
         let Missed { path, facts, .. } = missed;
         let roots = &self.sources[index].settings.roots;
-        let is_there = || -> io::Result<bool> {
-            let (copy, there) = (files::open_below(path, roots)?, files::open_below(home, roots)?);
-            Ok(files::facts_of(&there)?.size >= facts.size && is_same(&copy, &there, facts.size)?)
-        };
-        is_there().unwrap_or(false)
+        let (copy, there) = (files::open_below(path, roots)?, files::open_below(home, roots)?);
+        Ok(files::facts_of(&there)?.size >= facts.size && is_same(&copy, &there, facts.size)?)
     }
 }

@@ -245,9 +245,7 @@ impl Follower {
         let file =
             self.files.get(&number).filter(|file| file.handle.is_none() && file.place != Place::Here)?;
         match self.age_of(file) {
-            Age::Until(due) if file.cutter.entry_bytes() == 0 => {
-                self.is_as_it_was_closed(number).then_some(due)
-            }
+            Age::Until(due) => self.is_as_it_was_closed(number).then_some(due),
             _ => None,
         }
     }
@@ -267,6 +265,8 @@ impl Follower {
                 && facts.size == read_to
                 && seen.is_none_or(|(_, touched_ns)| touched_ns == facts.touched_ns)
         };
+        // An entry that is still open ends when its time is over, and is read then.
+        let has_nothing = has_nothing && file.cutter.entry_bytes() == 0;
         has_nothing && files::facts_at(&file.path).is_ok_and(same)
     }
 

@@ -71,7 +71,7 @@ impl Follower {
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let Some(id) = file.stream else {
             if self.searched_lost && !self.waits_in_backlog(number) && !self.waits_for_first_look(file) {
-                self.find_cut_between(number, None);
+                self.find_cut_between(number, None)?;
                 self.meet_before_its_turn(number, false);
             }
             return Ok(Worked::Rest);

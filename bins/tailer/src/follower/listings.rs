@@ -49,7 +49,9 @@ impl Listing {
         self.by_inode.get(&inode).into_iter().flatten().map(|index| self.names[*index].as_os_str())
     }
 
-    fn beginning_with(&self, root: &str) -> impl Iterator<Item = &OsStr> {
+    /// Where bytes of the names that were asked for are no text, nothing is known of what follows them: whoever asks looks closer.
+    pub(super) fn beginning_with(&self, root: &str) -> impl Iterator<Item = &OsStr> {
+        let root = root.split(char::REPLACEMENT_CHARACTER).next().unwrap_or_default();
         let from = self.names.partition_point(|name| name.as_bytes() < root.as_bytes());
         let names = self.names[from..].iter().map(OsString::as_os_str);
         names.take_while(move |name| name.as_bytes().starts_with(root.as_bytes()))
@@ -128,9 +130,20 @@ pub(super) fn is_without_descriptors(error: &io::Error) -> bool {
 impl Follower {
     /// Looks for a file in a folder under any name.
     pub(super) fn find_in(&self, folder: &Path, key: FileKey) -> io::Result<Option<PathBuf>> {
+        self.find_in_as(folder, key, |_| true)
+    }
+
+    /// Looks for a file in a folder under a name that will do.
+    pub(super) fn find_in_as(
+        &self,
+        folder: &Path,
+        key: FileKey,
+        will_do: impl Fn(&Path) -> bool,
+    ) -> io::Result<Option<PathBuf>> {
         let listing = self.listings.borrow_mut().of(folder)?;
         let mut paths = listing.with_inode(key.inode).map(|name| folder.join(name));
-        Ok(paths.find(|path| files::facts_at(path).is_ok_and(|facts| facts.key == key)))
+        let is_it = |path: &Path| files::facts_at(path).is_ok_and(|facts| facts.key == key);
+        Ok(paths.find(|path| will_do(path) && is_it(path)))
     }
 
     /// Files in these folders that are named after one of these, or are it. What cannot be listed has none.
@@ -200,5 +213,17 @@ mod tests {
         assert_eq!(listing.beginning_with("app").collect::<Vec<_>>(), ["app-2.log", "app.log", "app.log.1"]);
         let key = files::facts_at(&folder.path().join("app.log.1")).expect("facts").key;
         assert_eq!(listing.with_inode(key.inode).collect::<Vec<_>>(), ["app.log.1"]);
+    }
+
+    #[test]
+    fn copies_are_found_by_names_that_are_no_text() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let copy = OsStr::from_bytes(b"caf\xe9.log.1");
+        for name in [copy, OsStr::new("b.log")] {
+            std::fs::write(folder.path().join(name), "").expect("written");
+        }
+        let listing = Listing::read(folder.path()).expect("listed");
+        let plain = plain_name(Path::new(OsStr::from_bytes(b"caf\xe9.log"))).expect("a name");
+        assert_eq!(listing.beginning_with(root_of(&plain)).collect::<Vec<_>>(), [copy]);
     }
 }

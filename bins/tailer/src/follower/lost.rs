@@ -183,7 +183,7 @@ impl Follower {
     }
 
     /// Not all could be seen, or opened: it is looked for again, after ever longer waits.
-    fn search_later(&mut self) {
+    pub(super) fn search_later(&mut self) {
         let wait = match self.search_again {
             Some((due, _)) if due > Instant::now() => return,
             Some((_, wait)) => (wait * 2).min(SEARCH_RETRY_MAX),

@@ -4,6 +4,7 @@
 
 use super::Follower;
 use super::copies::names_of;
+use super::listings::is_without_descriptors;
 use super::origin::is_same;
 use super::packed::Packed;
 use crate::cutter::Cutter;
@@ -15,7 +16,8 @@ use crate::tracker::{FileNumber, Place};
 use crate::unpack::{is_foreign, packing, reader, uncompressed_path};
 use logferry_pack::StreamId;
 use metrics::counter;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -47,6 +49,27 @@ enum Found {
 /// The names that files of a folder may be named after, by their first part, each with the home that it is of.
 type NamesByStem<'a> = HashMap<String, Vec<(PathBuf, &'a Path)>>;
 
+/// Files that had a path before, by that.
+pub(super) struct Rotated {
+    pub(super) by_home: BTreeMap<PathBuf, Vec<(PathBuf, Facts)>>,
+    /// No folder was out of reach.
+    pub(super) all_listed: bool,
+}
+
+/// What became of files that were missed.
+pub(super) struct ReadMissed {
+    /// There is something to read.
+    pub(super) is_any: bool,
+    /// Those that could not be opened.
+    failed: Vec<(PathBuf, Facts, io::Error)>,
+}
+
+impl ReadMissed {
+    pub(super) fn all_opened(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
 /// Files at one path, one after another: those that were read there.
 pub(super) type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 
@@ -59,7 +82,7 @@ impl Follower {
                 continue;
             }
             let homes = self.homes_of(index);
-            for (home, rotated) in self.rotated_from(&homes) {
+            for (home, rotated) in self.rotated_from(&homes).by_home {
                 let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
                 self.find_missed_at(index, &home, keys, rotated);
             }
@@ -91,7 +114,7 @@ impl Follower {
     }
 
     /// Files beside these paths that may have been there before, and that nobody knows.
-    pub(super) fn rotated_from(&self, homes: &Homes) -> BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> {
+    pub(super) fn rotated_from(&self, homes: &Homes) -> Rotated {
         let mut folders: BTreeMap<PathBuf, NamesByStem> = BTreeMap::new();
         for home in homes.keys() {
             for name in names_of(home) {
@@ -102,10 +125,20 @@ impl Follower {
                 by_stem.entry(stem).or_default().push((name, home));
             }
         }
-        let mut found: BTreeMap<PathBuf, Vec<(PathBuf, Facts)>> = BTreeMap::new();
+        let (mut found, mut all_listed) = (BTreeMap::<PathBuf, Vec<(PathBuf, Facts)>>::new(), true);
         for (folder, by_stem) in folders {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-            for path in entries.flatten().map(|entry| entry.path()) {
+            // Not held while names are looked at: that may take another look at the folder.
+            let listing = self.listings.borrow_mut().of(&folder);
+            let listing = match listing {
+                Ok(listing) => listing,
+                Err(error) => {
+                    all_listed &= error.kind() == io::ErrorKind::NotFound;
+                    continue;
+                }
+            };
+            let beside: BTreeSet<&OsStr> =
+                by_stem.keys().flat_map(|stem| listing.beginning_with(stem)).collect();
+            for path in beside.into_iter().map(|name| folder.join(name)) {
                 let plain = uncompressed_path(&path);
                 let Some(name) = text_of(plain.file_name()) else { continue };
                 let stems = name.match_indices(['.', '-', '_']).map(|(at, _)| &name[..at]);
@@ -121,7 +154,7 @@ impl Follower {
                 }
             }
         }
-        found
+        Rotated { by_home: found, all_listed }
     }
 
     fn find_missed_at(
@@ -152,10 +185,18 @@ impl Follower {
             .filter(|(path, facts)| is_missed(path, facts))
             .map(|(path, facts)| Missed { is_younger: is_younger(&facts), path, facts })
             .collect();
-        self.read_missed(index, home, missed, last_read, before, now_key);
+        let read = self.read_missed(index, home, missed, last_read, before, now_key);
+        for (path, facts, error) in &read.failed {
+            self.cannot_read_missed(index, path, facts, error);
+        }
     }
 
-    /// Reads what was missed between a stream, if there is one, and the file that is there now. Whether there is anything to read.
+    fn cannot_read_missed(&mut self, index: usize, path: &Path, facts: &Facts, error: &io::Error) {
+        self.not_shipped(index, path, facts, &format!("it cannot be read: {error}"));
+    }
+
+    /// Reads what was missed between a stream, if there is one, and the file that is there now. What cannot be opened is to be tried again;
+    /// unless descriptors are short, that is told.
     pub(super) fn read_missed_since(
         &mut self,
         index: usize,
@@ -163,8 +204,14 @@ impl Follower {
         missed: Vec<Missed>,
         before: Option<(FileKey, StreamId)>,
         now: FileKey,
-    ) -> bool {
-        self.read_missed(index, home, missed, None, before, Some(now))
+    ) -> ReadMissed {
+        let read = self.read_missed(index, home, missed, None, before, Some(now));
+        for (path, facts, error) in &read.failed {
+            if !is_without_descriptors(error) && self.make_room().is_ok() {
+                self.cannot_read_missed(index, path, facts, error);
+            }
+        }
+        read
     }
 
     fn read_missed(
@@ -175,21 +222,20 @@ impl Follower {
         last_read: Option<FileKey>,
         before: Option<(FileKey, StreamId)>,
         now_key: Option<FileKey>,
-    ) -> bool {
+    ) -> ReadMissed {
         // What had the path first was changed first, renamed or copied.
         missed.sort_by(|a, b| (a.facts.changed_ns, &a.path).cmp(&(b.facts.changed_ns, &b.path)));
         let (mut read, mut unpacks) = (Vec::new(), false);
-        let mut order = Vec::new();
+        let (mut order, mut failed) = (Vec::new(), Vec::new());
         for missed in &missed {
-            let found = self.take_missed(index, home, missed).unwrap_or_else(|error| {
-                let why = format!("it cannot be read: {error}");
-                self.not_shipped(index, &missed.path, &missed.facts, &why);
-                Found::Nothing
-            });
-            match found {
-                Found::Followed(number) => read.push(number),
-                Found::Unpacking => unpacks = true,
-                Found::Nothing => continue,
+            match self.take_missed(index, home, missed) {
+                Ok(Found::Followed(number)) => read.push(number),
+                Ok(Found::Unpacking) => unpacks = true,
+                Ok(Found::Nothing) => continue,
+                Err(error) => {
+                    failed.push((missed.path.clone(), missed.facts, error));
+                    continue;
+                }
             }
             order.push((missed.facts.changed_ns, missed.facts.key));
         }
@@ -200,7 +246,7 @@ impl Follower {
         } else if !read.is_empty() {
             self.put_between(&read, last_read, before, now_key);
         }
-        unpacks || !read.is_empty()
+        ReadMissed { is_any: unpacks || !read.is_empty(), failed }
     }
 
     /// The same as [`Follower::put_between`] where some are no followed files yet.
@@ -288,7 +334,7 @@ impl Follower {
             );
         }
         let Some(head) = Head::finished(&bytes[..filled]) else { return Ok(Found::Nothing) };
-        if *is_younger && self.is_copy_of_home(index, home, missed) {
+        if *is_younger && self.is_copy_of_home(index, home, missed)? {
             // Should that be cut now, its stream goes on in it.
             return Ok(Found::Nothing);
         }

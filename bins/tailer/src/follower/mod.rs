@@ -138,6 +138,8 @@ pub(crate) struct Follower {
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
     unpack_waiting: VecDeque<UnpackJob>,
+    /// How many of those that were sent to be unpacked are held open.
+    held_underway: usize,
     /// When those that there was no room for are looked for again.
     room_looked_at: Option<Instant>,
     /// Compressed files that were unpacked for streams whose files are gone.
@@ -213,6 +215,7 @@ impl Follower {
             unpack: parts.unpack,
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
+            held_underway: 0,
             room_looked_at: None,
             unpacked_for: BTreeSet::new(),
             missed_packed: BTreeSet::new(),

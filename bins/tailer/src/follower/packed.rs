@@ -2,6 +2,7 @@
 
 use super::Follower;
 use super::copies::{is_named_after, is_named_after_any, names_of};
+use super::listings::is_without_descriptors;
 use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
@@ -11,7 +12,10 @@ use crate::ledger::past::PastFile;
 use crate::ledger::record::Met;
 use crate::legacy;
 use crate::tracker::{FileNumber, Place};
-use crate::unpack::{FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_foreign, packing};
+use crate::unpack::{
+    FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_archive_name, is_foreign, is_packed_name,
+    packing,
+};
 use logferry_durable::is_full;
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
@@ -67,6 +71,12 @@ fn retry_after(failures: u32, lacks_room: bool) -> Duration {
     first * (1 << failures.saturating_sub(1).min(doubled_max))
 }
 
+/// Whether a file that could not be opened may be a compressed one, and is only out of reach for now: others wait for what it has, so one that
+/// may never be read does not count.
+fn may_be_opened_later(path: &Path, error: &io::Error) -> bool {
+    is_without_descriptors(error) && is_packed_name(path) && !is_archive_name(path)
+}
+
 impl Follower {
     /// Whether a file is a compressed one. One that is not known yet is unpacked.
     pub(super) fn is_packed(&mut self, source: usize, path: &Path, key: FileKey, look: FileLook) -> bool {
@@ -99,7 +109,15 @@ impl Follower {
         }
         let mut first_bytes = [0; FIRST_BYTES];
         let roots = self.sources[source].settings.roots.clone();
-        let file = files::open_below(path, &roots).ok();
+        let opened = files::open_below(path, &roots);
+        if let (Some(met), Err(error)) = (missing, &opened)
+            && may_be_opened_later(path, error)
+        {
+            self.unpacked_for.remove(&(met.stream, key));
+            self.search_later();
+            return true;
+        }
+        let file = opened.ok();
         let read = file.as_ref().and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
         let first_bytes = &first_bytes[..read.unwrap_or(0)];
         let begins = FirstBytes::of(first_bytes);
@@ -140,7 +158,11 @@ impl Follower {
             None if skip_lines > 0 => Vec::new(),
             None => self.shipped_before(source, path, key),
         };
-        let holds = again || self.unpack_waiting.len() < self.packed_held_max();
+        let is_near = again || self.unpack_waiting.len() < self.packed_held_max();
+        if again && !self.may_hold_packed() {
+            self.let_go_of_last_held();
+        }
+        let holds = is_near && self.may_hold_packed();
         let job = UnpackJob {
             source,
             path: path.to_owned(),
@@ -159,7 +181,7 @@ impl Follower {
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
             self.packed.insert(key, Packed::Unpacking { source, hour });
-            let _ = self.unpack.send(job);
+            self.send_to_unpack(job);
         } else {
             self.packed.insert(key, Packed::Waiting { source, hour });
             self.unpack_waiting.push_back(job);
@@ -181,7 +203,7 @@ impl Follower {
         if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
             let underway = Packed::Unpacking { source: *source, hour: *hour };
             self.packed.insert(job.key, underway);
-            let _ = self.unpack.send(job);
+            self.send_to_unpack(job);
         }
     }
 
@@ -352,6 +374,7 @@ impl Follower {
     }
 
     pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
+        self.held_underway = self.held_underway.saturating_sub(usize::from(job.held.is_some()));
         if std::mem::take(&mut job.was_replaced) {
             self.packed_lost(job.source, &job.path, job.key, job.look, "replaced");
         }
@@ -364,7 +387,7 @@ impl Follower {
                 Ok(())
             }
             Ok(Unpacked::Shipped(_)) => {
-                let _ = self.unpack.send(UnpackJob { may_be: Vec::new(), ..job });
+                self.send_to_unpack(UnpackJob { may_be: Vec::new(), ..job });
                 return;
             }
             Err(error) => Err(error),
@@ -459,6 +482,8 @@ impl Follower {
             let is_whole = self.is_whole_copy(met.stream, facts.key);
             if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
                 self.unpack_if(source, path, facts.key, facts.look(), Some(met));
+                // It could not be opened.
+                awaits |= !self.unpacked_for.contains(&(met.stream, facts.key));
             }
             awaits |= matches!(
                 self.packed.get(&facts.key),
@@ -478,5 +503,17 @@ mod tests {
         let waits = |lacks_room| [1, 2, 3, 100].map(|failures| retry_after(failures, lacks_room).as_secs());
         assert_eq!(waits(false), [60, 120, 240, 3_840]);
         assert_eq!(waits(true), [5, 10, 20, 2_560]);
+    }
+
+    #[test]
+    fn a_compressed_file_that_cannot_be_opened_is_not_given_up() {
+        let later = |path: &str, error: io::Error| may_be_opened_later(Path::new(path), &error);
+        let without_descriptors = || io::Error::from(rustix::io::Errno::MFILE);
+        assert!(later("/log/app.log.1.gz", without_descriptors()));
+        for never in [io::ErrorKind::NotFound, io::ErrorKind::PermissionDenied] {
+            assert!(!later("/log/app.log.1.gz", never.into()));
+        }
+        assert!(!later("/log/app.log", without_descriptors()));
+        assert!(!later("/log/app.log.tar.gz", without_descriptors()));
     }
 }

@@ -2,12 +2,14 @@
 
 use super::Follower;
 use super::packed::Packed;
+use super::source::Source;
 use crate::files;
 use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
 use crate::tracker::{FileNumber, Sighting};
 use crate::unpack::{FirstBytes, UnpackJob};
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tracing::error;
@@ -24,18 +26,45 @@ impl Follower {
 
     /// One that waits comes so near its turn that it is held open from now on.
     pub(super) fn hold_next(&mut self) {
-        let Some(last) = self.packed_held_max().checked_sub(1) else { return };
-        let Some(job) = self.unpack_waiting.get_mut(last).filter(|job| job.held.is_none()) else { return };
+        if !self.may_hold_packed() {
+            return;
+        }
+        let held_max = self.packed_held_max();
+        let mut near = self.unpack_waiting.iter_mut().take(held_max);
+        let Some(job) = near.rfind(|job| job.held.is_none()) else { return };
         let file = files::open_below(&job.path, &job.roots);
         let is_it = |file: &std::fs::File| files::facts_of(file).is_ok_and(|facts| facts.key == job.key);
         job.held = file.ok().filter(is_it);
+    }
+
+    /// Whether one more may be held open, beside those that wait and those that were sent to be unpacked.
+    pub(super) fn may_hold_packed(&self) -> bool {
+        let held_max = self.packed_held_max();
+        // Only those that come next are held.
+        let waiting = self.unpack_waiting.iter().take(held_max).filter(|job| job.held.is_some()).count();
+        waiting + self.held_underway < held_max
+    }
+
+    /// The last of those that wait and are held gives up its descriptor for one that does not wait.
+    pub(super) fn let_go_of_last_held(&mut self) {
+        let held_max = self.packed_held_max();
+        let mut near = self.unpack_waiting.iter_mut().take(held_max);
+        if let Some(job) = near.rfind(|job| job.held.is_some()) {
+            job.held = None;
+        }
+    }
+
+    /// Has a file unpacked.
+    pub(super) fn send_to_unpack(&mut self, job: UnpackJob) {
+        self.held_underway += usize::from(job.held.is_some());
+        let _ = self.unpack.send(job);
     }
 
     /// A file that was to be unpacked is not under its path any more.
     pub(super) fn unpacking_gone(&mut self, job: UnpackJob) {
         let is_named = self.is_named_elsewhere(job.source, job.key);
         if !is_named && job.held.is_some() {
-            let _ = self.unpack.send(UnpackJob { is_moved: true, ..job });
+            self.send_to_unpack(UnpackJob { is_moved: true, ..job });
             return;
         }
         if !is_named {
@@ -44,10 +73,13 @@ impl Follower {
         self.forget_renamed(&job);
     }
 
-    /// Whether a path that leads to the file's source, or to what it was rotated to, has it.
+    /// Whether a path of the file's source leads to it, or may: not all could be seen.
     fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
-        let is_in = |folder: &PathBuf| matches!(files::find_in(folder, key), Ok(Some(_)));
-        self.sources[source].folders.iter().any(is_in)
+        let Source { paths, folders, .. } = &self.sources[source];
+        folders.iter().any(|folder| match self.find_in_as(folder, key, |path| paths.covers(path)) {
+            Ok(found) => found.is_some(),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        })
     }
 
     /// A compressed file was gone before it was read. What a stream lacks because of that is counted with the stream.

@@ -56,7 +56,8 @@ impl Follower {
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
         if self.continue_in_copy(id, Some(&before)) || self.waits_for_packed_copy(id) {
-            self.find_cut_between(number, Some(id));
+            // Without room for them now they are found when the file is looked at next.
+            let _ = self.find_cut_between(number, Some(id));
             return Worked::Again;
         }
         counter!("logferry_tailer_cut_without_copy_total").increment(1);
@@ -66,7 +67,7 @@ impl Follower {
              count"
         );
         self.bytes_gone(id, &path, reason);
-        self.find_cut_between(number, Some(id));
+        let _ = self.find_cut_between(number, Some(id));
         Worked::Again
     }
 

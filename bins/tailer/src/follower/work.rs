@@ -247,7 +247,7 @@ impl Follower {
         if self.is_known_copy(number) {
             return self.rest_as_copy(number);
         }
-        if self.find_cut_between(number, None) {
+        if self.find_cut_between(number, None)? {
             return Ok(Worked::Again);
         }
         let (bytes, filled) = self.head_bytes(number)?;
