@@ -197,7 +197,8 @@ fn an_hour_that_has_lost_a_line_fails_however_many_packs_it_has() {
 fn an_hour_that_failed_waits_while_its_mark_cannot_be_written() {
     let place = Place::new(GOOD);
     std::fs::create_dir(place.dir.path().join("var")).unwrap();
-    let gone = place.hour("gone", "", 1);
+    // With none at all the disk of the log files would be away.
+    let (gone, _other) = (place.hour("gone", "", 1), place.hour("other", "1\n", 1));
     std::fs::remove_file(&gone.paths[0]).unwrap();
     let etl = place.open();
     // No folder can be made there.
