@@ -60,6 +60,21 @@ fn copy_and_cut(folder: &Path, to: &Path) {
     cut(&folder.join("app.log"));
 }
 
+/// Waits until the clock that stamps files has gone on: within one of its ticks nothing tells which of two copies came first.
+fn next_tick(folder: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    let probe = folder.with_file_name("tick");
+    let stamp = || {
+        std::fs::write(&probe, "").expect("written");
+        std::fs::set_permissions(&probe, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("stamped");
+        let found = std::fs::metadata(&probe).expect("there");
+        (found.ctime(), found.ctime_nsec())
+    };
+    let begin = stamp();
+    wait_until("the clock of files goes on", || stamp() > begin);
+}
+
 fn sorted(mut contents: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     contents.sort();
     contents
@@ -93,7 +108,9 @@ fn what_is_copied_and_cut_several_times_between_two_looks_is_shipped_once_and_in
         add(&log, &rest);
         expected.push([first, rest].concat());
         for round in ["second", "third", "last"] {
+            next_tick(&folder);
             shift(&folder);
+            next_tick(&folder);
             copy_and_cut(&folder, &folder.join("app.log.1"));
             let more = part(header, round, 40);
             add(&log, &more);
