@@ -223,8 +223,10 @@ impl Follower {
         before: Option<(FileKey, StreamId)>,
         now_key: Option<FileKey>,
     ) -> ReadMissed {
-        // What had the path first was changed first, renamed or copied.
-        missed.sort_by(|a, b| (a.facts.changed_ns, &a.path).cmp(&(b.facts.changed_ns, &b.path)));
+        // What had the path first was changed first, renamed or copied. Names may be shifted within one tick of the clock: then what was made
+        // first.
+        let age = |missed: &Missed| (missed.facts.changed_ns, missed.facts.key.born_ns);
+        missed.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.path.cmp(&b.path)));
         let (mut read, mut unpacks) = (Vec::new(), false);
         let (mut order, mut failed) = (Vec::new(), Vec::new());
         for missed in &missed {
