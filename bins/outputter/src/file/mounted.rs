@@ -138,7 +138,7 @@ impl Ground {
     fn lost(&self) -> io::Error {
         let (dir, sign) = (self.dir.display(), self.sign.display());
         let text = format!(
-            "{dir} has no folder {sign}, by which it is known: is its disk mounted? If it is, or if all was taken away on purpose, make that              folder again, with a file in it: mkdir -p {sign} && touch {sign}/{KEEP}"
+            "{dir} has no folder {sign}, by which it is known: is its disk mounted? If it is, or if all was taken away on purpose, make that folder again, with a file in it: mkdir -p {sign} && touch {sign}/{KEEP}"
         );
         io::Error::new(io::ErrorKind::NotConnected, text)
     }
@@ -146,7 +146,7 @@ impl Ground {
     fn not_made(&self, error: &io::Error) -> io::Error {
         let (dir, sign) = (self.dir.display(), self.sign.display());
         let text = format!(
-            "{dir} is known by the folder {sign}, which cannot be made: {error}. Make it (mkdir -p {sign} && touch {sign}/{KEEP}), or let              the outputter write to {dir}"
+            "{dir} is known by the folder {sign}, which cannot be made: {error}. Make it (mkdir -p {sign} && touch {sign}/{KEEP}), or let the outputter write to {dir}"
         );
         io::Error::new(error.kind(), text)
     }
