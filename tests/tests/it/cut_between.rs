@@ -88,6 +88,7 @@ fn what_is_copied_and_cut_several_times_between_two_looks_is_shipped_once() {
         ("*.log", "", "first"),
         ("app.log", "# time level message\n", "first"),
         ("app.log", "", ""),
+        ("*.log", "# time level message\n", ""),
     ]
     .into_iter()
     .enumerate()

@@ -22,6 +22,9 @@ use tracing::{error, info};
 /// Bytes that are compared at the beginning and at the end of what two files have in common.
 pub(super) const COMPARED_BYTES: u64 = 64 << 10;
 
+/// Most looks at a folder in which names change all the time.
+const LOOKS_MAX: usize = 4;
+
 /// What is known of a file from before it was cut.
 pub(super) struct Before {
     pub file: FileNumber,
@@ -143,9 +146,26 @@ impl Follower {
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let named = self.named_after(folders.iter(), &names).into_iter();
-        let found = named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
-        found.chain(self.held_candidates(id, source)).filter(|copy| is_of_time(&copy.path)).collect()
+        let found = || {
+            let named = self.named_after(folders.iter(), &names).into_iter();
+            let found =
+                named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
+            found.collect::<Vec<_>>()
+        };
+        // Where names are shifted just now, one of them may lead nowhere, or to another file.
+        let (mut before, mut copies) = (Follower::names_changed_ns(&own), found());
+        for _ in 1..LOOKS_MAX {
+            let now = Follower::names_changed_ns(&own);
+            if now == before {
+                break;
+            }
+            (before, copies) = (now, found());
+        }
+        copies
+            .into_iter()
+            .chain(self.held_candidates(id, source))
+            .filter(|copy| is_of_time(&copy.path))
+            .collect()
     }
 
     /// Whether another file of its source, named after a file without a stream, begins as that did: it has the bytes, and ships them. A

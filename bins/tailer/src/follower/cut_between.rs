@@ -1,11 +1,11 @@
 //! Files that were copied and cut more than once between two looks: what they held in between is in copies that no path leads to and nobody
 //! knows. Those that were made since the last look at the folder are read, between what was there before and what is there now.
 
-use super::Follower;
 use super::copies::names_of;
 use super::missed::{Homes, Missed};
 use super::origin::is_same;
 use super::source::Source;
+use super::{Followed, Follower};
 use crate::files;
 use crate::identity::FileKey;
 use crate::tracker::{FileNumber, Place};
@@ -22,7 +22,7 @@ impl Follower {
         let folders = names_of(home).into_iter().map(|name| files::folder_of(&name));
         folders
             .filter_map(|folder| files::facts_at(&folder).ok())
-            .map(|facts| facts.changed_ns)
+            .map(|facts| facts.touched_ns)
             .max()
             .unwrap_or(0)
     }
@@ -36,6 +36,31 @@ impl Follower {
         Follower::names_changed_ns(path)
     }
 
+    /// The same for a file that nothing was read of: its first line does not tell whether it was cut since that was seen.
+    pub(super) fn find_cut_before_reading(&mut self, number: FileNumber, id: StreamId) -> io::Result<bool> {
+        Ok(self.is_unread(id) && self.find_cut_between(number, None)?)
+    }
+
+    /// Whether names have changed beside a file that nothing was read of since it was looked for such copies.
+    pub(super) fn may_be_cut_between(&self, number: FileNumber, id: StreamId) -> bool {
+        let Some(file) = self.files.get(&number).filter(|file| self.may_have_been_cut(file)) else {
+            return false;
+        };
+        self.is_unread(id) && Follower::names_changed_ns(&file.path) != file.names_looked_ns
+    }
+
+    fn is_unread(&self, id: StreamId) -> bool {
+        self.ledger.stream(id).is_some_and(|stream| stream.evidence().is_none())
+    }
+
+    /// Whether copies of a file are looked for that was copied and cut.
+    fn may_have_been_cut(&self, file: &Followed) -> bool {
+        let Source { paths, shelf, .. } = &self.sources[file.source];
+        let is_left_alone = file.packed || file.place != Place::Here || file.key.born_ns == 0;
+        let has_no_copies = paths.has_times() || shelf.is_some() || !paths.covers(&file.path);
+        !is_left_alone && !has_no_copies && self.searched_lost
+    }
+
     /// Reads such copies of a file that has no stream (any more): it was cut, or it is empty and may have been filled and cut. Whether there
     /// are any.
     ///
@@ -47,15 +72,14 @@ impl Follower {
         before: Option<StreamId>,
     ) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(false) };
-        let source = &self.sources[file.source];
-        let is_left_alone = file.packed || file.place != Place::Here || file.key.born_ns == 0;
-        let has_no_copies =
-            source.paths.has_times() || source.shelf.is_some() || !source.paths.covers(&file.path);
-        if is_left_alone || has_no_copies || !self.searched_lost {
+        if !self.may_have_been_cut(file) {
             return Ok(false);
         }
         let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
         let now = Follower::names_changed_ns(&home);
+        if let Some(file) = self.files.get_mut(&number) {
+            file.names_looked_ns = now;
+        }
         if now == since && before.is_none() {
             return Ok(false);
         }

@@ -89,8 +89,10 @@ pub(crate) struct Followed {
     pub(super) stirred: bool,
     /// It could not be read the last time.
     pub(super) failing: bool,
-    /// When names had changed last in its folder when that was looked at for copies of it.
+    /// When names had changed last in its folder when all copies of it were found there.
     pub(super) names_changed_ns: i64,
+    /// The same when copies were looked for, perhaps without success.
+    pub(super) names_looked_ns: i64,
     /// What the figures have of it.
     pub(super) counted: Counted,
 }

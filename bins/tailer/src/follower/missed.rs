@@ -12,6 +12,7 @@ use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::Tail;
+use crate::ledger::stream::Stream;
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{is_foreign, packing, reader, uncompressed_path};
 use logferry_pack::StreamId;
@@ -303,7 +304,9 @@ impl Follower {
         let (Some(now), Some((key, stream))) = (now, before) else { return true };
         let is_still =
             || self.tracker.find(now).is_none_or(|number| self.is_still(number, stream).unwrap_or(true));
-        now != key || self.ledger.current(now) != Some(stream) || !is_still()
+        // Of one that nothing was read of nobody can tell.
+        let is_unread = self.ledger.stream(stream).is_none_or(|stream| stream.evidence().is_none());
+        now != key || self.ledger.current(now) != Some(stream) || is_unread || !is_still()
     }
 
     fn is_known_file(&self, key: FileKey) -> bool {
@@ -434,7 +437,7 @@ impl Follower {
                     let common = size.min(files::facts_of(other)?.size);
                     common > u64::from(head.length) && !is_same(file, other, common)?
                 }
-                None => lacks(stream.and_then(|stream| stream.tail))?,
+                None => lacks(stream.and_then(Stream::evidence))?,
             };
             if !differs || nth == ALIKE_MAX {
                 return Ok(true);
@@ -442,7 +445,7 @@ impl Follower {
         }
         // A copy that is known tells nothing of its content; the stream that it is a copy of does.
         let tail_of = |past: &PastFile| {
-            let of_stream = || self.ledger.stream(past.stream)?.tail;
+            let of_stream = || self.ledger.stream(past.stream)?.evidence();
             let mut others = self.ledger.past_files().with_head(name, head);
             let mut of_other =
                 || others.find(|other| other.stream == past.stream && other.tail.is_some())?.tail;
