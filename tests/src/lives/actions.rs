@@ -151,7 +151,7 @@ impl Life<'_> {
     /// Into a file that was rotated away: its application has not noticed yet.
     fn write_late(&mut self) {
         let choice: Vec<Rotated> = self.rotated.iter().filter(|rotated| !rotated.copy).cloned().collect();
-        if choice.is_empty() || matches!(self.kind, Kind::Plain | Kind::Link) {
+        if choice.is_empty() || matches!(self.kind, Kind::Plain | Kind::Uncovered | Kind::Link) {
             return;
         }
         let Rotated { path, content, .. } = choice[self.random.random_range(0..choice.len())].clone();
@@ -164,8 +164,10 @@ impl Life<'_> {
         match self.kind {
             Kind::Hourly => return,
             Kind::Glob => {}
-            Kind::Plain | Kind::Link if !self.is_held(&path) && !self.is_known(content) => return,
-            Kind::Plain | Kind::Link => {}
+            Kind::Plain | Kind::Uncovered | Kind::Link if !self.is_held(&path) && !self.is_known(content) => {
+                return;
+            }
+            Kind::Plain | Kind::Uncovered | Kind::Link => {}
         }
         self.live = None;
         if self.kind == Kind::Link {
@@ -285,7 +287,7 @@ impl Life<'_> {
 
     fn copy_and_truncate(&mut self) {
         let Some((path, content)) =
-            self.live.clone().filter(|_| matches!(self.kind, Kind::Glob | Kind::Plain))
+            self.live.clone().filter(|_| matches!(self.kind, Kind::Glob | Kind::Plain | Kind::Uncovered))
         else {
             return;
         };
@@ -348,7 +350,7 @@ impl Life<'_> {
     fn lose_descriptors(&mut self) {
         let lost: Vec<usize> = match self.kind {
             Kind::Glob | Kind::Hourly => std::mem::take(&mut self.held),
-            Kind::Plain | Kind::Link => {
+            Kind::Plain | Kind::Uncovered | Kind::Link => {
                 let rotated = self.rotated.iter().map(|rotated| rotated.content);
                 let unknown: Vec<usize> = rotated.filter(|content| !self.is_known(*content)).collect();
                 std::mem::take(&mut self.held).into_iter().chain(unknown).collect()
@@ -409,7 +411,7 @@ impl Life<'_> {
     /// Ends all lines that were begun in files that are still there.
     pub(super) fn finish_partials(&mut self) {
         // A file that was moved away and has no successor is waited for until its writer is surely gone, 720 times `rotate_wait`.
-        if self.live.is_none() && matches!(self.kind, Kind::Plain | Kind::Link) {
+        if self.live.is_none() && matches!(self.kind, Kind::Plain | Kind::Uncovered | Kind::Link) {
             self.write();
         }
         let live = self.live.iter().chain(self.others.iter().flatten());

@@ -27,6 +27,8 @@ pub enum Kind {
     Glob,
     /// `app.log` alone.
     Plain,
+    /// `*.log`: of no rotated file and no copy.
+    Uncovered,
     /// `*.log.<%Y%m%d%H>`.
     Hourly,
     /// `current`, a symbolic link.
@@ -79,8 +81,10 @@ impl<'a> Life<'a> {
     /// A life without files; its tailer runs.
     pub fn new(seed: u64, tiers: &'a Tiers) -> Life<'a> {
         let mut random = StdRng::seed_from_u64(seed);
-        let kind = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Hourly, Kind::Link][random.random_range(0..5)];
-        let shape = Shape::random(&mut random, matches!(kind, Kind::Glob | Kind::Hourly));
+        let kinds = [Kind::Glob, Kind::Glob, Kind::Plain, Kind::Uncovered, Kind::Hourly, Kind::Link];
+        let kind = kinds[random.random_range(0..kinds.len())];
+        let has_pattern = matches!(kind, Kind::Glob | Kind::Uncovered | Kind::Hourly);
+        let shape = Shape::random(&mut random, has_pattern);
         let host = format!("host-{seed}");
         let dir = tiers.dir().join(&host);
         std::fs::create_dir_all(dir.join("logs")).expect("a folder");
@@ -90,6 +94,7 @@ impl<'a> Life<'a> {
             Kind::Glob if shape.names.len() > 1 => "*.log*",
             Kind::Glob => "app.log*",
             Kind::Plain => "app.log",
+            Kind::Uncovered => "*.log",
             Kind::Hourly => "*.log.<%Y%m%d%H>",
             Kind::Link => "current",
         };
@@ -156,7 +161,7 @@ impl<'a> Life<'a> {
     pub(super) fn home(&self) -> PathBuf {
         let name = self.shape.names[self.turn];
         match self.kind {
-            Kind::Glob | Kind::Plain => self.at(name),
+            Kind::Glob | Kind::Plain | Kind::Uncovered => self.at(name),
             Kind::Hourly => self.at(&format!("{name}.{}", hour(self.clock.now(), HOUR_LENGTH))),
             Kind::Link => self.at(&format!("target-{}", self.names)),
         }

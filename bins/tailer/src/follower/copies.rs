@@ -1,6 +1,8 @@
 //! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
 
 use super::Follower;
+use super::handles::open_known;
+use super::missed::LOOKS_MAX;
 use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
@@ -21,9 +23,6 @@ use tracing::{error, info};
 
 /// Bytes that are compared at the beginning and at the end of what two files have in common.
 pub(super) const COMPARED_BYTES: u64 = 64 << 10;
-
-/// Most looks at a folder in which names change all the time.
-const LOOKS_MAX: usize = 4;
 
 /// What is known of a file from before it was cut.
 pub(super) struct Before {
@@ -94,7 +93,7 @@ impl Follower {
         self.ledger.rehome(id, key, path.as_os_str().as_bytes());
         let number = match self.tracker.find(key) {
             Some(number) => number,
-            None => match self.try_open(source, path, Place::Gone { replaced: true }) {
+            None => match self.try_open_known(source, path, key, Place::Gone { replaced: true }) {
                 Ok(number) => number,
                 // The stream keeps its new home, and is looked for there.
                 Err(_) => {
@@ -211,7 +210,7 @@ impl Follower {
         if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
             return None;
         }
-        let handle = files::open_below(&path, &self.sources[source].settings.roots).ok()?;
+        let handle = open_known(&path, facts.key, &self.sources[source].settings.roots).ok()??;
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = files::read_head(&handle, &mut bytes).ok()?;
         head.agrees(&bytes[..filled]).then_some(Candidate { path, facts, handle })

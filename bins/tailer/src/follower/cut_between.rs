@@ -2,7 +2,7 @@
 //! knows. Those that were made since the last look at the folder are read, between what was there before and what is there now.
 
 use super::copies::names_of;
-use super::missed::{Homes, Missed};
+use super::missed::{Homes, LOOKS_MAX, Missed};
 use super::origin::is_same;
 use super::source::Source;
 use super::{Followed, Follower};
@@ -71,9 +71,22 @@ impl Follower {
         number: FileNumber,
         before: Option<StreamId>,
     ) -> io::Result<bool> {
-        let Some(file) = self.files.get(&number) else { return Ok(false) };
+        let mut is_any = false;
+        for _ in 0..LOOKS_MAX {
+            let (read, moved) = self.read_cut_between(number, before)?;
+            is_any |= read;
+            if !moved {
+                break;
+            }
+        }
+        Ok(is_any)
+    }
+
+    /// Whether there are any, and whether some are not where they were a moment ago.
+    fn read_cut_between(&mut self, number: FileNumber, before: Option<StreamId>) -> io::Result<(bool, bool)> {
+        let Some(file) = self.files.get(&number) else { return Ok((false, false)) };
         if !self.may_have_been_cut(file) {
-            return Ok(false);
+            return Ok((false, false));
         }
         let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
         let now = Follower::names_changed_ns(&home);
@@ -81,7 +94,7 @@ impl Follower {
             file.names_looked_ns = now;
         }
         if now == since && before.is_none() {
-            return Ok(false);
+            return Ok((false, false));
         }
         // Of a compressed one nobody knows whether it was made of a copy, or of a file that is held open and read.
         let is_missed = |missed: &Missed| {
@@ -93,7 +106,7 @@ impl Follower {
         let (waiting, missed): (Vec<Missed>, Vec<Missed>) =
             copies.into_iter().filter(is_missed).partition(may_be_copy);
         let mut is_done = all_listed && waiting.is_empty();
-        let mut is_any = false;
+        let (mut is_any, mut moved) = (false, false);
         if !missed.is_empty() {
             self.make_room()?;
             let copies = missed.len();
@@ -103,6 +116,7 @@ impl Follower {
                 self.make_room()?;
             }
             is_done &= read.all_opened();
+            moved = read.moved();
             is_any = read.is_any;
             if is_any {
                 info!(path = %home.display(), copies, "the file was copied and cut more than once since it was looked at");
@@ -111,7 +125,7 @@ impl Follower {
         if let Some(file) = self.files.get_mut(&number).filter(|_| is_done) {
             file.names_changed_ns = now;
         }
-        Ok(is_any)
+        Ok((is_any, moved))
     }
 
     /// The stream that a file waits for: there was no room for the copies when it was cut.

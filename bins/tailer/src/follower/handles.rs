@@ -299,7 +299,7 @@ impl Follower {
 }
 
 /// Opens the file at a path if it is still that file.
-fn open_known(path: &Path, key: FileKey, roots: &[String]) -> io::Result<Option<File>> {
+pub(super) fn open_known(path: &Path, key: FileKey, roots: &[String]) -> io::Result<Option<File>> {
     let handle = match files::open_below(path, roots) {
         Ok(handle) => handle,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -158,7 +158,7 @@ impl Follower {
         let is_copy = found == home;
         let replaced = is_copy || files::facts_at(home).is_ok_and(|facts| facts.key != met.key);
         info!(from = %home.display(), to = %found.display(), "a file that was renamed meanwhile is read to its end");
-        match self.try_open(source, found, Place::Gone { replaced }) {
+        match self.try_open_known(source, found, met.key, Place::Gone { replaced }) {
             Ok(number) => {
                 if self.files.get(&number).is_some_and(|file| file.stream.is_none()) {
                     // It was cut meanwhile and filled again; what was in it goes on in a copy, if anywhere.

@@ -4,6 +4,7 @@
 
 use super::Follower;
 use super::copies::names_of;
+use super::handles::open_known;
 use super::listings::is_without_descriptors;
 use super::origin::is_same;
 use super::packed::Packed;
@@ -27,6 +28,8 @@ use tracing::{info, warn};
 
 /// Files that were read with the same first line that a missed one is compared with.
 const ALIKE_MAX: usize = 64;
+/// Most looks where names are shifted all the time.
+pub(super) const LOOKS_MAX: usize = 4;
 
 const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
 
@@ -69,6 +72,11 @@ impl ReadMissed {
     pub(super) fn all_opened(&self) -> bool {
         self.failed.is_empty()
     }
+
+    /// Whether some are not where they were a moment ago.
+    pub(super) fn moved(&self) -> bool {
+        self.failed.iter().any(|(_, _, error)| is_moved(error))
+    }
 }
 
 /// Files at one path, one after another: those that were read there.
@@ -83,9 +91,15 @@ impl Follower {
                 continue;
             }
             let homes = self.homes_of(index);
-            for (home, rotated) in self.rotated_from(&homes).by_home {
-                let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
-                self.find_missed_at(index, &home, keys, rotated);
+            for _ in 0..LOOKS_MAX {
+                let mut moved = false;
+                for (home, rotated) in self.rotated_from(&homes).by_home {
+                    let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
+                    moved |= self.find_missed_at(index, &home, keys, rotated);
+                }
+                if !moved {
+                    break;
+                }
             }
         }
     }
@@ -158,13 +172,14 @@ impl Follower {
         Rotated { by_home: found, all_listed }
     }
 
+    /// Whether some are not where they were a moment ago.
     fn find_missed_at(
         &mut self,
         index: usize,
         home: &Path,
         keys: &[FileKey],
         rotated: Vec<(PathBuf, Facts)>,
-    ) {
+    ) -> bool {
         let now_key = files::facts_at(home).ok().map(|facts| facts.key);
         let before = self.homes_before.get(home).copied();
         let last_read = last_read_of(keys, before, now_key);
@@ -187,9 +202,10 @@ impl Follower {
             .map(|(path, facts)| Missed { is_younger: is_younger(&facts), path, facts })
             .collect();
         let read = self.read_missed(index, home, missed, last_read, before, now_key);
-        for (path, facts, error) in &read.failed {
+        for (path, facts, error) in read.failed.iter().filter(|(_, _, error)| !is_moved(error)) {
             self.cannot_read_missed(index, path, facts, error);
         }
+        read.moved()
     }
 
     fn cannot_read_missed(&mut self, index: usize, path: &Path, facts: &Facts, error: &io::Error) {
@@ -208,7 +224,7 @@ impl Follower {
     ) -> ReadMissed {
         let read = self.read_missed(index, home, missed, None, before, Some(now));
         for (path, facts, error) in &read.failed {
-            if !is_without_descriptors(error) && self.make_room().is_ok() {
+            if !is_without_descriptors(error) && !is_moved(error) && self.make_room().is_ok() {
                 self.cannot_read_missed(index, path, facts, error);
             }
         }
@@ -323,7 +339,10 @@ impl Follower {
     fn take_missed(&mut self, index: usize, home: &Path, missed: &Missed) -> io::Result<Found> {
         let Missed { path, facts, is_younger } = missed;
         let roots = &self.sources[index].settings.roots;
-        let file = files::open_below(path, roots)?;
+        // Names may be shifted just now.
+        let Some(file) = open_known(path, facts.key, roots)? else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let mut bytes = [0; HEAD_BYTES_MAX];
         let filled = files::read_head(&file, &mut bytes)?;
         if is_foreign(path, &bytes[..filled]) {
@@ -347,7 +366,7 @@ impl Follower {
             self.not_shipped(index, path, facts, MAY_BE_COPY);
             return Ok(Found::Nothing);
         }
-        let number = self.try_open(index, path, Place::Gone { replaced: true })?;
+        let number = self.try_open_known(index, path, facts.key, Place::Gone { replaced: true })?;
         self.tell_missed(index, missed);
         self.begins_at(number, home);
         Ok(Found::Followed(number))
@@ -483,6 +502,11 @@ pub(super) fn is_rotated_from(path: &Path, live: &Path) -> bool {
     is_separated
         && added.contains(|letter: char| letter.is_ascii_digit())
         && added.chars().all(|letter| letter.is_ascii_digit() || ".-_".contains(letter))
+}
+
+/// Whether another file has the name by now, or none.
+fn is_moved(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// The youngest file that was read at a path, other than the one that is there now. Where birth times are not kept, none is known to be.

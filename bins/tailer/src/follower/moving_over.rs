@@ -168,7 +168,7 @@ impl Follower {
         if self.is_packed(index, &path, key, look) {
             return;
         }
-        match self.try_open(index, &path, Place::Gone { replaced: true }) {
+        match self.try_open_known(index, &path, key, Place::Gone { replaced: true }) {
             Ok(number) => {
                 if let Some(live) = self.by_path.get(&record.file).copied() {
                     self.goes_before(number, live);

@@ -1,11 +1,13 @@
 //! Opening what a look has found, and following it from where it was left.
 
 use super::attach::Attached;
+use super::handles::open_known;
 use super::tally::Counted;
 use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::hour::until;
+use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
 use crate::tracker::{FileNumber, Place, Sighting};
 use jiff::Timestamp;
@@ -95,6 +97,35 @@ impl Follower {
     pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
         self.make_room()?;
         let handle = files::open_below(path, &self.sources[source].settings.roots)?;
+        self.follow_once(source, path, handle, place)
+    }
+
+    /// The same if that file is there still.
+    ///
+    /// # Errors
+    /// `NotFound` if another file has its name by now.
+    pub(super) fn try_open_known(
+        &mut self,
+        source: usize,
+        path: &Path,
+        key: FileKey,
+        place: Place,
+    ) -> io::Result<FileNumber> {
+        self.make_room()?;
+        match open_known(path, key, &self.sources[source].settings.roots)? {
+            Some(handle) => self.follow_once(source, path, handle, place),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Follows an open file, unless it is already followed.
+    fn follow_once(
+        &mut self,
+        source: usize,
+        path: &Path,
+        handle: File,
+        place: Place,
+    ) -> io::Result<FileNumber> {
         let facts = files::facts_of(&handle)?;
         // One that the source's path leads to is found by the next look, however long that takes: it is not to be let go before, or it
         // would be new then.
