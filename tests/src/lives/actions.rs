@@ -143,7 +143,10 @@ impl Life<'_> {
         let (path, content) = self.open_live();
         self.finish_line(&path, content);
         let mut line = self.line(content);
-        let middle = self.random.random_range(14..line.len());
+        // What is there of it is in no other content.
+        let own_from =
+            if line.starts_with(self.shape.header.as_bytes()) { self.shape.header.len() } else { 0 };
+        let middle = self.random.random_range(own_from + 14..line.len());
         self.contents[content].pending = line.split_off(middle);
         self.append(&path, content, &line);
     }

@@ -229,13 +229,28 @@ impl Follower {
         if let Some(mark) = before.and_then(|before| before.end_mark) {
             return files::has_mark(&copy.handle, &mark);
         }
-        stream.evidence().map_or(Ok(true), |tail| files::has(&copy.handle, &tail))
+        match stream.evidence() {
+            Some(tail) => files::has(&copy.handle, &tail),
+            // The first line is that of many files.
+            None => Ok(!self.is_known_of_other(id, copy.facts.key)),
+        }
+    }
+
+    /// Whether a file is known to have the bytes of another stream. Without birth times it may be a new one under an old number.
+    fn is_known_of_other(&self, id: StreamId, key: FileKey) -> bool {
+        key.born_ns != 0 && self.ledger.past_files().streams_of(key).any(|known| known != id)
     }
 
     /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.
     fn mark_shorter_copies(&mut self, id: StreamId, before: &Before, candidates: &[Candidate]) {
-        let head_bytes = self.ledger.stream(id).map_or(0, |stream| u64::from(stream.met.head.length));
-        for copy in candidates.iter().filter(|copy| copy.facts.size <= before.at && copy.facts.size > 0) {
+        let Some(stream) = self.ledger.stream(id) else { return };
+        let head_bytes = u64::from(stream.met.head.length);
+        // What took the place of the file is none: it has lines of its own from the first one on.
+        let names = names_of(&stream.met.home());
+        let is_shorter = |copy: &&Candidate| {
+            copy.facts.size <= before.at && copy.facts.size > 0 && !names.contains(&copy.path)
+        };
+        for copy in candidates.iter().filter(is_shorter) {
             let size = copy.facts.size;
             let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= size);
             let known = match whole {

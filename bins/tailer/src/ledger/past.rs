@@ -106,7 +106,8 @@ impl PastFiles {
         self.by_key.contains_key(&key)
     }
 
-    pub(super) fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
+    /// The streams that a file was read to its end under, or is known to be a copy of.
+    pub fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
         self.by_key.get(&key).into_iter().flatten().copied()
     }
 }
