@@ -12,6 +12,7 @@
 //! Not in here: when an hour is complete (`hours`), and the moment from which on the bytes are elsewhere (`file::retire`).
 
 pub mod finisher;
+mod overlooked;
 pub mod product;
 pub mod retention;
 pub mod settings;

@@ -4,6 +4,7 @@ use super::books::Books;
 use super::calendar::Calendar;
 use super::catch_up::{self, Last};
 use super::fact::HourKey;
+use super::finishable::Finishing;
 use super::hooks::{DueHook, HookKind, HookQueue};
 use super::lookup::Lookup;
 use super::mailbox::{Mail, Mailbox, News};
@@ -61,6 +62,8 @@ pub struct KeeperOptions {
     pub hooks: Vec<HookKind>,
     /// Hooks that run at a time.
     pub hooks_at_once: usize,
+    /// What becomes of log files of complete hours.
+    pub finishing: Finishing,
 }
 
 /// Where things are.
@@ -165,8 +168,10 @@ impl Keeper {
             self.take_news(News::to_be_read(path.clone(), *to), now_ms);
         }
         self.take_removed(now_ms);
+        let mut books = lock(&self.books);
         // Marks may be there that the books do not know of, because they were not saved since, or be gone.
-        self.lookup.all(&lock(&self.books));
+        self.lookup.all(&books);
+        books.expect_finisher(self.options.finishing);
     }
 
     /// The end of a file that the books do not know because all of it is older than what they remember, and not because they were not saved since.

@@ -2,6 +2,7 @@
 
 use super::calendar::Calendar;
 use super::fact::HourKey;
+use super::finishable::Finishing;
 use super::hooks::HookKind;
 use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
@@ -237,6 +238,11 @@ impl Hours {
         let command = (!self.hours.on_complete.is_empty()).then_some(HookKind::Command);
         let webhook = (!self.hours.webhook.is_empty()).then_some(HookKind::Webhook);
         let etl = self.etl.as_ref().map(|_| HookKind::Etl);
+        let finishing = match &self.finish {
+            None => Finishing::Not,
+            Some(finish) if finish.plan.stays_in_place() => Finishing::InPlace,
+            Some(_) => Finishing::Elsewhere,
+        };
         KeeperOptions {
             keep_ms: millis(self.hours.keep.0),
             memory_max: number(self.hours.memory.0),
@@ -244,6 +250,7 @@ impl Hours {
             hosts_asked: self.repull.hosts.keys().cloned().collect(),
             hooks: command.into_iter().chain(webhook).chain(etl).collect(),
             hooks_at_once: number(self.hours.hooks_at_once),
+            finishing,
         }
     }
 }

@@ -12,6 +12,7 @@ use logferry_link::HopStamp;
 use logferry_outputter::file::headers::{self, Finished, Place};
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::hooks::HookKind;
 use logferry_outputter::hours::keeper::{Keeper, KeeperOptions, Places, lock};
 use logferry_outputter::hours::mailbox::{Mail, News};
@@ -73,6 +74,7 @@ struct World {
     keep_ms: i64,
     /// Hours of a day share a file.
     has_day_files: bool,
+    finishing: Finishing,
 }
 
 impl World {
@@ -91,6 +93,7 @@ impl World {
             has_hook: true,
             keep_ms: KEEP_MS,
             has_day_files: false,
+            finishing: Finishing::Not,
         }
     }
 
@@ -164,6 +167,7 @@ impl World {
             hosts_asked: (0..10).map(|number| format!("host-{number}")).collect(),
             hooks: self.has_hook.then_some(HookKind::Command).into_iter().collect(),
             hooks_at_once: 3,
+            finishing: self.finishing,
         };
         let places = Places { disk, headers: HEADERS.into(), marks };
         Keeper::open(places, Path::new(VAR_DIR), calendar(), options, Arc::default())
@@ -678,6 +682,31 @@ fn hours_expire_and_are_known_again_when_something_comes() {
     assert!(world.keep());
     world.assert_marks();
     assert_eq!(known(&world), 1);
+}
+
+#[test]
+fn a_complete_hour_is_known_until_its_file_is_finished_however_long_that_takes() {
+    let mut world = World::new(5);
+    (world.has_hook, world.finishing) = (false, Finishing::Elsewhere);
+    let (done, open) = (line_of(2026112100, 1, true), line_of(2026112101, 1, false));
+    [&done, &open].into_iter().for_each(|pack| world.commit(pack));
+    world.settle();
+    let pass = |world: &mut World| {
+        world.now_ms += KEEP_MS + 60_000;
+        world.calm();
+        world.restart();
+    };
+    pass(&mut world);
+    pass(&mut world);
+    assert_eq!(world.known(), 1);
+    let books = world.keeper.as_ref().unwrap().books();
+    let due = lock(&books).finishable(world.now_ms);
+    let (path, (counted, hours)) = due.iter().next().unwrap();
+    assert_eq!((path, &hours[..]), (&parcel(&done).path, &[HourKey::of(&done.header)][..]));
+    lock(&books).finished(path, *counted);
+    world.now_ms += 2_000;
+    world.calm();
+    assert_eq!(world.known(), 0);
 }
 
 /// What the output does with the header file of what `[retention]` removes.
