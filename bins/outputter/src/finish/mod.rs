@@ -13,10 +13,12 @@
 
 pub mod finisher;
 mod overlooked;
+pub mod pasts;
 pub mod product;
 pub mod retention;
 pub mod settings;
 pub mod shell;
 
 pub use finisher::{Committed, Finisher};
+pub use pasts::Pasts;
 pub use settings::{FinishSettings, Plan, RetentionSettings};

@@ -6,7 +6,7 @@ use super::hooks::{DueHook, HookKind};
 use super::report::HourReport;
 use super::repull;
 use crate::config::{HoursSettings, RepullSettings};
-use crate::finish::Plan;
+use crate::finish::{Pasts, Plan};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ impl Runner {
         match job {
             Job::Hook(hook, mut report) => {
                 if let Some(plan) = &self.plan {
-                    report.files = plan.files_now(&report.files);
+                    report.files = plan.files_now(&report.files, &mut Pasts::default());
                 }
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),

@@ -19,7 +19,7 @@ use crate::file::store::Folders;
 use crate::file::template::{Fields, Template};
 use crate::finish::finisher::PlaceGuard;
 use crate::finish::shell::FinishThread;
-use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
+use crate::finish::{FinishSettings, Finisher, Pasts, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
@@ -27,7 +27,7 @@ use logferry_node::monitor::hours::{HourNews, Told};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ pub struct Hours {
     books: Arc<OnceLock<SharedBooks>>,
     etl: Option<Arc<dyn HourSink>>,
     finish: Option<Finish>,
+    /// For [`Hours::report`].
+    pasts: Arc<Mutex<Pasts>>,
 }
 
 /// What becomes of complete files.
@@ -66,7 +68,15 @@ impl Hours {
     /// A host's zone is not known.
     pub fn new(hours: HoursSettings, repull: RepullSettings, zone: TimeZone) -> Result<Hours, jiff::Error> {
         let calendar = Calendar::of(&hours, zone)?;
-        Ok(Hours { hours, repull, calendar, books: Arc::default(), etl: None, finish: None })
+        Ok(Hours {
+            hours,
+            repull,
+            calendar,
+            books: Arc::default(),
+            etl: None,
+            finish: None,
+            pasts: Arc::default(),
+        })
     }
 
     /// Complete hours are put into `etl`, too.
@@ -87,8 +97,9 @@ impl Hours {
         let mut report =
             self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))?;
         if let Some(finish) = &self.finish {
+            let mut pasts = self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
             for hour in &mut report.hours {
-                hour.files = finish.plan.files_now(&hour.files);
+                hour.files = finish.plan.files_now(&hour.files, &mut pasts);
             }
         }
         Some(report)
@@ -119,7 +130,7 @@ impl Hours {
             None => self.marked_hour(dir, &key, path)?,
         };
         if let Some(finish) = &self.finish {
-            report.files = finish.plan.files_now(&report.files);
+            report.files = finish.plan.files_now(&report.files, &mut Pasts::default());
         }
         let data = dir.join("log_data");
         if !report.files.iter().all(|file| data.join(file).exists()) {
