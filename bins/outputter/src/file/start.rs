@@ -185,10 +185,11 @@ impl Start {
             let (requests, asked) = crossbeam_channel::unbounded();
             committer.listen_to(asked);
             // First, because it may fail, and the books are to be opened once.
-            helpers.extend(self.start_finisher(hours.clone(), requests, ended)?);
+            helpers.extend(self.start_finisher(hours.clone(), requests.clone(), ended)?);
             let (teller, keeper) = hours.start(&settings.dir, var_dir, committed, figures.clone())?;
             helpers.push(keeper);
             committer.tell_hours(teller);
+            hours.tell_of_files(requests);
         }
         Ok(Assembled { committer, helpers })
     }

@@ -19,7 +19,7 @@ use crate::file::store::Folders;
 use crate::file::template::{Fields, Template};
 use crate::finish::finisher::PlaceGuard;
 use crate::finish::shell::FinishThread;
-use crate::finish::{FinishSettings, Finisher, Pasts, Plan, RetentionSettings};
+use crate::finish::{FinishSettings, Finisher, LogFiles, Pasts, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
@@ -175,6 +175,13 @@ impl Hours {
         };
         let thread = std::thread::Builder::new().name("hours".into()).spawn(keep)?;
         Ok((Teller::new(mailbox), thread))
+    }
+
+    /// Log files are recovered, and `requests` asks for what is committed of them: tables can be made.
+    pub fn tell_of_files(&self, requests: Sender<Request>) {
+        if let (Some(etl), Some(finish)) = (&self.etl, &self.finish) {
+            etl.follow(LogFiles::new(finish.plan.clone(), requests));
+        }
     }
 
     /// What the thread that finishes the files of the output in `dir` needs, if there is something to be done; which folders were used is
