@@ -8,6 +8,7 @@ use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
 use super::marks::{LOG_DATA, Marks};
 use super::news;
+use super::other_files::FilesOf;
 use super::redo::{self, Queued, Refused};
 use super::report::{self, Filter, HourReport, Report};
 use super::runner::{HourSink, Runner};
@@ -154,13 +155,13 @@ impl Hours {
         self.books.get().map(|books| told.news(news::all(&lock(books), &self.calendar, now_ms)))
     }
 
-    /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths. It ends when
-    /// the teller is dropped.
+    /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths; `files_of` tells of others
+    /// where hours have several. It ends when the teller is dropped.
     pub fn start(
         &self,
-        dir: &Path,
-        var_dir: &Path,
+        (dir, var_dir): (&Path, &Path),
         committed: BTreeMap<String, u64>,
+        files_of: Option<FilesOf>,
         figures: Arc<Figures>,
     ) -> io::Result<(Teller, JoinHandle<()>)> {
         let mailbox = Arc::new(Mailbox::default());
@@ -171,6 +172,7 @@ impl Hours {
         let keep = move || {
             let Some(keeper) = hours.open(&runner.dir, &var_dir, &figures, &taken) else { return };
             hours.books.get_or_init(|| keeper.books());
+            let keeper = keeper.with_other_files(files_of);
             keeper.run(committed, &taken, &Arc::new(runner));
         };
         let thread = std::thread::Builder::new().name("hours".into()).spawn(keep)?;
