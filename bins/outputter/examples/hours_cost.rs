@@ -3,15 +3,18 @@
 //!
 //!     cargo run --release -p logferry-outputter --example hours_cost [DIR]
 //!
-//! Milliseconds for each number of hours, an hour being a file of 60 packs. Retention reads each header file once: `first` with files that
-//! are in the page cache, `next` the table of all files that the committer hands out for each of its rounds.
+//! Milliseconds for each number of hours, an hour being a file of 60 packs. `/hours` tells besides which files have the lines: at `first` it
+//! reads each header file, here in the page cache, `then` it looks whether it has grown. Retention reads each header file once: `first`
+//! with files that are in the page cache, `next` the table of all files that the committer hands out for each of its rounds.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a tool for people
 
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
 use logferry_node::monitor::hours::Told;
+use logferry_outputter::file::archive::Form;
 use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::past::Past;
+use logferry_outputter::finish::{FinishSettings, Pasts, Plan};
 use logferry_outputter::hours::books::Books;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::catch_up;
@@ -26,6 +29,8 @@ use std::path::Path;
 use std::time::Instant;
 
 const PACKS: u64 = 60;
+/// Of more hours the time is reckoned.
+const HEADER_FILES_MAX: u32 = 10_000;
 const HOURS_A_DAY: u32 = 24;
 /// Days that each source of a host has.
 const DAYS: u32 = 4;
@@ -34,14 +39,18 @@ const HEADER_LINE: &str = r#"{"Route":[{"codec":"zlib","crc":"1b2c3d4e","ed":"20
 
 fn main() {
     let root = std::env::args().nth(1).map_or_else(std::env::temp_dir, Into::into);
-    println!("  hours  memory MB   /hours  as JSON  news  finishable  saving  retention first  next");
+    println!(
+        "  hours  memory MB   /hours  as JSON  news  finishable  saving  files first    then  retention first  next"
+    );
     for hours in [1_000, 10_000, 100_000] {
         let books = books(hours);
         let memory = books.memory_bytes() as f64 / 1e6;
         print!("{hours:7}  {memory:9.1}");
         of_books(&books);
         let dir = tempfile::tempdir_in(&root).unwrap();
-        retention(dir.path(), hours.min(10_000), hours);
+        header_files(dir.path(), hours.min(HEADER_FILES_MAX));
+        files_now(dir.path(), hours.min(HEADER_FILES_MAX), hours);
+        retention(dir.path(), hours.min(HEADER_FILES_MAX), hours);
     }
 }
 
@@ -101,15 +110,38 @@ fn of_books(books: &Books) {
     show(6, began);
 }
 
+fn header_path(number: u32) -> String {
+    format!("web_{number}")
+}
+
+fn header_text() -> String {
+    format!("{HEADER_LINE}\n").repeat(PACKS as usize)
+}
+
+fn header_files(dir: &Path, files: u32) {
+    let headers = dir.join("headers");
+    std::fs::create_dir(&headers).unwrap();
+    (0..files).for_each(|number| std::fs::write(headers.join(header_path(number)), header_text()).unwrap());
+}
+
+fn files_now(dir: &Path, files: u32, hours: u32) {
+    let plan = Plan::new(&FinishSettings::default(), &dir.join("log_data"), Form::Lines).unwrap();
+    let paths: Vec<String> = (0..files).map(header_path).collect();
+    let mut pasts = Pasts::default();
+    for width in [11, 6] {
+        let began = Instant::now();
+        plan.files_now(&paths, &mut pasts);
+        print!("  {:width$.1}", (began.elapsed() / files * hours).as_secs_f64() * 1e3);
+    }
+}
+
 fn retention(dir: &Path, files: u32, hours: u32) {
-    let text = format!("{HEADER_LINE}\n").repeat(PACKS as usize);
-    let path_of = |number: u32| dir.join(format!("web_{number}"));
-    (0..files).for_each(|number| std::fs::write(path_of(number), &text).unwrap());
+    let len = header_text().len() as u64;
     let began = Instant::now();
     for number in 0..files {
-        let file = RealDisk.open(&path_of(number)).unwrap();
-        catch_up::last(&*file, text.len() as u64, &TimeZone::UTC).unwrap();
-        Past::read(&*file, text.len() as u64).unwrap();
+        let file = RealDisk.open(&dir.join("headers").join(header_path(number))).unwrap();
+        catch_up::last(&*file, len, &TimeZone::UTC).unwrap();
+        Past::read(&*file, len).unwrap();
     }
     let per_file = began.elapsed() / files;
     print!("  {:15.1}", (per_file * hours).as_secs_f64() * 1e3);

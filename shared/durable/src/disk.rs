@@ -48,6 +48,12 @@ pub trait Disk: Send + Sync {
     fn rewrite(&self, path: &Path, from: u64, to: u64) -> io::Result<()>;
     /// Names of the files in a folder, sorted; empty when there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Gives the names of the files in a folder one by one, in no order; none when there is no such folder. For folders that may have more
+    /// names than there is memory for.
+    fn each_name(&self, dir: &Path, take: &mut dyn FnMut(&str)) -> io::Result<()> {
+        self.list(dir)?.iter().for_each(|name| take(name));
+        Ok(())
+    }
     /// Names of the folders in a folder, sorted; empty when there is no such folder. Symbolic links are not followed.
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Bytes that files in `dir` may still take.
@@ -213,6 +219,10 @@ impl Disk for RealDisk {
         list_kind(dir, |kind| kind.is_file())
     }
 
+    fn each_name(&self, dir: &Path, take: &mut dyn FnMut(&str)) -> io::Result<()> {
+        each_of_kind(dir, |kind| kind.is_file(), take)
+    }
+
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
         list_kind(dir, |kind| kind.is_dir())
     }
@@ -236,19 +246,24 @@ impl Disk for RealDisk {
 }
 
 fn list_kind(dir: &Path, wanted: fn(FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    each_of_kind(dir, wanted, &mut |name| names.push(name.to_owned()))?;
+    names.sort();
+    Ok(names)
+}
+
+fn each_of_kind(dir: &Path, wanted: fn(FileType) -> bool, take: &mut dyn FnMut(&str)) -> io::Result<()> {
     let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(context("list", dir))?,
     };
-    let mut names = Vec::new();
     for entry in entries {
         let entry = entry.map_err(context("list", dir))?;
         if entry.file_type().is_ok_and(wanted) {
-            names.extend(entry.file_name().into_string());
+            entry.file_name().to_str().into_iter().for_each(&mut *take);
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(())
 }
 
 /// Folder of a path; `.` for a bare name.

@@ -19,7 +19,7 @@ pub fn is_damage(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
 }
 
-/// Lines of a file, up to the length that it had when it was opened.
+/// Lines of a file, up to the length that it had when it was opened, or less.
 pub struct Lines {
     reader: Box<dyn BufRead + Send>,
     line: Vec<u8>,
@@ -59,6 +59,14 @@ impl Lines {
     /// # Errors
     /// Those of the disk, with the path.
     pub fn open(path: &Path) -> io::Result<Lines> {
+        Lines::open_to(path, u64::MAX)
+    }
+
+    /// The same, and no more than `bytes_max` bytes are read: behind them somebody may be writing.
+    ///
+    /// # Errors
+    /// As [`Lines::open`].
+    pub fn open_to(path: &Path, bytes_max: u64) -> io::Result<Lines> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let file = File::open(path).map_err(named)?;
         let meta = file.metadata().map_err(named)?;
@@ -66,7 +74,7 @@ impl Lines {
             return Err(named(io::ErrorKind::IsADirectory.into()));
         }
         // Something that is no file, such as a pipe, has no length of its own.
-        let length = if meta.is_file() { meta.len() } else { u64::MAX };
+        let length = if meta.is_file() { meta.len().min(bytes_max) } else { u64::MAX };
         let taken = Arc::new(AtomicU64::new(0));
         let counted = Counted { inner: file.take(length), taken: taken.clone() };
         let mut reader = BufReader::with_capacity(BUFFER_BYTES, counted);
@@ -80,7 +88,7 @@ impl Lines {
         } else {
             Box::new(reader)
         };
-        Ok(Lines { reader, line: Vec::new(), taken, file_bytes: meta.len() })
+        Ok(Lines { reader, line: Vec::new(), taken, file_bytes: meta.len().min(bytes_max) })
     }
 
     /// Bytes of the file read so far, perhaps compressed.
@@ -159,6 +167,23 @@ mod tests {
         let zstd = |bytes| zstd::encode_all(bytes, 1).unwrap();
         assert_eq!(lines_of(&[zstd(one), zstd(two)].concat()), want);
         assert_eq!(lines_of(b""), (Vec::new(), 0));
+    }
+
+    #[test]
+    fn what_is_behind_the_committed_bytes_is_not_read_in_any_form() {
+        for (whole, half) in
+            [(b"one\ntwo\n".to_vec(), b"thr".to_vec()), (gzip(b"one\ntwo\n"), gzip(b"three\n")[..9].to_vec())]
+        {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&[&whole[..], &half].concat()).unwrap();
+            let mut lines = Lines::open_to(file.path(), whole.len() as u64).unwrap();
+            assert_eq!(lines.file_bytes, whole.len() as u64);
+            let mut found = Vec::new();
+            while let Some(line) = lines.next_line().unwrap() {
+                found.push(line.text.into_owned());
+            }
+            assert_eq!(found, ["one", "two"]);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::publish::{DoneMark, Store};
 use crate::rejects::Rejects;
 use crate::staging::Staging;
 use crate::tables::{Bounds, TableError, Tables};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ pub struct Job {
     /// Folders that they are below: while one is away (not there, or empty as the place of a disk that is not mounted), none of its files is
     /// gone for good.
     pub roots: Vec<PathBuf>,
+    /// So many bytes are read of files that may be written to meanwhile; of all others what they have when they are opened.
+    pub committed: BTreeMap<PathBuf, u64>,
 }
 
 /// How far a job is.
@@ -151,7 +154,9 @@ impl Run<'_> {
         observe: Observer<'_>,
     ) -> Result<(), JobError> {
         for path in &job.paths {
-            let mut lines = Lines::open(path).map_err(|error| self.unreadable(job, path, error))?;
+            let committed = job.committed.get(path).copied().unwrap_or(u64::MAX);
+            let opened = Lines::open_to(path, committed);
+            let mut lines = opened.map_err(|error| self.unreadable(job, path, error))?;
             let taken_before = self.progress.taken;
             self.progress.file_bytes += lines.file_bytes;
             loop {

@@ -11,6 +11,7 @@ use logferry_etl::job::{Job, JobError, Recipe};
 use logferry_etl::lists::{ListFiles, Lists};
 use logferry_etl::publish::{DoneMark, FailMark, Store};
 use logferry_etl::tables::Bounds;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ fn an_hour_that_fails_while_the_disk_of_the_tables_is_away_leaves_no_mark_in_its
     let (store, _) = Store::open(Arc::new(RealDisk), &dir).unwrap();
     let recipe = recipe(r#"{"access":{"columns":["n"],"partitions":[]}}"#, Format::Tsv);
     let paths = vec![root.path().join("gone")];
-    let job = Job { key: key("web-1"), paths, lines_min: 0, roots: Vec::new() };
+    let job = Job { key: key("web-1"), paths, lines_min: 0, roots: Vec::new(), committed: BTreeMap::new() };
     let run = || {
         job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()))
     };
@@ -182,7 +183,13 @@ fn a_job_that_is_stopped_leaves_nothing_behind() {
     let file = dir.path().join("lines");
     std::fs::write(&file, "n=1\n".repeat(5000)).unwrap();
     let (store, _) = Store::open(Arc::new(RealDisk), dir.path()).unwrap();
-    let job = Job { key: key("web-1"), paths: vec![file], lines_min: 0, roots: Vec::new() };
+    let job = Job {
+        key: key("web-1"),
+        paths: vec![file],
+        lines_min: 0,
+        roots: Vec::new(),
+        committed: BTreeMap::new(),
+    };
     let mut seen_bytes = 0;
     let ended = job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |progress| {
         seen_bytes = progress.taken;
@@ -200,7 +207,13 @@ fn files_that_were_cut_are_a_failure_and_take_no_tables_away() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("lines");
     let (store, _) = Store::open(Arc::new(RealDisk), dir.path()).unwrap();
-    let job = Job { key: key("web-1"), paths: vec![file.clone()], lines_min: 900, roots: Vec::new() };
+    let job = Job {
+        key: key("web-1"),
+        paths: vec![file.clone()],
+        lines_min: 900,
+        roots: Vec::new(),
+        committed: BTreeMap::new(),
+    };
     let run = |lines| {
         std::fs::write(&file, "n=1\n".repeat(lines)).unwrap();
         job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()))
@@ -222,6 +235,7 @@ fn a_file_that_is_gone_is_a_failure_that_names_it() {
         paths: vec![PathBuf::from("/no/such/hour")],
         lines_min: 0,
         roots: Vec::new(),
+        committed: BTreeMap::new(),
     };
     let ended =
         job.run(&store, &recipe, &mut common::Pairs, &Lists::default(), &mut |_| ControlFlow::Continue(()));

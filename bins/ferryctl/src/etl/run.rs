@@ -14,7 +14,7 @@ use logferry_etl::plan::{Plan, PlanFiles};
 use logferry_etl::publish::{DoneMark, Store};
 use logferry_etl::tables::Bounds;
 use logferry_node::config::ByteSize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,7 +211,13 @@ fn jobs(args: &Args) -> anyhow::Result<Vec<Job>> {
         let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
         match jobs.iter_mut().find(|job| job.key == key) {
             Some(job) => job.paths.push(path.clone()),
-            None => jobs.push(Job { key, paths: vec![path.clone()], lines_min: 0, roots: Vec::new() }),
+            None => jobs.push(Job {
+                key,
+                paths: vec![path.clone()],
+                lines_min: 0,
+                roots: Vec::new(),
+                committed: BTreeMap::new(),
+            }),
         }
     }
     Ok(jobs)
@@ -285,7 +291,13 @@ mod tests {
     use super::*;
 
     fn job(paths: Vec<PathBuf>) -> Job {
-        Job { key: key_of(&paths[0], None).unwrap(), paths, lines_min: 0, roots: Vec::new() }
+        Job {
+            key: key_of(&paths[0], None).unwrap(),
+            paths,
+            lines_min: 0,
+            roots: Vec::new(),
+            committed: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub use shell::EtlOutput;
 
 use crate::config::EtlSettings;
 use crate::file::mounted::Ground;
+use crate::finish::LogFiles;
 
 use figures::EtlFigures;
 use logferry_durable::{DirLock, RealDisk, lock_dir};
@@ -60,7 +61,11 @@ struct Shared {
     store: Mutex<Option<(Store, DirLock)>>,
     figures: EtlFigures,
     started: Instant,
+    files: Option<SharedLogFiles>,
 }
+
+/// Filled in when the output's files are recovered.
+type SharedLogFiles = Arc<Mutex<Option<LogFiles>>>;
 
 /// A panic aborts the process, so poisoning tells nothing.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -68,11 +73,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Etl {
-    /// Opens the queue in `var_dir`, of hours whose log files are below `roots`.
+    /// Opens the queue in `var_dir`, of hours whose log files are below `roots` and are not written to any more.
     ///
     /// # Errors
     /// The queue cannot be read or made.
     pub fn open(settings: EtlSettings, var_dir: &Path, zone: &str, roots: Vec<PathBuf>) -> io::Result<Etl> {
+        Etl::open_with(settings, var_dir, zone, roots, None)
+    }
+
+    /// The same beside an output that writes to the files: no hour is begun before `files` are known.
+    fn open_with(
+        settings: EtlSettings,
+        var_dir: &Path,
+        zone: &str,
+        roots: Vec<PathBuf>,
+        files: Option<SharedLogFiles>,
+    ) -> io::Result<Etl> {
         let queue = DurableQueue::open(Arc::new(RealDisk), &var_dir.join("etl"))?;
         let figures = EtlFigures::default();
         figures.set_waiting(queue.queue().len());
@@ -88,6 +104,7 @@ impl Etl {
             store: Mutex::new(None),
             figures,
             started: Instant::now(),
+            files,
         })))
     }
 
@@ -125,6 +142,13 @@ impl Etl {
         self.0.changed.notify_all();
     }
 
+    /// The files are known.
+    fn go_on(&self) {
+        // Who looks whether they are holds the queue: nobody is woken in vain.
+        drop(lock(&self.0.queue));
+        self.0.changed.notify_all();
+    }
+
     /// What keeps tables from being made.
     pub fn problems(&self) -> Vec<String> {
         self.0.figures.problems()
@@ -137,6 +161,15 @@ impl Etl {
 }
 
 impl Shared {
+    /// Whether log files may not be read yet.
+    fn waits_for_files(&self) -> bool {
+        self.files.as_ref().is_some_and(|files| lock(files).is_none())
+    }
+
+    fn log_files(&self) -> Option<LogFiles> {
+        self.files.as_ref().and_then(|files| lock(files).clone())
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

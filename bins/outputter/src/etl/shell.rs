@@ -1,7 +1,8 @@
 //! ETL as the outputter runs it: or nothing, when it is not configured.
 
-use super::{Etl, lock};
+use super::{Etl, SharedLogFiles, lock};
 use crate::config::EtlSettings;
+use crate::finish::LogFiles;
 use crate::hours::fact;
 use crate::hours::report::HourReport;
 use crate::hours::runner::HourSink;
@@ -31,12 +32,14 @@ struct Running {
     problem: Mutex<Option<String>>,
     is_stopping: Mutex<bool>,
     stopping: Condvar,
+    files: SharedLogFiles,
     /// Opens the queue, and ends with its workers.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl EtlOutput {
-    /// Opens the queue and starts the workers, or tries that until it succeeds. Log files are below `roots`.
+    /// Opens the queue and starts the workers, or tries that until it succeeds. Log files are below `roots`; hours wait until who writes to
+    /// them has told of them ([`HourSink::follow`]).
     ///
     /// # Errors
     /// There is no room for threads.
@@ -52,10 +55,13 @@ impl EtlOutput {
             problem: Mutex::default(),
             is_stopping: Mutex::default(),
             stopping: Condvar::new(),
+            files: SharedLogFiles::default(),
             thread: Mutex::default(),
         });
         let (var_dir, zone, opened) = (var_dir.to_owned(), zone.to_owned(), Arc::clone(&running));
-        let open = move || Etl::open(settings.clone(), &var_dir, &zone, roots.clone());
+        let files = running.files.clone();
+        let open =
+            move || Etl::open_with(settings.clone(), &var_dir, &zone, roots.clone(), Some(files.clone()));
         let workers = running.try_start(&open);
         let thread = std::thread::Builder::new().name("etl".into()).spawn(move || opened.run(workers, open));
         *lock(&running.thread) = Some(thread.context("no thread for [etl]")?);
@@ -146,6 +152,13 @@ impl Running {
 }
 
 impl HourSink for Running {
+    fn follow(&self, files: LogFiles) {
+        *lock(&self.files) = Some(files);
+        if let Some(etl) = self.etl.get() {
+            etl.go_on();
+        }
+    }
+
     fn holds(&self, key: &fact::HourKey) -> bool {
         // What a queue has that is not open yet, nobody knows.
         let Some(etl) = self.etl.get() else { return true };

@@ -1,11 +1,13 @@
 //! One worker: takes the oldest hour that waits, makes its tables, says what became of it.
 
 use super::{Shared, lock};
+use crate::finish::LogFiles;
 use logferry_etl::counts::Counts;
 use logferry_etl::job::{Job, JobError, Progress, Recipe};
 use logferry_etl::plan::Plan;
 use logferry_etl::publish::DoneMark;
 use logferry_etl::queue::{Ended, Wanted};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -18,6 +20,8 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 /// Endings of files that were compressed when their hour was complete.
 const COMPRESSED: [&str; 2] = ["zst", "gz"];
+/// So often files may be moved while the tables of an hour are made.
+const MOVES_MAX: usize = 3;
 
 /// Why an attempt did not come to an end.
 enum Hindered {
@@ -48,6 +52,10 @@ fn next(shared: &Shared) -> Option<Wanted> {
         if shared.is_stopping.load(Ordering::Relaxed) {
             return None;
         }
+        if shared.waits_for_files() {
+            queue = shared.changed.wait_timeout(queue, WAIT_MAX).unwrap_or_else(PoisonError::into_inner).0;
+            continue;
+        }
         let now_ms = shared.now_ms();
         if let Some(wanted) = queue.start(now_ms) {
             return Some(wanted);
@@ -72,27 +80,54 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
         bounds: shared.settings.bounds(),
         rejected_percent_max: shared.settings.rejected_percent_max,
     };
-    let mut paths: Vec<PathBuf> = Vec::new();
-    // A file that was finished since has taken what late lines were in.
-    for path in wanted.paths.iter().map(|path| existing(path)) {
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
     // Packs of legacy nodes, which have no source, may end without a newline: then the line behind it is of the same line.
     let unended_max = if wanted.key.source.is_empty() { wanted.total } else { 0 };
     let lines_min = wanted.lines.saturating_sub(unended_max);
-    let job = Job { key: wanted.key.clone(), paths, lines_min, roots: shared.roots.clone() };
+    let log_files = shared.log_files();
+    let mut job = Job {
+        key: wanted.key.clone(),
+        paths: paths_now(&wanted.paths, log_files.as_ref()),
+        lines_min,
+        roots: shared.roots.clone(),
+        committed: BTreeMap::new(),
+    };
     let mut watch = Watch::new(shared, wanted);
-    let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
-    made.map_err(Hindered::Job)
+    let mut moves = 0;
+    loop {
+        let committed = |path: &PathBuf| Some((path.clone(), log_files.as_ref()?.committed(path)?));
+        job.committed = job.paths.iter().filter_map(committed).collect();
+        let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
+        // A file may be finished just before it is opened: that of an hour whose tables are to be made again.
+        let paths = paths_now(&wanted.paths, log_files.as_ref());
+        if !matches!(made, Err(JobError::Failed { .. })) || paths == job.paths || moves == MOVES_MAX {
+            return made.map_err(Hindered::Job);
+        }
+        (job.paths, moves) = (paths, moves + 1);
+        watch.begin_anew();
+    }
 }
 
-/// `path`, or what it became when it was compressed.
-fn existing(path: &Path) -> PathBuf {
-    let compressed = COMPRESSED.map(|ending| PathBuf::from(format!("{}.{ending}", path.display())));
-    let there = std::iter::once(path.to_owned()).chain(compressed).find(|path| path.exists());
-    there.unwrap_or_else(|| path.to_owned())
+/// Where the lines of these files are now: one that was finished since has taken what late lines were in.
+fn paths_now(paths: &[PathBuf], log_files: Option<&LogFiles>) -> Vec<PathBuf> {
+    let mut now: Vec<PathBuf> = Vec::new();
+    for path in paths.iter().flat_map(|path| existing(path, log_files)) {
+        if !now.contains(&path) {
+            now.push(path);
+        }
+    }
+    now
+}
+
+/// `path`, and what it became when it was finished, or compressed by somebody.
+fn existing(path: &Path, log_files: Option<&LogFiles>) -> Vec<PathBuf> {
+    let mut files = log_files.map_or_else(Vec::new, |log_files| log_files.now(path));
+    files.retain(|file| file.exists());
+    if files.is_empty() {
+        let compressed = COMPRESSED.map(|ending| PathBuf::from(format!("{}.{ending}", path.display())));
+        let there = std::iter::once(path.to_owned()).chain(compressed).find(|path| path.exists());
+        files.push(there.unwrap_or_else(|| path.to_owned()));
+    }
+    files
 }
 
 /// Watches a job: counts, tells, stops.
@@ -106,6 +141,11 @@ struct Watch<'a> {
 impl<'a> Watch<'a> {
     fn new(shared: &'a Shared, wanted: &'a Wanted) -> Watch<'a> {
         Watch { shared, wanted, counted: Counts::default(), told: Instant::now() }
+    }
+
+    /// The job is begun again; what it counted until then counts again.
+    fn begin_anew(&mut self) {
+        self.counted = Counts::default();
     }
 
     fn see(&mut self, progress: &Progress) -> ControlFlow<()> {

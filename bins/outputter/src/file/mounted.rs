@@ -46,35 +46,24 @@ pub fn check_files(
     journaled: impl FnOnce() -> io::Result<BTreeMap<String, Lengths>>,
 ) -> io::Result<()> {
     let length_of = |file: &Path| std::fs::metadata(file).map_or(0, |found| found.len());
-    match [&folders.data, &folders.headers].map(|folder| Content::of(folder)) {
-        [Content::Missing, Content::Missing] => match journaled()?.is_empty() {
-            true => Ok(()),
-            false => Err(nothing_there(&folders.data)),
-        },
+    let (data, headers) = (&folders.data, &folders.headers);
+    let lost_if = |error: io::Error, is_lost: &dyn Fn(&str, &Lengths) -> bool| {
+        let is_any_lost = journaled()?.iter().any(|(path, lengths)| is_lost(path, lengths));
+        if is_any_lost { Err(error) } else { Ok(()) }
+    };
+    match [data, headers].map(|folder| Content::of(folder)) {
+        [Content::Missing, Content::Missing] => lost_if(nothing_there(data), &|_, _| true),
         // A header file that ends where the journal says tells of all that its log file has; behind that it may say that the log file is gone.
-        [Content::Nothing, Content::Something] => {
-            let is_lost = |path: &str, lengths: &Lengths| {
-                lengths.data > 0 && length_of(&folders.headers.join(path)) == lengths.headers
-            };
-            match journaled()?.iter().any(|(path, lengths)| is_lost(path, lengths)) {
-                true => Err(emptied(&folders.data, &folders.data)),
-                false => Ok(()),
-            }
-        }
-        [Content::Something, Content::Nothing] => {
-            let is_lost = |path: &str, lengths: &Lengths| {
-                lengths.data > 0 && lengths.headers > 0 && length_of(&folders.log_file(path)) == lengths.data
-            };
-            match journaled()?.iter().any(|(path, lengths)| is_lost(path, lengths)) {
-                true => Err(emptied(&folders.headers, &folders.headers)),
-                false => Ok(()),
-            }
-        }
+        [Content::Nothing, Content::Something] => lost_if(emptied(data, data), &|path, lengths| {
+            lengths.data > 0 && length_of(&headers.join(path)) == lengths.headers
+        }),
+        [Content::Something, Content::Nothing] => lost_if(emptied(headers, headers), &|path, lengths| {
+            lengths.data > 0 && lengths.headers > 0 && length_of(&folders.log_file(path)) == lengths.data
+        }),
         // Each may be the place of a disk. Without the folder of header files it is meant so.
-        [Content::Nothing, Content::Nothing] => match journaled()?.values().any(|lengths| lengths.data > 0) {
-            true => Err(emptied(&folders.data, &folders.headers)),
-            false => Ok(()),
-        },
+        [Content::Nothing, Content::Nothing] => {
+            lost_if(emptied(data, headers), &|_, lengths| lengths.data > 0)
+        }
         _ => Ok(()),
     }
 }

@@ -31,16 +31,24 @@ impl Past {
     /// Those of the disk.
     pub fn read(file: &dyn DiskFile, len: u64) -> io::Result<Past> {
         let mut past = Past::default();
-        let mut lines = Lines::new(file, 0, len);
+        past.read_on(file, 0, len).map(|_| past)
+    }
+
+    /// Reads on from byte `from`, where a line begins, to byte `to`. Returns the byte behind the last whole line.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn read_on(&mut self, file: &dyn DiskFile, from: u64, to: u64) -> io::Result<u64> {
+        let mut lines = Lines::new(file, from, to);
         while let Some(line) = lines.next()? {
-            past.is_removed = tells_removed(line).unwrap_or(past.is_removed);
+            self.is_removed = tells_removed(line).unwrap_or(self.is_removed);
             match parse_past(line) {
-                Some(Line::Finished(finished)) => past.finished.push(finished),
-                Some(Line::Replaced(_)) => past = Past::default(),
+                Some(Line::Finished(finished)) => self.finished.push(finished),
+                Some(Line::Replaced(_)) => *self = Past::default(),
                 _ => {}
             }
         }
-        Ok(past)
+        Ok(lines.at)
     }
 
     /// Finished files that have lines now, oldest lines first.

@@ -10,9 +10,11 @@ use super::own_fault::is_own_fault;
 use super::recovery::{self, Failure, Recovered, Recovery};
 use super::replace;
 use super::store::{Folders, StoreOptions};
+use super::template::Template;
 use crate::config::FileSettings;
 use crate::figures::Figures;
 use crate::finish::shell::{FINISH_DIR, FinishThread, tell_of_folder};
+use crate::hours::other_files;
 use crate::hours::shell::Hours;
 use crate::outputs::route::Reply;
 use anyhow::Context;
@@ -185,10 +187,13 @@ impl Start {
             let (requests, asked) = crossbeam_channel::unbounded();
             committer.listen_to(asked);
             // First, because it may fail, and the books are to be opened once.
-            helpers.extend(self.start_finisher(hours.clone(), requests, ended)?);
-            let (teller, keeper) = hours.start(&settings.dir, var_dir, committed, figures.clone())?;
+            helpers.extend(self.start_finisher(hours.clone(), requests.clone(), ended)?);
+            let files_of = other_files::asking(Template::parse(&settings.path)?, requests.clone());
+            let folders = (settings.dir.as_path(), var_dir.as_path());
+            let (teller, keeper) = hours.start(folders, committed, files_of, figures.clone())?;
             helpers.push(keeper);
             committer.tell_hours(teller);
+            hours.tell_of_files(requests);
         }
         Ok(Assembled { committer, helpers })
     }

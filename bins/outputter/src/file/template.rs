@@ -108,7 +108,12 @@ impl Template {
 
     /// Whether each hour of each source of a host has exactly one file of its own.
     pub fn keeps_hours_apart(&self) -> bool {
-        self.has_files_of_one_hour() && !self.has(&Piece::Stream)
+        self.has_files_of_one_hour() && !self.spreads_hours()
+    }
+
+    /// Whether each stream has files of its own.
+    pub fn spreads_hours(&self) -> bool {
+        self.has(&Piece::Stream)
     }
 
     /// Whether no file has lines of more than one hour of one source of a host; an hour may have several files.

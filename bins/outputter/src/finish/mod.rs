@@ -12,10 +12,15 @@
 //! Not in here: when an hour is complete (`hours`), and the moment from which on the bytes are elsewhere (`file::retire`).
 
 pub mod finisher;
+pub mod log_files;
+mod overlooked;
+pub mod pasts;
 pub mod product;
 pub mod retention;
 pub mod settings;
 pub mod shell;
 
 pub use finisher::{Committed, Finisher};
+pub use log_files::LogFiles;
+pub use pasts::Pasts;
 pub use settings::{FinishSettings, Plan, RetentionSettings};

@@ -1,9 +1,8 @@
 //! `[finish]` and `[retention]`.
 
+use super::pasts::Pasts;
 use crate::file::archive::Form;
 use crate::file::mounted::Ground;
-use crate::file::past::Past;
-use logferry_durable::RealDisk;
 use logferry_node::config::{ByteSize, Interval, rules};
 use std::path::{Path, PathBuf};
 
@@ -81,7 +80,7 @@ pub struct Plan {
     /// User and group, by number.
     pub owner: (Option<u32>, Option<u32>),
     /// Folder of log files.
-    log_data: PathBuf,
+    pub(super) log_data: PathBuf,
     /// What they hold.
     pub form: Form,
     /// Folder of finished ones.
@@ -145,14 +144,14 @@ impl Plan {
             .then(|| self.dir.join(format!("{path}{}{}", self.form.suffix(), self.codec.suffix())))
     }
 
-    /// Files that have the lines of these log files now.
-    pub fn files_now(&self, paths: &[String]) -> Vec<String> {
-        paths.iter().flat_map(|path| self.files_of(path)).collect()
+    /// Files that have the lines of these log files now; `pasts` for who asks again.
+    pub fn files_now(&self, paths: &[String], pasts: &mut Pasts) -> Vec<String> {
+        paths.iter().flat_map(|path| self.files_of(path, pasts)).collect()
     }
 
     /// Files that have the lines of a log file now, oldest lines first, below the folder of log files where they are there.
-    fn files_of(&self, path: &str) -> Vec<String> {
-        let finished = self.finished_files(path);
+    fn files_of(&self, path: &str, pasts: &mut Pasts) -> Vec<String> {
+        let finished = self.finished_files(path, pasts);
         let log_file = format!("{path}{}", self.form.suffix());
         let is_there = finished.is_empty() || self.log_data.join(&log_file).exists();
         let name = |file: PathBuf| file.strip_prefix(&self.log_data).unwrap_or(&file).display().to_string();
@@ -161,10 +160,8 @@ impl Plan {
 
     /// The finished files of a log file that are there, oldest lines first: where its header file says them to be, whatever the plan was then,
     /// else where the plan puts them.
-    fn finished_files(&self, path: &str) -> Vec<PathBuf> {
-        let headers = RealDisk.open_for_reading(&self.log_data.with_file_name("headers").join(path));
-        let past = headers.and_then(|headers| Past::read(&*headers, headers.len()?)).unwrap_or_default();
-        let mut files = past.files();
+    fn finished_files(&self, path: &str, pasts: &mut Pasts) -> Vec<PathBuf> {
+        let mut files = pasts.files(&self.log_data.with_file_name("headers"), path).unwrap_or_default();
         files.retain(|file| file.exists());
         if files.is_empty() {
             files.extend(self.target(path).filter(|file| file.exists()));
@@ -224,7 +221,8 @@ mod tests {
         std::fs::create_dir_all(&headers).unwrap();
         let settings = FinishSettings { compress: "zstd".into(), ..FinishSettings::default() };
         let plan = Plan::new(&settings, &log_data, Form::Lines).unwrap();
-        let files = || plan.files_now(&["h".to_owned()]);
+        let mut pasts = Pasts::default();
+        let mut files = || plan.files_now(&["h".to_owned()], &mut pasts);
         assert_eq!(files(), ["h"]);
         let place = Place::File(log_data.join("h.gz").display().to_string());
         let line = finished_line(&Finished { place, data: 1, bytes: 1, crc: None });

@@ -1,6 +1,7 @@
 //! The finisher's thread: looks for files that are due, and asks the committer.
 
 use super::finisher::{Committed, Finisher, Outcome};
+use super::overlooked::Overlooked;
 use super::retention::{Candidate, Limits, Round};
 use super::settings::{FinishSettings, RetentionSettings};
 use crate::figures::Figures;
@@ -18,7 +19,7 @@ use crate::hours::marks::Marks;
 use crate::hours::runner::HourSink;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use metrics::{counter, gauge};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,7 +34,7 @@ const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// After so many looks, old files and what is left of removed ones are looked for.
 const LOOKS_PER_RETENTION: u32 = 12;
 /// How long a file that could not be finished is left alone.
-const RETRY_INTERVAL: Duration = Duration::from_secs(300);
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(300);
 /// Where trouble with the folder of finished files is shown.
 pub const FINISH_DIR: &str = "finish.dir";
 /// Where problems of retention are shown.
@@ -67,20 +68,21 @@ pub struct FinishThread {
 
 /// What is known of files, so that they are not looked at again and again.
 #[derive(Default)]
-struct Memory {
+pub(super) struct Memory {
     /// When files that could not be finished are tried again.
     retry_at: HashMap<String, Instant>,
+    pub(super) overlooked: Overlooked,
     /// What header files say.
     known: HashMap<String, Arc<Known>>,
 }
 
 /// What a header file says.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     /// Bytes of it that were read.
     headers: u64,
     /// When the last pack came, in milliseconds since 1970.
-    last_ms: i64,
+    pub(super) last_ms: i64,
     past: Past,
 }
 
@@ -94,6 +96,7 @@ impl FinishThread {
             let Some(books) = self.books.get() else { continue };
             if self.finds_folder() {
                 self.finish_due(books, &mut memory, files_at);
+                self.finish_overlooked(books, &mut memory, files_at);
             }
             if Instant::now() >= files_at {
                 self.look_after_files(books, &mut memory);
@@ -114,12 +117,21 @@ impl FinishThread {
         true
     }
 
+    /// Nothing may have come since then of what is finished now.
+    pub(super) fn quiet_since_ms(&self) -> i64 {
+        now_ms().saturating_sub(i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The committed lengths of all files; none when the program stops.
+    pub(super) fn committed_files(&self) -> Option<BTreeMap<String, Lengths>> {
+        self.committed().ask(Request::Files)
+    }
+
     /// As many as there is time for `until` others are to go: finishing takes room, and they may be what makes it.
     fn finish_due(&self, books: &SharedBooks, memory: &mut Memory, until: Instant) {
-        let quiet_ms = i64::try_from(self.finish.wait.0.as_millis()).unwrap_or(i64::MAX);
-        let due = lock(books).finishable(now_ms().saturating_sub(quiet_ms));
+        let due = lock(books).finishable(self.quiet_since_ms());
         memory.retry_at.retain(|path, _| {
-            let is_due = due.contains_key(path);
+            let is_due = due.contains_key(path) || memory.overlooked.waits_for(path);
             if !is_due {
                 self.figures.clear_notice(path);
             }
@@ -138,36 +150,49 @@ impl FinishThread {
                 memory.retry_at.insert(path, Instant::now() + RETRY_INTERVAL);
                 continue;
             }
-            match self.finisher.finish(&path, &mut self.committed(), || self.stop.is_cancelled()) {
-                Ok(Outcome::Nothing) => {
-                    self.figures.clear_notice(&path);
-                    lock(books).finished(&path, counted);
-                }
-                Ok(Outcome::Finished(bytes)) => {
-                    counter!("logferry_outputter_files_finished_total").increment(1);
-                    counter!("logferry_outputter_finished_bytes_total").increment(bytes);
-                    tracing::info!(path, bytes, "the file is finished");
-                    self.figures.clear_notice(&path);
-                    lock(books).finished(&path, counted);
-                }
-                Ok(Outcome::Later) => {}
-                Err(_) if self.stop.is_cancelled() => return,
-                Err(error) => {
-                    counter!("logferry_outputter_finish_failures_total").increment(1);
-                    tracing::error!(path, "the file cannot be finished, it stays as it is: {error}");
-                    self.figures.set_notice(&path, format!("{path} cannot be finished: {error}"));
-                    memory.retry_at.insert(path, Instant::now() + RETRY_INTERVAL);
-                }
+            if self.finish_file(&path, memory) {
+                lock(books).finished(&path, counted);
             }
         }
+    }
+
+    /// Whether nothing is left to be done with a file now.
+    pub(super) fn finish_file(&self, path: &str, memory: &mut Memory) -> bool {
+        match self.finisher.finish(path, &mut self.committed(), || self.stop.is_cancelled()) {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Finished(bytes)) => {
+                counter!("logferry_outputter_files_finished_total").increment(1);
+                counter!("logferry_outputter_finished_bytes_total").increment(bytes);
+                tracing::info!(path, bytes, "the file is finished");
+            }
+            Ok(Outcome::Later) => return self.is_gone(path),
+            Err(_) if self.stop.is_cancelled() => return false,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_gone(path) => {}
+            Err(error) => {
+                counter!("logferry_outputter_finish_failures_total").increment(1);
+                tracing::error!(path, "the file cannot be finished, it stays as it is: {error}");
+                self.figures.set_notice(path, format!("{path} cannot be finished: {error}"));
+                memory.retry_at.insert(path.to_owned(), Instant::now() + RETRY_INTERVAL);
+                return false;
+            }
+        }
+        self.figures.clear_notice(path);
+        true
+    }
+
+    /// Whether somebody took log file and header file away. Where there is no header file at all, their disk may be.
+    fn is_gone(&self, path: &str) -> bool {
+        let folders = &self.finisher.folders;
+        let is_missing =
+            |file: &Path| std::fs::metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let has_files = || std::fs::read_dir(&folders.headers).is_ok_and(|mut found| found.next().is_some());
+        is_missing(&folders.headers.join(path)) && is_missing(&folders.log_file(path)) && has_files()
     }
 
     /// Looks after what was removed, whether or not anything else is ever to be, and removes what is due. One file that cannot be read or
     /// removed keeps no other from going.
     fn look_after_files(&self, books: &SharedBooks, memory: &mut Memory) {
-        let (answer, answered) = bounded(1);
-        let asked = self.requests.send(Request::Files(answer)).ok();
-        let Some(mut files) = asked.and_then(|()| answered.recv().ok()) else { return };
+        let Some(mut files) = self.committed_files() else { return };
         if !self.retention.is_on() {
             files.retain(|_, lengths| lengths.data == 0);
         }
@@ -287,7 +312,7 @@ impl FinishThread {
     }
 
     /// Whether tables are to be made of one of these hours.
-    fn is_read<'a>(&self, mut hours: impl Iterator<Item = &'a HourKey>) -> bool {
+    pub(super) fn is_read<'a>(&self, mut hours: impl Iterator<Item = &'a HourKey>) -> bool {
         self.etl.as_ref().is_some_and(|etl| hours.any(|hour| etl.holds(hour)))
     }
 
@@ -302,12 +327,8 @@ impl FinishThread {
                 .is_some_and(|layout| self.is_read(layout.hours.keys()))
     }
 
-    /// Whether each hour of the file has a mark that tells of all its lines. One that tells fewer is of before lines came late; one that
-    /// tells more counts those of other files, too.
     fn is_marked(&self, layout: &Layout) -> io::Result<bool> {
-        let marks = self.marks.find(layout.hours.keys())?;
-        let told = |key: &HourKey| marks.get(key).and_then(|told| told.iter().max());
-        Ok(layout.hours.iter().all(|(key, lines)| told(key).is_some_and(|told| lines <= told)))
+        Ok(are_told(&layout.hours, &self.marks.find(layout.hours.keys())?))
     }
 
     fn limits(&self) -> Limits {
@@ -320,7 +341,7 @@ impl FinishThread {
         }
     }
 
-    fn known(&self, path: &str, lengths: Lengths, memory: &mut Memory) -> io::Result<Arc<Known>> {
+    pub(super) fn known(&self, path: &str, lengths: Lengths, memory: &mut Memory) -> io::Result<Arc<Known>> {
         if let Some(known) = memory.known.get(path).filter(|known| known.headers == lengths.headers) {
             return Ok(known.clone());
         }
@@ -340,6 +361,13 @@ impl FinishThread {
     fn committed(&self) -> Asking<'_> {
         Asking(&self.requests)
     }
+}
+
+/// Whether each of these hours of a file has a mark that tells of all its lines. One that tells fewer is of before lines came late; one that
+/// tells more counts those of other files, too.
+pub(super) fn are_told(hours: &BTreeMap<HourKey, u64>, marks: &BTreeMap<&HourKey, Vec<u64>>) -> bool {
+    let told = |key: &HourKey| marks.get(key).and_then(|told| told.iter().max());
+    hours.iter().all(|(key, lines)| told(key).is_some_and(|told| lines <= told))
 }
 
 /// Files that could not be read or removed.

@@ -30,6 +30,12 @@ pub struct Books {
     /// See [`Books::finishable`].
     #[serde(skip)]
     pub(super) unfinished: BTreeMap<String, BTreeSet<HourKey>>,
+    /// Somebody finishes log files, and says so.
+    #[serde(skip)]
+    pub(super) has_finisher: bool,
+    /// See [`Books::take_overlooked`].
+    #[serde(skip)]
+    pub(super) has_overlooked: bool,
     /// When they were saved, if that was told.
     #[serde(skip)]
     saved_ms: Option<i64>,
@@ -377,11 +383,17 @@ impl Books {
         }
     }
 
-    /// Forgets hours of which nothing came for `keep_ms`. Returns those that were not complete.
+    /// Forgets hours of which nothing came for `keep_ms`, but for those that something is left to be done for. Returns those that were not
+    /// complete.
     pub fn expire(&mut self, now_ms: i64, keep_ms: i64) -> Vec<HourKey> {
         let is_old = |book: &HourBook| now_ms.saturating_sub(book.sum().last_ms) > keep_ms;
         let hours = self.hours.iter().filter(|(_, book)| is_old(book) && !book.has_work());
-        self.forget(hours.map(|(key, _)| key.clone()).collect())
+        let mut keys: Vec<HourKey> = hours.map(|(key, _)| key.clone()).collect();
+        if !keys.is_empty() {
+            let to_be_finished = self.to_be_finished();
+            keys.retain(|key| !to_be_finished.contains(key));
+        }
+        self.forget(keys)
     }
 
     pub(super) fn forget(&mut self, keys: Vec<HourKey>) -> Vec<HourKey> {

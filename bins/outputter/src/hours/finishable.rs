@@ -3,9 +3,42 @@
 use super::book::HourBook;
 use super::books::Books;
 use super::fact::HourKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What becomes of log files whose hours are complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Finishing {
+    /// Nobody finishes them.
+    #[default]
+    Not,
+    /// They are finished where they are.
+    InPlace,
+    /// They are compressed or moved.
+    Elsewhere,
+}
 
 impl Books {
+    /// Complete hours are remembered until their files are finished.
+    pub fn expect_finisher(&mut self, finishing: Finishing) {
+        self.has_finisher = finishing != Finishing::Not;
+        // What was forgotten before is still in its log file. One that stays there tells nothing, and to read them all at each start is too much.
+        self.has_overlooked = finishing == Finishing::Elsewhere;
+    }
+
+    /// Whether hours may have been forgotten before their files were finished, since the last time that this was asked.
+    pub fn take_overlooked(&mut self) -> bool {
+        std::mem::take(&mut self.has_overlooked)
+    }
+
+    /// Complete hours that wait for their files to be finished. Those of a file that goes on do not: it is finished when a later hour of it is
+    /// complete.
+    pub(super) fn to_be_finished(&self) -> BTreeSet<HourKey> {
+        match self.has_finisher {
+            true => self.finishable(i64::MAX).into_values().flat_map(|(_, hours)| hours).collect(),
+            false => BTreeSet::new(),
+        }
+    }
+
     /// Log files all of whose hours are complete, with nothing left to do for them, and of which nothing came since `quiet_since_ms`; with
     /// the counted bytes of their header files, and the hours that changed since [`Books::finished`]. All others were complete then.
     pub fn finishable(&self, quiet_since_ms: i64) -> BTreeMap<String, (u64, Vec<HourKey>)> {
@@ -101,6 +134,33 @@ mod tests {
         assert_eq!(books.clone().reopened().finishable(1).len(), 19);
         books.expire(i64::MAX, 1);
         assert!(books.unfinished.is_empty());
+    }
+
+    #[test]
+    fn a_complete_hour_is_known_until_its_file_is_finished() {
+        let mut books = Books::default();
+        books.expect_finisher(Finishing::InPlace);
+        complete(&mut books, "f0", 0, 1, 10);
+        complete(&mut books, "f1", 1, 1, 10);
+        books.count("f2", &[Fact { at_ms: 1, ..Fact::of_a_test(key(2), 1, false) }], 10);
+        books.finished("f1", 10);
+        assert_eq!(books.expire(i64::MAX, 1), [key(2)]);
+        assert_eq!(books.hours().map(|(known, _)| known.hour).collect::<Vec<_>>(), [key(0).hour]);
+        assert!(books.finishable(1).contains_key("f0"));
+        books.finished("f0", 10);
+        assert_eq!((books.expire(i64::MAX, 1), books.hours().count()), (vec![], 0));
+    }
+
+    #[test]
+    fn complete_hours_of_a_file_that_goes_on_are_forgotten() {
+        let mut books = Books::default();
+        books.expect_finisher(Finishing::InPlace);
+        (0..5).for_each(|hour| complete(&mut books, "all", hour, 1, 10 + u64::from(hour)));
+        books.count("all", &[Fact { at_ms: 9, ..Fact::of_a_test(key(5), 1, false) }], 20);
+        assert_eq!(books.expire(10, 5), []);
+        assert_eq!(books.hours().map(|(known, _)| known.hour).collect::<Vec<_>>(), [key(5).hour]);
+        complete(&mut books, "all", 5, 2, 30);
+        assert_eq!(books.finishable(9)["all"], (30, vec![key(5)]));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use super::books::Books;
 use super::calendar::Calendar;
 use super::catch_up::{self, Last};
 use super::fact::HourKey;
+use super::finishable::Finishing;
 use super::hooks::{DueHook, HookKind, HookQueue};
 use super::lookup::Lookup;
 use super::mailbox::{Mail, Mailbox, News};
 use super::marks::Marks;
 use super::notices;
+use super::other_files::FilesOf;
 use super::report;
 use super::runner::{Ended, Job, Runner};
 use super::shrink::Squeezed;
@@ -61,6 +63,8 @@ pub struct KeeperOptions {
     pub hooks: Vec<HookKind>,
     /// Hooks that run at a time.
     pub hooks_at_once: usize,
+    /// What becomes of log files of complete hours.
+    pub finishing: Finishing,
 }
 
 /// Where things are.
@@ -86,6 +90,7 @@ pub struct Keeper {
     saved_before_ms: Option<i64>,
     pub(super) hooks: HookQueue,
     pub(super) lookup: Lookup,
+    pub(super) files_of: Option<FilesOf>,
     /// Why a hook of a kind failed last.
     hook_errors: BTreeMap<HookKind, String>,
     /// Repulls that are being asked for.
@@ -127,6 +132,7 @@ impl Keeper {
             is_sound,
             hooks: HookQueue::default(),
             lookup: Lookup::default(),
+            files_of: None,
             hook_errors: BTreeMap::new(),
             asking: 0,
             unread: BTreeMap::new(),
@@ -137,6 +143,12 @@ impl Keeper {
             look_at_ms: i64::MIN,
             figures,
         })
+    }
+
+    /// Hours may be spread over several files: they are asked for where those that are known are not all.
+    #[must_use]
+    pub fn with_other_files(self, files_of: Option<FilesOf>) -> Keeper {
+        Keeper { files_of, ..self }
     }
 
     /// The books, for whoever shows them.
@@ -165,8 +177,10 @@ impl Keeper {
             self.take_news(News::to_be_read(path.clone(), *to), now_ms);
         }
         self.take_removed(now_ms);
+        let mut books = lock(&self.books);
         // Marks may be there that the books do not know of, because they were not saved since, or be gone.
-        self.lookup.all(&lock(&self.books));
+        self.lookup.all(&books);
+        books.expect_finisher(self.options.finishing);
     }
 
     /// The end of a file that the books do not know because all of it is older than what they remember, and not because they were not saved since.
@@ -244,7 +258,7 @@ impl Keeper {
         self.note_anew(is_again, now_ms);
     }
 
-    fn count_news(&mut self, news: News, now_ms: i64) {
+    pub(super) fn count_news(&mut self, news: News, now_ms: i64) {
         self.is_changed = true;
         let mut books = lock(&self.books);
         if news.is_replaced {
@@ -381,6 +395,7 @@ impl Keeper {
         }
         self.is_changed = true;
         self.hooks.forget(|key| books.hour(key).is_some());
+        self.lookup.forget(|key| books.hour(key).is_some());
         drop(books);
         for (keys, reason) in [(expired, "expired"), (squeezed, "memory")] {
             for key in keys {

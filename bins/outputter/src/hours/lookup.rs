@@ -8,6 +8,8 @@ use super::books::Books;
 use super::catch_up::{self, Said};
 use super::fact::{Fact, HourKey};
 use super::keeper::{Keeper, RETRY_MS, lock};
+use super::mailbox::News;
+use super::other_files::FilesOf;
 use metrics::counter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,6 +30,8 @@ pub(super) struct Lookup {
     /// Hours were forgotten because the books had outgrown their memory.
     pub(super) has_squeezed: bool,
     next_ms: i64,
+    /// Hours whose other files were looked for.
+    asked_for: BTreeSet<HourKey>,
     /// The last try failed.
     pub(super) is_failing: bool,
 }
@@ -38,6 +42,11 @@ impl Lookup {
         for (key, _) in books.hours() {
             self.waiting.entry(key.clone()).or_insert(true);
         }
+    }
+
+    /// Hours were forgotten.
+    pub(super) fn forget(&mut self, is_known: impl Fn(&HourKey) -> bool) {
+        self.asked_for.retain(is_known);
     }
 
     /// Whether an hour waits for its marks to be found.
@@ -111,19 +120,45 @@ impl Keeper {
             }
         };
         self.lookup.took(found.names, now_ms);
+        let mut in_part = BTreeSet::new();
         for (key, is_read) in &waiting {
             let lines = found.lines.get(key).map_or(&[][..], Vec::as_slice);
             match self.found(key, lines, *is_read, now_ms) {
-                Ok(()) => {
-                    self.lookup.fresh.insert(key.clone());
-                    lock(&self.books).touch(key.clone());
-                }
+                Ok(()) if self.may_have_other_files(key) => drop(in_part.insert(key.clone())),
+                Ok(()) => self.is_looked_up(key),
                 Err(error) => {
                     self.look_failed(&error, now_ms);
                     self.lookup.waiting.insert(key.clone(), *is_read);
                 }
             }
         }
+        self.count_other_files(in_part, now_ms);
+    }
+
+    fn is_looked_up(&mut self, key: &HourKey) {
+        self.lookup.fresh.insert(key.clone());
+        lock(&self.books).touch(key.clone());
+    }
+
+    /// Whether an hour is not whole by the files that are known, and others can be looked for.
+    fn may_have_other_files(&self, key: &HourKey) -> bool {
+        let is_in_part = || lock(&self.books).hour(key).is_some_and(|book| book.whole_lines().is_none());
+        self.files_of.is_some() && !self.lookup.asked_for.contains(key) && is_in_part()
+    }
+
+    /// Counts what other files have of hours of which perhaps only a part is known. Their marks are looked at once more then.
+    fn count_other_files(&mut self, keys: BTreeSet<HourKey>, now_ms: i64) {
+        let asked = |files_of: &FilesOf| if keys.is_empty() { None } else { Some(files_of(&keys)) };
+        let Some(found) = self.files_of.as_ref().and_then(asked) else { return };
+        self.lookup.waiting.extend(keys.iter().map(|key| (key.clone(), true)));
+        let Some(found) = found else { return self.lookup.failed(now_ms) };
+        let unknown = |(path, _): &(String, u64)| lock(&self.books).counted(path).is_none();
+        let files: BTreeSet<(String, u64)> = found.into_values().flatten().filter(unknown).collect();
+        for (path, to) in files {
+            self.count_news(News::to_be_read(path, to), now_ms);
+        }
+        self.note_anew(true, now_ms);
+        self.lookup.asked_for.extend(keys);
     }
 
     pub(super) fn look_failed(&mut self, error: &io::Error, now_ms: i64) {
@@ -175,8 +210,10 @@ impl Keeper {
     fn recount(&self, key: &HourKey, marks: &[u64], now_ms: i64) -> io::Result<Recounted> {
         let files: Vec<(String, u64)> = {
             let books = lock(&self.books);
-            let paths = books.hour(key).into_iter().flat_map(|book| book.parts.keys());
-            paths.filter_map(|path| Some((path.clone(), books.counted(path)?))).collect()
+            let mut parts: Vec<_> = books.hour(key).into_iter().flat_map(|book| &book.parts).collect();
+            // A mark is of what came first.
+            parts.sort_by_key(|(_, part)| part.first_ms);
+            parts.into_iter().filter_map(|(path, _)| Some((path.clone(), books.counted(path)?))).collect()
         };
         let mut recounted = Recounted::default();
         for (path, to) in files {

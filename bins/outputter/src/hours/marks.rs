@@ -28,7 +28,7 @@ const HASH_BYTES: usize = 33;
 /// Marks of hours that are there.
 #[derive(Debug, Default)]
 pub struct Found<'a> {
-    /// The lines that they tell. An hour has one, unless somebody put others there.
+    /// The lines that they tell, lowest first. An hour has one, unless somebody put others there.
     pub lines: BTreeMap<&'a HourKey, Vec<u64>>,
     /// Names that were read to find them.
     pub names: usize,
@@ -83,7 +83,7 @@ impl Marks {
         self.remove(&hour_path(key, lines))
     }
 
-    /// The lines that the marks of these hours tell, looked up in one listing of each folder.
+    /// The lines that the marks of these hours tell, looked up by going through each folder once.
     pub fn find<'a>(
         &self,
         keys: impl Iterator<Item = &'a HourKey>,
@@ -99,18 +99,20 @@ impl Marks {
         }
         let mut found = Found::default();
         for (folder, stems) in by_folder {
-            let names = self.disk.list(&self.root.join(&folder))?;
-            if names.is_empty() {
-                self.check_is_there()?;
-            }
-            for name in names {
+            let before = found.names;
+            // There is a name for each hour that ever was.
+            self.disk.each_name(&self.root.join(&folder), &mut |name| {
                 found.names += 1;
-                let Some((stem, digits)) = name.rsplit_once('_') else { continue };
+                let Some((stem, digits)) = name.rsplit_once('_') else { return };
                 if let (Some(key), Ok(lines)) = (stems.get(stem), digits.parse()) {
                     found.lines.entry(key).or_default().push(lines);
                 }
+            })?;
+            if found.names == before {
+                self.check_is_there()?;
             }
         }
+        found.lines.values_mut().for_each(|lines| lines.sort_unstable());
         Ok(found)
     }
 

@@ -26,6 +26,7 @@ pub mod mailbox;
 pub mod marks;
 pub mod news;
 pub mod notices;
+pub mod other_files;
 pub mod part;
 pub mod redo;
 pub mod report;

@@ -6,7 +6,7 @@ use super::hooks::{DueHook, HookKind};
 use super::report::HourReport;
 use super::repull;
 use crate::config::{HoursSettings, RepullSettings};
-use crate::finish::Plan;
+use crate::finish::{LogFiles, Pasts, Plan};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub trait HourSink: Send + Sync {
     fn take(&self, report: &HourReport, data: &Path) -> Result<(), String>;
     /// Whether it has taken an hour and still needs its files.
     fn holds(&self, key: &HourKey) -> bool;
+    /// From now on log files can be read: they are recovered.
+    fn follow(&self, _files: LogFiles) {}
 }
 
 /// How to do it.
@@ -64,7 +66,7 @@ impl Runner {
         match job {
             Job::Hook(hook, mut report) => {
                 if let Some(plan) = &self.plan {
-                    report.files = plan.files_now(&report.files);
+                    report.files = plan.files_now(&report.files, &mut Pasts::default());
                 }
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),

@@ -7,15 +7,27 @@ use super::hooks::HookKind;
 use super::keeper::{Keeper, lock};
 use super::lookup::MARKS;
 use super::state::Change;
+use logferry_pack::Hour;
 use metrics::counter;
+use std::collections::BTreeMap;
 use std::io;
+
+/// An hour of a day, and those of which it is not known whether they are complete.
+type UnsureDay = (HourKey, Vec<HourKey>);
+
+/// The first hour of the day that an hour is in.
+fn day_of(key: &HourKey) -> HourKey {
+    let hour = key.hour;
+    let first = Hour::new(hour.year(), hour.month(), hour.day(), 0).unwrap_or(hour);
+    HourKey { hour: first, ..key.clone() }
+}
 
 impl Keeper {
     /// Writes the marks of hours that changed, and those of their days; queues hooks.
     pub(super) fn settle(&mut self, now_ms: i64) {
         self.look_for_marks(now_ms);
         let changed = lock(&self.books).take_changed();
-        let mut unsure_days = Vec::new();
+        let mut unsure_days = BTreeMap::new();
         for key in changed {
             if self.lookup.waits_for(&key) || self.is_half_read(&key) {
                 lock(&self.books).touch(key);
@@ -28,7 +40,8 @@ impl Keeper {
                     }
                     self.queue_hooks(&key, now_ms);
                     if !unknown.is_empty() {
-                        unsure_days.push((key, unknown));
+                        // The last of its hours asks for a day.
+                        unsure_days.insert(day_of(&key), (key, unknown));
                     }
                 }
                 Err(error) => {
@@ -96,25 +109,27 @@ impl Keeper {
     }
 
     /// Marks of days some of whose hours are forgotten.
-    fn settle_days(&mut self, days: Vec<(HourKey, Vec<HourKey>)>, now_ms: i64) {
+    fn settle_days(&mut self, days: BTreeMap<HourKey, UnsureDay>, now_ms: i64) {
         if days.is_empty() {
             self.lookup.is_failing &= self.lookup.is_waited_for();
             return;
         }
         let settled = match self.lookup.is_free(now_ms) {
-            true => self.places.marks.look(days.iter().flat_map(|(_, unknown)| unknown)).and_then(|found| {
-                self.lookup.took(found.names, now_ms);
-                let is_marked = |key: &HourKey| found.lines.contains_key(key);
-                let mut whole = days.iter().filter(|(_, unknown)| unknown.iter().all(is_marked));
-                whole.try_for_each(|(key, _)| self.create_day(key)).map(|()| true)
-            }),
+            true => {
+                self.places.marks.look(days.values().flat_map(|(_, unknown)| unknown)).and_then(|found| {
+                    self.lookup.took(found.names, now_ms);
+                    let is_marked = |key: &HourKey| found.lines.contains_key(key);
+                    let mut whole = days.values().filter(|(_, unknown)| unknown.iter().all(is_marked));
+                    whole.try_for_each(|(key, _)| self.create_day(key)).map(|()| true)
+                })
+            }
             false => Ok(false),
         };
         if let Err(error) = &settled {
             self.look_failed(error, now_ms);
         }
         if !matches!(settled, Ok(true)) {
-            days.into_iter().for_each(|(key, _)| lock(&self.books).touch(key));
+            days.into_values().for_each(|(key, _)| lock(&self.books).touch(key));
         }
     }
 

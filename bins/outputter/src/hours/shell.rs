@@ -2,11 +2,13 @@
 
 use super::calendar::Calendar;
 use super::fact::HourKey;
+use super::finishable::Finishing;
 use super::hooks::HookKind;
 use super::keeper::{Keeper, KeeperOptions, Places, SharedBooks, lock};
 use super::mailbox::{Mailbox, Teller};
 use super::marks::{LOG_DATA, Marks};
 use super::news;
+use super::other_files::FilesOf;
 use super::redo::{self, Queued, Refused};
 use super::report::{self, Filter, HourReport, Report};
 use super::runner::{HourSink, Runner};
@@ -18,7 +20,7 @@ use crate::file::store::Folders;
 use crate::file::template::{Fields, Template};
 use crate::finish::finisher::PlaceGuard;
 use crate::finish::shell::FinishThread;
-use crate::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
+use crate::finish::{FinishSettings, Finisher, LogFiles, Pasts, Plan, RetentionSettings};
 use crossbeam_channel::Sender;
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
@@ -26,7 +28,7 @@ use logferry_node::monitor::hours::{HourNews, Told};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,8 @@ pub struct Hours {
     books: Arc<OnceLock<SharedBooks>>,
     etl: Option<Arc<dyn HourSink>>,
     finish: Option<Finish>,
+    /// For [`Hours::report`].
+    pasts: Arc<Mutex<Pasts>>,
 }
 
 /// What becomes of complete files.
@@ -65,7 +69,15 @@ impl Hours {
     /// A host's zone is not known.
     pub fn new(hours: HoursSettings, repull: RepullSettings, zone: TimeZone) -> Result<Hours, jiff::Error> {
         let calendar = Calendar::of(&hours, zone)?;
-        Ok(Hours { hours, repull, calendar, books: Arc::default(), etl: None, finish: None })
+        Ok(Hours {
+            hours,
+            repull,
+            calendar,
+            books: Arc::default(),
+            etl: None,
+            finish: None,
+            pasts: Arc::default(),
+        })
     }
 
     /// Complete hours are put into `etl`, too.
@@ -86,8 +98,9 @@ impl Hours {
         let mut report =
             self.books.get().map(|books| report::report(&lock(books), &self.calendar, filter, now_ms))?;
         if let Some(finish) = &self.finish {
+            let mut pasts = self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
             for hour in &mut report.hours {
-                hour.files = finish.plan.files_now(&hour.files);
+                hour.files = finish.plan.files_now(&hour.files, &mut pasts);
             }
         }
         Some(report)
@@ -118,7 +131,7 @@ impl Hours {
             None => self.marked_hour(dir, &key, path)?,
         };
         if let Some(finish) = &self.finish {
-            report.files = finish.plan.files_now(&report.files);
+            report.files = finish.plan.files_now(&report.files, &mut Pasts::default());
         }
         let data = dir.join("log_data");
         if !report.files.iter().all(|file| data.join(file).exists()) {
@@ -142,13 +155,13 @@ impl Hours {
         self.books.get().map(|books| told.news(news::all(&lock(books), &self.calendar, now_ms)))
     }
 
-    /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths. It ends when
-    /// the teller is dropped.
+    /// Starts the keeper of the books of the output in `dir`, whose header files have these committed lengths; `files_of` tells of others
+    /// where hours have several. It ends when the teller is dropped.
     pub fn start(
         &self,
-        dir: &Path,
-        var_dir: &Path,
+        (dir, var_dir): (&Path, &Path),
         committed: BTreeMap<String, u64>,
+        files_of: Option<FilesOf>,
         figures: Arc<Figures>,
     ) -> io::Result<(Teller, JoinHandle<()>)> {
         let mailbox = Arc::new(Mailbox::default());
@@ -159,10 +172,18 @@ impl Hours {
         let keep = move || {
             let Some(keeper) = hours.open(&runner.dir, &var_dir, &figures, &taken) else { return };
             hours.books.get_or_init(|| keeper.books());
+            let keeper = keeper.with_other_files(files_of);
             keeper.run(committed, &taken, &Arc::new(runner));
         };
         let thread = std::thread::Builder::new().name("hours".into()).spawn(keep)?;
         Ok((Teller::new(mailbox), thread))
+    }
+
+    /// Log files are recovered, and `requests` asks for what is committed of them: tables can be made.
+    pub fn tell_of_files(&self, requests: Sender<Request>) {
+        if let (Some(etl), Some(finish)) = (&self.etl, &self.finish) {
+            etl.follow(LogFiles::new(finish.plan.clone(), requests));
+        }
     }
 
     /// What the thread that finishes the files of the output in `dir` needs, if there is something to be done; which folders were used is
@@ -237,6 +258,11 @@ impl Hours {
         let command = (!self.hours.on_complete.is_empty()).then_some(HookKind::Command);
         let webhook = (!self.hours.webhook.is_empty()).then_some(HookKind::Webhook);
         let etl = self.etl.as_ref().map(|_| HookKind::Etl);
+        let finishing = match &self.finish {
+            None => Finishing::Not,
+            Some(finish) if finish.plan.stays_in_place() => Finishing::InPlace,
+            Some(_) => Finishing::Elsewhere,
+        };
         KeeperOptions {
             keep_ms: millis(self.hours.keep.0),
             memory_max: number(self.hours.memory.0),
@@ -244,6 +270,7 @@ impl Hours {
             hosts_asked: self.repull.hosts.keys().cloned().collect(),
             hooks: command.into_iter().chain(webhook).chain(etl).collect(),
             hooks_at_once: number(self.hours.hooks_at_once),
+            finishing,
         }
     }
 }

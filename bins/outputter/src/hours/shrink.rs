@@ -19,24 +19,30 @@ pub struct Squeezed {
 
 impl Books {
     /// Forgets what is least needed while the books take more than `bytes_max`, hours that were quiet for longest first: complete hours, then
-    /// of those that have work left all that it does not need, then hours that are not complete, and those with work last.
+    /// of those that have work left all that it does not need, then hours that are not complete, then those whose files are to be finished, which
+    /// the disk tells, too, and those with other work last.
     pub fn shrink(&mut self, bytes_max: usize) -> Squeezed {
         let mut squeezed = Squeezed::default();
         if self.memory_bytes <= bytes_max {
             return squeezed;
         }
         let target = bytes_max / 100 * SHRINK_TO_PERCENT;
-        self.forget_oldest(target, |book| book.is_complete() && !book.has_work());
-        self.slim_oldest(target);
-        squeezed.incomplete = self.forget_oldest(target, |book| !book.is_complete() && !book.has_work()).0;
-        let (incomplete, mut untold) = self.forget_oldest(target, HourBook::has_work);
+        let to_be_finished = self.to_be_finished();
+        let is_needed = |key: &HourKey, book: &HourBook| book.has_work() || to_be_finished.contains(key);
+        self.forget_oldest(target, |key, book| book.is_complete() && !is_needed(key, book));
+        self.slim_oldest(target, is_needed);
+        squeezed.incomplete = self.forget_oldest(target, |_, book| !book.is_complete() && !book.has_work()).0;
+        let known = self.hours.len();
+        self.forget_oldest(target, |_, book| !book.has_work());
+        self.has_overlooked |= self.hours.len() < known;
+        let (incomplete, mut untold) = self.forget_oldest(target, |_, book| book.has_work());
         untold.extend(incomplete);
         Squeezed { untold, ..squeezed }
     }
 
     /// Hours that a condition holds for, those that were quiet for longest first.
-    fn oldest(&self, is_meant: impl Fn(&HourBook) -> bool) -> Vec<HourKey> {
-        let meant = self.hours.iter().filter(|(_, book)| is_meant(book));
+    fn oldest(&self, is_meant: impl Fn(&HourKey, &HourBook) -> bool) -> Vec<HourKey> {
+        let meant = self.hours.iter().filter(|(key, book)| is_meant(key, book));
         let mut by_age: Vec<_> = meant.map(|(key, book)| (book.sum().last_ms, key)).collect();
         by_age.sort_unstable();
         by_age.into_iter().map(|(_, key)| key.clone()).collect()
@@ -46,7 +52,7 @@ impl Books {
     fn forget_oldest(
         &mut self,
         target: usize,
-        is_meant: impl Fn(&HourBook) -> bool,
+        is_meant: impl Fn(&HourKey, &HourBook) -> bool,
     ) -> (Vec<HourKey>, Vec<HourKey>) {
         if self.memory_bytes <= target {
             return Default::default();
@@ -62,11 +68,11 @@ impl Books {
         (incomplete.into_iter().collect(), keys)
     }
 
-    fn slim_oldest(&mut self, target: usize) {
+    fn slim_oldest(&mut self, target: usize, is_meant: impl Fn(&HourKey, &HourBook) -> bool) {
         if self.memory_bytes <= target {
             return;
         }
-        for key in self.oldest(HourBook::has_work) {
+        for key in self.oldest(is_meant) {
             if self.memory_bytes <= target {
                 return;
             }
@@ -81,6 +87,7 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::super::fact::Fact;
+    use super::super::finishable::Finishing;
     use super::super::hooks::Extent;
     use super::*;
     use logferry_pack::{HourRange, PackIdentity, StreamId};
@@ -154,6 +161,23 @@ mod tests {
         assert!(lines.is_some());
         book.slim();
         assert_eq!((book.whole_lines(), book.sum().total), (lines, STREAMS + 1));
+    }
+
+    #[test]
+    fn hours_whose_files_are_to_be_finished_are_forgotten_behind_those_that_are_not_complete() {
+        let mut books = books(40, 0);
+        books.expect_finisher(Finishing::InPlace);
+        (20..40).for_each(|number| books.finished(&format!("file-{number}"), 1));
+        let before = books.memory_bytes();
+        books.shrink(before * 6 / 10);
+        assert!((0..20).all(|number| books.hour(&key(number)).is_some()));
+        assert!(!books.take_overlooked() && books.hours().count() < 40);
+        let mut open = hour(50);
+        open.pop();
+        books.count("open", &open, 1);
+        assert_eq!(books.shrink(before / 100).incomplete, [key(50)]);
+        assert!(books.take_overlooked() && books.hours().count() > 0, "who finishes files has to look");
+        assert!(books.hour(&key(0)).is_none(), "that which was quiet for longest");
     }
 
     #[test]

@@ -160,9 +160,9 @@ fn marks_are_not_written_where_the_disk_of_the_log_files_is_mounted() {
     let dir = tempfile::tempdir().unwrap();
     let (out, figures) = (dir.path().join("out"), Arc::new(Figures::default()));
     fs::create_dir(&out).unwrap();
-    fs::create_dir(dir.path().join("var")).unwrap();
-    let (teller, keeper) =
-        hours().start(&out, &dir.path().join("var"), BTreeMap::new(), figures.clone()).unwrap();
+    let var_dir = dir.path().join("var");
+    fs::create_dir(&var_dir).unwrap();
+    let (teller, keeper) = hours().start((&*out, &*var_dir), BTreeMap::new(), None, figures.clone()).unwrap();
     let says = |text: &str| figures.problems().iter().any(|problem| problem.contains(text));
     wait_until("it is told", || says("is its disk mounted?"));
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);

@@ -6,7 +6,13 @@ use logferry_etl::hour::HourKey;
 use logferry_etl::queue::Wanted;
 use logferry_outputter::EtlSettings;
 use logferry_outputter::etl::{Etl, EtlOutput};
+use logferry_outputter::file::archive::Form;
+use logferry_outputter::file::headers::{self, Finished};
+use logferry_outputter::file::journal::Lengths;
+use logferry_outputter::file::retire::Request;
+use logferry_outputter::finish::{FinishSettings, LogFiles, Plan};
 use logferry_outputter::hours::fact;
+use logferry_outputter::hours::report::HourReport;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -256,6 +262,71 @@ fn nothing_is_made_in_a_folder_of_tables_whose_disk_is_away() {
     wait_until("the mark follows", || exists(&place.etl("etl_fail/access/gone_2026112113")));
     wait_until("no problem is left", || running.0.problems().is_empty());
     running.stop();
+}
+
+/// An output beside which tables are made: its committer says that each file has so many bytes.
+fn files_of_an_output(place: &Place, committed: u64, finish_dir: &Path) -> LogFiles {
+    let finish = FinishSettings { dir: finish_dir.to_owned(), ..FinishSettings::default() };
+    let plan = Plan::new(&finish, &place.dir.path().join("log_data"), Form::Lines).unwrap();
+    let (requests, asked) = crossbeam_channel::unbounded();
+    std::thread::spawn(move || {
+        for request in asked {
+            let Request::Lengths(_, answer) = request else { panic!("{request:?}") };
+            answer.send(Some(Lengths { data: committed, ..Lengths::default() })).unwrap();
+        }
+    });
+    LogFiles::new(plan, requests)
+}
+
+/// Puts the hour of a host, of two lines, into the queue of an output.
+fn take_hour(place: &Place, output: &EtlOutput, host: &str) {
+    let hour = 2026112113.try_into().unwrap();
+    let key = fact::HourKey { source: "access".into(), host: host.into(), hour };
+    let report = HourReport::of_mark(&key, 2, host.to_owned());
+    output.sink().unwrap().take(&report, &place.dir.path().join("log_data")).unwrap();
+}
+
+fn start_output(place: &Place) -> EtlOutput {
+    let var = place.dir.path().join("var");
+    std::fs::create_dir(&var).unwrap();
+    let roots = vec![place.dir.path().join("log_data"), place.dir.path().join("archive")];
+    EtlOutput::start(Some(place.settings.clone()), &var, "UTC", roots).unwrap()
+}
+
+#[test]
+fn tables_are_made_of_what_is_committed_of_a_log_file_once_that_is_known() {
+    let place = Place::new(GOOD);
+    // What a kill may leave, before the output has recovered the file.
+    place.hour("web-1", "7\n8\n9\n", 1);
+    let output = start_output(&place);
+    take_hour(&place, &output, "web-1");
+    // A late pack that is just being written.
+    place.hour("web-1", "1\n2\n3", 1);
+    output.sink().unwrap().follow(files_of_an_output(&place, 4, Path::new("")));
+    wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
+    assert_eq!(place.table("web-1"), "1\n2\n");
+    output.finish();
+}
+
+#[test]
+fn an_hour_whose_file_was_moved_to_the_folder_of_finished_files_since_is_made_of_it() {
+    let place = Place::new(GOOD);
+    let (archive, headers) = (place.dir.path().join("archive"), place.dir.path().join("headers"));
+    let paths = ["web-1", "web-2"].map(|host| place.hour(host, "1\n2\n", 1).paths.remove(0));
+    let output = start_output(&place);
+    take_hour(&place, &output, "web-1");
+    std::fs::create_dir(&archive).unwrap();
+    std::fs::create_dir(&headers).unwrap();
+    let finished = archive.join("web-1.zst");
+    std::fs::write(&finished, zstd::encode_all(b"1\n2\n".as_slice(), 1).unwrap()).unwrap();
+    let place_of = headers::Place::File(finished.display().to_string());
+    let line = headers::finished_line(&Finished { place: place_of, data: 4, bytes: 13, crc: None });
+    std::fs::write(headers.join("web-1"), line).unwrap();
+    std::fs::remove_file(&paths[0]).unwrap();
+    output.sink().unwrap().follow(files_of_an_output(&place, 0, &archive));
+    wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
+    assert_eq!(place.table("web-1"), "1\n2\n");
+    output.finish();
 }
 
 #[test]

@@ -10,12 +10,16 @@ use logferry_durable::Disk;
 use logferry_durable::faulty::{Faults, FaultyDisk, Random};
 use logferry_link::HopStamp;
 use logferry_outputter::file::headers::{self, Finished, Place};
+use logferry_outputter::file::template::Template;
+use logferry_outputter::file::walk::files_below;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::hooks::HookKind;
 use logferry_outputter::hours::keeper::{Keeper, KeeperOptions, Places, lock};
 use logferry_outputter::hours::mailbox::{Mail, News};
 use logferry_outputter::hours::marks::Marks;
+use logferry_outputter::hours::other_files::{self, FilesOf};
 use logferry_outputter::hours::report::{self, Filter, HourState};
 use logferry_outputter::hours::runner::{Ended, Job};
 use logferry_pack::{Codec, Compressor, HourRange, Pack, StreamId};
@@ -73,6 +77,9 @@ struct World {
     keep_ms: i64,
     /// Hours of a day share a file.
     has_day_files: bool,
+    finishing: Finishing,
+    /// Each stream of an hour has a file of its own.
+    has_stream_files: bool,
 }
 
 impl World {
@@ -91,6 +98,8 @@ impl World {
             has_hook: true,
             keep_ms: KEEP_MS,
             has_day_files: false,
+            finishing: Finishing::Not,
+            has_stream_files: false,
         }
     }
 
@@ -102,6 +111,9 @@ impl World {
         };
         if self.has_day_files {
             path.truncate(path.len() - 2);
+        }
+        if self.has_stream_files {
+            path = format!("{path}_{}", crate::common::identity(pack).stream);
         }
         let full_path = Path::new(HEADERS).join(&path);
         let file = self.disk.open(&full_path).unwrap_or_else(|_| {
@@ -164,9 +176,21 @@ impl World {
             hosts_asked: (0..10).map(|number| format!("host-{number}")).collect(),
             hooks: self.has_hook.then_some(HookKind::Command).into_iter().collect(),
             hooks_at_once: 3,
+            finishing: self.finishing,
         };
         let places = Places { disk, headers: HEADERS.into(), marks };
-        Keeper::open(places, Path::new(VAR_DIR), calendar(), options, Arc::default())
+        let keeper = Keeper::open(places, Path::new(VAR_DIR), calendar(), options, Arc::default())?;
+        Ok(keeper.with_other_files(self.has_stream_files.then(|| self.files_of_streams())))
+    }
+
+    fn files_of_streams(&self) -> FilesOf {
+        let disk = self.disk.clone();
+        Box::new(move |keys: &BTreeSet<HourKey>| {
+            let template = Template::parse("{source}/{host}_{hour}_{stream}").unwrap();
+            let paths = files_below(&disk, Path::new(HEADERS), "").ok()?.files;
+            let length = |path: &String| disk.open(&Path::new(HEADERS).join(path)).unwrap().len().unwrap();
+            Some(other_files::find(&template, paths.iter().map(|path| (path, length(path))), keys))
+        })
     }
 
     fn run(&mut self, job: Job) -> Option<Ended> {
@@ -678,6 +702,69 @@ fn hours_expire_and_are_known_again_when_something_comes() {
     assert!(world.keep());
     world.assert_marks();
     assert_eq!(known(&world), 1);
+}
+
+#[test]
+fn late_lines_that_go_into_another_file_than_a_forgotten_hour_has_complete_it() {
+    for is_restarted in [false, true] {
+        let mut world = World::new(5);
+        world.has_stream_files = true;
+        let done = |mut pack: Pack| {
+            pack.header.done = true;
+            pack
+        };
+        let forget = |world: &mut World| {
+            world.forget();
+            if is_restarted {
+                world.restart();
+            }
+        };
+        let marks = |lines: u64| BTreeSet::from([format!("access/host-0_2026112100_{lines}")]);
+        [bytes_of(2, 0, 10, 1), done(bytes_of(2, 10, 20, 2))].iter().for_each(|pack| world.commit(pack));
+        world.settle();
+        assert_eq!(world.marks(), marks(10));
+        forget(&mut world);
+        world.commit(&bytes_of(1, 0, 4, 3));
+        world.settle();
+        assert_eq!(world.marks(), marks(10), "no done pack tells whether there is more");
+        world.commit(&done(bytes_of(1, 4, 6, 4)));
+        world.settle();
+        assert_eq!(world.marks(), marks(13), "hooks have run, too");
+        forget(&mut world);
+        world.commit(&bytes_of(3, 0, 2, 6));
+        world.settle();
+        assert_eq!(world.marks(), BTreeSet::new(), "pack 5 is missing");
+        forget(&mut world);
+        world.commit(&bytes_of(3, 2, 4, 5));
+        world.commit(&done(bytes_of(4, 0, 0, 7)));
+        world.settle();
+        assert_eq!(world.marks(), marks(15));
+    }
+}
+
+#[test]
+fn a_complete_hour_is_known_until_its_file_is_finished_however_long_that_takes() {
+    let mut world = World::new(5);
+    (world.has_hook, world.finishing) = (false, Finishing::Elsewhere);
+    let (done, open) = (line_of(2026112100, 1, true), line_of(2026112101, 1, false));
+    [&done, &open].into_iter().for_each(|pack| world.commit(pack));
+    world.settle();
+    let pass = |world: &mut World| {
+        world.now_ms += KEEP_MS + 60_000;
+        world.calm();
+        world.restart();
+    };
+    pass(&mut world);
+    pass(&mut world);
+    assert_eq!(world.known(), 1);
+    let books = world.keeper.as_ref().unwrap().books();
+    let due = lock(&books).finishable(world.now_ms);
+    let (path, (counted, hours)) = due.iter().next().unwrap();
+    assert_eq!((path, &hours[..]), (&parcel(&done).path, &[HourKey::of(&done.header)][..]));
+    lock(&books).finished(path, *counted);
+    world.now_ms += 2_000;
+    world.calm();
+    assert_eq!(world.known(), 0);
 }
 
 /// What the output does with the header file of what `[retention]` removes.

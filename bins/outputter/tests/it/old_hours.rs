@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use logferry_link::HopStamp;
 use logferry_outputter::file::headers::pack_line;
 use logferry_outputter::hours::calendar::Calendar;
+use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::keeper::{Keeper, KeeperOptions, Places, lock};
 use logferry_outputter::hours::marks::Marks;
 use logferry_pack::{Codec, StreamId};
@@ -71,6 +72,7 @@ fn a_start_opens_no_header_file_that_was_not_written_since_its_hours_were_forgot
             hosts_asked: BTreeSet::new(),
             hooks: Vec::new(),
             hooks_at_once: 1,
+            finishing: Finishing::Not,
         };
         let places = Places { disk, headers: headers.clone(), marks };
         Keeper::open(places, &var_dir, Calendar::new(TimeZone::UTC), options, Arc::default()).unwrap()

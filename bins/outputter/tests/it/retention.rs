@@ -14,6 +14,7 @@ use logferry_outputter::file::headers::{self, Finished, Place};
 use logferry_outputter::file::journal::Lengths;
 use logferry_outputter::file::past::Past;
 use logferry_outputter::file::retire::Request;
+use logferry_outputter::file::roll_forward::aside;
 use logferry_outputter::file::store::Folders;
 use logferry_outputter::finish::shell::FinishThread;
 use logferry_outputter::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
@@ -21,7 +22,9 @@ use logferry_outputter::hours::books::Books;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::catch_up;
 use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::hooks::{Extent, HookKind};
+use logferry_outputter::hours::keeper::{SharedBooks, lock};
 use logferry_outputter::hours::marks::Marks;
 use logferry_outputter::hours::report::HourReport;
 use logferry_outputter::hours::runner::HourSink;
@@ -121,15 +124,26 @@ impl Store {
 
     /// Lets `[retention]` go through the files twice. Returns what is told of it.
     fn retain(&self, retention: RetentionSettings, archive: &Path) -> Vec<String> {
+        self.look(retention, archive, Books::default(), 2).0
+    }
+
+    /// Lets the finisher ask so often which files there are. Returns what is told, and the books.
+    fn look(
+        &self,
+        retention: RetentionSettings,
+        archive: &Path,
+        books: Books,
+        times: u64,
+    ) -> (Vec<String>, SharedBooks) {
         let (requests, asked) = crossbeam_channel::unbounded();
         let rounds = Arc::new(AtomicU64::new(0));
         let committer = committer(asked, self.folders.clone(), self.files.clone(), rounds.clone());
-        let thread = self.finisher(retention, archive, requests, Books::default());
-        let figures = thread.figures.clone();
+        let thread = self.finisher(retention, archive, requests, books);
+        let (figures, books) = (thread.figures.clone(), thread.books.get().unwrap().clone());
         let (alive, ended) = crossbeam_channel::bounded(0);
         let retaining = std::thread::spawn(move || thread.run(&ended));
         let begin = Instant::now();
-        while rounds.load(Ordering::SeqCst) < 2 {
+        while rounds.load(Ordering::SeqCst) < times {
             assert!(begin.elapsed() < Duration::from_secs(60), "files are looked for again and again");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -137,16 +151,14 @@ impl Store {
         retaining.join().unwrap();
         committer.join().unwrap();
         assert_eq!(figures.problems(), Vec::<String>::new(), "packs are taken as before");
-        figures.notices()
+        (figures.notices(), books)
     }
 }
 
-#[test]
-fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
-    const HOURS: u32 = 400;
-    let store = Store::new();
+/// The books of an hour of each of so many hosts; all is done but finishing.
+fn books_of(hosts: u32) -> Books {
     let mut books = Books::default();
-    for number in 0..HOURS {
+    for number in 0..hosts {
         let key = HourKey {
             source: "access".into(),
             host: format!("web-{number}"),
@@ -160,6 +172,14 @@ fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
             books.apply(&Change::Hooked { key: key.clone(), kind, extent: Extent { packs: 1, lines: 2 } });
         }
     }
+    books
+}
+
+#[test]
+fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
+    const HOURS: u32 = 400;
+    let store = Store::new();
+    let books = books_of(HOURS);
     assert_eq!(books.finishable(1).len(), HOURS as usize);
     let (requests, asked) = crossbeam_channel::unbounded();
     let thread = store.finisher(RetentionSettings::default(), Path::new(""), requests, books);
@@ -192,6 +212,48 @@ fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
     finishing.join().unwrap();
 }
 
+#[test]
+fn files_that_were_to_be_finished_when_the_books_forgot_them_are_found_by_their_marks() {
+    let (mut place, archive) = (Store::new(), tempfile::tempdir().unwrap());
+    let files: Vec<PathBuf> = (0..3).map(|number| place.hour(2026011100 + number, None)).collect();
+    let there = || files.iter().map(|file| file.exists()).collect::<Vec<_>>();
+    std::fs::remove_file(place.dir.path().join("received/access/web-1_2026011101_2")).unwrap();
+    place.etl = Some(Arc::new(TablesOf(2026011102)));
+    let books = |finishing| {
+        let mut books = Books::default();
+        books.expect_finisher(finishing);
+        books
+    };
+    let look = |place: &Store, finishing| {
+        // In the first round there is no time for it.
+        let (notices, _) = place.look(RetentionSettings::default(), archive.path(), books(finishing), 4);
+        assert_eq!(notices, [""; 0]);
+    };
+    look(&place, Finishing::InPlace);
+    assert_eq!(there(), [true; 3], "nobody looks for files that stay where they are");
+    look(&place, Finishing::Elsewhere);
+    assert_eq!(there(), [false, true, true], "one is not complete, tables are to be made of another");
+    assert_eq!(std::fs::read(archive.path().join("access/web-1_2026011100")).unwrap(), LINES);
+    place.files.remove("access/web-1_2026011100");
+    place.etl = None;
+    look(&place, Finishing::Elsewhere);
+    assert_eq!(there(), [false, true, false]);
+}
+
+#[test]
+fn what_somebody_took_away_is_not_to_be_finished_any_more_but_what_is_on_a_disk_that_is_away_is() {
+    let place = Store::new();
+    let archive = tempfile::tempdir().unwrap();
+    let left = |place: &Store| {
+        let (notices, books) = place.look(RetentionSettings::default(), archive.path(), books_of(1), 2);
+        assert_eq!(notices, [""; 0]);
+        lock(&books).finishable(1).len()
+    };
+    assert_eq!(left(&place), 0);
+    std::fs::remove_dir(place.folders.headers.join("access")).unwrap();
+    assert_eq!(left(&place), 1);
+}
+
 /// What the committer does when it is asked, until nobody asks any more.
 fn committer(
     asked: crossbeam_channel::Receiver<Request>,
@@ -214,6 +276,9 @@ fn committer(
                     std::fs::write(&header, &said).unwrap();
                     let headers = said.len() as u64;
                     files.insert(path.clone(), Lengths { headers, ..Lengths::default() });
+                    if let Place::File(file) = &finished.place {
+                        std::fs::rename(aside(Path::new(file)), file).unwrap();
+                    }
                     let removed = std::fs::remove_file(folders.log_file(&path));
                     drop(answer.send(removed.or_else(none_is_fine).map(|()| true)));
                 }

@@ -12,6 +12,7 @@ use logferry_outputter::file::headers;
 use logferry_outputter::hours::books::Books;
 use logferry_outputter::hours::calendar::Calendar;
 use logferry_outputter::hours::fact::{Fact, HourKey};
+use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::hooks::{Extent, HookKind};
 use logferry_outputter::hours::keeper::{Keeper, KeeperOptions, Places, lock};
 use logferry_outputter::hours::mailbox::{Mail, News};
@@ -78,6 +79,7 @@ impl Kept {
             hosts_asked: ["web-1".to_owned()].into(),
             hooks: hooks.to_vec(),
             hooks_at_once: 2,
+            finishing: Finishing::Not,
         };
         let figures = Arc::new(Figures::default());
         let places = Places { disk: shared, headers: "/out/headers".into(), marks };

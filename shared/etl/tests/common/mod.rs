@@ -9,6 +9,7 @@ use logferry_etl::program::{Line, LineProgram, Outcome};
 use logferry_etl::publish::{DoneMark, Store};
 use logferry_etl::tables::Bounds;
 use logferry_etl::{Cell, Record};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -53,7 +54,13 @@ pub(crate) fn run(
 ) -> Result<DoneMark, JobError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    let job = Job { key: key(host), paths: vec![file.path().to_owned()], lines_min: 0, roots: Vec::new() };
+    let job = Job {
+        key: key(host),
+        paths: vec![file.path().to_owned()],
+        lines_min: 0,
+        roots: Vec::new(),
+        committed: BTreeMap::new(),
+    };
     job.run(store, recipe, &mut Pairs, lists, &mut |_| ControlFlow::Continue(()))
 }
 

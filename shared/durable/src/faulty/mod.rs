@@ -4,99 +4,19 @@
 //! Everything random comes from one seed. After [`FaultyDisk::crash`] the content is what a power loss may leave; files opened before it
 //! only fail.
 
+mod content;
+mod file;
+mod random;
+
 use crate::disk::{Disk, DiskFile, parent};
+use content::{Change, Naming, Node};
+use file::{FaultyFile, due};
+pub use random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// Grain at which written data reaches the disk.
-const SECTOR_BYTES: usize = 512;
-
-/// A seeded generator (splitmix64), so that a failing case can be replayed.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed.
-    pub fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-    /// Next 64 bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-    /// Below `limit`; 0 when that is 0.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next_u64().checked_rem(limit).unwrap_or(0)
-    }
-    /// One time in `times`.
-    pub fn one_in(&mut self, times: u64) -> bool {
-        self.below(times) == 0
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Node {
-    data: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-impl Node {
-    fn change(&mut self, change: Change) {
-        apply(&mut self.data, &change);
-        self.pending.push(change);
-    }
-}
-
-fn apply(data: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::Write { offset, bytes } => {
-            if data.len() < offset + bytes.len() {
-                data.resize(offset + bytes.len(), 0);
-            }
-            data[*offset..offset + bytes.len()].copy_from_slice(bytes);
-        }
-        Change::SetLen(length) => data.resize(*length, 0),
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Naming {
-    Link(PathBuf, usize),
-    Unlink(PathBuf),
-    Rename(PathBuf, PathBuf),
-}
-
-impl Naming {
-    fn folder(&self) -> &Path {
-        match self {
-            Naming::Link(path, _) | Naming::Unlink(path) | Naming::Rename(_, path) => parent(path),
-        }
-    }
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
-        match self {
-            Naming::Link(path, node) => drop(names.insert(path.clone(), *node)),
-            Naming::Unlink(path) => drop(names.remove(path)),
-            Naming::Rename(from, to) => {
-                if let Some(node) = names.remove(from) {
-                    names.insert(to.clone(), node);
-                }
-            }
-        }
-    }
-}
 
 /// Faults to come.
 #[derive(Clone, Debug, Default)]
@@ -287,145 +207,12 @@ impl Inner {
             }
         }
         self.names = self.durable_names.clone();
-        for node in &mut self.nodes {
-            let mut data = std::mem::take(&mut node.durable);
-            let pending = std::mem::take(&mut node.pending);
-            survive(random, &mut data, &pending);
-            node.durable = data.clone();
-            node.data = data;
-        }
+        self.nodes.iter_mut().for_each(|node| node.crash(random));
         self.faults = Faults::default();
         self.fail_dir_sync_in = None;
         self.unreadable.clear();
         self.bad_ranges.clear();
         self.epoch += 1;
-    }
-}
-
-/// Applies to `data` what of the pending changes a power loss lets through.
-fn survive(random: &mut Random, data: &mut Vec<u8>, pending: &[Change]) {
-    if pending.is_empty() || random.one_in(3) {
-        return;
-    }
-    let count = random.below(pending.len() as u64 + 1) as usize;
-    for change in &pending[..count] {
-        match change {
-            Change::SetLen(_) => apply(data, change),
-            Change::Write { offset, bytes } => {
-                // The length may be there without the data: each sector is written or stays as it was (zeros beyond the end).
-                let torn = if random.one_in(3) {
-                    random.below(bytes.len() as u64 + 1) as usize
-                } else {
-                    bytes.len()
-                };
-                let all = random.one_in(2);
-                if data.len() < offset + torn {
-                    data.resize(offset + torn, 0);
-                }
-                let mut at = 0;
-                while at < torn {
-                    let end = (at + SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(torn);
-                    if all || random.one_in(2) {
-                        data[offset + at..offset + end].copy_from_slice(&bytes[at..end]);
-                    }
-                    at = end;
-                }
-            }
-        }
-    }
-}
-
-struct FaultyFile {
-    disk: FaultyDisk,
-    node: usize,
-    epoch: u64,
-}
-
-impl FaultyFile {
-    fn inner(&self) -> io::Result<MutexGuard<'_, Inner>> {
-        let inner = self.disk.inner();
-        inner.alive()?;
-        if inner.epoch != self.epoch {
-            return Err(io::Error::other("opened before the crash"));
-        }
-        Ok(inner)
-    }
-}
-
-/// Counts down to a fault; true when it is due.
-fn due(fault: &mut Option<u64>) -> bool {
-    let Some(left) = fault else { return false };
-    *left = left.saturating_sub(1);
-    let due = *left == 0;
-    if due {
-        *fault = None;
-    }
-    due
-}
-
-impl DiskFile for FaultyFile {
-    fn append(&self, parts: &[&[u8]]) -> io::Result<()> {
-        let mut inner = self.inner()?;
-        inner.changing()?;
-        let mut bytes = parts.concat();
-        let mut result = Ok(());
-        let room = usize::try_from(inner.room()).unwrap_or(usize::MAX);
-        if room < bytes.len() {
-            bytes.truncate(room);
-            result = Err(inner.no_room());
-        }
-        if due(&mut inner.faults.fail_append_in) {
-            let part = inner.random.below(bytes.len() as u64 + 1) as usize;
-            bytes.truncate(part);
-            result = Err(io::Error::other("input/output error on write"));
-        }
-        let offset = inner.nodes[self.node].data.len();
-        inner.nodes[self.node].change(Change::Write { offset, bytes });
-        result
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut inner = self.inner()?;
-        inner.counts.read_bytes += buf.len() as u64;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let end = start.saturating_add(buf.len());
-        inner.range_readable(self.node, start as u64..end as u64)?;
-        buf.copy_from_slice(inner.nodes[self.node].data.get(start..end).ok_or(ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.inner()?.nodes[self.node].data.len() as u64)
-    }
-
-    fn reserve(&self, bytes: u64) -> io::Result<()> {
-        let inner = self.inner()?;
-        if inner.room() < bytes { Err(inner.no_room()) } else { Ok(()) }
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.inner()?;
-        inner.changing()?;
-        inner.nodes[self.node].change(Change::SetLen(len as usize));
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut inner = self.inner()?;
-        inner.changing()?;
-        inner.counts.syncs += 1;
-        let failed = due(&mut inner.faults.fail_sync_in);
-        let node = &mut inner.nodes[self.node];
-        if failed {
-            // The pages are marked clean: readers still see them, the disk never will.
-            node.pending.clear();
-            return Err(io::Error::other("input/output error on fsync"));
-        }
-        let pending = std::mem::take(&mut node.pending);
-        let mut durable = std::mem::take(&mut node.durable);
-        pending.iter().for_each(|change| apply(&mut durable, change));
-        node.durable = durable;
-        Ok(())
     }
 }
 
