@@ -21,6 +21,7 @@ mod moving_over;
 mod opening;
 mod origin;
 mod packed;
+mod packed_asked;
 mod packed_gone;
 mod queue;
 mod replaced;

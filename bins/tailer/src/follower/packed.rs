@@ -1,7 +1,7 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
 use super::Follower;
-use super::copies::{is_named_after, is_named_after_any, names_of};
+use super::copies::is_named_after;
 use super::listings::is_without_descriptors;
 use super::source::Source;
 use crate::cutter::Cutter;
@@ -84,7 +84,7 @@ impl Follower {
     }
 
     /// With a stream also one that is known, and at once: what was not acknowledged of the stream may be there, and others wait for that.
-    fn unpack_if(
+    pub(super) fn unpack_if(
         &mut self,
         source: usize,
         path: &Path,
@@ -92,6 +92,10 @@ impl Follower {
         look: FileLook,
         missing: Option<&Met>,
     ) -> bool {
+        if self.is_followed_unpacked(key) {
+            // What it holds by now, if that is another content, is unpacked when it is let go.
+            return true;
+        }
         let again = missing.is_some();
         let stream = missing.map(|met| met.stream).or_else(|| self.lost_in(key));
         let mut failed_before = 0;
@@ -134,6 +138,11 @@ impl Follower {
             }
             return is_foreign;
         };
+        if let Some(number) = self.tracker.find(key) {
+            // It was empty when it was opened, and turns out to be compressed now.
+            self.queue(number);
+            return true;
+        }
         let name = self.sources[source].name.as_str();
         let is_known = self.ledger.past_files().has(name, key);
         let is_unread = self.ledger.past_files().is_unread(name, key);
@@ -367,7 +376,7 @@ impl Follower {
     }
 
     /// Whether a file is known to hold what was shipped of a stream, which is all that was cut of it.
-    fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
+    pub(super) fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
         let Some(shipped) = self.shipped_as(id) else { return false };
         let mut of_file = self.ledger.past_files().of_file(key, shipped.head);
         of_file.any(|past| past.stream == id && past.length == shipped.length)
@@ -446,51 +455,6 @@ impl Follower {
             self.by_stream.insert(stream, number);
         }
         Ok(())
-    }
-
-    /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
-    /// the file begins another.
-    pub(super) fn waits_for_packed_copy(&mut self, id: StreamId) -> bool {
-        let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let source = self.sources.iter().position(|source| source.settings.name == met.source);
-        let waits = source.is_some_and(|source| self.awaits_unpacking(source, &met));
-        if waits {
-            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
-        }
-        waits
-    }
-
-    /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
-    pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
-        let of_source =
-            |file: &super::Followed| file.packed && file.source == source && file.stream.is_none();
-        let names = names_of(&met.home());
-        if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
-            return true;
-        }
-        let mut folders = self.sources[source].folders.clone();
-        folders.extend(names.iter().map(|name| files::folder_of(name)));
-        let paths = self.named_after(folders.iter(), &names);
-        let mut awaits = false;
-        let may_be = |path: &&PathBuf| {
-            is_named_after_any(path, &names)
-                && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
-        };
-        let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
-        for path in &paths {
-            let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
-            let is_whole = self.is_whole_copy(met.stream, facts.key);
-            if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
-                self.unpack_if(source, path, facts.key, facts.look(), Some(met));
-                // It could not be opened.
-                awaits |= !self.unpacked_for.contains(&(met.stream, facts.key));
-            }
-            awaits |= matches!(
-                self.packed.get(&facts.key),
-                Some(Packed::Unpacking { .. } | Packed::Failed { lacks_room: true, .. })
-            );
-        }
-        awaits
     }
 }
 
