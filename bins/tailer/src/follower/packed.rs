@@ -181,7 +181,7 @@ impl Follower {
             begins,
             held: file.filter(|_| holds),
             is_moved: false,
-            was_replaced: false,
+            replaced: None,
             packing,
             skip_lines,
             may_be,
@@ -295,7 +295,7 @@ impl Follower {
         self.ledger.current(key).filter(|id| self.is_lost(*id))
     }
 
-    fn is_lost(&self, id: StreamId) -> bool {
+    pub(super) fn is_lost(&self, id: StreamId) -> bool {
         !self.by_stream.contains_key(&id) && self.ledger.stream(id).is_some_and(|stream| !stream.orphan)
     }
 
@@ -384,8 +384,8 @@ impl Follower {
 
     pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
         self.held_underway = self.held_underway.saturating_sub(usize::from(job.held.is_some()));
-        if std::mem::take(&mut job.was_replaced) {
-            self.packed_lost(job.source, &job.path, job.key, job.look, "replaced");
+        if let Some(look) = job.replaced.take() {
+            self.packed_lost(job.source, &job.path, job.key, look, "replaced");
         }
         let mut is_settled = false;
         let followed = match unpacked {

@@ -92,8 +92,10 @@ impl Follower {
         reason: &'static str,
     ) {
         let name = self.sources[source].settings.name.as_str();
-        let is_for_stream = self.unpacked_for.iter().any(|(_, other)| *other == key);
-        if is_for_stream || self.ledger.past_files().has(name, key) {
+        let is_for_stream = self.unpacked_for.iter().any(|(id, other)| *other == key && self.is_lost(*id));
+        // It may have had another content before, and only that is known.
+        let is_same = self.ledger.known_look(key).is_none_or(|known| known == look);
+        if is_for_stream || is_same && self.ledger.past_files().has(name, key) {
             return;
         }
         self.figures.packed_file_lost(reason);
