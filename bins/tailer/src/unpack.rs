@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 mod room;
 mod shipped;
@@ -133,6 +133,8 @@ pub struct UnpackJob {
     pub held: Option<File>,
     /// No path that the source leads to has it any more: it is read from where it is held.
     pub is_moved: bool,
+    /// When it was noticed that no path leads to it any more.
+    pub gone_since: Option<Instant>,
     /// How it looked when it was met, if it had another content then.
     pub replaced: Option<FileLook>,
     /// Way of compression.
@@ -177,6 +179,7 @@ impl UnpackJob {
             begins: FirstBytes::default(),
             held: None,
             is_moved: false,
+            gone_since: None,
             replaced: None,
             packing,
             skip_lines: 0,
@@ -216,7 +219,7 @@ impl UnpackJob {
         let mut first_bytes = [0; FIRST_BYTES];
         let filled = files::read_at(&file, 0, &mut first_bytes)?;
         if !self.begins.agrees(&first_bytes[..filled]) {
-            self.replaced.get_or_insert(self.look);
+            self.replaced = self.replaced.or(Some(self.look));
         }
         (self.look, self.begins) = (facts.look(), FirstBytes::of(&first_bytes[..filled]));
         Ok(())

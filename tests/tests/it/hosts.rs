@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 /// Length of an hour of the calendar.
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn append(path: &Path, bytes: &[u8]) {
+pub(crate) fn append(path: &Path, bytes: &[u8]) {
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|mut file| file.write_all(bytes)).expect("append to the log file");
 }
 
-fn lines(content: usize, from: usize, count: usize) -> Vec<u8> {
+pub(crate) fn lines(content: usize, from: usize, count: usize) -> Vec<u8> {
     let line = |number| format!("content {content} line {number} {}\n", "z".repeat(number * 7 % 61));
     (from..from + count).flat_map(|number| line(number).into_bytes()).collect()
 }
 
-fn relay(test: &str, path: &str) -> Relay {
+pub(crate) fn relay(test: &str, path: &str) -> Relay {
     let source_sections = format!(
         "[[source]]\nname = \"app-0\"\npath = \"{{dir}}/{path}\"\nrotate_wait = \"100ms\"\npoll_interval = \"100ms\"\n"
     );
@@ -37,7 +37,7 @@ fn relay(test: &str, path: &str) -> Relay {
 
 /// Waits until all of these contents are stored, each once.
 #[track_caller]
-fn wait_contents(relay: &Relay, contents: &[Vec<u8>]) {
+pub(crate) fn wait_contents(relay: &Relay, contents: &[Vec<u8>]) {
     let content = |bytes: &Vec<u8>| Content { bytes: bytes.clone(), ..Content::default() };
     let contents: Vec<Content> = contents.iter().map(content).collect();
     let begin = Instant::now();

@@ -23,6 +23,7 @@ mod origin;
 mod packed;
 mod packed_asked;
 mod packed_gone;
+mod packed_room;
 mod queue;
 mod replaced;
 mod scan;

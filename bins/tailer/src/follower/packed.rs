@@ -3,6 +3,7 @@
 use super::Follower;
 use super::copies::is_named_after;
 use super::listings::is_without_descriptors;
+use super::packed_room::Failed;
 use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
@@ -16,25 +17,17 @@ use crate::unpack::{
     FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_archive_name, is_foreign, is_packed_name,
     packing,
 };
-use logferry_durable::is_full;
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::{info, warn};
 
-/// A compressed file that could not be unpacked is tried again when it has changed, or after this time, which doubles so often.
-const UNPACK_RETRY: Duration = Duration::from_secs(60);
-const UNPACK_RETRY_DOUBLED_MAX: u32 = 6;
-/// One that there is no room for is tried again after this time, which doubles so often: each try may take the room that there is.
-const ROOM_RETRY: Duration = Duration::from_secs(5);
-const ROOM_RETRY_DOUBLED_MAX: u32 = 9;
 /// Most files that were read before of which a compressed one may be a copy; the latest of them.
 const MAY_BE_MAX: usize = 1_024;
 
@@ -49,26 +42,8 @@ pub(super) enum Packed {
     Unpacking { source: usize, hour: Option<Hour> },
     /// It was read, or there is nothing new in it, as it looked then.
     Known(FileLook),
-    /// It could not be unpacked as it looked then, and is tried again at this time; what it holds is only to come, if there was no room for
-    /// it.
-    Failed {
-        source: usize,
-        path: PathBuf,
-        look: FileLook,
-        begins: FirstBytes,
-        retry_at: Instant,
-        failures: u32,
-        lacks_room: bool,
-    },
-}
-
-fn retry_after(failures: u32, lacks_room: bool) -> Duration {
-    let (first, doubled_max) = if lacks_room {
-        (ROOM_RETRY, ROOM_RETRY_DOUBLED_MAX)
-    } else {
-        (UNPACK_RETRY, UNPACK_RETRY_DOUBLED_MAX)
-    };
-    first * (1 << failures.saturating_sub(1).min(doubled_max))
+    /// It could not be unpacked as it looked then.
+    Failed(Failed),
 }
 
 /// Whether a file that could not be opened may be a compressed one, and is only out of reach for now: others wait for what it has, so one that
@@ -103,11 +78,11 @@ impl Follower {
             Some(Packed::Unpacking { .. }) => return true,
             Some(Packed::Waiting { .. }) if !again => return true,
             Some(Packed::Known(known)) if stream.is_none() && *known == look => return true,
-            Some(Packed::Failed { look: before, retry_at, failures, .. }) if *before == look => {
-                if Instant::now() < *retry_at {
+            Some(Packed::Failed(failed)) if failed.job.look == look => {
+                if Instant::now() < failed.retry_at {
                     return true;
                 }
-                failed_before = *failures;
+                failed_before = failed.job.failures;
             }
             _ => {}
         }
@@ -162,11 +137,11 @@ impl Follower {
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
         let hour = time.filter(|_| paths.has_hours()).map(|time| time.hour);
-        let may_be = match stream {
-            Some(id) => self.shipped_as(id).into_iter().collect(),
-            None if skip_lines > 0 => Vec::new(),
-            None => self.shipped_before(source, path, key),
-        };
+        let may_be = self.may_be(source, path, key, stream, skip_lines);
+        if let Some(Packed::Failed(failed)) = self.packed.get_mut(&key) {
+            // It was opened anew.
+            failed.job.held = None;
+        }
         let is_near = again || self.unpack_waiting.len() < self.packed_held_max();
         if again && !self.may_hold_packed() {
             self.let_go_of_last_held();
@@ -181,6 +156,7 @@ impl Follower {
             begins,
             held: file.filter(|_| holds),
             is_moved: false,
+            gone_since: None,
             replaced: None,
             packing,
             skip_lines,
@@ -216,50 +192,12 @@ impl Follower {
         }
     }
 
-    /// Looks again for files that there was no room for, wherever they are by now: there may be room.
-    pub(super) fn retry_without_room(&mut self) {
-        let now = Instant::now();
-        if self.room_looked_at.is_none_or(|due| now < due) {
-            return;
-        }
-        let lacking = self.packed.iter().filter_map(|(key, packed)| match packed {
-            Packed::Failed { retry_at, lacks_room: true, .. } => Some((*key, *retry_at)),
-            _ => None,
-        });
-        let (due, later): (HashMap<_, _>, HashMap<_, _>) =
-            lacking.partition(|(_, retry_at)| *retry_at <= now);
-        self.room_looked_at = later.into_values().min();
-        if due.is_empty() {
-            return;
-        }
-        self.unpacked_for.retain(|(_, key)| !due.contains_key(key));
-        for source in &mut self.sources {
-            source.rescan_at = now;
-            source.look_soon(now);
-        }
-        self.search_lost();
-    }
-
     /// The file is not under its path any more: it may have another name, and is found under that.
     pub(super) fn forget_renamed(&mut self, job: &UnpackJob) {
         self.packed.remove(&job.key);
         self.unpacked_for.retain(|(_, key)| *key != job.key);
         self.sources[job.source].failed.remove(&job.path);
         self.sources[job.source].look_soon(Instant::now());
-    }
-
-    fn unpacking_failed(&mut self, job: &UnpackJob, error: &io::Error) {
-        counter!("logferry_tailer_unpack_failures_total").increment(1);
-        self.sources[job.source].unpacking_failed(&job.path, error);
-        let (failures, lacks_room) = (job.failures + 1, is_full(error));
-        let retry_at = Instant::now() + retry_after(failures, lacks_room);
-        if lacks_room {
-            self.room_looked_at = self.room_looked_at.into_iter().chain([retry_at]).min();
-        }
-        let UnpackJob { source, ref path, look, begins, .. } = *job;
-        let path = path.clone();
-        self.packed
-            .insert(job.key, Packed::Failed { source, path, look, begins, retry_at, failures, lacks_room });
     }
 
     /// Whether a file is being unpacked.
@@ -291,7 +229,7 @@ impl Follower {
     }
 
     /// The stream that goes on in a compressed file, if nobody reads on in it: earlier processes had unpacked it.
-    fn lost_in(&self, key: FileKey) -> Option<StreamId> {
+    pub(super) fn lost_in(&self, key: FileKey) -> Option<StreamId> {
         self.ledger.current(key).filter(|id| self.is_lost(*id))
     }
 
@@ -305,7 +243,23 @@ impl Follower {
         Some(Shipped { stream: id, head: stream.met.head, length: stream.frontier, tail: stream.tail? })
     }
 
-    /// What a compressed file may be a copy of, of all that was shipped to its end.
+    /// What a compressed file may be a copy of.
+    pub(super) fn may_be(
+        &self,
+        source: usize,
+        path: &Path,
+        key: FileKey,
+        stream: Option<StreamId>,
+        skip_lines: u64,
+    ) -> Vec<Shipped> {
+        match stream {
+            Some(id) => self.shipped_as(id).into_iter().collect(),
+            None if skip_lines > 0 => Vec::new(),
+            None => self.shipped_before(source, path, key),
+        }
+    }
+
+    /// The same of all that was shipped to its end.
     fn shipped_before(&self, source: usize, path: &Path, key: FileKey) -> Vec<Shipped> {
         let Source { paths, settings, .. } = &self.sources[source];
         let is_of = |other: &Path| {
@@ -411,7 +365,7 @@ impl Follower {
                 }
             }
             Err(_) if job.is_gone() => self.unpacking_gone(job),
-            Err(error) => self.unpacking_failed(&job, &error),
+            Err(error) => self.unpacking_failed(job, &error),
         }
         self.unpack_next();
         if !self.unpacks() {
@@ -461,13 +415,6 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_cannot_be_unpacked_is_tried_after_ever_longer_waits() {
-        let waits = |lacks_room| [1, 2, 3, 100].map(|failures| retry_after(failures, lacks_room).as_secs());
-        assert_eq!(waits(false), [60, 120, 240, 3_840]);
-        assert_eq!(waits(true), [5, 10, 20, 2_560]);
-    }
 
     #[test]
     fn a_compressed_file_that_cannot_be_opened_is_not_given_up() {

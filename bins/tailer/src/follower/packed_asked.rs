@@ -42,7 +42,7 @@ impl Follower {
         for path in &paths {
             awaits |= self.awaits_file(source, path, met);
         }
-        awaits
+        awaits || self.awaits_held(source, met, &names)
     }
 
     /// Whether a stream may go on in one compressed file, which is unpacked for it once.
@@ -59,10 +59,10 @@ impl Follower {
                 return true;
             }
         }
-        matches!(
-            self.packed.get(&facts.key),
-            Some(Packed::Unpacking { .. } | Packed::Failed { lacks_room: true, .. })
-        )
+        match self.packed.get(&facts.key) {
+            Some(Packed::Failed(failed)) => failed.lacks_room,
+            packed => matches!(packed, Some(Packed::Unpacking { .. })),
+        }
     }
 
     /// Whether a file that is followed holds something by now that is unpacked only when it is let go: what was unpacked of it was

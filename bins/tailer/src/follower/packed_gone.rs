@@ -6,11 +6,10 @@ use super::source::Source;
 use crate::files;
 use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
-use crate::tracker::{FileNumber, Sighting};
-use crate::unpack::{FirstBytes, UnpackJob};
-use std::collections::BTreeSet;
+use crate::tracker::FileNumber;
+use crate::unpack::UnpackJob;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use tracing::error;
 
@@ -37,12 +36,12 @@ impl Follower {
         job.held = file.ok().filter(is_it);
     }
 
-    /// Whether one more may be held open, beside those that wait and those that were sent to be unpacked.
+    /// Whether one more may be held open, beside those that wait, those that were sent to be unpacked, and those that there is no room for.
     pub(super) fn may_hold_packed(&self) -> bool {
         let held_max = self.packed_held_max();
         // Only those that come next are held.
         let waiting = self.unpack_waiting.iter().take(held_max).filter(|job| job.held.is_some()).count();
-        waiting + self.held_underway < held_max
+        waiting + self.held_underway + self.held_without_room() < held_max
     }
 
     /// The last of those that wait and are held gives up its descriptor for one that does not wait.
@@ -74,7 +73,7 @@ impl Follower {
     }
 
     /// Whether a path of the file's source leads to it, or may: not all could be seen.
-    fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
+    pub(super) fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
         let Source { paths, folders, .. } = &self.sources[source];
         folders.iter().any(|folder| match self.find_in_as(folder, key, |path| paths.covers(path)) {
             Ok(found) => found.is_some(),
@@ -103,53 +102,6 @@ impl Follower {
             path = %path.display(), source = name, packed_bytes = look.size, reason,
             "a compressed file was gone before it was read: if its lines were not shipped before it was compressed, they are lost"
         );
-    }
-
-    /// What stands under the path of a file that there was no room for begins otherwise by now.
-    pub(super) fn note_overwritten(&mut self, key: FileKey, now: FirstBytes, first_bytes: &[u8]) {
-        let Some(Packed::Failed { source, path, look, begins, lacks_room: true, .. }) = self.packed.get(&key)
-        else {
-            return;
-        };
-        if *begins == now || begins.agrees(first_bytes) {
-            return;
-        }
-        let (source, path, look) = (*source, path.clone(), *look);
-        self.packed_lost(source, &path, key, look, "replaced");
-    }
-
-    /// Files that there was no room for, and that are gone now.
-    pub(super) fn note_gone_without_room(
-        &mut self,
-        index: usize,
-        sightings: &[Sighting],
-        unlisted: &[PathBuf],
-    ) {
-        let seen: BTreeSet<FileKey> = match self.room_looked_at {
-            Some(_) => sightings.iter().map(|sighting| sighting.key).collect(),
-            None => return,
-        };
-        let gone: Vec<(FileKey, PathBuf, FileLook)> = self
-            .packed
-            .iter()
-            .filter_map(|(key, packed)| match packed {
-                Packed::Failed { source, path, look, lacks_room: true, .. }
-                    if *source == index
-                        && !seen.contains(key)
-                        && !unlisted.iter().any(|folder| path.starts_with(folder))
-                        && self.sources[index].paths.covers(path)
-                        && !self.is_named_elsewhere(index, *key) =>
-                {
-                    Some((*key, path.clone(), *look))
-                }
-                _ => None,
-            })
-            .collect();
-        for (key, path, look) in gone {
-            self.packed.remove(&key);
-            self.sources[index].failed.remove(&path);
-            self.packed_lost(index, &path, key, look, "deleted");
-        }
     }
 
     /// A compressed file was read to its end. While it was followed nobody asked whether it was written to.
