@@ -4,7 +4,7 @@ use crate::hosts::{append, lines, relay, wait_contents};
 use logferry_tests::mounts::Mounted;
 use logferry_tests::{Relay, Trial, skipped, trial, wait_until};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 
 /// A relay whose tailer has no room to unpack `logs/app.log.1.gz`, and has said so.
 struct WithoutRoom {
@@ -61,5 +61,49 @@ fn a_compressed_file_that_is_deleted_while_there_is_no_room_for_it_is_shipped_wh
     let Some(mut scene) = WithoutRoom::start(&trial!(), "no-room-deleted") else { return };
     std::fs::remove_file(&scene.packed).expect("removed");
     scene.wait_for_a_look();
+    scene.make_room();
+}
+
+/// An strace that makes the opening of one file fail in a running program for want of descriptors, until it is dropped.
+struct WithoutDescriptors(Child);
+
+impl WithoutDescriptors {
+    fn of(scene: &WithoutRoom) -> WithoutDescriptors {
+        let trace = scene.relay.dir.path().join("trace");
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=openat", "-e", "inject=openat:error=EMFILE", "-P"])
+            .arg(&scene.packed)
+            .arg("-o")
+            .arg(&trace)
+            .arg("-p")
+            .arg(scene.relay.tailer.pid().expect("it runs").to_string())
+            .spawn();
+        WithoutDescriptors(child.expect("strace runs"))
+    }
+}
+
+impl Drop for WithoutDescriptors {
+    fn drop(&mut self) {
+        // So told it leaves the program as it is.
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_compressed_file_that_waits_for_room_and_cannot_be_opened_for_a_while_is_not_taken_for_another() {
+    let trial = trial!();
+    if Command::new("strace").arg("--version").output().is_err() {
+        return skipped(trial.name(), "strace is not installed");
+    }
+    let Some(scene) = WithoutRoom::start(&trial, "no-room-no-descriptors") else { return };
+    let without = WithoutDescriptors::of(&scene);
+    wait_until("it could not be opened", || {
+        scene.relay.tailer.log_text().contains("the file cannot be opened")
+    });
+    assert_eq!(scene.relay.tailer.figure("packed_files_lost"), 0);
+    drop(without);
     scene.make_room();
 }

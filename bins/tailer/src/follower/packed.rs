@@ -100,7 +100,9 @@ impl Follower {
         let read = file.as_ref().and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
         let first_bytes = &first_bytes[..read.unwrap_or(0)];
         let begins = FirstBytes::of(first_bytes);
-        self.note_overwritten(key, begins, first_bytes);
+        if read.is_some() {
+            self.note_overwritten(key, begins, first_bytes);
+        }
         let Some(packing) = packing(path, first_bytes) else {
             let is_foreign = is_foreign(path, first_bytes);
             if is_foreign && self.packed.insert(key, Packed::Known(look)).is_none() {
