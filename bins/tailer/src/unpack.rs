@@ -235,7 +235,7 @@ impl UnpackJob {
 
     /// Whether the file is not under its path any more.
     pub(crate) fn is_gone(&self) -> bool {
-        self.open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        self.open().is_err_and(|error| files::is_absent(&error))
     }
 }
 

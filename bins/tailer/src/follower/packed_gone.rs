@@ -8,7 +8,6 @@ use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
 use crate::tracker::FileNumber;
 use crate::unpack::UnpackJob;
-use std::io;
 use std::path::Path;
 use std::time::Instant;
 use tracing::error;
@@ -77,7 +76,7 @@ impl Follower {
         let Source { paths, folders, .. } = &self.sources[source];
         folders.iter().any(|folder| match self.find_in_as(folder, key, |path| paths.covers(path)) {
             Ok(found) => found.is_some(),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
+            Err(error) => !files::is_absent(&error),
         })
     }
 
