@@ -8,13 +8,17 @@ use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
 use crate::tracker::FileNumber;
 use crate::unpack::UnpackJob;
-use std::path::Path;
+use logferry_pack::StreamId;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tracing::error;
 
 /// Most files that are held open while they wait to be unpacked; and one in this many of `open_files`.
 const HELD_MAX: usize = 64;
 const HELD_SHARE: usize = 16;
+/// Compressed files that are remembered whether or not they are there any more.
+pub(super) const PACKED_KEPT_MIN: usize = 64;
 
 impl Follower {
     /// How many of the files that wait to be unpacked are held open.
@@ -101,6 +105,33 @@ impl Follower {
             path = %path.display(), source = name, packed_bytes = look.size, reason,
             "a compressed file was gone before it was read: if its lines were not shipped before it was compressed, they are lost"
         );
+    }
+
+    /// Forgets compressed files that are not there any more, once there are twice as many as after the last time. Those that wait, or
+    /// could not be unpacked for want of room, are seen to elsewhere.
+    pub(super) fn forget_gone_packed(&mut self) {
+        if self.packed.len() < self.packed_forgotten_at {
+            return;
+        }
+        let folders: BTreeSet<&PathBuf> = self.sources.iter().flat_map(|source| &source.folders).collect();
+        let may_be_there = |key: FileKey| {
+            let found = |folder: &&PathBuf| match self.find_in(folder, key) {
+                Ok(found) => found.is_some(),
+                Err(error) => !files::is_absent(&error),
+            };
+            self.tracker.find(key).is_some() || folders.iter().any(|folder| found(folder))
+        };
+        let is_done = |packed: &Packed| match packed {
+            Packed::Known(_) => true,
+            Packed::Failed(failed) => !failed.lacks_room,
+            Packed::Waiting { .. } | Packed::Unpacking { .. } => false,
+        };
+        let done = self.packed.iter().filter(|(_, packed)| is_done(packed)).map(|(key, _)| *key);
+        let gone: HashSet<FileKey> = done.filter(|key| !may_be_there(*key)).collect();
+        self.packed.retain(|key, _| !gone.contains(key));
+        let is_there = |id: &StreamId| self.ledger.stream(*id).is_some();
+        self.unpacked_for.retain(|(id, key)| !gone.contains(key) && is_there(id));
+        self.packed_forgotten_at = PACKED_KEPT_MIN.max(2 * self.packed.len());
     }
 
     /// A compressed file was read to its end. While it was followed nobody asked whether it was written to.

@@ -87,6 +87,7 @@ impl Follower {
         let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
         let unlisted: Vec<PathBuf> = walk.unreadable.iter().map(|(folder, _)| folder.clone()).collect();
         self.note_gone_without_room(index, &sightings, &unlisted);
+        self.forget_gone_packed();
         let source = &mut self.sources[index];
         source.report_empty(sightings.is_empty() && unlisted.is_empty());
         let problem = source.fixed_folder_problem();
