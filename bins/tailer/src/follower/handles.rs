@@ -255,21 +255,22 @@ impl Follower {
 
     fn is_as_it_was_closed(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number).filter(|file| file.handle.is_none()) else { return false };
-        let has_nothing = match file.stream.map(|id| self.ledger.stream(id)) {
+        let stream = file.stream.map(|id| self.ledger.stream(id));
+        let is_settled = match stream {
             Some(Some(stream)) => stream.next_unsent().is_none() && stream.conflict.is_none(),
             Some(None) => false,
             None => true,
         };
         let read_to = if file.stream.is_some() { file.cutter.seen_to() } else { file.cutter.at() };
         // Somebody may have written as much anew.
-        let seen = file.stream.and_then(|id| self.ledger.stream(id)?.seen);
+        let seen = stream.flatten().and_then(|stream| stream.seen);
         let same = |facts: Facts| {
             facts.key == file.key
                 && facts.size == read_to
                 && seen.is_none_or(|(_, touched_ns)| touched_ns == facts.touched_ns)
         };
         // An entry that is still open ends when its time is over, and is read then.
-        let has_nothing = has_nothing && file.cutter.entry_bytes() == 0;
+        let has_nothing = is_settled && file.cutter.entry_bytes() == 0;
         has_nothing && files::facts_at(&file.path).is_ok_and(same)
     }
 
