@@ -65,11 +65,6 @@ impl Follower {
         let key = job.key;
         let held = job.held.filter(|_| lacks_room);
         let job = Box::new(UnpackJob { held, failures, may_be: Vec::new(), ..job });
-        // What was written to it meanwhile may be what a stream waits for.
-        if files::facts_at(&job.path).is_ok_and(|facts| facts.key == key && facts.look() != job.look) {
-            self.unpacked_for.retain(|(_, other)| *other != key);
-            self.sources[job.source].look_soon(Instant::now());
-        }
         let failed = Failed { job, retry_at, lacks_room };
         self.packed.insert(key, Packed::Failed(failed));
     }
