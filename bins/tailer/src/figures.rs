@@ -45,6 +45,8 @@ pub struct Figures {
     pub files_unpacked: AtomicU64,
     /// Compressed files that were gone before they were read.
     pub packed_files_lost: AtomicU64,
+    /// Compressed files that are remembered.
+    pub packed_files_known: AtomicU64,
     /// Bytes that are known to be lost.
     pub lost_bytes: AtomicU64,
     /// What is missing of the files of sources, for people.
@@ -143,6 +145,7 @@ impl Figures {
             ("file_restarts", get(&self.restarts)),
             ("files_unpacked", get(&self.files_unpacked)),
             ("packed_files_lost", get(&self.packed_files_lost)),
+            ("packed_files_known", get(&self.packed_files_known)),
             ("lost_bytes", get(&self.lost_bytes)),
         ];
         let gauges = [

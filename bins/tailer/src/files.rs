@@ -84,6 +84,11 @@ pub fn is_outside(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<Outside>())
 }
 
+/// Whether an error says that nothing has a path. Any other says nothing of the file: it may be read later.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 /// Opens a regular file for reading. What is none is refused and left alone: who opens a pipe waits for its writer, or takes what is meant
 /// for another reader.
 ///
@@ -308,6 +313,17 @@ mod tests {
         let mut long = b"one\n".to_vec();
         long.extend(vec![b'x'; 200_000]);
         check(&long, 4);
+    }
+
+    #[test]
+    fn only_a_path_that_nothing_has_is_absent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("file"), "").expect("write");
+        std::os::unix::fs::symlink("loop", at("loop")).expect("linked");
+        let error = |name: &str| facts_at(&at(name)).expect_err("not there");
+        assert!(is_absent(&error("none")) && is_absent(&error("file/below")));
+        assert!(!is_absent(&error("loop/below")) && !is_absent(&rustix::io::Errno::MFILE.into()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 mod room;
 mod shipped;
@@ -133,8 +133,10 @@ pub struct UnpackJob {
     pub held: Option<File>,
     /// No path that the source leads to has it any more: it is read from where it is held.
     pub is_moved: bool,
-    /// Another content was there when it was met.
-    pub was_replaced: bool,
+    /// When it was noticed that no path leads to it any more.
+    pub gone_since: Option<Instant>,
+    /// How it looked when it was met, if it had another content then.
+    pub replaced: Option<FileLook>,
     /// Way of compression.
     pub packing: Packing,
     /// Number of its first lines that were shipped by a legacy system.
@@ -177,7 +179,8 @@ impl UnpackJob {
             begins: FirstBytes::default(),
             held: None,
             is_moved: false,
-            was_replaced: false,
+            gone_since: None,
+            replaced: None,
             packing,
             skip_lines: 0,
             may_be: Vec::new(),
@@ -215,7 +218,9 @@ impl UnpackJob {
         }
         let mut first_bytes = [0; FIRST_BYTES];
         let filled = files::read_at(&file, 0, &mut first_bytes)?;
-        self.was_replaced |= !self.begins.agrees(&first_bytes[..filled]);
+        if !self.begins.agrees(&first_bytes[..filled]) {
+            self.replaced = self.replaced.or(Some(self.look));
+        }
         (self.look, self.begins) = (facts.look(), FirstBytes::of(&first_bytes[..filled]));
         Ok(())
     }
@@ -230,7 +235,7 @@ impl UnpackJob {
 
     /// Whether the file is not under its path any more.
     pub(crate) fn is_gone(&self) -> bool {
-        self.open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        self.open().is_err_and(|error| files::is_absent(&error))
     }
 }
 
@@ -399,7 +404,7 @@ mod tests {
             let file = unpack_leaving(&job, folder.path(), 0).expect("it is held");
             assert_eq!(file.metadata().expect("facts").len(), 5);
         }
-        assert!(!job.was_replaced && !job.is_gone());
+        assert!(job.replaced.is_none() && !job.is_gone());
     }
 
     #[test]
@@ -408,15 +413,16 @@ mod tests {
         let path = folder.path().join("a.gz");
         std::fs::write(&path, gzip(b"one\n")).expect("written");
         let mut job = UnpackJob { begins: FirstBytes::of(&gzip(b"one\n")), ..job(&path) };
+        let met = job.look;
         job.begin().expect("it is there");
         std::fs::write(&path, gzip(b"two\n")).expect("written");
-        assert!(unpack_leaving(&job, folder.path(), 0).is_err() && !job.was_replaced);
+        assert!(unpack_leaving(&job, folder.path(), 0).is_err() && job.replaced.is_none());
         job.begin().expect("it is there");
-        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && job.was_replaced);
-        job.was_replaced = false;
+        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && job.replaced == Some(met));
+        job.replaced = None;
         std::fs::write(&path, [gzip(b"two\n"), gzip(b"three\n")].concat()).expect("written");
         job.begin().expect("it is there");
-        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && !job.was_replaced, "it was added to");
+        assert!(unpack_leaving(&job, folder.path(), 0).is_ok() && job.replaced.is_none(), "it was added to");
     }
 
     #[test]

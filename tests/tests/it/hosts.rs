@@ -9,24 +9,24 @@ use logferry_tests::{PATIENCE, Relay, RelayOptions, compare, skipped, store, tri
 use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Length of an hour of the calendar.
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn append(path: &Path, bytes: &[u8]) {
+pub(crate) fn append(path: &Path, bytes: &[u8]) {
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|mut file| file.write_all(bytes)).expect("append to the log file");
 }
 
-fn lines(content: usize, from: usize, count: usize) -> Vec<u8> {
+pub(crate) fn lines(content: usize, from: usize, count: usize) -> Vec<u8> {
     let line = |number| format!("content {content} line {number} {}\n", "z".repeat(number * 7 % 61));
     (from..from + count).flat_map(|number| line(number).into_bytes()).collect()
 }
 
-fn relay(test: &str, path: &str) -> Relay {
+pub(crate) fn relay(test: &str, path: &str) -> Relay {
     let source_sections = format!(
         "[[source]]\nname = \"app-0\"\npath = \"{{dir}}/{path}\"\nrotate_wait = \"100ms\"\npoll_interval = \"100ms\"\n"
     );
@@ -37,7 +37,7 @@ fn relay(test: &str, path: &str) -> Relay {
 
 /// Waits until all of these contents are stored, each once.
 #[track_caller]
-fn wait_contents(relay: &Relay, contents: &[Vec<u8>]) {
+pub(crate) fn wait_contents(relay: &Relay, contents: &[Vec<u8>]) {
     let content = |bytes: &Vec<u8>| Content { bytes: bytes.clone(), ..Content::default() };
     let contents: Vec<Content> = contents.iter().map(content).collect();
     let begin = Instant::now();
@@ -273,12 +273,63 @@ fn no_line_is_split_though_the_tailer_is_killed_between_its_halves() {
     assert!(stored.split(|byte| *byte == b'\n').any(|line| line == b"no end"));
 }
 
+/// Words before a program's own: permissions hold for it though root has started it.
+const UNPRIVILEGED: [&str; 3] =
+    ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"];
+
+fn may_read_less() -> bool {
+    let output = Command::new(UNPRIVILEGED[0]).args(&UNPRIVILEGED[1..]).arg("true").output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_file_that_was_closed_for_now_and_is_renamed_to_where_it_cannot_be_opened_is_not_taken_for_deleted() {
+    const FILES: usize = 40;
+    let trial = trial!();
+    if !may_read_less() {
+        return skipped(trial.name(), "no program can be started that may read less than its user");
+    }
+    let source_sections = "[[source]]\nname = \"app-0\"\npath = \"{dir}/logs/*/app-*.log\"\npoll_interval = \"100ms\"\n\
+                           rotate_wait = \"100ms\"\n";
+    let pack = String::from("[limits]\nopen_files = 16\n");
+    let options = RelayOptions { source_sections: source_sections.into(), pack, ..RelayOptions::default() };
+    let mut relay = Relay::new("closed-and-renamed", &options);
+    let folder = relay.dir.path().join("logs");
+    let log = |number: usize| folder.join(format!("a/app-{number}.log"));
+    let (hidden, moved) = (folder.join("b"), folder.join("b/moved"));
+    for new in ["a", "b"] {
+        std::fs::create_dir_all(folder.join(new)).expect("a folder");
+    }
+    // What is in there can be listed, and nothing else.
+    std::fs::set_permissions(&hidden, Permissions::from_mode(0o600)).expect("permissions");
+    for number in 0..FILES {
+        // Without an end of its line it is no stream yet.
+        append(&log(number), format!("half {number}").as_bytes());
+    }
+    relay.tailer.wrapper = UNPRIVILEGED.map(str::to_owned).into();
+    relay.start();
+    wait_until("all were met", || relay.tailer.figure("files") == FILES as u64);
+    let open: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{}/fd", relay.tailer.pid().expect("it runs")))
+        .expect("listed")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .collect();
+    let closed = (0..FILES).find(|number| !open.contains(&log(*number))).expect("not all may be open");
+    std::fs::rename(log(closed), &moved).expect("renamed");
+    wait_until("it was looked for", || {
+        relay.tailer.log_text().contains("the file cannot be read: trying again")
+            || relay.tailer.figure("lost_bytes") > 0
+    });
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    std::fs::set_permissions(&hidden, Permissions::from_mode(0o755)).expect("permissions");
+    append(&moved, b" and the rest\n");
+    wait_contents(&relay, &[format!("half {closed} and the rest\n").into_bytes()]);
+    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+}
+
 #[test]
 fn a_file_that_may_not_be_read_at_the_first_start_goes_on_after_the_lines_that_a_legacy_system_shipped() {
     let trial = trial!();
-    let unprivileged = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"];
-    let is_allowed = Command::new(unprivileged[0]).args(&unprivileged[1..]).arg("true").output();
-    if !is_allowed.is_ok_and(|output| output.status.success()) {
+    if !may_read_less() {
         return skipped(trial.name(), "no program can be started that may read less than its user");
     }
     let source_sections = "[[source]]\nname = \"app-0\"\npath = \"{dir}/logs/app.log\"\npoll_interval = \"100ms\"\n\
@@ -291,7 +342,7 @@ fn a_file_that_may_not_be_read_at_the_first_start_goes_on_after_the_lines_that_a
     let allow = |mode| std::fs::set_permissions(&log, Permissions::from_mode(mode)).expect("permissions");
     allow(0);
     std::fs::write(relay.dir.path().join("line.rec"), format!("{} 30\n", log.display())).expect("written");
-    relay.tailer.wrapper = unprivileged.map(str::to_owned).into();
+    relay.tailer.wrapper = UNPRIVILEGED.map(str::to_owned).into();
     relay.start();
     for _ in 0..2 {
         wait_until("the file is named", || relay.tailer.figure("unreadable") == 1);

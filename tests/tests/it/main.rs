@@ -31,3 +31,4 @@ mod quickstart;
 mod repull;
 mod repull_rules;
 mod summer_time;
+mod unpack_room;

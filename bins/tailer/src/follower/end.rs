@@ -168,10 +168,12 @@ impl Follower {
     /// The file is done with.
     pub(super) fn close(&mut self, number: FileNumber) {
         self.caught_up(number);
+        if let Some(stream) = self.files.get(&number).and_then(|file| file.stream) {
+            self.know_held_copies(stream);
+        }
         let Some(file) = self.let_go(number) else { return };
         info!(path = %file.path.display(), "the file was read to its end");
         if let Some(stream) = file.stream {
-            self.know_held_copies(stream);
             self.ledger.finish(stream);
         } else if let Some(orphan) = self.ledger.current(file.key)
             && self.ledger.stream(orphan).is_some_and(|stream| stream.orphan && stream.entries.is_empty())
@@ -184,6 +186,7 @@ impl Follower {
             self.search_lost();
         }
     }
+
     /// Follows a file no more.
     pub(super) fn let_go(&mut self, number: FileNumber) -> Option<Followed> {
         let file = self.files.remove(&number)?;

@@ -9,7 +9,7 @@ use metrics::counter;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
@@ -96,15 +96,18 @@ impl Follower {
         self.make_room()?;
         let roots = &self.sources[source].settings.roots;
         let Some(handle) = open_known(&path, key, roots)? else {
-            self.moved_while_closed(number);
-            return Ok(false);
+            return self.moved_while_closed(number);
         };
+        self.reopened(number, handle);
+        Ok(true)
+    }
+
+    fn reopened(&mut self, number: FileNumber, handle: File) {
         counter!("logferry_tailer_files_reopened_total").increment(1);
         if let Some(file) = self.files.get_mut(&number) {
             file.handle = Some(handle);
         }
         self.opened(number);
-        Ok(true)
     }
 
     /// Makes sure that one more file may be opened.
@@ -252,42 +255,70 @@ impl Follower {
 
     fn is_as_it_was_closed(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number).filter(|file| file.handle.is_none()) else { return false };
-        let has_nothing = match file.stream.map(|id| self.ledger.stream(id)) {
+        let stream = file.stream.map(|id| self.ledger.stream(id));
+        let is_settled = match stream {
             Some(Some(stream)) => stream.next_unsent().is_none() && stream.conflict.is_none(),
             Some(None) => false,
             None => true,
         };
         let read_to = if file.stream.is_some() { file.cutter.seen_to() } else { file.cutter.at() };
         // Somebody may have written as much anew.
-        let seen = file.stream.and_then(|id| self.ledger.stream(id)?.seen);
+        let seen = stream.flatten().and_then(|stream| stream.seen);
         let same = |facts: Facts| {
             facts.key == file.key
                 && facts.size == read_to
                 && seen.is_none_or(|(_, touched_ns)| touched_ns == facts.touched_ns)
         };
         // An entry that is still open ends when its time is over, and is read then.
-        let has_nothing = has_nothing && file.cutter.entry_bytes() == 0;
+        let has_nothing = is_settled && file.cutter.entry_bytes() == 0;
         has_nothing && files::facts_at(&file.path).is_ok_and(same)
     }
 
-    /// A closed file is not at its path any more: it is looked for as after a restart.
-    fn moved_while_closed(&mut self, number: FileNumber) {
-        let Some(file) = self.let_go(number) else { return };
-        info!(path = %file.path.display(), "a file that was closed for now is not where it was: looking for it");
-        let Some(id) = file.stream else {
-            let folders = &self.sources[file.source].folders;
-            let found = folders.iter().find_map(|folder| self.find_in(folder, file.key).ok().flatten());
-            let opened =
-                found.map(|found| self.try_open(file.source, &found, Place::Gone { replaced: true }));
-            match opened {
-                Some(Ok(number)) => self.queue(number),
-                _ => self.deleted_while_closed(&file.path, file.size.saturating_sub(file.cutter.at())),
-            }
-            return;
+    /// A closed file is not at its path any more: one with a stream is looked for as after a restart. Whether it is open again.
+    ///
+    /// # Errors
+    /// Where it is cannot be told, or it cannot be opened there: that is tried again.
+    fn moved_while_closed(&mut self, number: FileNumber) -> io::Result<bool> {
+        const TOLD: &str = "a file that was closed for now is not where it was";
+        let Some(file) = self.files.get(&number) else { return Ok(false) };
+        if let Some(id) = file.stream {
+            let (source, size) = (file.source, file.size);
+            info!(path = %file.path.display(), "{TOLD}: looking for it");
+            self.let_go(number);
+            let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return Ok(false) };
+            self.ledger.left_at(id, size);
+            self.search(source, &met);
+            return Ok(false);
+        }
+        let Some(found) = self.find_in_folders(file.source, file.key)? else {
+            let (path, unread) = (file.path.clone(), file.size.saturating_sub(file.cutter.at()));
+            info!(path = %path.display(), "{TOLD}, and nowhere else");
+            self.let_go(number);
+            self.deleted_while_closed(&path, unread);
+            return Ok(false);
         };
-        let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return };
-        self.ledger.left_at(id, file.size);
-        self.search(file.source, &met);
+        let handle = open_known(&found, file.key, &self.sources[file.source].settings.roots)?;
+        let handle = handle.ok_or_else(|| io::Error::other("it is being moved"))?;
+        info!(from = %file.path.display(), to = %found.display(), "{TOLD}");
+        self.by_path.insert(found.clone(), number);
+        if let Some(file) = self.files.get_mut(&number) {
+            file.names.push(std::mem::replace(&mut file.path, found));
+        }
+        self.reopened(number, handle);
+        Ok(true)
+    }
+
+    /// Looks for a file in the folders of a source.
+    fn find_in_folders(&self, source: usize, key: FileKey) -> io::Result<Option<PathBuf>> {
+        let mut hidden = None;
+        for folder in &self.sources[source].folders {
+            match self.find_in(folder, key) {
+                Ok(Some(found)) => return Ok(Some(found)),
+                Err(error) if !files::is_absent(&error) => hidden = Some(error),
+                Ok(None) | Err(_) => {}
+            }
+        }
+        hidden.map_or(Ok(None), Err)
     }
 
     fn deleted_while_closed(&self, path: &Path, unread: u64) {
@@ -302,7 +333,7 @@ impl Follower {
 pub(super) fn open_known(path: &Path, key: FileKey, roots: &[String]) -> io::Result<Option<File>> {
     let handle = match files::open_below(path, roots) {
         Ok(handle) => handle,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if files::is_absent(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     Ok((files::facts_of(&handle)?.key == key).then_some(handle))

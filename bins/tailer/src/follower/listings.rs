@@ -134,6 +134,9 @@ impl Follower {
     }
 
     /// Looks for a file in a folder under a name that will do.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or what may be the file cannot be asked.
     pub(super) fn find_in_as(
         &self,
         folder: &Path,
@@ -141,9 +144,15 @@ impl Follower {
         will_do: impl Fn(&Path) -> bool,
     ) -> io::Result<Option<PathBuf>> {
         let listing = self.listings.borrow_mut().of(folder)?;
-        let mut paths = listing.with_inode(key.inode).map(|name| folder.join(name));
-        let is_it = |path: &Path| files::facts_at(path).is_ok_and(|facts| facts.key == key);
-        Ok(paths.find(|path| will_do(path) && is_it(path)))
+        let mut hidden = None;
+        for path in listing.with_inode(key.inode).map(|name| folder.join(name)).filter(|path| will_do(path)) {
+            match files::facts_at(&path) {
+                Ok(facts) if facts.key == key => return Ok(Some(path)),
+                Err(error) if !files::is_absent(&error) => hidden = Some(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        hidden.map_or(Ok(None), Err)
     }
 
     /// Files in these folders that are named after one of these, or are it. What cannot be listed has none.

@@ -9,7 +9,6 @@ use crate::ledger::record::Met;
 use crate::tracker::{FileNumber, Place};
 use logferry_pack::StreamId;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -131,7 +130,7 @@ impl Follower {
             match self.find_in(&folder, met.key) {
                 Ok(Some(found)) => return self.found(source, met, &path, &found),
                 Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if files::is_absent(&error) => {}
                 Err(_) => all_readable = false,
             }
         }

@@ -21,7 +21,9 @@ mod moving_over;
 mod opening;
 mod origin;
 mod packed;
+mod packed_asked;
 mod packed_gone;
+mod packed_room;
 mod queue;
 mod replaced;
 mod scan;
@@ -55,6 +57,7 @@ use jiff::Timestamp;
 use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
+use packed_gone::PACKED_KEPT_MIN;
 use source::Source;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -138,6 +141,8 @@ pub(crate) struct Follower {
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
     unpack_waiting: VecDeque<UnpackJob>,
+    /// How many there must be for those that are gone to be forgotten.
+    packed_forgotten_at: usize,
     /// How many of those that were sent to be unpacked are held open.
     held_underway: usize,
     /// When those that there was no room for are looked for again.
@@ -215,6 +220,7 @@ impl Follower {
             unpack: parts.unpack,
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
+            packed_forgotten_at: PACKED_KEPT_MIN,
             held_underway: 0,
             room_looked_at: None,
             unpacked_for: BTreeSet::new(),

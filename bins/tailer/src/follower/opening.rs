@@ -63,7 +63,7 @@ impl Follower {
                 self.meet_before_its_turn(number, true);
                 self.queue(number);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if files::is_absent(&error) => {}
             Err(error) => {
                 counter!("logferry_tailer_open_failures_total").increment(1);
                 self.sources[source].open_failed(&sighting.path, &error);

@@ -4,10 +4,11 @@ use super::Follower;
 use super::copies::{COMPARED_BYTES, Candidate, is_named_after, is_named_after_any, names_of};
 use super::followed::Followed;
 use super::scan::LOOK_APART;
+use super::source::Source;
 use super::work::Worked;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
-use crate::identity::{HEAD_BYTES_MAX, Head};
+use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::Tail;
 use crate::tracker::{Age, FileNumber, Place};
@@ -321,6 +322,54 @@ impl Follower {
                 self.ledger.copy_known(id, file.key, size);
             }
         }
+        for (copy, size) in self.unclear_copies(id) {
+            self.ledger.copy_known(id, copy, size);
+        }
+    }
+
+    /// What is still waited for whether it is a copy, and whole copies that nobody has looked at yet. When the stream's file is gone there
+    /// is nothing to compare them with.
+    fn unclear_copies(&self, id: StreamId) -> Vec<(FileKey, u64)> {
+        let of_stream = self.by_stream.get(&id).and_then(|number| self.files.get(number));
+        // Those that are named after their times are told by that.
+        let may_have = |own: &&Followed| !own.packed && (own.time.is_none() || own.is_presumed);
+        let Some(own) = of_stream.filter(may_have) else { return Vec::new() };
+        let (Ok(handle), Some(stream)) = (own.handle(), self.ledger.stream(id)) else { return Vec::new() };
+        // What nobody has acknowledged may be read from a copy yet.
+        let (met, length) = (&stream.met, stream.frontier);
+        let Source { settings, folders, paths, .. } = &self.sources[own.source];
+        let names = names_of(&own.path);
+        let may_be = |path: &Path| {
+            let is_named_by_time = paths.time_of(path).is_some() && !own.is_presumed;
+            !is_named_by_time && is_named_after_any(path, &names) && !paths.differ_in_time(path, &met.home())
+        };
+        let head_bytes = u64::from(met.head.length);
+        if length <= head_bytes {
+            return Vec::new();
+        }
+        let is_copy = |copy: &File, size: u64| {
+            size > head_bytes && size <= length && is_same(copy, handle, size).unwrap_or(false)
+        };
+        let suspects = self.files.values().filter(|file| {
+            let is_unclear = file.suspect.is_some_and(|(size, _)| size == file.size);
+            is_unclear && file.source == own.source && file.stream.is_none() && may_be(&file.path)
+        });
+        let suspects = suspects.filter_map(|file| {
+            let copy = file.handle().ok()?;
+            let size = files::facts_of(copy).ok()?.size;
+            is_copy(copy, size).then_some((file.key, size))
+        });
+        let listed = self.named_after(folders.iter(), &names).into_iter();
+        let listed = listed.filter(|path| paths.covers(path) && may_be(path));
+        let listed = listed.filter_map(|path| {
+            let facts = files::facts_at(&path).ok().filter(|facts| facts.is_file && facts.size == length)?;
+            let is_known = facts.key == own.key
+                || self.ledger.current(facts.key).is_some()
+                || self.ledger.past_files().has_anywhere(facts.key);
+            let copy = if is_known { None } else { files::open_below(&path, &settings.roots).ok() };
+            is_copy(&copy?, length).then_some((facts.key, length))
+        });
+        suspects.chain(listed).collect()
     }
 
     /// A compressed copy of a file has `size` bytes.

@@ -1,8 +1,9 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
 use super::Follower;
-use super::copies::{is_named_after, is_named_after_any, names_of};
+use super::copies::is_named_after;
 use super::listings::is_without_descriptors;
+use super::packed_room::Failed;
 use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
@@ -16,25 +17,17 @@ use crate::unpack::{
     FIRST_BYTES, FirstBytes, Shipped, UnpackJob, Unpacked, is_archive_name, is_foreign, is_packed_name,
     packing,
 };
-use logferry_durable::is_full;
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::{info, warn};
 
-/// A compressed file that could not be unpacked is tried again when it has changed, or after this time, which doubles so often.
-const UNPACK_RETRY: Duration = Duration::from_secs(60);
-const UNPACK_RETRY_DOUBLED_MAX: u32 = 6;
-/// One that there is no room for is tried again after this time, which doubles so often: each try may take the room that there is.
-const ROOM_RETRY: Duration = Duration::from_secs(5);
-const ROOM_RETRY_DOUBLED_MAX: u32 = 9;
 /// Most files that were read before of which a compressed one may be a copy; the latest of them.
 const MAY_BE_MAX: usize = 1_024;
 
@@ -49,26 +42,8 @@ pub(super) enum Packed {
     Unpacking { source: usize, hour: Option<Hour> },
     /// It was read, or there is nothing new in it, as it looked then.
     Known(FileLook),
-    /// It could not be unpacked as it looked then, and is tried again at this time; what it holds is only to come, if there was no room for
-    /// it.
-    Failed {
-        source: usize,
-        path: PathBuf,
-        look: FileLook,
-        begins: FirstBytes,
-        retry_at: Instant,
-        failures: u32,
-        lacks_room: bool,
-    },
-}
-
-fn retry_after(failures: u32, lacks_room: bool) -> Duration {
-    let (first, doubled_max) = if lacks_room {
-        (ROOM_RETRY, ROOM_RETRY_DOUBLED_MAX)
-    } else {
-        (UNPACK_RETRY, UNPACK_RETRY_DOUBLED_MAX)
-    };
-    first * (1 << failures.saturating_sub(1).min(doubled_max))
+    /// It could not be unpacked as it looked then.
+    Failed(Failed),
 }
 
 /// Whether a file that could not be opened may be a compressed one, and is only out of reach for now: others wait for what it has, so one that
@@ -84,7 +59,7 @@ impl Follower {
     }
 
     /// With a stream also one that is known, and at once: what was not acknowledged of the stream may be there, and others wait for that.
-    fn unpack_if(
+    pub(super) fn unpack_if(
         &mut self,
         source: usize,
         path: &Path,
@@ -92,6 +67,10 @@ impl Follower {
         look: FileLook,
         missing: Option<&Met>,
     ) -> bool {
+        if self.is_followed_unpacked(key) {
+            // What it holds by now, if that is another content, is unpacked when it is let go.
+            return true;
+        }
         let again = missing.is_some();
         let stream = missing.map(|met| met.stream).or_else(|| self.lost_in(key));
         let mut failed_before = 0;
@@ -99,11 +78,11 @@ impl Follower {
             Some(Packed::Unpacking { .. }) => return true,
             Some(Packed::Waiting { .. }) if !again => return true,
             Some(Packed::Known(known)) if stream.is_none() && *known == look => return true,
-            Some(Packed::Failed { look: before, retry_at, failures, .. }) if *before == look => {
-                if Instant::now() < *retry_at {
+            Some(Packed::Failed(failed)) if failed.job.look == look => {
+                if Instant::now() < failed.retry_at {
                     return true;
                 }
-                failed_before = *failures;
+                failed_before = failed.job.failures;
             }
             _ => {}
         }
@@ -121,7 +100,9 @@ impl Follower {
         let read = file.as_ref().and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
         let first_bytes = &first_bytes[..read.unwrap_or(0)];
         let begins = FirstBytes::of(first_bytes);
-        self.note_overwritten(key, begins, first_bytes);
+        if read.is_some() {
+            self.note_overwritten(key, begins, first_bytes);
+        }
         let Some(packing) = packing(path, first_bytes) else {
             let is_foreign = is_foreign(path, first_bytes);
             if is_foreign && self.packed.insert(key, Packed::Known(look)).is_none() {
@@ -134,6 +115,11 @@ impl Follower {
             }
             return is_foreign;
         };
+        if let Some(number) = self.tracker.find(key) {
+            // It was empty when it was opened, and turns out to be compressed now.
+            self.queue(number);
+            return true;
+        }
         let name = self.sources[source].name.as_str();
         let is_known = self.ledger.past_files().has(name, key);
         let is_unread = self.ledger.past_files().is_unread(name, key);
@@ -153,11 +139,11 @@ impl Follower {
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
         let hour = time.filter(|_| paths.has_hours()).map(|time| time.hour);
-        let may_be = match stream {
-            Some(id) => self.shipped_as(id).into_iter().collect(),
-            None if skip_lines > 0 => Vec::new(),
-            None => self.shipped_before(source, path, key),
-        };
+        let may_be = self.may_be(source, path, key, stream, skip_lines);
+        if let Some(Packed::Failed(failed)) = self.packed.get_mut(&key) {
+            // It was opened anew.
+            failed.job.held = None;
+        }
         let is_near = again || self.unpack_waiting.len() < self.packed_held_max();
         if again && !self.may_hold_packed() {
             self.let_go_of_last_held();
@@ -172,7 +158,8 @@ impl Follower {
             begins,
             held: file.filter(|_| holds),
             is_moved: false,
-            was_replaced: false,
+            gone_since: None,
+            replaced: None,
             packing,
             skip_lines,
             may_be,
@@ -207,50 +194,12 @@ impl Follower {
         }
     }
 
-    /// Looks again for files that there was no room for, wherever they are by now: there may be room.
-    pub(super) fn retry_without_room(&mut self) {
-        let now = Instant::now();
-        if self.room_looked_at.is_none_or(|due| now < due) {
-            return;
-        }
-        let lacking = self.packed.iter().filter_map(|(key, packed)| match packed {
-            Packed::Failed { retry_at, lacks_room: true, .. } => Some((*key, *retry_at)),
-            _ => None,
-        });
-        let (due, later): (HashMap<_, _>, HashMap<_, _>) =
-            lacking.partition(|(_, retry_at)| *retry_at <= now);
-        self.room_looked_at = later.into_values().min();
-        if due.is_empty() {
-            return;
-        }
-        self.unpacked_for.retain(|(_, key)| !due.contains_key(key));
-        for source in &mut self.sources {
-            source.rescan_at = now;
-            source.look_soon(now);
-        }
-        self.search_lost();
-    }
-
     /// The file is not under its path any more: it may have another name, and is found under that.
     pub(super) fn forget_renamed(&mut self, job: &UnpackJob) {
         self.packed.remove(&job.key);
         self.unpacked_for.retain(|(_, key)| *key != job.key);
         self.sources[job.source].failed.remove(&job.path);
         self.sources[job.source].look_soon(Instant::now());
-    }
-
-    fn unpacking_failed(&mut self, job: &UnpackJob, error: &io::Error) {
-        counter!("logferry_tailer_unpack_failures_total").increment(1);
-        self.sources[job.source].unpacking_failed(&job.path, error);
-        let (failures, lacks_room) = (job.failures + 1, is_full(error));
-        let retry_at = Instant::now() + retry_after(failures, lacks_room);
-        if lacks_room {
-            self.room_looked_at = self.room_looked_at.into_iter().chain([retry_at]).min();
-        }
-        let UnpackJob { source, ref path, look, begins, .. } = *job;
-        let path = path.clone();
-        self.packed
-            .insert(job.key, Packed::Failed { source, path, look, begins, retry_at, failures, lacks_room });
     }
 
     /// Whether a file is being unpacked.
@@ -282,11 +231,11 @@ impl Follower {
     }
 
     /// The stream that goes on in a compressed file, if nobody reads on in it: earlier processes had unpacked it.
-    fn lost_in(&self, key: FileKey) -> Option<StreamId> {
+    pub(super) fn lost_in(&self, key: FileKey) -> Option<StreamId> {
         self.ledger.current(key).filter(|id| self.is_lost(*id))
     }
 
-    fn is_lost(&self, id: StreamId) -> bool {
+    pub(super) fn is_lost(&self, id: StreamId) -> bool {
         !self.by_stream.contains_key(&id) && self.ledger.stream(id).is_some_and(|stream| !stream.orphan)
     }
 
@@ -296,7 +245,23 @@ impl Follower {
         Some(Shipped { stream: id, head: stream.met.head, length: stream.frontier, tail: stream.tail? })
     }
 
-    /// What a compressed file may be a copy of, of all that was shipped to its end.
+    /// What a compressed file may be a copy of.
+    pub(super) fn may_be(
+        &self,
+        source: usize,
+        path: &Path,
+        key: FileKey,
+        stream: Option<StreamId>,
+        skip_lines: u64,
+    ) -> Vec<Shipped> {
+        match stream {
+            Some(id) => self.shipped_as(id).into_iter().collect(),
+            None if skip_lines > 0 => Vec::new(),
+            None => self.shipped_before(source, path, key),
+        }
+    }
+
+    /// The same of all that was shipped to its end.
     fn shipped_before(&self, source: usize, path: &Path, key: FileKey) -> Vec<Shipped> {
         let Source { paths, settings, .. } = &self.sources[source];
         let is_of = |other: &Path| {
@@ -367,7 +332,7 @@ impl Follower {
     }
 
     /// Whether a file is known to hold what was shipped of a stream, which is all that was cut of it.
-    fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
+    pub(super) fn is_whole_copy(&self, id: StreamId, key: FileKey) -> bool {
         let Some(shipped) = self.shipped_as(id) else { return false };
         let mut of_file = self.ledger.past_files().of_file(key, shipped.head);
         of_file.any(|past| past.stream == id && past.length == shipped.length)
@@ -375,8 +340,8 @@ impl Follower {
 
     pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
         self.held_underway = self.held_underway.saturating_sub(usize::from(job.held.is_some()));
-        if std::mem::take(&mut job.was_replaced) {
-            self.packed_lost(job.source, &job.path, job.key, job.look, "replaced");
+        if let Some(look) = job.replaced.take() {
+            self.packed_lost(job.source, &job.path, job.key, look, "replaced");
         }
         let mut is_settled = false;
         let followed = match unpacked {
@@ -402,7 +367,7 @@ impl Follower {
                 }
             }
             Err(_) if job.is_gone() => self.unpacking_gone(job),
-            Err(error) => self.unpacking_failed(&job, &error),
+            Err(error) => self.unpacking_failed(job, &error),
         }
         self.unpack_next();
         if !self.unpacks() {
@@ -447,63 +412,11 @@ impl Follower {
         }
         Ok(())
     }
-
-    /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
-    /// the file begins another.
-    pub(super) fn waits_for_packed_copy(&mut self, id: StreamId) -> bool {
-        let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let source = self.sources.iter().position(|source| source.settings.name == met.source);
-        let waits = source.is_some_and(|source| self.awaits_unpacking(source, &met));
-        if waits {
-            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
-        }
-        waits
-    }
-
-    /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
-    pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
-        let of_source =
-            |file: &super::Followed| file.packed && file.source == source && file.stream.is_none();
-        let names = names_of(&met.home());
-        if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
-            return true;
-        }
-        let mut folders = self.sources[source].folders.clone();
-        folders.extend(names.iter().map(|name| files::folder_of(name)));
-        let paths = self.named_after(folders.iter(), &names);
-        let mut awaits = false;
-        let may_be = |path: &&PathBuf| {
-            is_named_after_any(path, &names)
-                && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
-        };
-        let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
-        for path in &paths {
-            let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { continue };
-            let is_whole = self.is_whole_copy(met.stream, facts.key);
-            if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
-                self.unpack_if(source, path, facts.key, facts.look(), Some(met));
-                // It could not be opened.
-                awaits |= !self.unpacked_for.contains(&(met.stream, facts.key));
-            }
-            awaits |= matches!(
-                self.packed.get(&facts.key),
-                Some(Packed::Unpacking { .. } | Packed::Failed { lacks_room: true, .. })
-            );
-        }
-        awaits
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_cannot_be_unpacked_is_tried_after_ever_longer_waits() {
-        let waits = |lacks_room| [1, 2, 3, 100].map(|failures| retry_after(failures, lacks_room).as_secs());
-        assert_eq!(waits(false), [60, 120, 240, 3_840]);
-        assert_eq!(waits(true), [5, 10, 20, 2_560]);
-    }
 
     #[test]
     fn a_compressed_file_that_cannot_be_opened_is_not_given_up() {

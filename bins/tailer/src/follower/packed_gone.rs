@@ -6,10 +6,10 @@ use super::source::Source;
 use crate::files;
 use crate::identity::FileKey;
 use crate::ledger::looks::FileLook;
-use crate::tracker::{FileNumber, Sighting};
-use crate::unpack::{FirstBytes, UnpackJob};
-use std::collections::BTreeSet;
-use std::io;
+use crate::tracker::FileNumber;
+use crate::unpack::UnpackJob;
+use logferry_pack::StreamId;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tracing::error;
@@ -17,6 +17,8 @@ use tracing::error;
 /// Most files that are held open while they wait to be unpacked; and one in this many of `open_files`.
 const HELD_MAX: usize = 64;
 const HELD_SHARE: usize = 16;
+/// Compressed files that are remembered whether or not they are there any more.
+pub(super) const PACKED_KEPT_MIN: usize = 64;
 
 impl Follower {
     /// How many of the files that wait to be unpacked are held open.
@@ -37,12 +39,12 @@ impl Follower {
         job.held = file.ok().filter(is_it);
     }
 
-    /// Whether one more may be held open, beside those that wait and those that were sent to be unpacked.
+    /// Whether one more may be held open, beside those that wait, those that were sent to be unpacked, and those that there is no room for.
     pub(super) fn may_hold_packed(&self) -> bool {
         let held_max = self.packed_held_max();
         // Only those that come next are held.
         let waiting = self.unpack_waiting.iter().take(held_max).filter(|job| job.held.is_some()).count();
-        waiting + self.held_underway < held_max
+        waiting + self.held_underway + self.held_without_room() < held_max
     }
 
     /// The last of those that wait and are held gives up its descriptor for one that does not wait.
@@ -74,11 +76,11 @@ impl Follower {
     }
 
     /// Whether a path of the file's source leads to it, or may: not all could be seen.
-    fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
+    pub(super) fn is_named_elsewhere(&self, source: usize, key: FileKey) -> bool {
         let Source { paths, folders, .. } = &self.sources[source];
         folders.iter().any(|folder| match self.find_in_as(folder, key, |path| paths.covers(path)) {
             Ok(found) => found.is_some(),
-            Err(error) => error.kind() != io::ErrorKind::NotFound,
+            Err(error) => !files::is_absent(&error),
         })
     }
 
@@ -92,8 +94,10 @@ impl Follower {
         reason: &'static str,
     ) {
         let name = self.sources[source].settings.name.as_str();
-        let is_for_stream = self.unpacked_for.iter().any(|(_, other)| *other == key);
-        if is_for_stream || self.ledger.past_files().has(name, key) {
+        let is_for_stream = self.unpacked_for.iter().any(|(id, other)| *other == key && self.is_lost(*id));
+        // It may have had another content before, and only that is known.
+        let is_same = self.ledger.known_look(key).is_none_or(|known| known == look);
+        if is_for_stream || is_same && self.ledger.past_files().has(name, key) {
             return;
         }
         self.figures.packed_file_lost(reason);
@@ -103,51 +107,31 @@ impl Follower {
         );
     }
 
-    /// What stands under the path of a file that there was no room for begins otherwise by now.
-    pub(super) fn note_overwritten(&mut self, key: FileKey, now: FirstBytes, first_bytes: &[u8]) {
-        let Some(Packed::Failed { source, path, look, begins, lacks_room: true, .. }) = self.packed.get(&key)
-        else {
-            return;
-        };
-        if *begins == now || begins.agrees(first_bytes) {
+    /// Forgets compressed files that are not there any more, once there are twice as many as after the last time. Those that wait, or
+    /// could not be unpacked for want of room, are seen to elsewhere.
+    pub(super) fn forget_gone_packed(&mut self) {
+        if self.packed.len() < self.packed_forgotten_at {
             return;
         }
-        let (source, path, look) = (*source, path.clone(), *look);
-        self.packed_lost(source, &path, key, look, "replaced");
-    }
-
-    /// Files that there was no room for, and that are gone now.
-    pub(super) fn note_gone_without_room(
-        &mut self,
-        index: usize,
-        sightings: &[Sighting],
-        unlisted: &[PathBuf],
-    ) {
-        let seen: BTreeSet<FileKey> = match self.room_looked_at {
-            Some(_) => sightings.iter().map(|sighting| sighting.key).collect(),
-            None => return,
+        let folders: BTreeSet<&PathBuf> = self.sources.iter().flat_map(|source| &source.folders).collect();
+        let may_be_there = |key: FileKey| {
+            let found = |folder: &&PathBuf| match self.find_in(folder, key) {
+                Ok(found) => found.is_some(),
+                Err(error) => !files::is_absent(&error),
+            };
+            self.tracker.find(key).is_some() || folders.iter().any(|folder| found(folder))
         };
-        let gone: Vec<(FileKey, PathBuf, FileLook)> = self
-            .packed
-            .iter()
-            .filter_map(|(key, packed)| match packed {
-                Packed::Failed { source, path, look, lacks_room: true, .. }
-                    if *source == index
-                        && !seen.contains(key)
-                        && !unlisted.iter().any(|folder| path.starts_with(folder))
-                        && self.sources[index].paths.covers(path)
-                        && !self.is_named_elsewhere(index, *key) =>
-                {
-                    Some((*key, path.clone(), *look))
-                }
-                _ => None,
-            })
-            .collect();
-        for (key, path, look) in gone {
-            self.packed.remove(&key);
-            self.sources[index].failed.remove(&path);
-            self.packed_lost(index, &path, key, look, "deleted");
-        }
+        let is_done = |packed: &Packed| match packed {
+            Packed::Known(_) => true,
+            Packed::Failed(failed) => !failed.lacks_room,
+            Packed::Waiting { .. } | Packed::Unpacking { .. } => false,
+        };
+        let done = self.packed.iter().filter(|(_, packed)| is_done(packed)).map(|(key, _)| *key);
+        let gone: HashSet<FileKey> = done.filter(|key| !may_be_there(*key)).collect();
+        self.packed.retain(|key, _| !gone.contains(key));
+        let is_there = |id: &StreamId| self.ledger.stream(*id).is_some();
+        self.unpacked_for.retain(|(id, key)| !gone.contains(key) && is_there(id));
+        self.packed_forgotten_at = PACKED_KEPT_MIN.max(2 * self.packed.len());
     }
 
     /// A compressed file was read to its end. While it was followed nobody asked whether it was written to.

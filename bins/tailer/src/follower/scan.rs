@@ -87,6 +87,7 @@ impl Follower {
         let sightings = self.sightings(index, walk.found, (!asks_all).then_some(&dirty));
         let unlisted: Vec<PathBuf> = walk.unreadable.iter().map(|(folder, _)| folder.clone()).collect();
         self.note_gone_without_room(index, &sightings, &unlisted);
+        self.forget_gone_packed();
         let source = &mut self.sources[index];
         source.report_empty(sightings.is_empty() && unlisted.is_empty());
         let problem = source.fixed_folder_problem();
@@ -99,6 +100,7 @@ impl Follower {
                 Decision::Placed(number, place) => self.placed(number, place),
             }
         }
+        let held = self.paths_held_without_room(index);
         let source = &mut self.sources[index];
         if !to_open.is_empty() {
             source.tells_each = to_open.len() <= TOLD_EACH_MAX;
@@ -106,7 +108,8 @@ impl Follower {
                 info!(source = source.settings.name, files = to_open.len(), "new files were found");
             }
         }
-        let sought: HashSet<&Path> = to_open.iter().map(|sighting| sighting.path.as_path()).collect();
+        let sought = to_open.iter().map(|sighting| sighting.path.as_path());
+        let sought: HashSet<&Path> = sought.chain(held.iter().map(PathBuf::as_path)).collect();
         source.failed.retain(|path, _| sought.contains(path.as_path()));
         source.to_open = to_open;
         source.looked = true;

@@ -1,6 +1,7 @@
 //! A source at work: its settings, where its files are looked for, and what is known to be missing of them.
 
 use super::backlog::Backlog;
+use super::packed_room::is_want_of_room;
 use super::scan::{LOOK_APART, LOOK_SHARE};
 use crate::body::BodyRules;
 use crate::config::SourceSettings;
@@ -17,7 +18,6 @@ use crate::tracker::{FileNumber, Sighting};
 use crate::walk::{Found, Walk, walk};
 use anyhow::Context;
 use jiff::Timestamp;
-use logferry_durable::is_full;
 use logferry_pack::{Hour, Name};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::ffi::OsString;
@@ -221,7 +221,7 @@ impl Source {
     pub(super) fn unpacking_failed(&mut self, path: &Path, error: &io::Error) {
         let changed = files::facts_at(path).ok().map(|facts| i128::from(facts.changed_ns));
         let changed = changed.and_then(|changed| Timestamp::from_nanosecond(changed).ok());
-        let is_without_room = is_full(error);
+        let is_without_room = is_want_of_room(error);
         let is_young = !is_without_room
             && changed.is_none_or(|changed| until(Timestamp::now(), changed) < self.settings.rotate_wait.0);
         let (reason, is_outside) = (error.to_string(), files::is_outside(error));

@@ -83,6 +83,7 @@ impl Follower {
         figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
         figures.partial_bytes.store(self.tally.sum.partial, Ordering::Relaxed);
         figures.lag_bytes.store(self.tally.sum.lag + orphaned, Ordering::Release);
+        figures.packed_files_known.store(self.packed.len() as u64, Ordering::Relaxed);
         figures.files_open.store(self.open_files.count() as u64, Ordering::Relaxed);
         let unreadable: usize = self.sources.iter().map(Source::unreadable).sum();
         figures.unreadable.store(unreadable as u64, Ordering::Relaxed);

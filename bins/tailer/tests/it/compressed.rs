@@ -570,3 +570,32 @@ async fn what_nobody_answered_is_not_taken_for_another_file_with_the_same_lines(
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_files_that_are_gone_are_forgotten_however_often_a_log_is_rotated() {
+    const ROTATIONS: usize = 24;
+    const FILES: usize = 16;
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    let tailer = rig.start();
+    let mut lines_written = 0;
+    for rotation in 0..ROTATIONS {
+        for number in 0..FILES {
+            let content = lines(rotation * 10_000 + number * 100, 10);
+            std::fs::write(rig.at(&format!("app.log.{number}.gz")), compress(&content, "gz"))
+                .expect("written");
+        }
+        lines_written += 10 * FILES as u64;
+        wait_until("all are shipped", || {
+            (figure(&tailer, "lines_total"), figure(&tailer, "files")) == (lines_written, 0)
+        });
+        let known = figure(&tailer, "packed_files_known") as usize;
+        assert!((FILES..=64 + FILES).contains(&known), "{known} are known, and {FILES} are there");
+        for number in 0..FILES {
+            std::fs::remove_file(rig.at(&format!("app.log.{number}.gz"))).expect("removed");
+        }
+    }
+    assert_eq!(figure(&tailer, "packed_files_lost"), 0);
+    tailer.stop().await.expect("a clean stop");
+}

@@ -163,3 +163,35 @@ async fn a_copy_is_still_one_when_its_file_was_renamed_or_deleted() {
         tailer.stop().await.expect("a clean stop");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_still_waited_for_when_its_file_is_finished_is_not_shipped_again() {
+    for whole in [true, false] {
+        let tier = Tier::start().await;
+        let mut rig = Rig::new(&tier);
+        rig.follow("app.log*");
+        // The file is finished so long after it was moved away; what was copied from it after that is unclear for longer.
+        rig.config.source[0].rotate_wait = Interval::secs(5);
+        append(&rig.log(), lines(0, 100));
+        let tailer = rig.start();
+        tier.wait_stored(&lines(0, 100));
+        let elsewhere = rig.folder.path().join("elsewhere");
+        std::fs::rename(rig.log(), &elsewhere).expect("renamed");
+        append(&rig.log(), "new\n");
+        let expected = [&lines(0, 100)[..], b"new\n"].concat();
+        tier.wait_stored(&expected);
+        match whole {
+            true => _ = std::fs::copy(&elsewhere, rig.at("app.log.bak")).expect("copied"),
+            false => append(&rig.at("app.log.bak"), lines(0, 60)),
+        }
+        wait_until("the copy is met", || figure(&tailer, "files") == 3);
+        wait_read(&tailer, 2);
+        assert_eq!(tier.stored(), expected, "whole: {whole}");
+        // What it gets of its own is shipped.
+        append(&rig.at("app.log.bak"), "own\n");
+        let expected = [&expected[..], b"own\n"].concat();
+        tier.wait_stored(&expected);
+        assert_eq!(figure(&tailer, "lost_bytes"), 0);
+        tailer.stop().await.expect("a clean stop");
+    }
+}

@@ -156,16 +156,68 @@ async fn a_compressed_file_that_is_being_shipped_is_shipped_whole_and_so_is_what
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_the_place_of_a_compressed_file_that_is_being_shipped_is_shipped_though_a_file_that_was_cut_asks_for_it()
+ {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.follow("app.log*");
+    rig.config.send.window = ByteSize::kib(8);
+    let mut expected = vec![lines(70_000, 10), lines(0, 4_000)];
+    append(&rig.log(), &expected[0]);
+    let tailer = rig.start();
+    tier.wait_stored(&expected[0]);
+    wait_until("settled", || is_settled(&tailer));
+    tier.behave(Manner::Silent);
+    let before = tier.lock().seen.len();
+    put(&rig, &expected[1], "gz", Way::InPlace);
+    wait_until("it is being shipped", || tier.lock().seen.len() > before);
+    expected.push(lines(10_000, 4_000));
+    put(&rig, &expected[2], "gz", Way::InPlace);
+    // No copy has what was in the file: it may be in a compressed one.
+    expected.push(lines(80_000, 20));
+    let log = std::fs::File::options().write(true).open(rig.log()).expect("opened");
+    log.set_len(0).expect("cut");
+    append(&rig.log(), &expected[3]);
+    wait_until("the cut was seen", || figure(&tailer, "file_restarts") == 1);
+    // One is unpacked after the other: when this one is, so is whatever was asked for before it.
+    expected.push(lines(90_000, 20));
+    std::fs::write(rig.at("app.log.3.gz"), compress(&expected[4], "gz")).expect("written");
+    wait_until("it is unpacked", || figure(&tailer, "files_unpacked") == 2);
+    tier.behave(Manner::Store);
+    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+    wait_until("they are let go", || figure(&tailer, "files") == 1 && is_settled(&tailer));
+    assert_eq!((figure(&tailer, "lost_bytes"), tier.lock().duplicates), (0, 0));
+    tailer.stop().await.expect("a clean stop");
+}
+
+/// What becomes of `app.log.2.gz` before there is another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Before {
+    /// It was not there.
+    Nothing,
+    /// It was there with another content, and was shipped.
+    Shipped,
+}
+
 /// A tailer that has unpacked as many files as it may, cannot ship them, and has not come to `app.log.2.gz` yet, which is the last.
-async fn with_one_that_waits(held: bool) -> (Tier, Rig, Tailer, Vec<Vec<u8>>) {
+async fn with_one_that_waits(held: bool, before: Before) -> (Tier, Rig, Tailer, Vec<Vec<u8>>) {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
     rig.follow("app.log*");
     rig.config.send.window = ByteSize::kib(8);
     rig.config.source[0].rotate_wait = Interval::ms(50);
     rig.config.limits.open_files = if held { 1_024 } else { 8 };
-    tier.behave(Manner::Silent);
     let mut expected = Vec::new();
+    if before == Before::Shipped {
+        expected.push(lines(50_000, 100));
+        put(&rig, &expected[0], "gz", Way::InPlace);
+        let tailer = rig.start();
+        tier.wait_stored(&expected[0]);
+        wait_until("it is let go", || figure(&tailer, "files") == 0 && is_settled(&tailer));
+        tailer.stop().await.expect("a clean stop");
+    }
+    tier.behave(Manner::Silent);
     for number in 10..16 {
         expected.push(lines(number * 10_000, 600));
         let path = rig.at(&format!("app.log.{number}.gz"));
@@ -183,7 +235,7 @@ async fn with_one_that_waits(held: bool) -> (Tier, Rig, Tailer, Vec<Vec<u8>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compressed_file_that_goes_before_its_turn_has_come_is_shipped_from_its_descriptor() {
     for way in [None, Some(Way::Renamed), Some(Way::Shifted)] {
-        let (tier, rig, tailer, mut expected) = with_one_that_waits(true).await;
+        let (tier, rig, tailer, mut expected) = with_one_that_waits(true, Before::Nothing).await;
         expected.push(lines(0, 300));
         match way {
             None => std::fs::remove_file(rig.at("app.log.2.gz")).expect("removed"),
@@ -201,25 +253,31 @@ async fn a_compressed_file_that_goes_before_its_turn_has_come_is_shipped_from_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_compressed_file_that_goes_and_was_not_held_open_is_counted() {
-    let (tier, rig, tailer, expected) = with_one_that_waits(false).await;
-    std::fs::remove_file(rig.at("app.log.2.gz")).expect("removed");
-    tier.behave(Manner::Store);
-    wait_until("the others once", || sorted(tier.contents()) == sorted(expected.clone()));
-    wait_until("it is counted", || figure(&tailer, "packed_files_lost") == 1);
-    tailer.stop().await.expect("a clean stop");
+async fn a_compressed_file_that_goes_and_was_not_held_open_is_counted_also_if_what_it_held_before_was_shipped()
+ {
+    for before in [Before::Nothing, Before::Shipped] {
+        let (tier, rig, tailer, expected) = with_one_that_waits(false, before).await;
+        std::fs::remove_file(rig.at("app.log.2.gz")).expect("removed");
+        tier.behave(Manner::Store);
+        wait_until("the others once", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("they are let go", || figure(&tailer, "files") == 0 && is_settled(&tailer));
+        wait_until("it is counted", || figure(&tailer, "packed_files_lost") == 1);
+        tailer.stop().await.expect("a clean stop");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compressed_file_that_is_overwritten_before_its_turn_has_come_is_counted_and_the_other_is_shipped()
 {
-    let (tier, rig, tailer, mut expected) = with_one_that_waits(true).await;
-    expected.push(lines(3_000, 300));
-    put(&rig, &lines(3_000, 300), "gz", Way::InPlace);
-    tier.behave(Manner::Store);
-    wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
-    wait_until("it is counted", || figure(&tailer, "packed_files_lost") == 1);
-    tailer.stop().await.expect("a clean stop");
+    for before in [Before::Nothing, Before::Shipped] {
+        let (tier, rig, tailer, mut expected) = with_one_that_waits(true, before).await;
+        expected.push(lines(3_000, 300));
+        put(&rig, &lines(3_000, 300), "gz", Way::InPlace);
+        tier.behave(Manner::Store);
+        wait_until("each once", || sorted(tier.contents()) == sorted(expected.clone()));
+        wait_until("it is counted", || figure(&tailer, "packed_files_lost") == 1);
+        tailer.stop().await.expect("a clean stop");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,92 @@
+//! Compressed files that are asked for by streams whose files are gone: they may go on there.
+
+use super::copies::{is_named_after_any, names_of};
+use super::packed::Packed;
+use super::{Followed, Follower};
+use crate::files::{self, Facts};
+use crate::identity::{FileKey, HEAD_BYTES_MAX};
+use crate::ledger::record::Met;
+use crate::unpack::{is_packed_name, packing};
+use logferry_pack::StreamId;
+use std::path::{Path, PathBuf};
+
+impl Follower {
+    /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
+    /// the file begins another.
+    pub(super) fn waits_for_packed_copy(&mut self, id: StreamId) -> bool {
+        let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
+        let source = self.sources.iter().position(|source| source.settings.name == met.source);
+        let waits = source.is_some_and(|source| self.awaits_unpacking(source, &met));
+        if waits {
+            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
+        }
+        waits
+    }
+
+    /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
+    pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
+        let of_source = |file: &Followed| file.packed && file.source == source && file.stream.is_none();
+        let names = names_of(&met.home());
+        if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
+            return true;
+        }
+        let mut folders = self.sources[source].folders.clone();
+        folders.extend(names.iter().map(|name| files::folder_of(name)));
+        let paths = self.named_after(folders.iter(), &names);
+        let mut awaits = false;
+        let may_be = |path: &&PathBuf| {
+            is_named_after_any(path, &names)
+                && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
+        };
+        let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
+        for path in &paths {
+            awaits |= self.awaits_file(source, path, met);
+        }
+        awaits || self.awaits_held(source, met, &names)
+    }
+
+    /// Whether a stream may go on in one compressed file, which is unpacked for it once.
+    fn awaits_file(&mut self, source: usize, path: &Path, met: &Met) -> bool {
+        let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { return false };
+        if self.tracker.find(facts.key).is_some() {
+            return self.holds_another(source, path, &facts);
+        }
+        let is_whole = self.is_whole_copy(met.stream, facts.key);
+        if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
+            self.unpack_if(source, path, facts.key, facts.look(), Some(met));
+            // It could not be opened.
+            if !self.unpacked_for.contains(&(met.stream, facts.key)) {
+                return true;
+            }
+        }
+        match self.packed.get(&facts.key) {
+            Some(Packed::Failed(failed)) => failed.lacks_room,
+            packed => matches!(packed, Some(Packed::Unpacking { .. })),
+        }
+    }
+
+    /// Whether a file that is followed holds something by now that is unpacked only when it is let go: what was unpacked of it was
+    /// overwritten, or it was empty.
+    fn holds_another(&mut self, source: usize, path: &Path, facts: &Facts) -> bool {
+        if self.is_followed_unpacked(facts.key) {
+            return !matches!(self.packed.get(&facts.key), Some(Packed::Known(known)) if *known == facts.look());
+        }
+        if !is_packed_name(path) {
+            return false;
+        }
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let opened = files::open_below(path, &self.sources[source].settings.roots);
+        let filled = opened.and_then(|file| files::read_head(&file, &mut bytes)).unwrap_or(0);
+        let is_packed = packing(path, &bytes[..filled]).is_some();
+        if let Some(number) = self.tracker.find(facts.key).filter(|_| is_packed) {
+            self.queue(number);
+        }
+        is_packed
+    }
+
+    /// Whether what was unpacked of a file is followed.
+    pub(super) fn is_followed_unpacked(&self, key: FileKey) -> bool {
+        let number = self.tracker.find(key);
+        number.and_then(|number| self.files.get(&number)).is_some_and(|file| file.packed)
+    }
+}
