@@ -374,6 +374,18 @@ fn done_packs_without_lines_are_written_each_although_they_look_alike() {
 }
 
 #[test]
+fn lines_behind_a_done_pack_that_was_written_over_a_gap_wait_for_their_own_time() {
+    let (mut order, packs) = one_stream(4);
+    assert!(order.offered(0, parcel(&done_pack(10, 2)), 1).is_empty());
+    for index in [1, 3] {
+        assert!(order.offered(500, parcel(&packs[index]), 2).is_empty());
+    }
+    assert_eq!(written(&order.tick(LIMITS.reorder_wait_ms)), [10], "the done pack");
+    assert_eq!(order.figures().held_packs, 2);
+    assert_eq!(written(&order.tick(500 + LIMITS.reorder_wait_ms)), [10, 30]);
+}
+
+#[test]
 fn a_done_pack_that_overtook_its_lines_waits_for_them() {
     let mut order = Order::new(LIMITS, Footprint::default());
     assert!(order.offered(0, parcel(&done_pack(5, 2)), 1).is_empty());

@@ -57,12 +57,11 @@ impl<W> Order<W> {
     /// Passes over gaps of a stream that were waited for long enough, from the lowest offset on.
     pub(super) fn release_overdue(&mut self, now_ms: u64, stream: StreamId, actions: &mut Vec<Action<W>>) {
         while let Some(state) = self.streams.get(&stream) {
-            let (true, Some(&(offset, ..))) =
-                (state.is_overdue(now_ms, &self.limits), state.held.keys().next())
+            let (true, Some(&first)) = (state.is_overdue(now_ms, &self.limits), state.held.keys().next())
             else {
                 return;
             };
-            let Some(held) = self.take_held_at(stream, offset) else { return };
+            let Some(held) = self.take_held(stream, first) else { return };
             let hole_from = match self.view(&held.parcel) {
                 View::Gap { frontier } if !self.is_failing() => frontier,
                 _ => {
@@ -84,10 +83,11 @@ impl<W> Order<W> {
         }
     }
 
-    pub(super) fn take_held_at(&mut self, stream: StreamId, offset: u64) -> Option<Held<W>> {
-        let state = self.streams.get(&stream)?;
-        let (&key, _) = state.held.range((offset, 0, 0)..).next().filter(|(key, _)| key.0 == offset)?;
-        self.take_held(stream, key)
+    /// The keys of the held packs that begin at an offset, those without bytes first.
+    pub(super) fn held_at(&self, stream: StreamId, offset: u64) -> Vec<(u64, u64, u32)> {
+        let Some(state) = self.streams.get(&stream) else { return Vec::new() };
+        let from = state.held.range((offset, 0, 0)..).map(|(key, _)| *key);
+        from.take_while(|key| key.0 == offset).collect()
     }
 
     pub(super) fn take_held(&mut self, stream: StreamId, key: (u64, u64, u32)) -> Option<Held<W>> {

@@ -1,6 +1,6 @@
 //! What becomes of one pack, and of the held ones that follow it.
 
-use super::stream::Pending;
+use super::stream::{Held, Pending};
 use super::{Accepted, Action, Order, Parcel, answer_all};
 use logferry_footprint::Verdict;
 use logferry_link::Answer;
@@ -51,9 +51,25 @@ impl<W> Order<W> {
         mut end: u64,
         actions: &mut Vec<Action<W>>,
     ) {
-        while let Some(held) = self.take_held_at(stream, end) {
-            end = self.judge_one(now_ms, held.parcel, held.waiters, actions).unwrap_or(end);
+        while let Some(next) = self.follow_at(now_ms, stream, end, actions).filter(|next| *next > end) {
+            end = next;
         }
+    }
+
+    /// Judges each held pack that begins at an offset once: it may be held again, where only a pack without bytes is before it. Returns the
+    /// end of the longest that was accepted.
+    fn follow_at(
+        &mut self,
+        now_ms: u64,
+        stream: StreamId,
+        offset: u64,
+        actions: &mut Vec<Action<W>>,
+    ) -> Option<u64> {
+        let keys = self.held_at(stream, offset);
+        let held: Vec<Held<W>> = keys.into_iter().filter_map(|key| self.take_held(stream, key)).collect();
+        let ends =
+            held.into_iter().filter_map(|held| self.judge_one(now_ms, held.parcel, held.waiters, actions));
+        ends.max()
     }
 
     /// Returns the end of the pack's range if it was accepted.
