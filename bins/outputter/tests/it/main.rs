@@ -19,3 +19,4 @@ mod repull;
 mod retention;
 mod shelf;
 mod told;
+mod whole_hours;

@@ -62,6 +62,8 @@ pub struct Outputter {
     pub decompressor: Decompressor,
     pub archiver: Archiver,
     pub now_ms: u64,
+    /// When packs are received, for the books; else by the clock, in milliseconds since 1970.
+    pub received_ms: Option<i64>,
 }
 
 impl Outputter {
@@ -98,6 +100,7 @@ impl Outputter {
             decompressor,
             archiver: Archiver::new(form),
             now_ms: 0,
+            received_ms: None,
         })
     }
 
@@ -127,7 +130,12 @@ impl Outputter {
         let jobs: Vec<Job> = self.queue.drain(..count.min(self.queue.len())).collect();
         let inflated = jobs.into_iter().map(|job| {
             let buffer = self.inflaters.pool.acquire(64 << 10);
-            self.inflaters.inflate((&mut self.decompressor, &mut self.archiver), job, buffer)
+            let mut inflated =
+                self.inflaters.inflate((&mut self.decompressor, &mut self.archiver), job, buffer);
+            for fact in &mut inflated.facts {
+                fact.at_ms = self.received_ms.unwrap_or(fact.at_ms);
+            }
+            inflated
         });
         inflated.collect()
     }
