@@ -119,7 +119,7 @@ impl Follower {
                 Ok(found) => found.is_some(),
                 Err(error) => !files::is_absent(&error),
             };
-            self.tracker.find(key).is_some() || folders.iter().any(|folder| found(folder))
+            self.tracker.find(key).is_some() || folders.iter().any(found)
         };
         let is_done = |packed: &Packed| match packed {
             Packed::Known(_) => true,
