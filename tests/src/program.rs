@@ -148,6 +148,20 @@ impl Program {
         rustix::process::kill_process(pid, signal).expect("send a signal");
     }
 
+    /// SIGSTOP, and waits until all threads stand: they may go on for a while after it is sent.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.pid().expect("a running program"));
+        // The state comes behind the name, which is in brackets.
+        let stands = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        wait_until("all threads stand", || {
+            std::fs::read_dir(&tasks).is_ok_and(|tasks| tasks.filter_map(Result::ok).all(stands))
+        });
+    }
+
     /// SIGTERM, and waits for its end.
     #[track_caller]
     pub fn stop(&mut self) -> ExitStatus {

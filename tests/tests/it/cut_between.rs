@@ -98,7 +98,7 @@ fn what_is_copied_and_cut_several_times_between_two_looks_is_shipped_once() {
         wait_until("it is read", || contents(&relay).concat() == first);
         wait_until("it is followed", || relay.tailer.figure("files") == 1);
         relay.wait_acknowledged();
-        relay.tailer.signal(Signal::STOP);
+        relay.tailer.freeze();
         let rest = part(if first.is_empty() { header } else { "" }, "rest", 30);
         add(&log, &rest);
         expected.push([first, rest].concat());
@@ -146,7 +146,7 @@ fn where_copies_are_elsewhere_what_was_seen_and_not_read_is_counted_to_the_byte_
     let seen = part("", "seen", 300);
     add(&log, &seen);
     wait_until("it is seen", || relay.tailer.figure("lag_bytes") == seen.len() as u64);
-    relay.tailer.signal(Signal::STOP);
+    relay.tailer.freeze();
     add(&log, part("", "not seen", 300));
     copy_and_cut(&folder, &elsewhere.join("app.log.2"));
     add(&log, part("", "in between", 300));

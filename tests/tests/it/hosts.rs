@@ -173,7 +173,7 @@ fn when_the_queue_of_inotify_overflows_every_file_is_looked_at_and_each_line_com
     let overflows = |relay: &Relay| relay.tailer.counter("logferry_tailer_watch_overflows_total", "");
     assert_eq!(overflows(&relay), 0.0);
 
-    relay.tailer.signal(rustix::process::Signal::STOP);
+    relay.tailer.freeze();
     let junk = folder.join("no-file-of-the-source");
     for _ in 0..limit / 2 + 100 {
         // Two events each, which the kernel cannot merge.

@@ -158,6 +158,8 @@ impl Follower {
             if now == before {
                 break;
             }
+            // Their descriptors first.
+            copies.clear();
             (before, copies) = (now, found());
         }
         copies

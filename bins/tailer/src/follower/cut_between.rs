@@ -36,20 +36,8 @@ impl Follower {
         Follower::names_changed_ns(path)
     }
 
-    /// The same for a file that nothing was read of: its first line does not tell whether it was cut since that was seen.
-    pub(super) fn find_cut_before_reading(&mut self, number: FileNumber, id: StreamId) -> io::Result<bool> {
-        Ok(self.is_unread(id) && self.find_cut_between(number, None)?)
-    }
-
-    /// Whether names have changed beside a file that nothing was read of since it was looked for such copies.
-    pub(super) fn may_be_cut_between(&self, number: FileNumber, id: StreamId) -> bool {
-        let Some(file) = self.files.get(&number).filter(|file| self.may_have_been_cut(file)) else {
-            return false;
-        };
-        self.is_unread(id) && Follower::names_changed_ns(&file.path) != file.names_looked_ns
-    }
-
-    fn is_unread(&self, id: StreamId) -> bool {
+    /// Whether nothing was cut of a stream: its first line does not tell whether its file was cut since that was seen.
+    pub(super) fn is_unread(&self, id: StreamId) -> bool {
         self.ledger.stream(id).is_some_and(|stream| stream.evidence().is_none())
     }
 
@@ -90,9 +78,6 @@ impl Follower {
         }
         let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
         let now = Follower::names_changed_ns(&home);
-        if let Some(file) = self.files.get_mut(&number) {
-            file.names_looked_ns = now;
-        }
         if now == since && before.is_none() {
             return Ok((false, false));
         }

@@ -102,9 +102,13 @@ impl Follower {
         let is_whole = matches!(front, Ok(count) if count == piece.unread);
         let lead = self.lead(number, piece.offset);
         // What was read is the stream's if the file is so still: it may have been cut and filled again before it was read.
-        let is_its_own = self.has_its_head(number, id).and_then(|begins| {
-            Ok(begins && self.has_its_end(number)? && !self.may_be_cut_between(number, id))
-        });
+        let is_its_own =
+            self.has_its_head(number, id).and_then(|begins| Ok(begins && self.has_its_end(number)?));
+        // Where nothing was read of it before, only copies tell.
+        let is_its_own = match is_its_own {
+            Ok(true) if self.is_unread(id) => self.find_cut_between(number, None).map(|found| !found),
+            known => known,
+        };
         let Some(file) = self.files.get_mut(&number) else { return Ok(Worked::Rest) };
         let (Ok(hour), true, Ok(lead), Ok(true)) = (&hour, is_whole, &lead, &is_its_own) else {
             // The file was cut meanwhile, or cannot be read, or the clock is out of range: nothing was promised yet.

@@ -91,8 +91,6 @@ pub(crate) struct Followed {
     pub(super) failing: bool,
     /// When names had changed last in its folder when all copies of it were found there.
     pub(super) names_changed_ns: i64,
-    /// The same when copies were looked for, perhaps without success.
-    pub(super) names_looked_ns: i64,
     /// What the figures have of it.
     pub(super) counted: Counted,
 }

@@ -229,7 +229,6 @@ impl Follower {
                 stirred: false,
                 failing: false,
                 names_changed_ns,
-                names_looked_ns: names_changed_ns,
                 counted: Counted::default(),
             },
         );

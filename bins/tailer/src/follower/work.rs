@@ -92,9 +92,6 @@ impl Follower {
         if !self.proves_its_tail(number, id)? {
             return self.content_changed(number, id);
         }
-        if self.find_cut_before_reading(number, id)? {
-            return Ok(Worked::Again);
-        }
         if let Some(file) = self.files.get_mut(&number) {
             file.size_trusted = file.size;
             (file.verified, file.suspicious) = (true, false);
