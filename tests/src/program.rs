@@ -194,9 +194,24 @@ impl Program {
         serde_json::from_str(&self.get("/readyz")?).ok()
     }
 
-    /// A figure of `/readyz`, 0 when it is not there.
+    /// A figure of `/readyz`; 0 as long as the program does not answer, or only starts.
+    #[track_caller]
     pub fn figure(&self, name: &str) -> u64 {
-        self.status().and_then(|status| status["figures"][name].as_u64()).unwrap_or(0)
+        let status = self.status().filter(|status| !is_starting(status));
+        status.map_or(0, |status| self.figure_of(&status, name))
+    }
+
+    /// A figure of `/readyz` of a program that is up.
+    #[track_caller]
+    pub fn told(&self, name: &str) -> u64 {
+        let status = self.status().unwrap_or_else(|| panic!("{} does not answer", self.name));
+        self.figure_of(&status, name)
+    }
+
+    #[track_caller]
+    fn figure_of(&self, status: &Value, name: &str) -> u64 {
+        let figure = status["figures"][name].as_u64();
+        figure.unwrap_or_else(|| panic!("{} tells of no {name}: {status}", self.name))
     }
 
     /// Sum of a counter of `/metrics` over its series whose labels contain `labels`.

@@ -24,7 +24,7 @@ pub fn logrotate_is_there() -> bool {
 pub struct Rotation {
     folder: PathBuf,
     config: PathBuf,
-    last: Instant,
+    due: Instant,
     stop: Arc<AtomicBool>,
     writer: Option<JoinHandle<Vec<Content>>>,
 }
@@ -54,14 +54,14 @@ impl Rotation {
             let stop = stop.clone();
             std::thread::spawn(move || write_until_stopped(&log, &reopen, lines_per_second, &stop))
         };
-        Rotation { folder: folder.to_owned(), config, last: Instant::now(), stop, writer: Some(writer) }
+        Rotation { folder: folder.to_owned(), config, due: Instant::now(), stop, writer: Some(writer) }
     }
 
-    /// Rotates so long after the last rotation began.
+    /// Rotates so long after the last rotation was due; at once if that took longer.
     pub fn rotate_after(&mut self, apart: Duration) {
+        self.due += apart;
         // The pace of the rotations, not a condition.
-        std::thread::sleep((self.last + apart).saturating_duration_since(Instant::now()));
-        self.last = Instant::now();
+        std::thread::sleep(self.due.saturating_duration_since(Instant::now()));
         let state = self.folder.join("logrotate.state");
         let output = Command::new("logrotate").arg("-f").arg("-s").arg(state).arg(&self.config).output();
         let output = output.expect("logrotate runs");

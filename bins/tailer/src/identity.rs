@@ -20,6 +20,8 @@ pub struct FileKey {
 impl FileKey {
     /// The key of no file.
     pub const NOWHERE: FileKey = FileKey { device: 0, inode: 0, born_ns: 0 };
+    /// The first one in their order.
+    pub(crate) const FIRST: FileKey = FileKey { device: 0, inode: 0, born_ns: i64::MIN };
 }
 
 /// The first line of a file: how much of it counts, and its hash.

@@ -33,7 +33,7 @@ const COUNTS: &str = "LOGFERRY_TEST_COUNTS";
 
 /// Whether the long versions were asked for (`scripts/test --all`).
 pub fn long_run() -> bool {
-    std::env::var_os(LONG).is_some()
+    std::env::var_os(LONG).is_some_and(|value| !value.is_empty())
 }
 
 /// One run of one test.

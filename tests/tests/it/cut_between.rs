@@ -118,14 +118,14 @@ fn what_is_copied_and_cut_several_times_between_two_looks_is_shipped_once() {
         expected.last_mut().expect("some").extend(b"on\n");
         // Nothing twice.
         wait_until("it goes on", || contents(&relay) == expected);
-        assert_eq!(relay.tailer.figure("lost_bytes"), 0, "{}", relay.tailer.log_text());
+        assert_eq!(relay.tailer.told("lost_bytes"), 0, "{}", relay.tailer.log_text());
         // Another start knows all of it.
         assert!(relay.tailer.stop().success());
         relay.tailer.start_and_wait();
         add(&log, "and on\n");
         expected.last_mut().expect("some").extend(b"and on\n");
         wait_until("it goes on", || contents(&relay) == expected);
-        assert_eq!(relay.tailer.figure("lost_bytes"), 0, "{}", relay.tailer.log_text());
+        assert_eq!(relay.tailer.told("lost_bytes"), 0, "{}", relay.tailer.log_text());
         trial.count("logs that were cut three times", 1);
     }
 }

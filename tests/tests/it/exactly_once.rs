@@ -151,7 +151,7 @@ fn bits_flipped_on_the_way_never_reach_the_output() {
     assert!(found >= 1.0, "no flip was found");
     trial.count("flipped bits found", found as u64);
     for program in [&relay.collectors[0], &relay.tailer] {
-        assert_eq!(program.figure("quarantined_files"), 0, "{}", program.name);
+        assert_eq!(program.told("quarantined_files"), 0, "{}", program.name);
     }
 }
 

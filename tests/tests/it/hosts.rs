@@ -133,7 +133,7 @@ fn without_watches_files_are_polled_until_there_are_some_again() {
         std::fs::rename(&log, log.with_extension(format!("log.{round}"))).expect("renamed");
     }
     wait_contents(&relay, &contents);
-    assert_eq!(relay.tailer.figure("sources_polled"), 1);
+    assert_eq!(relay.tailer.told("sources_polled"), 1);
     assert!(relay.tailer.log_text().contains("fs.inotify.max_user_watches"));
 
     let pid = relay.tailer.pid().expect("it runs").to_string();
@@ -143,7 +143,7 @@ fn without_watches_files_are_polled_until_there_are_some_again() {
     append(&log, &lines(9, 0, 100));
     contents.push(lines(9, 0, 100));
     wait_contents(&relay, &contents);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
 }
 
 /// Events of a queue that nobody reads; one more, and the kernel drops the rest.
@@ -201,7 +201,7 @@ fn when_the_queue_of_inotify_overflows_every_file_is_looked_at_and_each_line_com
     append(&at(999), &lines(999, 0, 20));
     contents.push(lines(999, 0, 20));
     wait_contents(&relay, &contents);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
 }
 
 fn move_file(from: &Path, to: &Path) {
@@ -236,7 +236,7 @@ fn a_file_that_is_moved_to_a_real_other_file_system_is_read_on_there_and_shipped
     }
     relay.wait_acknowledged();
     wait_contents(&relay, &contents);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
 }
 
 #[test]
@@ -319,11 +319,11 @@ fn a_file_that_was_closed_for_now_and_is_renamed_to_where_it_cannot_be_opened_is
         relay.tailer.log_text().contains("the file cannot be read: trying again")
             || relay.tailer.figure("lost_bytes") > 0
     });
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
     std::fs::set_permissions(&hidden, Permissions::from_mode(0o755)).expect("permissions");
     append(&moved, b" and the rest\n");
     wait_contents(&relay, &[format!("half {closed} and the rest\n").into_bytes()]);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
 }
 
 #[test]
@@ -392,9 +392,41 @@ fn a_compressed_file_that_there_is_no_room_to_unpack_waits_until_there_is_and_no
     };
     let shipped = [lines(0, 0, 100), contents[1].clone()].concat();
     wait_until("what needs no room arrives", || arrived(&shipped));
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
     std::fs::remove_file(&ballast).expect("removed");
     wait_contents(&relay, &contents);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
     assert!(relay.tailer.stop().success());
+}
+
+#[test]
+fn a_restart_reads_no_content_again_and_after_a_kill_not_more_than_beginnings() {
+    const FILES: usize = 40;
+    const BEGINNING_BYTES: usize = 1 << 10;
+    let _trial = trial!();
+    let mut relay = relay("restart-reads", "logs/*.log");
+    let name = |file: usize| relay.dir.path().join(format!("logs/app-{file:02}.log"));
+    let names: Vec<PathBuf> = (0..FILES).map(name).collect();
+    let contents: Vec<Vec<u8>> = (0..FILES).map(|file| lines(file, 0, 500)).collect();
+    names.iter().zip(&contents).for_each(|(name, content)| append(name, content));
+    relay.start();
+    wait_contents(&relay, &contents);
+    for is_killed in [false, true] {
+        relay.wait_acknowledged();
+        if is_killed {
+            relay.tailer.kill();
+        } else {
+            assert!(relay.tailer.stop().success());
+        }
+        relay.tailer.start_and_wait();
+        wait_until("all files are known", || {
+            (relay.tailer.figure("files"), relay.tailer.figure("caught_up")) == (FILES as u64, 1)
+        });
+        let read = relay.tailer.counter("logferry_tailer_read_bytes_total", "") as usize;
+        let most = if is_killed { FILES * BEGINNING_BYTES } else { 0 };
+        assert!(read <= most, "{read} bytes were read of {FILES} files that have not changed");
+    }
+    // It is counted.
+    append(&names[7], b"one more\n");
+    wait_until("a line of now", || relay.tailer.counter("logferry_tailer_read_bytes_total", "") > 8.0);
 }

@@ -96,7 +96,7 @@ fn files_take_the_numbers_of_others(trial: &Trial, inode_bytes: &str) {
             reuse.relay.tailer.start_and_wait();
         }
         reuse.wait_arrived();
-        assert_eq!(reuse.relay.tailer.figure("lost_bytes"), 0, "{}", reuse.relay.tailer.log_text());
+        assert_eq!(reuse.relay.tailer.told("lost_bytes"), 0, "{}", reuse.relay.tailer.log_text());
     }
     trial.count("files under the inode numbers of others", used_again as u64);
     assert_eq!(used_again, FILES * ROUNDS, "this file system uses the numbers of deleted files at once");

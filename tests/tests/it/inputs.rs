@@ -136,7 +136,7 @@ fn each_line_that_was_answered_is_stored_once_while_the_tailer_is_killed() {
     let answered: usize = sent.iter().map(|sent| sent.answered.len()).sum();
     assert!(answered > 100, "only {answered} lines were answered");
     check(&relay, &sent);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
     trial.count("kills", kills);
 }
 

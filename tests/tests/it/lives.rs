@@ -1,9 +1,10 @@
 //! Promises 1, 2 and 6 for whatever hosts do to their logs: thousands of random lives of log files, with real programs that are
 //! really killed and clocks that are stepped.
 
+use logferry_tests::clock::SteppedClock;
 use logferry_tests::lives::Life;
 use logferry_tests::lives::tiers::Tiers;
-use logferry_tests::{long_run, trial};
+use logferry_tests::{long_run, skipped, trial};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,6 +23,10 @@ const SHARING: usize = 25;
 #[test]
 fn every_line_arrives_once_in_order_and_in_complete_hours_whatever_hosts_do() {
     let trial = trial!();
+    let folder = tempfile::tempdir().expect("a folder");
+    if !SteppedClock::new(&folder.path().join("clock")).can_step() {
+        skipped(trial.name(), "libfaketime is not installed: no clock is stepped in these lives");
+    }
     let lives = if long_run() { LIVES_LONG } else { LIVES };
     let roster = Roster::new(trial.seeds("lives of log files with real programs", 0..lives).collect());
     std::thread::scope(|scope| {

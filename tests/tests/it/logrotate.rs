@@ -51,6 +51,7 @@ fn rotate(trial: &Trial, test: &str, way: &Way) -> Option<(Relay, Rotated)> {
     let mut relay = relay(test, "rotate_wait = \"500ms\"\n");
     relay.start();
     let mut rotation = Rotation::start(relay.dir.path(), way.directives, RATE);
+    let begin = Instant::now();
     for number in 1..=if long_run() { ROTATIONS_LONG } else { ROTATIONS } {
         rotation.rotate_after(APART);
         if way.kills && number % 10 == 0 {
@@ -59,6 +60,7 @@ fn rotate(trial: &Trial, test: &str, way: &Way) -> Option<(Relay, Rotated)> {
         }
         trial.count("rotations by logrotate", 1);
     }
+    trial.count("seconds in which these rotations were made", begin.elapsed().as_secs());
     let rotated = rotation.finish();
     trial.count("lines written while logrotate rotated", rotated.lines);
     Some((relay, rotated))
@@ -90,7 +92,7 @@ fn renames_lose_nothing(trial: &Trial, test: &str, way: &Way) {
     let Some((relay, rotated)) = rotate(trial, test, way) else { return };
     wait_arrived(&relay, &rotated.by_file);
     if !way.kills {
-        assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+        assert_eq!(relay.tailer.told("lost_bytes"), 0);
     }
 }
 
@@ -266,7 +268,7 @@ fn what_was_seen_between_the_copy_and_the_cut_is_counted_to_the_byte() {
     let content = Content { bytes: written, certain: Some(copied.len()), ..Content::default() };
     let arrived = wait_arrived(&relay, std::slice::from_ref(&content));
     assert_eq!(arrived.in_a_row(0), copied.len(), "what is in no copy was read by nobody");
-    assert_eq!(relay.tailer.figure("lost_bytes"), late.len() as u64);
+    assert_eq!(relay.tailer.told("lost_bytes"), late.len() as u64);
     let counted = relay.tailer.counter("logferry_tailer_lost_bytes_total", "reason=\"truncated\"");
     assert_eq!(counted as usize, late.len());
     assert!(relay.tailer.log_text().lines().any(|line| line.contains("ERROR") && line.contains("app.log")));

@@ -409,7 +409,7 @@ fn a_file_that_cannot_be_written_holds_up_no_documents_and_no_other_file() {
     wait_until("nothing waits any more", || {
         store.outputter.status().is_some_and(|status| status["problems"] == serde_json::json!([]))
     });
-    assert_eq!((store.outputter.figure("unwritten_packs"), fake.documents().len()), (0, 12_000));
+    assert_eq!((store.outputter.told("unwritten_packs"), fake.documents().len()), (0, 12_000));
 }
 
 /// Why the files are away.

@@ -19,5 +19,5 @@ fn a_file_that_vanished_while_the_collector_was_down_is_stored_from_the_spool() 
     relay.collectors[0].start_and_wait();
     relay.wait_identical(&[written]);
     wait_until("the spool is empty", || relay.tailer.figure("spool_packs") == 0);
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0, "what the spool has is not lost");
+    assert_eq!(relay.tailer.told("lost_bytes"), 0, "what the spool has is not lost");
 }

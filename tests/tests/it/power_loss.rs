@@ -108,7 +108,7 @@ fn power_cycles(trial: &Trial, tier: &Tier) {
     let written = writer.finish();
     relay.wait_identical(&[written]);
     relay.wait_acknowledged();
-    assert_eq!(relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(relay.tailer.told("lost_bytes"), 0);
     trial.count("power losses", cycles());
     relay.programs().into_iter().for_each(Program::kill);
 }

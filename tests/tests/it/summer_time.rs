@@ -93,7 +93,7 @@ fn an_hour_that_occurs_twice_has_the_lines_of_both_and_one_row_of_numbers() {
     night.write("2016103003", 9);
     night.relay.tailer.start_and_wait();
     night.wait_complete();
-    assert_eq!(night.relay.tailer.figure("lost_bytes"), 0);
+    assert_eq!(night.relay.tailer.told("lost_bytes"), 0);
 }
 
 #[test]
@@ -108,5 +108,5 @@ fn an_hour_that_does_not_exist_is_neither_waited_for_nor_closed() {
     night.wait_complete();
     night.relay.wait_acknowledged();
     assert!(!night.books().contains_key("2016032702"));
-    assert_eq!(night.relay.tailer.figure("hours_waiting"), 0);
+    assert_eq!(night.relay.tailer.told("hours_waiting"), 0);
 }

@@ -1,14 +1,15 @@
 //! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
 
 use super::Follower;
+use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
-use super::missed::LOOKS_MAX;
 use super::source::Source;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::{Met, Tail};
+use crate::ledger::stream::Stream;
 use crate::rotated_names::{SEPARATORS, is_stamp_part};
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{packing, plain_path};
@@ -145,22 +146,21 @@ impl Follower {
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let found = || {
-            let named = self.named_after(folders.iter(), &names).into_iter();
-            let found =
-                named.filter_map(|path| self.candidate(source, path, stream.met.key, stream.met.head));
-            found.collect::<Vec<_>>()
-        };
-        // Where names are shifted just now, one of them may lead nowhere, or to another file.
-        let (mut before, mut copies) = (Follower::names_changed_ns(&own), found());
-        for _ in 1..LOOKS_MAX {
-            let now = Follower::names_changed_ns(&own);
-            if now == before {
-                break;
-            }
+        let mut copies = Vec::new();
+        for _ in 0..LOOKS_MAX {
             // Their descriptors first.
             copies.clear();
-            (before, copies) = (now, found());
+            let mut is_shifted = false;
+            for (path, inode) in self.entries_named_after(folders.iter(), &names) {
+                let facts = files::facts_at(&path).ok();
+                // Where names are shifted just now, one of them may lead nowhere, or to another file.
+                is_shifted |= facts.is_none_or(|facts| facts.is_file && facts.key.inode != inode);
+                let facts = facts.filter(|facts| facts.is_file && facts.key != stream.met.key);
+                copies.extend(facts.and_then(|facts| self.candidate(source, path, facts, stream.met.head)));
+            }
+            if !is_shifted {
+                break;
+            }
         }
         copies
             .into_iter()
@@ -206,8 +206,7 @@ impl Follower {
         })
     }
 
-    fn candidate(&self, source: usize, path: PathBuf, not: FileKey, head: Head) -> Option<Candidate> {
-        let facts = files::facts_at(&path).ok().filter(|facts| facts.is_file && facts.key != not)?;
+    fn candidate(&self, source: usize, path: PathBuf, facts: Facts, head: Head) -> Option<Candidate> {
         let is_stream = |number| self.files.get(&number).is_some_and(|file| file.stream.is_some());
         if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
             return None;
@@ -234,13 +233,27 @@ impl Follower {
         match stream.evidence() {
             Some(tail) => files::has(&copy.handle, &tail),
             // The first line is that of many files.
-            None => Ok(!self.is_known_of_other(id, copy.facts.key)),
+            None => self.is_known_of_other(id, stream, copy).map(|is_known| !is_known),
         }
     }
 
-    /// Whether a file is known to have the bytes of another stream. Without birth times it may be a new one under an old number.
-    fn is_known_of_other(&self, id: StreamId, key: FileKey) -> bool {
-        key.born_ns != 0 && self.ledger.past_files().streams_of(key).any(|known| known != id)
+    /// Whether a file is known to have the bytes of another stream, and still has them: it may have been copied over. Without birth times
+    /// it may be a new one under an old number.
+    fn is_known_of_other(&self, id: StreamId, stream: &Stream, copy: &Candidate) -> io::Result<bool> {
+        let Candidate { facts, handle, .. } = copy;
+        let source = &stream.met.source;
+        let known = self.ledger.past_files().with_key(source, facts.key).filter(|_| facts.key.born_ns != 0);
+        for past in known.filter(|past| past.stream != id) {
+            let tail = past.tail.or_else(|| self.tail_of_stream(source, past));
+            let is_still = match tail.filter(|tail| tail.offset + tail.span <= facts.size.min(past.length)) {
+                Some(tail) => files::has(handle, &tail)?,
+                None => facts.size <= past.length,
+            };
+            if is_still {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.

@@ -2,7 +2,9 @@
 //! knows. Those that were made since the last look at the folder are read, between what was there before and what is there now.
 
 use super::copies::names_of;
-use super::missed::{Homes, LOOKS_MAX, Missed};
+use super::listings::is_past;
+use super::missed::{Homes, Missed};
+use super::missed_order::ReadMissed;
 use super::origin::is_same;
 use super::source::Source;
 use super::{Followed, Follower};
@@ -14,6 +16,9 @@ use logferry_pack::StreamId;
 use std::io;
 use std::path::Path;
 use tracing::info;
+
+/// Most looks at once where names are shifted all the time.
+pub(super) const LOOKS_MAX: usize = 4;
 
 impl Follower {
     /// When names changed last in the folders where a file would be rotated, by the clock that stamps files: what is made there from now
@@ -33,7 +38,9 @@ impl Follower {
         if paths.has_times() || shelf.is_some() {
             return 0;
         }
-        Follower::names_changed_ns(path)
+        let changed_ns = Follower::names_changed_ns(path);
+        // What is made within this tick of the clock has no later time.
+        if is_past(changed_ns) { changed_ns } else { changed_ns - 1 }
     }
 
     /// Whether nothing was cut of a stream: its first line does not tell whether its file was cut since that was seen.
@@ -59,27 +66,38 @@ impl Follower {
         number: FileNumber,
         before: Option<StreamId>,
     ) -> io::Result<bool> {
-        let mut is_any = false;
-        for _ in 0..LOOKS_MAX {
-            let (read, moved) = self.read_cut_between(number, before)?;
-            is_any |= read;
-            if !moved {
+        let Some(file) = self.files.get(&number) else { return Ok(false) };
+        if !self.may_have_been_cut(file) {
+            return Ok(false);
+        }
+        let (home, key) = (file.path.clone(), file.key);
+        let stream = before.or_else(|| self.stream_before(number));
+        let mut read = ReadMissed::default();
+        let mut looked = self.read_cut_between(number, before, &mut read);
+        for _ in 1..LOOKS_MAX {
+            if looked.is_err() || !read.moved() {
                 break;
             }
+            looked = self.read_cut_between(number, before, &mut read);
         }
-        Ok(is_any)
+        if read.is_any() {
+            self.put_in_turn(&read, None, stream.map(|id| (FileKey::NOWHERE, id)), Some(key));
+            info!(path = %home.display(), "the file was copied and cut more than once since it was looked at");
+        }
+        looked.map(|()| read.is_any())
     }
 
-    /// Whether there are any, and whether some are not where they were a moment ago.
-    fn read_cut_between(&mut self, number: FileNumber, before: Option<StreamId>) -> io::Result<(bool, bool)> {
-        let Some(file) = self.files.get(&number) else { return Ok((false, false)) };
-        if !self.may_have_been_cut(file) {
-            return Ok((false, false));
-        }
-        let (index, home, key, since) = (file.source, file.path.clone(), file.key, file.names_changed_ns);
+    fn read_cut_between(
+        &mut self,
+        number: FileNumber,
+        before: Option<StreamId>,
+        read: &mut ReadMissed,
+    ) -> io::Result<()> {
+        let Some(file) = self.files.get(&number) else { return Ok(()) };
+        let (index, home, since) = (file.source, file.path.clone(), file.names_changed_ns);
         let now = Follower::names_changed_ns(&home);
         if now == since && before.is_none() {
-            return Ok((false, false));
+            return Ok(());
         }
         // Of a compressed one nobody knows whether it was made of a copy, or of a file that is held open and read.
         let is_missed = |missed: &Missed| {
@@ -90,27 +108,20 @@ impl Follower {
         let may_be_copy = |missed: &Missed| self.is_copy_of_home(index, &home, missed).unwrap_or(true);
         let (waiting, missed): (Vec<Missed>, Vec<Missed>) =
             copies.into_iter().filter(is_missed).partition(may_be_copy);
-        let mut is_done = all_listed && waiting.is_empty();
-        let (mut is_any, mut moved) = (false, false);
-        if !missed.is_empty() {
+        let is_any = !missed.is_empty();
+        if is_any {
             self.make_room()?;
-            let copies = missed.len();
-            let before = before.or_else(|| self.stream_before(number)).map(|id| (FileKey::NOWHERE, id));
-            let read = self.read_missed_since(index, &home, missed, before, key);
-            if !read.all_opened() {
-                self.make_room()?;
-            }
-            is_done &= read.all_opened();
-            moved = read.moved();
-            is_any = read.is_any;
-            if is_any {
-                info!(path = %home.display(), copies, "the file was copied and cut more than once since it was looked at");
-            }
         }
+        self.read_missed_since(index, &home, missed, read);
+        if !read.all_opened() {
+            self.make_room()?;
+        }
+        // What is made within this tick of the clock has no later time.
+        let is_done = all_listed && waiting.is_empty() && read.all_opened() && is_past(now);
         if let Some(file) = self.files.get_mut(&number).filter(|_| is_done) {
             file.names_changed_ns = now;
         }
-        Ok((is_any, moved))
+        Ok(())
     }
 
     /// The stream that a file waits for: there was no room for the copies when it was cut.

@@ -25,8 +25,8 @@ const SECOND_NS: i64 = 1_000_000_000;
 /// Names in a folder.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// In the order of their bytes.
-    names: Vec<OsString>,
+    /// In the order of their bytes, with the inodes that they lead to.
+    names: Vec<(OsString, u64)>,
     by_inode: HashMap<u64, Vec<usize>>,
 }
 
@@ -40,21 +40,46 @@ impl Listing {
         let mut listing = Listing::default();
         for (name, inode) in entries {
             listing.by_inode.entry(inode).or_default().push(listing.names.len());
-            listing.names.push(name);
+            listing.names.push((name, inode));
         }
         Ok(listing)
     }
 
+    /// Where a file is in this folder, under a name that will do.
+    ///
+    /// # Errors
+    /// What may be the file cannot be asked.
+    pub(super) fn find(
+        &self,
+        folder: &Path,
+        key: FileKey,
+        will_do: impl Fn(&Path) -> bool,
+    ) -> io::Result<Option<PathBuf>> {
+        let mut hidden = None;
+        for path in self.with_inode(key.inode).map(|name| folder.join(name)).filter(|path| will_do(path)) {
+            match files::facts_at(&path) {
+                Ok(facts) if facts.key == key => return Ok(Some(path)),
+                Err(error) if !files::is_absent(&error) => hidden = Some(error),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        hidden.map_or(Ok(None), Err)
+    }
+
     fn with_inode(&self, inode: u64) -> impl Iterator<Item = &OsStr> {
-        self.by_inode.get(&inode).into_iter().flatten().map(|index| self.names[*index].as_os_str())
+        self.by_inode.get(&inode).into_iter().flatten().map(|index| self.names[*index].0.as_os_str())
     }
 
     /// Where bytes of the names that were asked for are no text, nothing is known of what follows them: whoever asks looks closer.
     pub(super) fn beginning_with(&self, root: &str) -> impl Iterator<Item = &OsStr> {
+        self.entries_beginning_with(root).map(|(name, _)| name)
+    }
+
+    fn entries_beginning_with(&self, root: &str) -> impl Iterator<Item = (&OsStr, u64)> {
         let root = root.split(char::REPLACEMENT_CHARACTER).next().unwrap_or_default();
-        let from = self.names.partition_point(|name| name.as_bytes() < root.as_bytes());
-        let names = self.names[from..].iter().map(OsString::as_os_str);
-        names.take_while(move |name| name.as_bytes().starts_with(root.as_bytes()))
+        let from = self.names.partition_point(|(name, _)| name.as_bytes() < root.as_bytes());
+        let names = self.names[from..].iter().map(|(name, inode)| (name.as_os_str(), *inode));
+        names.take_while(move |(name, _)| name.as_bytes().starts_with(root.as_bytes()))
     }
 }
 
@@ -112,13 +137,15 @@ impl Listings {
 
 /// Whether a change from now on is one of another time: the system stamps folders by a clock that ticks, in the worst case every two seconds.
 fn is_settled((_, changed_ns, touched_ns): Stamp) -> bool {
+    is_past(changed_ns) && is_past(touched_ns)
+}
+
+/// Whether what is stamped from now on has a later time than this, in nanoseconds since 1970.
+pub(super) fn is_past(at_ns: i64) -> bool {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let now_ns = now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec);
-    let is_before = |at_ns: i64| {
-        let tick_ns = if at_ns % SECOND_NS == 0 { 2 * SECOND_NS } else { 0 };
-        at_ns + tick_ns < now_ns
-    };
-    is_before(changed_ns) && is_before(touched_ns)
+    let tick_ns = if at_ns % SECOND_NS == 0 { 2 * SECOND_NS } else { 0 };
+    at_ns + tick_ns < now_ns
 }
 
 /// Whether something failed because too many descriptors are open.
@@ -144,15 +171,7 @@ impl Follower {
         will_do: impl Fn(&Path) -> bool,
     ) -> io::Result<Option<PathBuf>> {
         let listing = self.listings.borrow_mut().of(folder)?;
-        let mut hidden = None;
-        for path in listing.with_inode(key.inode).map(|name| folder.join(name)).filter(|path| will_do(path)) {
-            match files::facts_at(&path) {
-                Ok(facts) if facts.key == key => return Ok(Some(path)),
-                Err(error) if !files::is_absent(&error) => hidden = Some(error),
-                Ok(_) | Err(_) => {}
-            }
-        }
-        hidden.map_or(Ok(None), Err)
+        listing.find(folder, key, will_do)
     }
 
     /// Files in these folders that are named after one of these, or are it. What cannot be listed has none.
@@ -161,16 +180,26 @@ impl Follower {
         folders: impl Iterator<Item = &'a PathBuf>,
         names: &[PathBuf],
     ) -> Vec<PathBuf> {
+        self.entries_named_after(folders, names).into_iter().map(|(path, _)| path).collect()
+    }
+
+    /// The same with the inode that each had when its folder was listed.
+    pub(super) fn entries_named_after<'a>(
+        &self,
+        folders: impl Iterator<Item = &'a PathBuf>,
+        names: &[PathBuf],
+    ) -> Vec<(PathBuf, u64)> {
         let names: Vec<(PathBuf, String)> =
             names.iter().filter_map(|name| Some((name.clone(), plain_name(name)?))).collect();
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
         for folder in folders {
             let Ok(listing) = self.listings.borrow_mut().of(folder) else { continue };
             for (name, plain) in &names {
-                let beginning = listing.beginning_with(root_of(plain)).map(|beside| folder.join(beside));
+                let beginning = listing.entries_beginning_with(root_of(plain));
                 let named = beginning
-                    .filter(|path| path == name || is_named_after_any(path, std::slice::from_ref(name)));
-                found.extend(named.filter(|path| seen.insert(path.clone())));
+                    .map(|(beside, inode)| (folder.join(beside), inode))
+                    .filter(|(path, _)| path == name || is_named_after_any(path, std::slice::from_ref(name)));
+                found.extend(named.filter(|(path, _)| seen.insert(path.clone())));
             }
         }
         found
@@ -182,7 +211,7 @@ mod tests {
     use super::*;
 
     fn names(listing: &Listing) -> Vec<&OsStr> {
-        listing.names.iter().map(OsString::as_os_str).collect()
+        listing.names.iter().map(|(name, _)| name.as_os_str()).collect()
     }
 
     #[test]

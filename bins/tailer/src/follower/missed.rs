@@ -6,6 +6,7 @@ use super::Follower;
 use super::copies::names_of;
 use super::handles::open_known;
 use super::listings::is_without_descriptors;
+use super::missed_order::{ReadMissed, is_moved};
 use super::origin::is_same;
 use super::packed::Packed;
 use crate::cutter::Cutter;
@@ -24,12 +25,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Files that were read with the same first line that a missed one is compared with.
 const ALIKE_MAX: usize = 64;
-/// Most looks where names are shifted all the time.
-pub(super) const LOOKS_MAX: usize = 4;
+/// Longest time of looking where names are shifted all the while.
+const NAMES_SHIFTED_MAX: Duration = Duration::from_secs(5);
 
 const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
 
@@ -39,6 +41,14 @@ pub(super) struct Missed {
     pub(super) facts: Facts,
     /// Younger than the file that has the path now.
     pub(super) is_younger: bool,
+}
+
+impl Missed {
+    /// What had the path first was changed first, renamed or copied. Names may be shifted within one tick of the clock: then what was made
+    /// first.
+    pub(super) fn age(&self) -> (i64, i64) {
+        (self.facts.changed_ns, self.facts.key.born_ns)
+    }
 }
 
 /// What became of one.
@@ -60,46 +70,38 @@ pub(super) struct Rotated {
     pub(super) all_listed: bool,
 }
 
-/// What became of files that were missed.
-pub(super) struct ReadMissed {
-    /// There is something to read.
-    pub(super) is_any: bool,
-    /// Those that could not be opened.
-    failed: Vec<(PathBuf, Facts, io::Error)>,
-}
-
-impl ReadMissed {
-    pub(super) fn all_opened(&self) -> bool {
-        self.failed.is_empty()
-    }
-
-    /// Whether some are not where they were a moment ago.
-    pub(super) fn moved(&self) -> bool {
-        self.failed.iter().any(|(_, _, error)| is_moved(error))
-    }
-}
-
 /// Files at one path, one after another: those that were read there.
 pub(super) type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 
 impl Follower {
     /// Finds such files of all sources and has them read, between those that were there before and after them.
     pub(super) fn find_missed(&mut self) {
+        let looked_until = Instant::now() + NAMES_SHIFTED_MAX;
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
             if source.paths.has_times() || source.shelf.is_some() {
                 continue;
             }
             let homes = self.homes_of(index);
-            for _ in 0..LOOKS_MAX {
-                let mut moved = false;
+            let mut read_at = BTreeMap::<PathBuf, ReadMissed>::new();
+            loop {
                 for (home, rotated) in self.rotated_from(&homes).by_home {
                     let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
-                    moved |= self.find_missed_at(index, &home, keys, rotated);
+                    let read = read_at.entry(home.clone()).or_default();
+                    self.find_missed_at(index, &home, keys, rotated, read);
                 }
-                if !moved {
+                // Names may be shifted just now: by what rotates thousands of logs one by one, or again and again.
+                if !read_at.values().any(ReadMissed::moved) || Instant::now() >= looked_until {
                     break;
                 }
+            }
+            for (home, read) in read_at {
+                for (path, facts, error) in &read.failed {
+                    self.cannot_read_missed(index, path, facts, error);
+                }
+                let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
+                let (last_read, before, now) = self.around_missed(&home, keys);
+                self.put_in_turn(&read, last_read, before, now);
             }
         }
     }
@@ -172,17 +174,26 @@ impl Follower {
         Rotated { by_home: found, all_listed }
     }
 
-    /// Whether some are not where they were a moment ago.
+    /// What was read last at a path, in which stream that was met, and what is there now.
+    fn around_missed(
+        &self,
+        home: &Path,
+        keys: &[FileKey],
+    ) -> (Option<FileKey>, Option<(FileKey, StreamId)>, Option<FileKey>) {
+        let now_key = files::facts_at(home).ok().map(|facts| facts.key);
+        let before = self.homes_before.get(home).copied();
+        (last_read_of(keys, before, now_key), before, now_key)
+    }
+
     fn find_missed_at(
         &mut self,
         index: usize,
         home: &Path,
         keys: &[FileKey],
         rotated: Vec<(PathBuf, Facts)>,
-    ) -> bool {
-        let now_key = files::facts_at(home).ok().map(|facts| facts.key);
-        let before = self.homes_before.get(home).copied();
-        let last_read = last_read_of(keys, before, now_key);
+        read: &mut ReadMissed,
+    ) {
+        let (last_read, before, now_key) = self.around_missed(home, keys);
         let stopped_ns = self
             .stopped_ns
             .filter(|_| self.sources[index].was_started && self.has_other_content(now_key, before));
@@ -201,118 +212,40 @@ impl Follower {
             .filter(|(path, facts)| is_missed(path, facts))
             .map(|(path, facts)| Missed { is_younger: is_younger(&facts), path, facts })
             .collect();
-        let read = self.read_missed(index, home, missed, last_read, before, now_key);
-        for (path, facts, error) in read.failed.iter().filter(|(_, _, error)| !is_moved(error)) {
-            self.cannot_read_missed(index, path, facts, error);
-        }
-        read.moved()
+        self.read_missed(index, home, missed, read);
     }
 
     fn cannot_read_missed(&mut self, index: usize, path: &Path, facts: &Facts, error: &io::Error) {
         self.not_shipped(index, path, facts, &format!("it cannot be read: {error}"));
     }
 
-    /// Reads what was missed between a stream, if there is one, and the file that is there now. What cannot be opened is to be tried again;
-    /// unless descriptors are short, that is told.
+    /// Reads what was missed while the tailer ran. What cannot be opened is to be tried again; unless descriptors are short, that is told.
     pub(super) fn read_missed_since(
         &mut self,
         index: usize,
         home: &Path,
         missed: Vec<Missed>,
-        before: Option<(FileKey, StreamId)>,
-        now: FileKey,
-    ) -> ReadMissed {
-        let read = self.read_missed(index, home, missed, None, before, Some(now));
+        read: &mut ReadMissed,
+    ) {
+        self.read_missed(index, home, missed, read);
         for (path, facts, error) in &read.failed {
             if !is_without_descriptors(error) && !is_moved(error) && self.make_room().is_ok() {
                 self.cannot_read_missed(index, path, facts, error);
             }
         }
-        read
     }
 
-    fn read_missed(
-        &mut self,
-        index: usize,
-        home: &Path,
-        mut missed: Vec<Missed>,
-        last_read: Option<FileKey>,
-        before: Option<(FileKey, StreamId)>,
-        now_key: Option<FileKey>,
-    ) -> ReadMissed {
-        // What had the path first was changed first, renamed or copied. Names may be shifted within one tick of the clock: then what was made
-        // first.
-        let age = |missed: &Missed| (missed.facts.changed_ns, missed.facts.key.born_ns);
-        missed.sort_by(|a, b| age(a).cmp(&age(b)).then_with(|| a.path.cmp(&b.path)));
-        let (mut read, mut unpacks) = (Vec::new(), false);
-        let (mut order, mut failed) = (Vec::new(), Vec::new());
-        for missed in &missed {
-            match self.take_missed(index, home, missed) {
-                Ok(Found::Followed(number)) => read.push(number),
-                Ok(Found::Unpacking) => unpacks = true,
-                Ok(Found::Nothing) => continue,
-                Err(error) => {
-                    failed.push((missed.path.clone(), missed.facts, error));
-                    continue;
-                }
+    fn read_missed(&mut self, index: usize, home: &Path, mut missed: Vec<Missed>, read: &mut ReadMissed) {
+        missed.sort_by(|a, b| a.age().cmp(&b.age()).then_with(|| a.path.cmp(&b.path)));
+        read.failed.clear();
+        for missed in missed {
+            match self.take_missed(index, home, &missed) {
+                Ok(Found::Followed(number)) => read.add(missed, Some(number)),
+                Ok(Found::Unpacking) => read.add(missed, None),
+                Ok(Found::Nothing) => {}
+                Err(error) => read.failed.push((missed.path, missed.facts, error)),
             }
-            order.push((missed.facts.changed_ns, missed.facts.key));
         }
-        // Each goes to the front of the queue: the first one must get there last.
-        read.iter().rev().for_each(|number| self.queue(*number));
-        if unpacks {
-            self.put_in_succession(order, last_read, before, now_key);
-        } else if !read.is_empty() {
-            self.put_between(&read, last_read, before, now_key);
-        }
-        ReadMissed { is_any: unpacks || !read.is_empty(), failed }
-    }
-
-    /// The same as [`Follower::put_between`] where some are no followed files yet.
-    fn put_in_succession(
-        &mut self,
-        mut order: Vec<(i64, FileKey)>,
-        last_read: Option<FileKey>,
-        before: Option<(FileKey, StreamId)>,
-        now: Option<FileKey>,
-    ) {
-        let path_of = |key| Some(self.files.get(&self.tracker.find(key)?)?.path.clone());
-        let changed_ns = |key| Some(files::facts_at(&path_of(key)?).ok()?.changed_ns);
-        order.extend(last_read.and_then(|key| Some((changed_ns(key)?, key))));
-        order.retain(|(_, key)| Some(*key) != now);
-        order.sort();
-        let keys = order.into_iter().map(|(_, key)| key).chain(now).collect();
-        self.successions.add(before.map(|(_, stream)| stream), keys);
-    }
-
-    /// The file that was read last goes first, in its copy if it has one, then those that were missed, and the one that is there now.
-    fn put_between(
-        &mut self,
-        missed: &[FileNumber],
-        last_read: Option<FileKey>,
-        before: Option<(FileKey, StreamId)>,
-        now: Option<FileKey>,
-    ) {
-        let in_copy = before.and_then(|(_, stream)| self.by_stream.get(&stream).copied());
-        let last_read = last_read.and_then(|key| self.tracker.find(key));
-        let now = now.and_then(|key| self.tracker.find(key));
-        let mut rest = missed.to_vec();
-        if let Some(last_read) = last_read.filter(|number| Some(*number) != in_copy) {
-            // It was copied, cut and filled again, before some of the others or after them.
-            let changed_ns = |number: &FileNumber| {
-                let file = self.files.get(number);
-                file.and_then(|file| files::facts_at(&file.path).ok()).map(|facts| facts.changed_ns)
-            };
-            let last_changed = changed_ns(&last_read);
-            let place = rest.iter().take_while(|number| changed_ns(number) < last_changed).count();
-            rest.insert(place, last_read);
-        }
-        let mut order: Vec<FileNumber> = in_copy.into_iter().filter(|number| Some(*number) != now).collect();
-        order.extend(rest.into_iter().chain(now));
-        if let Some(first) = order.first().and_then(|number| self.files.get_mut(number)) {
-            first.predecessor = first.predecessor.filter(|number| !order.contains(number));
-        }
-        order.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
     }
 
     /// Whether what a path had when the state was written last is not what it has now: another file is there, or it was cut.
@@ -502,11 +435,6 @@ pub(super) fn is_rotated_from(path: &Path, live: &Path) -> bool {
     is_separated
         && added.contains(|letter: char| letter.is_ascii_digit())
         && added.chars().all(|letter| letter.is_ascii_digit() || ".-_".contains(letter))
-}
-
-/// Whether another file has the name by now, or none.
-fn is_moved(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }
 
 /// The youngest file that was read at a path, other than the one that is there now. Where birth times are not kept, none is known to be.

@@ -119,8 +119,13 @@ impl Follower {
         let find = || record.find(|path| !has_time && is_rotated_from(path, &record.file));
         let at = if hidden.is_some() { None } else { find() };
         match (&at, hidden) {
-            (Some((at, _)), _) => {
+            (Some((at, key)), _) => {
                 info!(path, file = %at.display(), lines = record.lines, "going on where the legacy state ends");
+                // What has the path by now waits until it is unpacked and read.
+                let now = files::facts_at(&record.file).ok().filter(|_| plain_path(at) != *at);
+                if let Some(now) = now.map(|facts| facts.key).filter(|now| now != key) {
+                    self.successions.add(None, vec![*key, now]);
+                }
             }
             (None, Some(error)) => {
                 warn!(path, file = %record.file.display(), %error, "the file that the legacy state names cannot be read yet");

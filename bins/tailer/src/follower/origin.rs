@@ -14,12 +14,12 @@ use crate::ledger::record::Tail;
 use crate::tracker::{Age, FileNumber, Place};
 use crate::unpack::{is_foreign, packing};
 use logferry_pack::StreamId;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -227,7 +227,7 @@ impl Follower {
     }
 
     /// The last pack that is known of a stream that a file is a copy of.
-    fn tail_of_stream(&self, source: &str, copy: &PastFile) -> Option<Tail> {
+    pub(super) fn tail_of_stream(&self, source: &str, copy: &PastFile) -> Option<Tail> {
         let of_stream = || self.ledger.stream(copy.stream)?.tail;
         let mut others = self.ledger.past_files().with_head(source, copy.head);
         let of_other = others.find(|other| other.stream == copy.stream && other.tail.is_some());
@@ -337,7 +337,7 @@ impl Follower {
         let (Ok(handle), Some(stream)) = (own.handle(), self.ledger.stream(id)) else { return Vec::new() };
         // What nobody has acknowledged may be read from a copy yet.
         let (met, length) = (&stream.met, stream.frontier);
-        let Source { settings, folders, paths, .. } = &self.sources[own.source];
+        let Source { settings, paths, .. } = &self.sources[own.source];
         let names = names_of(&own.path);
         let may_be = |path: &Path| {
             let is_named_by_time = paths.time_of(path).is_some() && !own.is_presumed;
@@ -359,6 +359,8 @@ impl Follower {
             let size = files::facts_of(copy).ok()?.size;
             is_copy(copy, size).then_some((file.key, size))
         });
+        // Beside it: a source may have thousands of folders, and as many files may end at once.
+        let folders: BTreeSet<PathBuf> = names.iter().map(|name| files::folder_of(name)).collect();
         let listed = self.named_after(folders.iter(), &names).into_iter();
         let listed = listed.filter(|path| paths.covers(path) && may_be(path));
         let listed = listed.filter_map(|path| {

@@ -1,6 +1,7 @@
 //! Compressed files that another one takes the place of, or that go, before they are read or after that.
 
 use super::Follower;
+use super::listings::Listing;
 use super::packed::Packed;
 use super::source::Source;
 use crate::files;
@@ -11,6 +12,7 @@ use crate::unpack::UnpackJob;
 use logferry_pack::StreamId;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use tracing::error;
 
@@ -114,12 +116,20 @@ impl Follower {
             return;
         }
         let folders: BTreeSet<&PathBuf> = self.sources.iter().flat_map(|source| &source.folders).collect();
+        let mut listed = Vec::new();
+        for folder in folders {
+            match self.listings.borrow_mut().of(folder) {
+                Ok(listing) => listed.push((folder, listing)),
+                Err(error) if files::is_absent(&error) => {}
+                // They may all be there.
+                Err(_) => return,
+            }
+        }
         let may_be_there = |key: FileKey| {
-            let found = |folder: &&PathBuf| match self.find_in(folder, key) {
-                Ok(found) => found.is_some(),
-                Err(error) => !files::is_absent(&error),
+            let is_in = |(folder, listing): &(&PathBuf, Arc<Listing>)| {
+                listing.find(folder, key, |_| true).map_or(true, |found| found.is_some())
             };
-            self.tracker.find(key).is_some() || folders.iter().any(found)
+            self.tracker.find(key).is_some() || listed.iter().any(is_in)
         };
         let is_done = |packed: &Packed| match packed {
             Packed::Known(_) => true,

@@ -106,10 +106,15 @@ impl Follower {
         if due.is_empty() {
             return;
         }
-        let away: Vec<FileKey> = due.keys().copied().filter(|key| self.is_held_and_away(*key)).collect();
-        for key in away {
+        // Those that no look finds.
+        let beside: Vec<FileKey> =
+            due.keys().copied().filter(|key| self.is_held_and_away(*key) || !self.is_covered(*key)).collect();
+        for key in beside {
             due.remove(&key);
-            self.retry_held(key);
+            match self.is_asked_for(key) {
+                true => self.retry_beside(key),
+                false => drop(self.packed.remove(&key)),
+            }
         }
         self.unpacked_for.retain(|(_, key)| !due.contains_key(key));
         for source in &mut self.sources {
@@ -125,8 +130,23 @@ impl Follower {
         failed.waits_for_room() && !files::facts_at(&failed.job.path).is_ok_and(|facts| facts.key == key)
     }
 
-    /// No look finds it: it has its turn again as it is held.
-    fn retry_held(&mut self, key: FileKey) {
+    /// Whether a path of its source leads to where a file was that there was no room for.
+    fn is_covered(&self, key: FileKey) -> bool {
+        let Some(Packed::Failed(failed)) = self.packed.get(&key) else { return false };
+        self.sources[failed.job.source].paths.covers(&failed.job.path)
+    }
+
+    /// Whether somebody needs what is in a compressed file: its source, or a stream whose file is gone.
+    fn is_asked_for(&self, key: FileKey) -> bool {
+        let is_for_stream = || self.unpacked_for.iter().any(|(id, other)| *other == key && self.is_lost(*id));
+        self.is_covered(key)
+            || self.missed_packed.contains(&key)
+            || self.lost_in(key).is_some()
+            || is_for_stream()
+    }
+
+    /// It has its turn again, as it is held or where it was.
+    fn retry_beside(&mut self, key: FileKey) {
         let Some(Packed::Failed(failed)) = self.packed.remove(&key) else { return };
         let job = *failed.job;
         let paths = &self.sources[job.source].paths;
@@ -150,7 +170,8 @@ impl Follower {
         let held = without_room.chain(&self.unpack_waiting).filter(may_be).map(|job| (met.stream, job.key));
         let held: Vec<_> = held.filter(|(id, key)| !self.is_whole_copy(*id, *key)).collect();
         self.unpacked_for.extend(held);
-        let asked = self.unpacked_for.iter().filter(|(id, _)| *id == met.stream);
+        let asked = self.unpacked_for.range((met.stream, FileKey::FIRST)..);
+        let asked = asked.take_while(|(id, _)| *id == met.stream);
         asked.filter_map(|(_, key)| self.packed.get(key)).any(|packed| match packed {
             Packed::Waiting { .. } | Packed::Unpacking { .. } => true,
             Packed::Failed(failed) => failed.waits_for_room(),
@@ -169,6 +190,14 @@ impl Follower {
         self.packed_lost(source, &path, key, look, "replaced");
     }
 
+    /// Whether a compressed file is in the folder where it was, or may be.
+    fn may_be_in_folder(&self, job: &UnpackJob) -> bool {
+        match self.find_in(&files::folder_of(&job.path), job.key) {
+            Ok(found) => found.is_some(),
+            Err(error) => !files::is_absent(&error),
+        }
+    }
+
     /// Files that there was no room for, and that are gone now. Those that are held open are kept, for `hold_deleted`.
     pub(super) fn note_gone_without_room(
         &mut self,
@@ -181,11 +210,14 @@ impl Follower {
             None => return,
         };
         let is_gone = |key: &FileKey, job: &UnpackJob| {
-            job.source == index
-                && !seen.contains(key)
-                && !unlisted.iter().any(|folder| job.path.starts_with(folder))
-                && self.sources[index].paths.covers(&job.path)
-                && !self.is_named_elsewhere(index, *key)
+            let is_hidden = || unlisted.iter().any(|folder| job.path.starts_with(folder));
+            let has_no_name = || match &job.held {
+                _ if self.is_covered(*key) => !is_hidden() && !self.is_named_elsewhere(index, *key),
+                // Looks are not for those.
+                Some(held) => files::facts_of(held).is_ok_and(|facts| facts.links == 0),
+                None => !self.may_be_in_folder(job),
+            };
+            job.source == index && !seen.contains(key) && has_no_name()
         };
         let gone: Vec<FileKey> = self
             .without_room()

@@ -47,8 +47,10 @@ impl Follower {
         let key = file.key;
         let waits_for_first = || first.is_some_and(|id| file.stream != Some(id) && self.is_to_come(id));
         let before = || keys.iter().take_while(|other| **other != key);
+        // Those before it may not be met yet.
+        let is_early = || !self.searched_lost && keys.first() != Some(&key);
         let waits = file.stream.is_none_or(|id| Some(id) != *first)
-            && (waits_for_first() || before().any(|other| self.is_to_be_read(*other)));
+            && (is_early() || waits_for_first() || before().any(|other| self.is_to_be_read(*other)));
         if !waits {
             self.successions.waiting.remove(&key);
         }

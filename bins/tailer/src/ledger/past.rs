@@ -110,6 +110,12 @@ impl PastFiles {
     pub fn streams_of(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
         self.by_key.get(&key).into_iter().flatten().copied()
     }
+
+    /// What a file is among those of a source: what was read of it, and what it is known to be a copy of.
+    pub fn with_key(&self, source: &str, key: FileKey) -> impl Iterator<Item = &PastFile> {
+        let is_known = self.has_anywhere(key);
+        self.of(source).filter(move |file| is_known && file.keys.contains(&key))
+    }
 }
 
 impl Ledger {
