@@ -86,7 +86,7 @@ impl Follower {
         })
     }
 
-    /// A compressed file was gone before it was read. What a stream lacks because of that is counted with the stream.
+    /// A compressed file was gone before it was read. What a stream is known to lack because of that is counted with the stream.
     pub(super) fn packed_lost(
         &mut self,
         source: usize,
@@ -96,7 +96,11 @@ impl Follower {
         reason: &'static str,
     ) {
         let name = self.sources[source].settings.name.as_str();
-        let is_for_stream = self.unpacked_for.iter().any(|(id, other)| *other == key && self.is_lost(*id));
+        let lacks = |id: StreamId| {
+            let stream = self.ledger.stream(id).filter(|_| self.is_lost(id));
+            stream.is_some_and(|stream| stream.unread(0) > 0 || !stream.is_settled_to(stream.frontier))
+        };
+        let is_for_stream = self.unpacked_for.iter().any(|(id, other)| *other == key && lacks(*id));
         // It may have had another content before, and only that is known.
         let is_same = self.ledger.known_look(key).is_none_or(|known| known == look);
         if is_for_stream || is_same && self.ledger.past_files().has(name, key) {
