@@ -2,6 +2,7 @@
 
 mod compare;
 mod host;
+mod others;
 mod report;
 mod store;
 
@@ -13,7 +14,10 @@ use logferry_pack::Hour;
 use logferry_tailer::audit::Totals;
 use logferry_tailer::repull::client::RunningNode;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+const NOTHING: &str = "neither the host nor the store has anything of the hour that can be compared";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +35,9 @@ pub(crate) struct Args {
     /// Folder of the outputter ([file] dir).
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
+    /// Source of the store that this tailer does not have, or one of its own: not audited, and no failure; as often as wanted.
+    #[arg(long, value_name = "SOURCE", conflicts_with = "source")]
+    leave_out: Vec<String>,
     /// Path of log files below log_data, as in [file] path of the outputter.
     #[arg(long, default_value = "{source}/{host}_{hour}")]
     path: String,
@@ -90,6 +97,18 @@ impl Difference {
     }
 }
 
+/// Why a source was not even tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NotAudited {
+    /// An input of the tailer.
+    Input,
+    /// The tailer does not have it, and the store has something of it.
+    Unknown,
+    /// Who asks does not want it.
+    LeftOut,
+}
+
 /// One source, compared.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Compared {
@@ -104,6 +123,8 @@ pub(crate) struct Compared {
     differences_more: u64,
     /// Why it could not be compared, or not all of it.
     problems: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_audited: Option<NotAudited>,
 }
 
 impl Compared {
@@ -118,14 +139,17 @@ impl Compared {
             differences: Vec::new(),
             differences_more: 0,
             problems: Vec::new(),
+            not_audited: None,
         }
     }
 
     fn verdict(&self) -> Verdict {
-        match (self.problems.is_empty(), self.equal) {
-            (false, _) => Verdict::Usage,
-            (true, true) => Verdict::Fine,
-            (true, false) => Verdict::Problem,
+        match (self.not_audited, self.problems.is_empty(), self.equal) {
+            (Some(NotAudited::Unknown), _, _) => Verdict::Usage,
+            (Some(NotAudited::Input | NotAudited::LeftOut), _, _) => Verdict::Fine,
+            (None, false, _) => Verdict::Usage,
+            (None, true, true) => Verdict::Fine,
+            (None, true, false) => Verdict::Problem,
         }
     }
 }
@@ -143,6 +167,10 @@ pub(crate) fn run(args: &Args, output: &mut Output<'_>) -> anyhow::Result<Verdic
     } else {
         report::print(&compared, output.out)?;
     }
+    if compared.iter().all(|source| source.not_audited.is_some()) {
+        writeln!(output.err, "error: {NOTHING}")?;
+        return Ok(Verdict::Usage);
+    }
     Ok(compared.iter().map(Compared::verdict).fold(Verdict::Fine, Verdict::and))
 }
 
@@ -152,24 +180,44 @@ fn compare_all(args: &Args) -> anyhow::Result<Vec<Compared>> {
     let template = Template::parse(&args.path)?;
     anyhow::ensure!(args.store.join("log_data").is_dir(), "{} has no log_data", args.store.display());
     let node = args.node.find(&args.host)?;
-    let sources = match &args.source {
-        Some(source) => vec![source.clone()],
-        None => serde_json::from_str(&node.ask("GET", "/sources", None)?)?,
+    let names =
+        |path| -> anyhow::Result<Vec<String>> { Ok(serde_json::from_str(&node.ask("GET", path, None)?)?) };
+    let (sources, inputs) = match &args.source {
+        Some(source) => (vec![source.clone()], Vec::new()),
+        None => (names("/sources")?, names("/inputs")?),
     };
-    let nothing = "neither the host nor the store has anything of the hour";
+    let fields = |source| Fields { source, host: Some(&args.host), ip: "", hour: hour.into(), stream: None };
+    let not_audited = |source: &str, why| Compared {
+        not_audited: Some(if args.leave_out.iter().any(|name| name == source) {
+            NotAudited::LeftOut
+        } else {
+            why
+        }),
+        ..Compared::new(&args.host, source, hour)
+    };
+    let mut others = match args.source {
+        Some(_) => BTreeMap::new(),
+        None => others::stored(&args.store, &template, &fields(None))?,
+    };
     let mut all = Vec::new();
-    for source in sources {
-        let fields =
-            Fields { source: Some(&source), host: Some(&args.host), ip: "", hour: hour.into(), stream: None };
-        let path = template.expand(&fields).map_err(|bad| anyhow::anyhow!("--path: {bad}"))?;
-        let compared = Compared::new(&args.host, &source, hour);
+    for source in &sources {
+        let path = template.expand(&fields(Some(source))).map_err(|bad| anyhow::anyhow!("--path: {bad}"))?;
+        others.remove(&path);
+        if args.leave_out.contains(source) {
+            all.push(not_audited(source, NotAudited::LeftOut));
+            continue;
+        }
+        let compared = Compared::new(&args.host, source, hour);
         let compared = compare_source(&node, compared, &args.store, &path);
         // Of many sources those without such an hour are no news.
-        if args.source.is_some() || compared.problems != [nothing] {
+        if args.source.is_some() || compared.problems != [NOTHING] {
             all.push(compared);
         }
     }
-    anyhow::ensure!(!all.is_empty(), "{nothing}");
+    others.retain(|_, source| !inputs.contains(source));
+    all.extend(inputs.iter().map(|source| not_audited(source, NotAudited::Input)));
+    all.extend(others.values().map(|source| not_audited(source, NotAudited::Unknown)));
+    anyhow::ensure!(!all.is_empty(), "{NOTHING}");
     Ok(all)
 }
 
@@ -201,9 +249,7 @@ fn fill_in(
     };
     let Some(stored) = stored else {
         match host.is_absent {
-            true => {
-                compared.problems = vec!["neither the host nor the store has anything of the hour".to_owned()]
-            }
+            true => compared.problems = vec![NOTHING.to_owned()],
             false if host.totals.lines == 0 => compared.equal = true,
             false => {
                 let lines = host::read(node, source, hour, true)?;

@@ -149,16 +149,16 @@ impl Figures {
             ("lost_bytes", get(&self.lost_bytes)),
         ];
         let gauges = [
-            ("lag_bytes", lag),
-            ("queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
-            ("files", get(&self.files)),
-            ("files_open", get(&self.files_open)),
-            ("unreadable", get(&self.unreadable)),
-            ("sources_empty", get(&self.sources_empty)),
-            ("sources_polled", get(&self.sources_polled)),
+            ("logferry_tailer_lag_bytes", lag),
+            ("logferry_tailer_queue_bytes", shared.held_bytes.load(Ordering::Relaxed)),
+            ("logferry_tailer_files", get(&self.files)),
+            ("logferry_tailer_files_open", get(&self.files_open)),
+            ("logferry_tailer_unreadable", get(&self.unreadable)),
+            ("logferry_tailer_sources_empty", get(&self.sources_empty)),
+            ("logferry_tailer_sources_polled", get(&self.sources_polled)),
         ];
         for (name, value) in gauges {
-            gauge!(format!("logferry_tailer_{name}")).set(value as f64);
+            gauge!(name).set(value as f64);
         }
         figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -220,7 +220,6 @@ async fn order_of(catch_up: CatchUp) -> Vec<u8> {
     let mut order: Vec<(usize, u8)> =
         ends(&tier).into_iter().zip(tier.contents()).map(|(end, content)| (end, content[0])).collect();
     order.sort_unstable();
-    // In turn, the next one begins when the one before is read.
     // One begins when the one before it is read.
     let state = tier.lock();
     let streams: Vec<_> = state.seen.iter().map(|seen| seen.identity.stream).collect();

@@ -1,9 +1,12 @@
 //! An audit passes when host and store have the same lines of an hour, and finds and names each fault when they have not.
 
 use logferry_tests::lines::many_lines;
+use logferry_tests::ports::free_port;
 use logferry_tests::program::binary;
 use logferry_tests::{Relay, RelayOptions, wait_until};
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -215,4 +218,134 @@ fn an_hour_of_an_archive_is_compared_and_what_is_damaged_in_it_is_replaced() {
         let (code, answer) = audit(&relay, &["--hour", HOUR]);
         assert_eq!(code, Some(0), "{form}: {answer}");
     }
+}
+
+fn repull(relay: &Relay, more: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary("ferryctl"))
+        .args(["repull", "--host", "web-1", "--json", "--admin"])
+        .arg(&relay.tailer.var_dir)
+        .args(more)
+        .output()
+        .expect("ferryctl runs");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What is said of a source.
+#[track_caller]
+fn of_source<'a>(answer: &'a Value, source: &str) -> &'a Value {
+    let all = answer.as_array().expect("a list");
+    all.iter().find(|compared| compared["source"] == source).unwrap_or_else(|| panic!("{source}: {answer}"))
+}
+
+#[test]
+fn an_input_hinders_neither_audit_nor_repull_of_the_host_when_its_file_is_gone() {
+    let port = free_port();
+    let options = RelayOptions {
+        sources: 0,
+        source_sections: format!(
+            "[[source]]\nname = \"access\"\npath = \"{{dir}}/logs/access.<%Y%m%d%H>.log\"\npoll_interval = \"100ms\"\n\
+             [[input]]\nname = \"lines\"\nlisten = [\"tcp://127.0.0.1:{port}\"]\nack = \"ok\"\n[repull]\nrate = \"0B\"\n"
+        ),
+        ..RelayOptions::default()
+    };
+    let mut relay = Relay::new("audit-input", &options);
+    let logs = relay.dir.path().join("logs");
+    std::fs::create_dir(&logs).expect("a folder");
+    relay.start();
+    let mut writer = TcpStream::connect(("127.0.0.1", port)).expect("connected");
+    writer.write_all(b"of the input\n").expect("written");
+    writer.read_exact(&mut [0; 2]).expect("answered");
+    drop(writer);
+    // The hour of the clock in which the line came.
+    let names = || std::fs::read_dir(relay.output.join("log_data/lines")).into_iter().flatten().flatten();
+    let mut hours = Vec::new();
+    wait_until("the line is stored", || {
+        hours = names().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        !hours.is_empty()
+    });
+    let hour = hours[0].trim_start_matches("web-1_");
+    let log = logs.join(format!("access.{hour}.log"));
+    std::fs::write(&log, many_lines(1, 500)).expect("written");
+    let stored = relay.output.join(format!("log_data/access/web-1_{hour}"));
+    wait_until("the file is stored", || std::fs::read(&stored).unwrap_or_default() == many_lines(1, 500));
+    relay.wait_acknowledged();
+
+    let check = |relay: &Relay, when: &str| {
+        let (code, answer) = audit(relay, &["--hour", hour]);
+        assert_eq!(code, Some(0), "{when}: {answer}");
+        assert_eq!(of_source(&answer, "access")["equal"], true, "{when}: {answer}");
+        assert_eq!(of_source(&answer, "lines")["not_audited"], "input", "{when}: {answer}");
+        let (code, said) = repull(relay, &["--hour", hour]);
+        assert_eq!(code, Some(0), "{when}: {said}");
+        let (code, answer) = audit(relay, &["--hour", hour, "--source", "lines"]);
+        assert_eq!(code, Some(2), "{when}: {answer}");
+        assert!(answer[0]["problems"][0].to_string().contains("is an input"), "{when}: {answer}");
+        let (code, said) = repull(relay, &["--hour", hour, "--source", "lines"]);
+        assert!(code == Some(2) && said.contains("is an input"), "{when}: {code:?} {said}");
+    };
+    check(&relay, "with the input's file");
+
+    relay.tailer.stop();
+    relay.tailer.start_and_wait();
+    let inputs = relay.tailer.var_dir.join("inputs/lines");
+    wait_until("the input's file is gone", || {
+        !std::fs::read_dir(&inputs)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.path().extension().is_some_and(|extension| extension == "lines"))
+    });
+    check(&relay, "without the input's file");
+    let output = Command::new(binary("ferryctl"))
+        .args(["audit", "--host", "web-1", "--hour", hour, "--admin"])
+        .arg(&relay.tailer.var_dir)
+        .arg("--store")
+        .arg(&relay.output)
+        .output()
+        .expect("ferryctl runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("lines: input, not audited"), "{text}");
+}
+
+#[test]
+fn sources_of_the_store_that_the_tailer_does_not_have_are_named_and_can_be_left_out() {
+    let (relay, lines) = shipped("audit-unknown");
+    let job = relay.output.join("log_data/job");
+    std::fs::create_dir(&job).expect("a folder");
+    std::fs::write(job.join(format!("web-1_{HOUR}")), &lines).expect("written");
+    // Another hour, and another host.
+    std::fs::write(job.join("web-1_2026112014"), &lines).expect("written");
+    let other = relay.output.join("log_data/other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join(format!("web-2_{HOUR}")), &lines).expect("written");
+
+    let (code, answer) = audit(&relay, &["--hour", HOUR]);
+    assert_eq!(code, Some(2), "{answer}");
+    assert_eq!(answer.as_array().map(Vec::len), Some(3), "{answer}");
+    assert_eq!(of_source(&answer, "job")["not_audited"], "unknown", "{answer}");
+    let asked = |more: &[&str]| {
+        let output = Command::new(binary("ferryctl"))
+            .args(["audit", "--host", "web-1", "--hour", HOUR, "--admin"])
+            .arg(&relay.tailer.var_dir)
+            .arg("--store")
+            .arg(&relay.output)
+            .args(more)
+            .output()
+            .expect("ferryctl runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = asked(&[]);
+    assert!(
+        code == Some(2) && text.contains("job: not audited") && text.contains("--leave-out job"),
+        "{text}"
+    );
+    let (code, text) = asked(&["--leave-out", "job"]);
+    assert!(code == Some(0) && text.contains("job: left out, not audited"), "{code:?} {text}");
+    // Who asks for one by name is told of no other.
+    let (code, answer) = audit(&relay, &["--hour", HOUR, "--source", "access"]);
+    assert_eq!((code, answer.as_array().map(Vec::len)), (Some(0), Some(1)), "{answer}");
+    // An hour of which only such a source has anything.
+    let (code, answer) = audit(&relay, &["--hour", "2026112014"]);
+    assert_eq!((code, answer[0]["source"].as_str()), (Some(2), Some("job")), "{answer}");
 }

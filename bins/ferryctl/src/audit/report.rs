@@ -1,11 +1,15 @@
 //! An audit for people.
 
-use super::{Compared, Difference, Place};
+use super::{Compared, Difference, NotAudited, Place};
 use std::io::{self, Write};
 
 pub(super) fn print(compared: &[Compared], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", table(compared))?;
-    for source in compared {
+    let (audited, others): (Vec<&Compared>, Vec<&Compared>) =
+        compared.iter().partition(|source| source.not_audited.is_none());
+    if !audited.is_empty() {
+        writeln!(out, "{}", table(&audited))?;
+    }
+    for source in audited {
         let name = format!("{} {} {}", source.node, source.source, source.hour);
         for difference in &source.differences {
             writeln!(out, "{name}: {}", sentence(difference))?;
@@ -17,10 +21,22 @@ pub(super) fn print(compared: &[Compared], out: &mut dyn Write) -> io::Result<()
             writeln!(out, "{name}: NOT COMPARED: {problem}")?;
         }
     }
+    for Compared { node, source, hour, not_audited, .. } in others {
+        match not_audited {
+            Some(NotAudited::Unknown) => writeln!(
+                out,
+                "{source}: not audited: the store has {node} {source} {hour}, and this tailer has no source of that name. Audit it with the \
+                 tailer that ships it (--admin), or, if none can be asked (a --stdin job, a source that is no more), leave it out: \
+                 --leave-out {source}"
+            )?,
+            Some(NotAudited::LeftOut) => writeln!(out, "{source}: left out, not audited")?,
+            Some(NotAudited::Input) | None => writeln!(out, "{source}: input, not audited")?,
+        }
+    }
     Ok(())
 }
 
-fn table(compared: &[Compared]) -> comfy_table::Table {
+fn table(compared: &[&Compared]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
     table.set_header(["SOURCE", "EQUAL", "SIDE", "LINES", "BYTES", "SUM"]);

@@ -29,10 +29,7 @@ impl StoredHour {
     /// # Errors
     /// A file cannot be read, or lines of the hour were removed.
     pub(crate) fn find(store: &Path, path: &str) -> anyhow::Result<StoredHour> {
-        let form = match std::fs::read_to_string(store.join("log_data.form")) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Form::Lines,
-            text => Form::of(text.context("log_data.form")?.trim()),
-        };
+        let form = form(store)?;
         let log_file = store.join("log_data").join(format!("{path}{}", form.suffix()));
         let plain = store.join("log_data").join(path);
         let mut files = Vec::new();
@@ -78,6 +75,14 @@ pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
     let kinds = [ErrorKind::InvalidData, ErrorKind::InvalidInput, ErrorKind::UnexpectedEof, ErrorKind::Other];
     let error = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
     error.is_some_and(|error| kinds.contains(&error.kind()) && error.raw_os_error().is_none())
+}
+
+/// The form of a store's log files.
+pub(super) fn form(store: &Path) -> anyhow::Result<Form> {
+    Ok(match std::fs::read_to_string(store.join("log_data.form")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Form::Lines,
+        text => Form::of(text.context("log_data.form")?.trim()),
+    })
 }
 
 /// Files into which a log file was finished, as its header file says, oldest lines first.

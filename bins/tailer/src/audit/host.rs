@@ -40,9 +40,9 @@ struct Audit {
 }
 
 impl Auditor {
-    /// Names of the sources.
-    pub(crate) fn sources(&self) -> Vec<String> {
-        self.config.source.iter().map(|source| source.name.clone()).collect()
+    /// What can be audited, and what cannot.
+    pub(crate) fn sources(&self) -> Sources {
+        Sources::of(&self.config)
     }
 
     /// Reads, and sends rows for as long as somebody takes them. Blocks.
@@ -63,11 +63,12 @@ impl Auditor {
     }
 
     fn audit(&self, source: &str, hour: Hour, audit: &mut Audit) -> Result<(), Gone> {
-        let settings = self.config.source.iter().find(|settings| settings.name == source);
+        let refused = self.sources().refuse(source);
+        let mut sources = self.config.source.iter();
+        let settings = sources.find(|settings| refused.is_none() && settings.name == source);
         let problem = |what: String| Problem { source: source.to_owned(), file: None, range: None, what };
         let Some(settings) = settings else {
-            let what = Sources::of(&self.config).refuse(source);
-            return audit.send(Row::Problem(problem(what.unwrap_or_default())));
+            return audit.send(Row::Problem(problem(refused.unwrap_or_default())));
         };
         let rules = match Rules::of(&self.config, settings) {
             Ok(rules) => rules,

@@ -22,7 +22,7 @@ pub enum Refused {
     Full,
 }
 
-/// Names of what a node ships.
+/// Names of what a node ships: sources of files, and inputs, whose files are the tailer's own.
 #[derive(Clone, Default, Debug)]
 pub struct Sources {
     names: Vec<String>,
@@ -30,12 +30,21 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Those of a configuration.
+    /// Those of a configuration. A running tailer follows the files of its inputs as sources of the same name.
     pub fn of(config: &TailerConfig) -> Sources {
-        Sources {
-            names: config.source.iter().map(|source| source.name.clone()).collect(),
-            inputs: config.input.iter().map(|input| input.name.clone()).collect(),
-        }
+        let inputs: Vec<String> = config.input.iter().map(|input| input.name.clone()).collect();
+        let names = config.source.iter().map(|source| source.name.clone());
+        Sources { names: names.filter(|name| !inputs.contains(name)).collect(), inputs }
+    }
+
+    /// Sources that can be shipped again and audited.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Inputs, which cannot.
+    pub fn inputs(&self) -> &[String] {
+        &self.inputs
     }
 
     /// Why a name that is no source's cannot be meant; `None` for a source.
@@ -78,6 +87,11 @@ impl Desk {
     /// Name of the node.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// What the node ships.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// Takes a request in.
@@ -157,17 +171,18 @@ impl Desk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SourceSettings;
+    use crate::input::{self, InputSettings};
 
     fn desk() -> (Desk, crossbeam_channel::Receiver<String>) {
         let (to_worker, ids) = crossbeam_channel::unbounded();
-        (
-            Desk::new(
-                "web-1",
-                Sources { names: vec!["app".into()], inputs: vec!["syslog".into()] },
-                to_worker,
-            ),
-            ids,
-        )
+        let source = SourceSettings { name: "app".into(), path: "/log/a".into(), ..Default::default() };
+        let input = InputSettings { name: "syslog".into(), ..Default::default() };
+        let mut config = TailerConfig { source: vec![source], input: vec![input], ..Default::default() };
+        // As a tailer runs with it.
+        config.source = input::config::sources(&config).expect("good");
+        assert_eq!(config.source.len(), 2);
+        (Desk::new("web-1", Sources::of(&config), to_worker), ids)
     }
     fn hour() -> Request {
         Request { hour: Some("2026112013".parse().expect("an hour")), ..Request::default() }

@@ -6,7 +6,8 @@
 //! | `GET /repull` | all that are remembered |
 //! | `GET /repull/ID` | one; 404 when a restart forgot it |
 //! | `DELETE /repull/ID` | gives it up |
-//! | `GET /sources` | names of the sources |
+//! | `GET /sources` | names of the sources of files |
+//! | `GET /inputs` | names of the inputs, which can be neither shipped again nor audited |
 //! | `GET /audit?source=S&hour=H`, and `&lines=true` for each line | [`Row`]s, one JSON object a line; 429 while another audit runs |
 
 use super::desk::{Desk, Refused};
@@ -45,6 +46,7 @@ pub struct Counter {
 pub fn routes(counter: Counter) -> Router {
     let audits = Router::new()
         .route("/sources", get(sources))
+        .route("/inputs", get(inputs))
         .route("/audit", get(audit))
         .with_state((counter.auditor, counter.turn));
     let desk = counter.desk;
@@ -68,7 +70,11 @@ struct Audited {
 type Audits = (Arc<Auditor>, Arc<Semaphore>);
 
 async fn sources(State((auditor, _)): State<Audits>) -> Response {
-    Json(auditor.sources()).into_response()
+    Json(auditor.sources().names()).into_response()
+}
+
+async fn inputs(State((auditor, _)): State<Audits>) -> Response {
+    Json(auditor.sources().inputs()).into_response()
 }
 
 async fn audit(State((auditor, turn)): State<Audits>, Query(asked): Query<Audited>) -> Response {

@@ -85,7 +85,8 @@ impl Worker {
         info!(id, "a repull begins: {request}");
         let mut tasks = Vec::new();
         for source in self.parts.config.source.clone() {
-            if request.source.as_ref().is_some_and(|name| *name != source.name) {
+            let is_input = self.parts.desk.sources().refuse(&source.name).is_some();
+            if is_input || request.source.as_ref().is_some_and(|name| *name != source.name) {
                 continue;
             }
             // The hours of a file are all that it has bytes in.
@@ -111,7 +112,11 @@ impl Worker {
         let is_nothing =
             tasks.is_empty() && self.parts.desk.progress(id).is_some_and(|job| job.problems.is_empty());
         if is_nothing {
-            let what = "no source of this node knows of it".to_owned();
+            let mut what = "no source of this node knows of it".to_owned();
+            let inputs = self.parts.desk.sources().inputs();
+            if request.source.is_none() && !inputs.is_empty() {
+                what.push_str(&format!("; inputs cannot be shipped again: {}", inputs.join(", ")));
+            }
             let source = request.source.clone().unwrap_or_else(|| "any".to_owned());
             self.courier
                 .problem(id, Problem { source, file: request.file.clone(), range: request.range, what });

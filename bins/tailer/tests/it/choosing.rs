@@ -138,6 +138,70 @@ async fn utf_16_is_shipped_as_utf_8_over_restarts_and_half_units() {
     tailer.stop().await.expect("a clean stop");
 }
 
+/// Ships a file in an encoding whose newlines are plain ones, over a restart in the middle of a line: what arrives is `expected`, as UTF-8, and
+/// the packs stand for all bytes of the file.
+async fn ships_as_utf_8(label: &str, (before, after): (&[u8], &[u8]), choice: [&str; 2], expected: &str) {
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    let source = &mut rig.config.source[0];
+    source.encoding = label.into();
+    (source.include, source.exclude) = (vec![choice[0].into()], vec![choice[1].into()]);
+    append(&rig.log(), before);
+    let tailer = rig.start();
+    wait_until("packs are stored", || !tier.stored().is_empty());
+    tailer.stop().await.expect("a clean stop");
+    let tailer = rig.start();
+    append(&rig.log(), after);
+    tier.wait_stored(expected.as_bytes());
+    wait_until("no lag", || figure(&tailer, "lag_bytes") == 0);
+    let seen = tier.lock().seen.clone();
+    assert!(seen.len() > 3);
+    let spans: u64 = seen.iter().map(|pack| pack.identity.span).sum();
+    assert_eq!(spans, (before.len() + after.len()) as u64);
+    let lines: u64 = seen.iter().map(|pack| pack.lines).sum();
+    assert_eq!(lines, expected.lines().count() as u64);
+    assert_eq!(tier.lock().conflicts, 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gbk_is_chosen_by_its_text_and_shipped_as_utf_8() {
+    // The second byte of the three characters in the middle is that of `\`, `|` and `A`.
+    let line = |n: u32| match n % 3 {
+        0 => format!("{n} 错误 誠東丄 健康检查\n"),
+        1 => format!("{n} 错误 誠東丄 页面 \\ |\n"),
+        _ => format!("{n} 信息 页面\n"),
+    };
+    let text: Vec<String> = (0..3_000).map(line).collect();
+    let whole = text.concat();
+    let (bytes, _, is_lossy) = encoding_rs::GBK.encode(&whole);
+    assert!(!is_lossy);
+    // In the middle of the first character of two bytes behind the half.
+    let half = bytes.len() / 2;
+    let half =
+        half + bytes[half..].windows(2).position(|two| two[0] < 0x80 && two[1] >= 0x80).expect("one") + 2;
+    let expected: String =
+        text.iter().filter(|line| line.contains("错误") && !line.contains("健康")).cloned().collect();
+    ships_as_utf_8("gbk", bytes.split_at(half), ["错误.*誠東丄", "健康检查$"], &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn latin_1_is_chosen_by_its_text_and_shipped_as_utf_8() {
+    let line = |n: u32| match n % 3 {
+        0 => format!("{n} é DÉBUG ßÿ\n"),
+        1 => format!("{n} é Ärger über £5\n"),
+        _ => format!("{n} e plain\n"),
+    };
+    let text: Vec<String> = (0..3_000).map(line).collect();
+    let bytes: Vec<u8> =
+        text.concat().chars().map(|letter| u8::try_from(u32::from(letter)).expect("a byte")).collect();
+    let half = bytes.len() / 2;
+    let half = half + bytes[half..].iter().position(|byte| *byte >= 0x80).expect("one") + 1;
+    let expected: String =
+        text.iter().filter(|line| line.contains('é') && !line.contains("DÉBUG")).cloned().collect();
+    ships_as_utf_8("iso-8859-1", bytes.split_at(half), [r"^\d+ é ", " DÉBUG "], &expected).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_line_is_dropped_whole_over_restarts_and_its_neighbours_are_shipped() {
     let tier = Tier::start().await;
