@@ -113,7 +113,9 @@ fn watch_signals(stop: CancellationToken) -> io::Result<()> {
         for signal in signals.forever() {
             match signal {
                 SIGHUP => {
-                    tracing::warn!("SIGHUP: reload is not supported yet, restart to change the configuration")
+                    tracing::warn!(
+                        "SIGHUP: the configuration is not read again while the program runs, restart to change it"
+                    )
                 }
                 signal => {
                     let name = if signal == SIGINT { "SIGINT" } else { "SIGTERM" };

@@ -166,7 +166,7 @@ fn a_hangup_does_not_end_it_and_is_shown_as_the_last_problem() {
     let ready: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(
         ready["last_error"],
-        "WARN SIGHUP: reload is not supported yet, restart to change the configuration"
+        "WARN SIGHUP: the configuration is not read again while the program runs, restart to change it"
     );
 }
 
