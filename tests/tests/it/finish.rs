@@ -187,7 +187,7 @@ fn nothing_is_taken_in_while_the_disk_has_less_room_than_others_need() {
     wait_until("it says why", || {
         relay.outputter.status().is_some_and(|status| status.to_string().contains("file.min_free"))
     });
-    assert_eq!(relay.outputter.told("lines"), 0);
+    assert_eq!(relay.outputter.told("lines_total"), 0);
     relay.outputter.kill();
     let config = std::fs::read_to_string(&relay.outputter.config).expect("configuration");
     std::fs::write(&relay.outputter.config, config.replace("1000TiB", "1MiB")).expect("configuration");

@@ -9,7 +9,6 @@ use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
 use crate::ledger::past::PastFile;
 use crate::ledger::record::{Met, Tail};
-use crate::ledger::stream::Stream;
 use crate::rotated_names::{SEPARATORS, is_stamp_part};
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{packing, plain_path};
@@ -40,6 +39,9 @@ pub(super) struct Candidate {
     pub(super) facts: Facts,
     pub(super) handle: File,
 }
+
+/// A file is not where it was a moment ago.
+struct Moved;
 
 impl Follower {
     /// Looks for a copy that has all that was read of a stream, and reads on in it. False when there is none.
@@ -146,21 +148,30 @@ impl Follower {
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let mut copies = Vec::new();
+        let (mut copies, mut last) = (Vec::new(), None);
         for _ in 0..LOOKS_MAX {
             // Their descriptors first.
             copies.clear();
-            let mut is_shifted = false;
+            let changed_ns = Follower::names_changed_ns(&own);
+            // Where names are shifted just now, one of them may lead nowhere, or to another file.
+            let (mut seen, mut is_shifted, mut is_moved) = (Vec::new(), false, false);
             for (path, inode) in self.entries_named_after(folders.iter(), &names) {
                 let facts = files::facts_at(&path).ok();
-                // Where names are shifted just now, one of them may lead nowhere, or to another file.
                 is_shifted |= facts.is_none_or(|facts| facts.is_file && facts.key.inode != inode);
+                seen.push((path.clone(), facts.map(|facts| facts.key)));
                 let facts = facts.filter(|facts| facts.is_file && facts.key != stream.met.key);
-                copies.extend(facts.and_then(|facts| self.candidate(source, path, facts, stream.met.head)));
+                match facts.map(|facts| self.candidate(source, path, facts, stream.met.head)) {
+                    Some(Ok(candidate)) => copies.extend(candidate),
+                    Some(Err(Moved)) => is_moved = true,
+                    None => {}
+                }
             }
-            if !is_shifted {
+            is_shifted |= changed_ns != Follower::names_changed_ns(&own);
+            // A listing knows a link, not what it leads to.
+            if !is_moved && (!is_shifted || last.as_ref() == Some(&seen)) {
                 break;
             }
+            last = Some(seen);
         }
         copies
             .into_iter()
@@ -206,15 +217,26 @@ impl Follower {
         })
     }
 
-    fn candidate(&self, source: usize, path: PathBuf, facts: Facts, head: Head) -> Option<Candidate> {
+    /// A file that begins so, if it is none that is read.
+    fn candidate(
+        &self,
+        source: usize,
+        path: PathBuf,
+        facts: Facts,
+        head: Head,
+    ) -> Result<Option<Candidate>, Moved> {
         let is_stream = |number| self.files.get(&number).is_some_and(|file| file.stream.is_some());
         if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
-            return None;
+            return Ok(None);
         }
-        let handle = open_known(&path, facts.key, &self.sources[source].settings.roots).ok()??;
+        let handle = match open_known(&path, facts.key, &self.sources[source].settings.roots) {
+            Ok(Some(handle)) => handle,
+            Ok(None) => return Err(Moved),
+            Err(_) => return Ok(None),
+        };
         let mut bytes = [0; HEAD_BYTES_MAX];
-        let filled = files::read_head(&handle, &mut bytes).ok()?;
-        head.agrees(&bytes[..filled]).then_some(Candidate { path, facts, handle })
+        let begins = files::read_head(&handle, &mut bytes).is_ok_and(|filled| head.agrees(&bytes[..filled]));
+        Ok(begins.then_some(Candidate { path, facts, handle }))
     }
 
     pub(super) fn has_what_was_read(
@@ -233,17 +255,16 @@ impl Follower {
         match stream.evidence() {
             Some(tail) => files::has(&copy.handle, &tail),
             // The first line is that of many files.
-            None => self.is_known_of_other(id, stream, copy).map(|is_known| !is_known),
+            None => self.is_known_of_other(id, copy).map(|is_known| !is_known),
         }
     }
 
     /// Whether a file is known to have the bytes of another stream, and still has them: it may have been copied over. Without birth times
     /// it may be a new one under an old number.
-    fn is_known_of_other(&self, id: StreamId, stream: &Stream, copy: &Candidate) -> io::Result<bool> {
+    fn is_known_of_other(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
         let Candidate { facts, handle, .. } = copy;
-        let source = &stream.met.source;
-        let known = self.ledger.past_files().with_key(source, facts.key).filter(|_| facts.key.born_ns != 0);
-        for past in known.filter(|past| past.stream != id) {
+        let known = self.ledger.past_files().with_key(facts.key).filter(|_| facts.key.born_ns != 0);
+        for (source, past) in known.filter(|(_, past)| past.stream != id) {
             let tail = past.tail.or_else(|| self.tail_of_stream(source, past));
             let is_still = match tail.filter(|tail| tail.offset + tail.span <= facts.size.min(past.length)) {
                 Some(tail) => files::has(handle, &tail)?,

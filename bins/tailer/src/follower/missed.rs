@@ -4,6 +4,7 @@
 
 use super::Follower;
 use super::copies::names_of;
+use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
 use super::listings::is_without_descriptors;
 use super::missed_order::{ReadMissed, is_moved};
@@ -76,7 +77,6 @@ pub(super) type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 impl Follower {
     /// Finds such files of all sources and has them read, between those that were there before and after them.
     pub(super) fn find_missed(&mut self) {
-        let looked_until = Instant::now() + NAMES_SHIFTED_MAX;
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
             if source.paths.has_times() || source.shelf.is_some() {
@@ -84,14 +84,18 @@ impl Follower {
             }
             let homes = self.homes_of(index);
             let mut read_at = BTreeMap::<PathBuf, ReadMissed>::new();
+            let (looked_until, mut looks) = (Instant::now() + NAMES_SHIFTED_MAX, 0);
             loop {
+                read_at.values_mut().for_each(|read| read.failed.clear());
                 for (home, rotated) in self.rotated_from(&homes).by_home {
                     let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
                     let read = read_at.entry(home.clone()).or_default();
                     self.find_missed_at(index, &home, keys, rotated, read);
                 }
                 // Names may be shifted just now: by what rotates thousands of logs one by one, or again and again.
-                if !read_at.values().any(ReadMissed::moved) || Instant::now() >= looked_until {
+                looks += 1;
+                let is_over = looks >= LOOKS_MAX && Instant::now() >= looked_until;
+                if is_over || !read_at.values().any(ReadMissed::moved) {
                     break;
                 }
             }
@@ -100,8 +104,8 @@ impl Follower {
                     self.cannot_read_missed(index, path, facts, error);
                 }
                 let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
-                let (last_read, before, now) = self.around_missed(&home, keys);
-                self.put_in_turn(&read, last_read, before, now);
+                let (before, now) = (self.homes_before.get(&home).copied(), read.now);
+                self.put_in_turn(&read, last_read_of(keys, before, now), before, now);
             }
         }
     }
@@ -174,17 +178,6 @@ impl Follower {
         Rotated { by_home: found, all_listed }
     }
 
-    /// What was read last at a path, in which stream that was met, and what is there now.
-    fn around_missed(
-        &self,
-        home: &Path,
-        keys: &[FileKey],
-    ) -> (Option<FileKey>, Option<(FileKey, StreamId)>, Option<FileKey>) {
-        let now_key = files::facts_at(home).ok().map(|facts| facts.key);
-        let before = self.homes_before.get(home).copied();
-        (last_read_of(keys, before, now_key), before, now_key)
-    }
-
     fn find_missed_at(
         &mut self,
         index: usize,
@@ -193,7 +186,11 @@ impl Follower {
         rotated: Vec<(PathBuf, Facts)>,
         read: &mut ReadMissed,
     ) {
-        let (last_read, before, now_key) = self.around_missed(home, keys);
+        let now_key = files::facts_at(home).ok().map(|facts| facts.key);
+        let before = self.homes_before.get(home).copied();
+        let last_read = last_read_of(keys, before, now_key);
+        // What comes after that waits for it.
+        read.now = read.now.or(now_key);
         let stopped_ns = self
             .stopped_ns
             .filter(|_| self.sources[index].was_started && self.has_other_content(now_key, before));

@@ -16,6 +16,8 @@ pub(super) struct ReadMissed {
     found: Vec<(Missed, Option<FileNumber>)>,
     /// Those that could not be opened at the last look.
     pub(super) failed: Vec<(PathBuf, Facts, io::Error)>,
+    /// What had the path at the first look.
+    pub(super) now: Option<FileKey>,
 }
 
 impl ReadMissed {

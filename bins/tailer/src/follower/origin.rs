@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::info;
 
+/// Folders of a source that are all asked for copies of a file that ends.
+const FOLDERS_ASKED_MAX: usize = 256;
 /// Files with the same first line that a new one is compared with.
 const ALIKE_MAX: usize = 16;
 /// A compressed file that may be the copy of one that waits is looked at again after this time.
@@ -337,7 +339,7 @@ impl Follower {
         let (Ok(handle), Some(stream)) = (own.handle(), self.ledger.stream(id)) else { return Vec::new() };
         // What nobody has acknowledged may be read from a copy yet.
         let (met, length) = (&stream.met, stream.frontier);
-        let Source { settings, paths, .. } = &self.sources[own.source];
+        let Source { settings, folders, paths, .. } = &self.sources[own.source];
         let names = names_of(&own.path);
         let may_be = |path: &Path| {
             let is_named_by_time = paths.time_of(path).is_some() && !own.is_presumed;
@@ -359,8 +361,10 @@ impl Follower {
             let size = files::facts_of(copy).ok()?.size;
             is_copy(copy, size).then_some((file.key, size))
         });
-        // Beside it: a source may have thousands of folders, and as many files may end at once.
-        let folders: BTreeSet<PathBuf> = names.iter().map(|name| files::folder_of(name)).collect();
+        // A source may have thousands of folders, and as many files may end at once: then beside it, and where it was met.
+        let own_folders = names.iter().chain([&met.home()]).map(|name| files::folder_of(name)).collect();
+        let folders: &BTreeSet<PathBuf> =
+            if folders.len() <= FOLDERS_ASKED_MAX { folders } else { &own_folders };
         let listed = self.named_after(folders.iter(), &names).into_iter();
         let listed = listed.filter(|path| paths.covers(path) && may_be(path));
         let listed = listed.filter_map(|path| {

@@ -182,10 +182,13 @@ impl Follower {
         if self.unpack_waiting.is_empty() || self.unpacks() {
             return;
         }
-        if self.files.values().filter(|file| file.packed).count() >= UNPACKED_MAX {
-            return;
-        }
-        let Some(job) = self.unpack_waiting.pop_front() else { return };
+        let is_full = self.files.values().filter(|file| file.packed).count() >= UNPACKED_MAX;
+        // They may all wait for one that has not had its turn.
+        let place = match is_full {
+            true => self.unpack_waiting.iter().position(|job| self.is_next_in_succession(job.key)),
+            false => Some(0),
+        };
+        let Some(job) = place.and_then(|place| self.unpack_waiting.remove(place)) else { return };
         self.hold_next();
         if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
             let underway = Packed::Unpacking { source: *source, hour: *hour };

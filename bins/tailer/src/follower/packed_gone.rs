@@ -66,6 +66,11 @@ impl Follower {
 
     /// A file that was to be unpacked is not under its path any more.
     pub(super) fn unpacking_gone(&mut self, job: UnpackJob) {
+        if let Some(path) = self.renamed_beside(&job) {
+            self.packed.insert(job.key, Packed::Waiting { source: job.source, hour: None });
+            self.unpack_waiting.push_back(UnpackJob { path, ..job });
+            return;
+        }
         let is_named = self.is_named_elsewhere(job.source, job.key);
         if !is_named && job.held.is_some() {
             self.send_to_unpack(UnpackJob { is_moved: true, ..job });
@@ -75,6 +80,14 @@ impl Follower {
             self.packed_lost(job.source, &job.path, job.key, job.look, "deleted");
         }
         self.forget_renamed(&job);
+    }
+
+    /// What a compressed file that no path of its source leads to is named by now: nobody else finds it.
+    fn renamed_beside(&self, job: &UnpackJob) -> Option<PathBuf> {
+        let is_covered = |path: &Path| self.sources[job.source].paths.covers(path);
+        let found =
+            self.find_in(&files::folder_of(&job.path), job.key).ok()?.filter(|_| !is_covered(&job.path));
+        found.filter(|path| *path != job.path && !is_covered(path))
     }
 
     /// Whether a path of the file's source leads to it, or may: not all could be seen.
@@ -125,8 +138,11 @@ impl Follower {
             match self.listings.borrow_mut().of(folder) {
                 Ok(listing) => listed.push((folder, listing)),
                 Err(error) if files::is_absent(&error) => {}
-                // They may all be there.
-                Err(_) => return,
+                Err(_) => {
+                    // They may all be there.
+                    self.packed_forgotten_at = 2 * self.packed.len();
+                    return;
+                }
             }
         }
         let may_be_there = |key: FileKey| {

@@ -26,12 +26,28 @@ pub(super) struct Successions {
 impl Successions {
     /// Each of these files waits until all before it are read.
     pub(super) fn add(&mut self, first: Option<StreamId>, keys: Vec<FileKey>) {
+        if self.all.iter().any(|known| known.first == first && known.keys == keys) {
+            return;
+        }
         self.waiting.extend(keys.iter().map(|key| (*key, self.all.len())));
         self.all.push(Succession { first, keys });
     }
 }
 
 impl Follower {
+    /// Whether a compressed file is the next one that others wait for.
+    pub(super) fn is_next_in_succession(&self, key: FileKey) -> bool {
+        let Some(succession) = self.successions.waiting.get(&key) else { return false };
+        let keys = &self.successions.all[*succession].keys;
+        keys.last() != Some(&key)
+            && keys.iter().take_while(|other| **other != key).all(|other| !self.is_to_be_read(*other))
+    }
+
+    /// Whether a file has to be read before or after others that had its path.
+    pub(super) fn is_in_succession(&self, key: FileKey) -> bool {
+        self.successions.waiting.contains_key(&key)
+    }
+
     /// Whether a file has to wait until others are unpacked and read. Once it need not, it never has to again.
     pub(super) fn waits_in_succession(&mut self, number: FileNumber) -> bool {
         if self.successions.waiting.is_empty() {

@@ -111,10 +111,11 @@ impl PastFiles {
         self.by_key.get(&key).into_iter().flatten().copied()
     }
 
-    /// What a file is among those of a source: what was read of it, and what it is known to be a copy of.
-    pub fn with_key(&self, source: &str, key: FileKey) -> impl Iterator<Item = &PastFile> {
-        let is_known = self.has_anywhere(key);
-        self.of(source).filter(move |file| is_known && file.keys.contains(&key))
+    /// What a file is known as, with the names of the sources: what was read of it, and what it is a copy of.
+    pub fn with_key(&self, key: FileKey) -> impl Iterator<Item = (&str, &PastFile)> {
+        let sources = self.sources.iter().filter(move |_| self.has_anywhere(key));
+        let files = sources.flat_map(|(source, files)| files.iter().map(|file| (source.as_str(), file)));
+        files.filter(move |(_, file)| file.keys.contains(&key))
     }
 }
 
