@@ -47,15 +47,11 @@ pub fn find<'a>(
     let mut shortened = Vec::new();
     // Legacy nodes have no streams, and their hours one file.
     for key in keys.iter().filter(|key| !key.is_legacy()) {
-        match expanded(template, key, ANY) {
-            Some(path) => {
-                let of_other = Some(path.replace(&any_digits, &other_digits));
-                match of_other == expanded(template, key, OTHER) {
-                    true => named.entry(path).or_default().push(key),
-                    false => shortened.push(key),
-                }
-            }
-            None => {}
+        let Some(path) = expanded(template, key, ANY) else { continue };
+        let of_other = Some(path.replace(&any_digits, &other_digits));
+        match of_other == expanded(template, key, OTHER) {
+            true => named.entry(path).or_default().push(key),
+            false => shortened.push(key),
         }
     }
     let mut found = FilesByHour::new();
