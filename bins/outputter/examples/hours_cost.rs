@@ -130,7 +130,7 @@ fn files_now(dir: &Path, files: u32, hours: u32) {
     let mut pasts = Pasts::default();
     for width in [11, 6] {
         let began = Instant::now();
-        plan.files_now(&paths, &mut pasts);
+        plan.files_now(&paths, &mut pasts).unwrap();
         print!("  {:width$.1}", (began.elapsed() / files * hours).as_secs_f64() * 1e3);
     }
 }

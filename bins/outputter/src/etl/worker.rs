@@ -8,6 +8,7 @@ use logferry_etl::plan::Plan;
 use logferry_etl::publish::DoneMark;
 use logferry_etl::queue::{Ended, Wanted};
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
@@ -28,6 +29,12 @@ enum Hindered {
     Job(JobError),
     /// Program, columns, lists or folder cannot be used: to be tried again, because an operator can mend them.
     Setup(String),
+}
+
+impl From<io::Error> for Hindered {
+    fn from(error: io::Error) -> Hindered {
+        Hindered::Job(JobError::Disk(error))
+    }
 }
 
 /// Works until it is told to stop.
@@ -86,7 +93,7 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
     let log_files = shared.log_files();
     let mut job = Job {
         key: wanted.key.clone(),
-        paths: paths_now(&wanted.paths, log_files.as_ref()),
+        paths: paths_now(&wanted.paths, log_files.as_ref())?,
         lines_min,
         roots: shared.roots.clone(),
         committed: BTreeMap::new(),
@@ -94,12 +101,14 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
     let mut watch = Watch::new(shared, wanted);
     let mut moves = 0;
     loop {
-        let committed = |path: &PathBuf| Some((path.clone(), log_files.as_ref()?.committed(path)?));
-        job.committed = job.paths.iter().filter_map(committed).collect();
+        job.committed = committed(&job.paths, log_files.as_ref())?;
         let made = job.run(&store, &recipe, &mut *program, &plan.lists, &mut |progress| watch.see(progress));
+        if !matches!(made, Err(JobError::Failed { .. })) || moves == MOVES_MAX {
+            return made.map_err(Hindered::Job);
+        }
         // A file may be finished just before it is opened: that of an hour whose tables are to be made again.
-        let paths = paths_now(&wanted.paths, log_files.as_ref());
-        if !matches!(made, Err(JobError::Failed { .. })) || paths == job.paths || moves == MOVES_MAX {
+        let paths = paths_now(&wanted.paths, log_files.as_ref())?;
+        if paths == job.paths {
             return made.map_err(Hindered::Job);
         }
         (job.paths, moves) = (paths, moves + 1);
@@ -108,26 +117,37 @@ fn make(shared: &Shared, wanted: &Wanted) -> Result<DoneMark, Hindered> {
 }
 
 /// Where the lines of these files are now: one that was finished since has taken what late lines were in.
-fn paths_now(paths: &[PathBuf], log_files: Option<&LogFiles>) -> Vec<PathBuf> {
+fn paths_now(paths: &[PathBuf], log_files: Option<&LogFiles>) -> io::Result<Vec<PathBuf>> {
     let mut now: Vec<PathBuf> = Vec::new();
-    for path in paths.iter().flat_map(|path| existing(path, log_files)) {
-        if !now.contains(&path) {
-            now.push(path);
+    for path in paths {
+        for path in existing(path, log_files)? {
+            if !now.contains(&path) {
+                now.push(path);
+            }
         }
     }
-    now
+    Ok(now)
+}
+
+/// Of those that may be written to, what is committed.
+fn committed(paths: &[PathBuf], log_files: Option<&LogFiles>) -> io::Result<BTreeMap<PathBuf, u64>> {
+    let mut committed = BTreeMap::new();
+    for (path, log_files) in paths.iter().filter_map(|path| Some((path, log_files?))) {
+        committed.extend(log_files.committed(path)?.map(|bytes| (path.clone(), bytes)));
+    }
+    Ok(committed)
 }
 
 /// `path`, and what it became when it was finished, or compressed by somebody.
-fn existing(path: &Path, log_files: Option<&LogFiles>) -> Vec<PathBuf> {
-    let mut files = log_files.map_or_else(Vec::new, |log_files| log_files.now(path));
+fn existing(path: &Path, log_files: Option<&LogFiles>) -> io::Result<Vec<PathBuf>> {
+    let mut files = log_files.map_or_else(|| Ok(Vec::new()), |log_files| log_files.now(path))?;
     files.retain(|file| file.exists());
     if files.is_empty() {
         let compressed = COMPRESSED.map(|ending| PathBuf::from(format!("{}.{ending}", path.display())));
         let there = std::iter::once(path.to_owned()).chain(compressed).find(|path| path.exists());
         files.push(there.unwrap_or_else(|| path.to_owned()));
     }
-    files
+    Ok(files)
 }
 
 /// Watches a job: counts, tells, stops.
@@ -183,6 +203,10 @@ fn hindered_by(shared: &Shared, wanted: &Wanted, hindered: Hindered) -> Ended {
     let hour = &wanted.key;
     match hindered {
         Hindered::Job(JobError::Stopped) => return Ended::Stopped,
+        // The output ends before its tables do.
+        Hindered::Job(JobError::Disk(_)) if shared.is_stopping.load(Ordering::Relaxed) => {
+            return Ended::Stopped;
+        }
         Hindered::Job(JobError::Failed { reason, .. }) => {
             shared.figures.clear_problem(hour);
             shared.figures.count_failed();

@@ -25,6 +25,7 @@ pub struct Limits {
 }
 
 /// Goes through the files, oldest first, and says of each whether it has to go; what became of it is told.
+#[derive(Clone)]
 pub struct Round {
     limits: Limits,
     bytes: u64,
@@ -48,6 +49,28 @@ impl Round {
         old_before_ms.is_some_and(|before_ms| file.last_ms < before_ms)
             || (makes_room && bytes_max.is_some_and(|max| self.bytes > max))
             || (file.bytes_there > 0 && free_min.is_some_and(|min| self.free < min))
+    }
+
+    /// Takes the next files that have to go from the `rest`: as many as do if all of them can, and `at_least` so many, if there are. So marks are
+    /// looked for once for many, and little is read in vain. `is_taken` says whether there is room for one more.
+    pub fn next_of<'a>(
+        &self,
+        rest: &mut &'a [Candidate],
+        at_least: usize,
+        mut is_taken: impl FnMut(&Candidate) -> bool,
+    ) -> Vec<&'a Candidate> {
+        let (mut planned, mut next) = (self.clone(), Vec::new());
+        while let Some((file, others)) = rest.split_first() {
+            if self.has_to_go(file) {
+                if (next.len() >= at_least && !planned.has_to_go(file)) || !is_taken(file) {
+                    break;
+                }
+                planned.went(file);
+                next.push(file);
+            }
+            *rest = others;
+        }
+        next
     }
 
     /// It went.
@@ -121,6 +144,22 @@ mod tests {
         assert_eq!(gone_of(files(), limits(u64::MAX), 100, &[]).0, ["c", "d"]);
         let bytes = Limits { bytes_max: Some(30), ..Limits::default() };
         assert_eq!(gone_of(files(), bytes, 100, &[]).0, ["a"], "wherever it is, it is counted");
+    }
+
+    #[test]
+    fn as_many_files_are_looked_at_as_have_to_go_and_twice_as_many_when_they_stay() {
+        let mut files: Vec<Candidate> = (0..9)
+            .map(|number| file(&number.to_string(), number, if number == 1 { 0 } else { 10 }))
+            .collect();
+        let limits = Limits { bytes_max: Some(60), ..Limits::default() };
+        let round = Round::new(limits, &mut files, 0);
+        let mut rest = files.as_slice();
+        let names = |files: Vec<&Candidate>| files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+        assert_eq!(names(round.next_of(&mut rest, 1, |_| true)), ["0", "2"], "one has no bytes");
+        assert_eq!(names(round.next_of(&mut rest, 4, |_| true)), ["3", "4", "5", "6"]);
+        assert_eq!(names(round.next_of(&mut rest, 8, |file| file.path == "7")), ["7"]);
+        assert_eq!(names(round.next_of(&mut rest, 8, |_| true)), ["8"]);
+        assert_eq!(round.next_of(&mut rest, 16, |_| true), Vec::<&Candidate>::new());
     }
 
     #[test]

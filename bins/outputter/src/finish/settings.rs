@@ -4,6 +4,7 @@ use super::pasts::Pasts;
 use crate::file::archive::Form;
 use crate::file::mounted::Ground;
 use logferry_node::config::{ByteSize, Interval, rules};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Permission bits that an owner needs who writes to a file.
@@ -145,28 +146,54 @@ impl Plan {
     }
 
     /// Files that have the lines of these log files now; `pasts` for who asks again.
-    pub fn files_now(&self, paths: &[String], pasts: &mut Pasts) -> Vec<String> {
-        paths.iter().flat_map(|path| self.files_of(path, pasts)).collect()
+    ///
+    /// # Errors
+    /// Those of the disk; `NotConnected` while that of the finished files is away.
+    pub fn files_now(&self, paths: &[String], pasts: &mut Pasts) -> io::Result<Vec<String>> {
+        let mut files = Vec::new();
+        for path in paths {
+            files.extend(self.files_of(path, pasts)?);
+        }
+        Ok(files)
     }
 
     /// Files that have the lines of a log file now, oldest lines first, below the folder of log files where they are there.
-    fn files_of(&self, path: &str, pasts: &mut Pasts) -> Vec<String> {
-        let finished = self.finished_files(path, pasts);
+    fn files_of(&self, path: &str, pasts: &mut Pasts) -> io::Result<Vec<String>> {
+        let finished = self.finished_files(path, pasts)?;
         let log_file = format!("{path}{}", self.form.suffix());
         let is_there = finished.is_empty() || self.log_data.join(&log_file).exists();
         let name = |file: PathBuf| file.strip_prefix(&self.log_data).unwrap_or(&file).display().to_string();
-        finished.into_iter().map(name).chain(is_there.then_some(log_file)).collect()
+        Ok(finished.into_iter().map(name).chain(is_there.then_some(log_file)).collect())
     }
 
     /// The finished files of a log file that are there, oldest lines first: where its header file says them to be, whatever the plan was then,
     /// else where the plan puts them.
-    fn finished_files(&self, path: &str, pasts: &mut Pasts) -> Vec<PathBuf> {
-        let mut files = pasts.files(&self.log_data.with_file_name("headers"), path).unwrap_or_default();
-        files.retain(|file| file.exists());
+    fn finished_files(&self, path: &str, pasts: &mut Pasts) -> io::Result<Vec<PathBuf>> {
+        let said = match pasts.files(&self.log_data.with_file_name("headers"), path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            said => said?,
+        };
+        let mut files = Vec::new();
+        for file in said {
+            match file.try_exists()? {
+                true => files.push(file),
+                false => self.check_dir(&file)?,
+            }
+        }
         if files.is_empty() {
             files.extend(self.target(path).filter(|file| file.exists()));
         }
-        files
+        Ok(files)
+    }
+
+    /// Fails while the disk of the folder of finished files is away: `file`, which is not found, may be on it.
+    pub(super) fn check_dir(&self, file: &Path) -> io::Result<()> {
+        if self.dir == self.log_data || self.dir.join(SIGN).try_exists()? {
+            return Ok(());
+        }
+        let (dir, file) = (self.dir.display(), file.display());
+        let text = format!("{file} is not there, and finish.dir {dir} has no {SIGN}: is its disk mounted?");
+        Err(io::Error::new(io::ErrorKind::NotConnected, text))
     }
 }
 
@@ -222,7 +249,7 @@ mod tests {
         let settings = FinishSettings { compress: "zstd".into(), ..FinishSettings::default() };
         let plan = Plan::new(&settings, &log_data, Form::Lines).unwrap();
         let mut pasts = Pasts::default();
-        let mut files = || plan.files_now(&["h".to_owned()], &mut pasts);
+        let mut files = || plan.files_now(&["h".to_owned()], &mut pasts).unwrap();
         assert_eq!(files(), ["h"]);
         let place = Place::File(log_data.join("h.gz").display().to_string());
         let line = finished_line(&Finished { place, data: 1, bytes: 1, crc: None });
@@ -233,6 +260,29 @@ mod tests {
         assert_eq!(files(), ["h.gz", "h"]);
         std::fs::rename(log_data.join("h.gz"), log_data.join("h.zst")).unwrap();
         assert_eq!(files(), ["h.zst", "h"], "a store that was moved");
+    }
+
+    #[test]
+    fn lines_in_a_folder_whose_disk_is_away_are_not_left_out() {
+        use crate::file::headers::{Finished, Place, finished_line};
+        let dir = tempfile::tempdir().unwrap();
+        let [log_data, headers, archive] =
+            ["log_data", "headers", "archive"].map(|name| dir.path().join(name));
+        [&log_data, &headers, &archive].into_iter().for_each(|folder| std::fs::create_dir(folder).unwrap());
+        let settings = FinishSettings { dir: archive.clone(), ..FinishSettings::default() };
+        let plan = Plan::new(&settings, &log_data, Form::Lines).unwrap();
+        let files = || plan.files_now(&["h".to_owned()], &mut Pasts::default());
+        std::fs::write(log_data.join("h"), "late").unwrap();
+        assert_eq!(files().unwrap(), ["h"], "nothing was finished yet");
+        let finished = archive.join("h").display().to_string();
+        let line =
+            finished_line(&Finished { place: Place::File(finished.clone()), data: 1, bytes: 1, crc: None });
+        std::fs::write(headers.join("h"), line).unwrap();
+        assert_eq!(files().unwrap_err().kind(), io::ErrorKind::NotConnected);
+        std::fs::create_dir(archive.join(SIGN)).unwrap();
+        assert_eq!(files().unwrap(), ["h"], "somebody took it away");
+        std::fs::write(&finished, "x").unwrap();
+        assert_eq!(files().unwrap(), [&finished, "h"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The finisher's thread: looks for files that are due, and asks the committer.
 
 use super::finisher::{Committed, Finisher, Outcome};
-use super::overlooked::Overlooked;
+use super::overlooked::{AtOnce, Overlooked};
 use super::retention::{Candidate, Limits, Round};
 use super::settings::{FinishSettings, RetentionSettings};
 use crate::figures::Figures;
@@ -70,7 +70,7 @@ pub struct FinishThread {
 #[derive(Default)]
 pub(super) struct Memory {
     /// When files that could not be finished are tried again.
-    retry_at: HashMap<String, Instant>,
+    pub(super) retry_at: HashMap<String, Instant>,
     pub(super) overlooked: Overlooked,
     /// What header files say.
     known: HashMap<String, Arc<Known>>,
@@ -169,10 +169,7 @@ impl FinishThread {
             Err(_) if self.stop.is_cancelled() => return false,
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_gone(path) => {}
             Err(error) => {
-                counter!("logferry_outputter_finish_failures_total").increment(1);
-                tracing::error!(path, "the file cannot be finished, it stays as it is: {error}");
-                self.figures.set_notice(path, format!("{path} cannot be finished: {error}"));
-                memory.retry_at.insert(path.to_owned(), Instant::now() + RETRY_INTERVAL);
+                self.cannot_finish(path, &error, memory);
                 return false;
             }
         }
@@ -180,8 +177,16 @@ impl FinishThread {
         true
     }
 
+    /// Says so, and lets the file alone for a while.
+    pub(super) fn cannot_finish(&self, path: &str, error: &io::Error, memory: &mut Memory) {
+        counter!("logferry_outputter_finish_failures_total").increment(1);
+        tracing::error!(path, "the file cannot be finished, it stays as it is: {error}");
+        self.figures.set_notice(path, format!("{path} cannot be finished: {error}"));
+        memory.retry_at.insert(path.to_owned(), Instant::now() + RETRY_INTERVAL);
+    }
+
     /// Whether somebody took log file and header file away. Where there is no header file at all, their disk may be.
-    fn is_gone(&self, path: &str) -> bool {
+    pub(super) fn is_gone(&self, path: &str) -> bool {
         let folders = &self.finisher.folders;
         let is_missing =
             |file: &Path| std::fs::metadata(file).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -231,23 +236,57 @@ impl FinishThread {
         let mut candidates: Vec<Candidate> = files.iter().map(candidate).collect();
         let lengths: HashMap<&str, Lengths> =
             files.iter().map(|(path, lengths, _)| (*path, *lengths)).collect();
+        let lengths_of = |file: &Candidate| lengths.get(file.path.as_str()).copied().unwrap_or_default();
         let mut round = Round::new(self.limits(), &mut candidates, free);
-        for file in &candidates {
-            if self.stop.is_cancelled() {
+        let (mut rest, mut at_least) = (candidates.as_slice(), 1);
+        loop {
+            let mut at_once = AtOnce::default();
+            let some = round.next_of(&mut rest, at_least, |file| at_once.takes(lengths_of(file).headers));
+            if some.is_empty() {
+                break;
+            }
+            if !self.remove_some(books, &some, lengths_of, &mut round, &mut trouble) {
                 return;
             }
-            if !round.has_to_go(file) {
-                continue;
-            }
-            match self.remove(books, file, lengths.get(file.path.as_str()).copied().unwrap_or_default()) {
-                Ok(true) => round.went(file),
-                Ok(false) => round.stayed(),
-                Err(_) if self.stop.is_cancelled() => return,
-                Err(error) => trouble.met(&file.path, &error),
-            }
+            at_least = 2 * some.len();
         }
         gauge!("logferry_outputter_retention_kept_files").set((round.kept + trouble.files) as f64);
         self.notice(trouble.text(round.kept));
+    }
+
+    /// Removes those of these files that have to go and may; what is known of all is read first. False: the program stops.
+    fn remove_some(
+        &self,
+        books: &SharedBooks,
+        files: &[&Candidate],
+        lengths_of: impl Fn(&Candidate) -> Lengths,
+        round: &mut Round,
+        trouble: &mut Trouble,
+    ) -> bool {
+        let mut layouts = Vec::new();
+        for file in files {
+            if self.stop.is_cancelled() {
+                return false;
+            }
+            layouts.push(self.finisher.layout(&file.path, lengths_of(file)));
+        }
+        let marks = self.marks.find(layouts.iter().flatten().flat_map(|layout| layout.hours.keys()));
+        for (file, layout) in files.iter().zip(&layouts) {
+            if !round.has_to_go(file) {
+                continue;
+            }
+            let removed = match (layout, &marks) {
+                (Ok(layout), Ok(marks)) => self.remove(books, file, layout, marks),
+                (Err(error), _) | (_, Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            match removed {
+                _ if self.stop.is_cancelled() => return false,
+                Ok(true) => round.went(file),
+                Ok(false) => round.stayed(),
+                Err(error) => trouble.met(&file.path, &error),
+            }
+        }
+        true
     }
 
     /// Something that keeps files from being removed, or nothing.
@@ -296,13 +335,18 @@ impl FinishThread {
         Ok(())
     }
 
-    fn remove(&self, books: &SharedBooks, file: &Candidate, lengths: Lengths) -> io::Result<bool> {
-        let layout = self.finisher.layout(&file.path, lengths)?;
+    fn remove(
+        &self,
+        books: &SharedBooks,
+        file: &Candidate,
+        layout: &Layout,
+        marks: &BTreeMap<&HourKey, Vec<u64>>,
+    ) -> io::Result<bool> {
         let is_open = layout.hours.keys().any(|key| lock(books).has_open(key));
-        if is_open || self.is_read(layout.hours.keys()) || !self.is_marked(&layout)? {
+        if is_open || self.is_read(layout.hours.keys()) || !are_told(&layout.hours, marks) {
             return Ok(false);
         }
-        if !self.finisher.remove(&file.path, &layout, &mut self.committed())? {
+        if !self.finisher.remove(&file.path, layout, &mut self.committed())? {
             return Ok(false);
         }
         counter!("logferry_outputter_files_removed_total").increment(1);
@@ -325,10 +369,6 @@ impl FinishThread {
                 .lengths(path)
                 .and_then(layout_of)
                 .is_some_and(|layout| self.is_read(layout.hours.keys()))
-    }
-
-    fn is_marked(&self, layout: &Layout) -> io::Result<bool> {
-        Ok(are_told(&layout.hours, &self.marks.find(layout.hours.keys())?))
     }
 
     fn limits(&self) -> Limits {

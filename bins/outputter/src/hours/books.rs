@@ -27,6 +27,9 @@ pub struct Books {
     anew: Vec<HourKey>,
     #[serde(skip)]
     pub(super) memory_bytes: usize,
+    /// See [`Books::take_slim`].
+    #[serde(skip)]
+    slim: BTreeSet<String>,
     /// See [`Books::finishable`].
     #[serde(skip)]
     pub(super) unfinished: BTreeMap<String, BTreeSet<HourKey>>,
@@ -146,6 +149,8 @@ impl Books {
             if book.parts.is_empty() {
                 self.anew.push(fact.key.clone());
             }
+            let slim = book.parts.iter().filter(|(_, part)| part.is_slim);
+            self.slim.extend(slim.map(|(path, _)| path.clone()));
             book.add(path, fact);
             self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
             self.changed.insert(fact.key.clone());
@@ -177,10 +182,24 @@ impl Books {
     pub fn recount(&mut self, path: &str) {
         self.files.remove(path);
         for (key, book) in &mut self.hours {
+            let before = memory_of(key, book);
             if book.parts.remove(path).is_some() {
+                self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
                 self.changed.insert(key.clone());
             }
         }
+    }
+
+    /// Something came for hours of which not all is known that these files had, to save memory. They are to be read again from their beginning
+    /// up to these bytes, and what they had is forgotten.
+    pub fn take_slim(&mut self) -> Vec<(String, u64)> {
+        let slim = std::mem::take(&mut self.slim).into_iter();
+        let counted = slim.map(|path| {
+            let to = self.counted(&path);
+            self.recount(&path);
+            Some((path, to?))
+        });
+        counted.collect::<Vec<_>>().into_iter().flatten().collect()
     }
 
     /// Hours that changed since the last time.

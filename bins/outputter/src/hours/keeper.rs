@@ -256,6 +256,7 @@ impl Keeper {
         let is_again = news.is_replaced || (!is_known && news.from > 0);
         self.count_news(news, now_ms);
         self.note_anew(is_again, now_ms);
+        self.read_slim_again(now_ms);
     }
 
     pub(super) fn count_news(&mut self, news: News, now_ms: i64) {
@@ -387,9 +388,9 @@ impl Keeper {
         let mut books = lock(&self.books);
         let known = books.hours().count();
         let expired = books.expire(now_ms, self.options.keep_ms);
-        let kept = books.hours().count();
-        let Squeezed { incomplete: squeezed, untold } = books.shrink(self.options.memory_max);
-        self.lookup.has_squeezed |= books.hours().count() < kept;
+        let Squeezed { incomplete: squeezed, untold, complete } = books.shrink(self.options.memory_max);
+        let begins = [&squeezed, &untold, &complete].into_iter().flatten().map(|key| self.begin_ms(key));
+        self.lookup.squeezed_to_ms = self.lookup.squeezed_to_ms.max(begins.max());
         if books.hours().count() == known {
             return;
         }

@@ -27,8 +27,8 @@ pub(super) struct Lookup {
     waiting: BTreeMap<HourKey, bool>,
     /// Hours that were looked up since: the day of one whose packs are missing has no mark.
     pub(super) fresh: BTreeSet<HourKey>,
-    /// Hours were forgotten because the books had outgrown their memory.
-    pub(super) has_squeezed: bool,
+    /// When the newest hour begins that was forgotten because the books had outgrown their memory, in milliseconds since 1970.
+    pub(super) squeezed_to_ms: Option<i64>,
     next_ms: i64,
     /// Hours whose other files were looked for.
     asked_for: BTreeSet<HourKey>,
@@ -88,14 +88,32 @@ impl Keeper {
         }
     }
 
+    /// Reads again what hours have of which something came since the books had no room for all of it.
+    pub(super) fn read_slim_again(&mut self, now_ms: i64) {
+        loop {
+            let files = lock(&self.books).take_slim();
+            if files.is_empty() {
+                return;
+            }
+            for (path, to) in files {
+                self.count_news(News::to_be_read(path, to), now_ms);
+            }
+            self.note_anew(true, now_ms);
+        }
+    }
+
     /// Whether an hour may have been forgotten. One that is just new is younger than what is forgotten for its age, and the last one of its host.
     fn may_have_been_known(&self, key: &HourKey, now_ms: i64) -> bool {
-        self.lookup.has_squeezed || self.is_old(key, now_ms) || lock(&self.books).has_later(key)
+        let is_squeezed = self.lookup.squeezed_to_ms.is_some_and(|to_ms| self.begin_ms(key) <= to_ms);
+        is_squeezed || self.is_old(key, now_ms) || lock(&self.books).has_later(key)
+    }
+
+    pub(super) fn begin_ms(&self, key: &HourKey) -> i64 {
+        self.calendar.end_ms(&key.host, key.hour).saturating_sub(HOUR_MS)
     }
 
     fn is_old(&self, key: &HourKey, now_ms: i64) -> bool {
-        let begin_ms = self.calendar.end_ms(&key.host, key.hour).saturating_sub(HOUR_MS);
-        begin_ms <= now_ms.saturating_sub(self.options.keep_ms)
+        self.begin_ms(key) <= now_ms.saturating_sub(self.options.keep_ms)
     }
 
     /// Finds the marks of the hours that wait for that, if it is time.
@@ -158,6 +176,7 @@ impl Keeper {
             self.count_news(News::to_be_read(path, to), now_ms);
         }
         self.note_anew(true, now_ms);
+        self.read_slim_again(now_ms);
         self.lookup.asked_for.extend(keys);
     }
 

@@ -41,6 +41,8 @@ pub struct Part {
     pub is_scattered: bool,
     /// There were too many streams or ranges: `streams` does not have them all.
     pub has_more_ranges: bool,
+    /// Which bytes of which streams it has was forgotten, to save memory: before anything that comes is judged, the file is to be read again.
+    pub is_slim: bool,
 }
 
 /// What a file has of a stream in an hour.
@@ -103,7 +105,7 @@ impl Part {
         let Part { total, lines, bytes, first_ms, last_ms, .. } = *self;
         let ids = std::mem::take(&mut self.ids);
         let slim = Part { ids, total, lines, bytes, first_ms, last_ms, ..Part::default() };
-        *self = Part { has_more_ranges: true, ..slim };
+        *self = Part { is_slim: true, ..slim };
     }
 
     fn add_range(&mut self, fact: &Fact) {

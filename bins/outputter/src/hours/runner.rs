@@ -66,7 +66,10 @@ impl Runner {
         match job {
             Job::Hook(hook, mut report) => {
                 if let Some(plan) = &self.plan {
-                    report.files = plan.files_now(&report.files, &mut Pasts::default());
+                    match plan.files_now(&report.files, &mut Pasts::default()) {
+                        Ok(files) => report.files = files,
+                        Err(error) => return Ended::Hook(hook, Err(error.to_string())),
+                    }
                 }
                 let outcome = match hook.kind {
                     HookKind::Command => self.run_command(&report),
@@ -209,6 +212,37 @@ mod tests {
         assert!(error.contains("exit status: 3"), "{error}");
         let error = runner(&["/no/such/program"], Interval::secs(60)).run_command(&report()).unwrap_err();
         assert!(error.contains("cannot start /no/such/program"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_is_not_told_of_a_part_of_its_files_while_the_others_are_away() {
+        use crate::file::headers::{Finished, Place, finished_line};
+        use crate::finish::FinishSettings;
+        let dir = tempfile::tempdir().unwrap();
+        let [log_data, headers, archive] =
+            ["log_data", "headers", "archive"].map(|name| dir.path().join(name));
+        let files = report().files;
+        for folder in [&log_data, &headers] {
+            std::fs::create_dir_all(folder.join(&files[0]).parent().unwrap()).unwrap();
+        }
+        std::fs::write(log_data.join(&files[0]), "late\n").unwrap();
+        let finished = Place::File(archive.join(&files[0]).display().to_string());
+        let line = finished_line(&Finished { place: finished, data: 1, bytes: 1, crc: None });
+        std::fs::write(headers.join(&files[0]), line).unwrap();
+        let settings = FinishSettings { dir: archive.clone(), ..FinishSettings::default() };
+        let plan = Plan::new(&settings, &log_data, crate::file::archive::Form::Lines).unwrap();
+        let runner = Runner { plan: Some(plan), ..runner(&["true"], Interval::secs(60)) };
+        let run = || {
+            let hour = 2026112013.try_into().unwrap();
+            let key = HourKey { source: "access".into(), host: "web-1".into(), hour };
+            let hook = DueHook { key, kind: HookKind::Command, extent: Default::default() };
+            let Ended::Hook(_, outcome) = runner.run(Job::Hook(hook, Box::new(report()))) else { panic!() };
+            outcome
+        };
+        let error = run().unwrap_err();
+        assert!(error.contains("is its disk mounted?"), "{error}");
+        std::fs::create_dir_all(archive.join(".logferry")).unwrap();
+        assert_eq!(run(), Ok(()));
     }
 
     #[test]

@@ -100,7 +100,10 @@ impl Hours {
         if let Some(finish) = &self.finish {
             let mut pasts = self.pasts.lock().unwrap_or_else(PoisonError::into_inner);
             for hour in &mut report.hours {
-                hour.files = finish.plan.files_now(&hour.files, &mut pasts);
+                // While they are away, the log files are all that can be named.
+                if let Ok(files) = finish.plan.files_now(&hour.files, &mut pasts) {
+                    hour.files = files;
+                }
             }
         }
         Some(report)
@@ -131,7 +134,8 @@ impl Hours {
             None => self.marked_hour(dir, &key, path)?,
         };
         if let Some(finish) = &self.finish {
-            report.files = finish.plan.files_now(&report.files, &mut Pasts::default());
+            let files = finish.plan.files_now(&report.files, &mut Pasts::default());
+            report.files = files.map_err(|error| Refused::Disk(error.to_string()))?;
         }
         let data = dir.join("log_data");
         if !report.files.iter().all(|file| data.join(file).exists()) {

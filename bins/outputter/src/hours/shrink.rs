@@ -15,12 +15,14 @@ pub struct Squeezed {
     pub incomplete: Vec<HourKey>,
     /// Hours of which a mark or a hook was due.
     pub untold: Vec<HourKey>,
+    /// Others.
+    pub complete: Vec<HourKey>,
 }
 
 impl Books {
     /// Forgets what is least needed while the books take more than `bytes_max`, hours that were quiet for longest first: complete hours, then
-    /// of those that have work left all that it does not need, then hours that are not complete, then those whose files are to be finished, which
-    /// the disk tells, too, and those with other work last.
+    /// of those that have work left all that it does not need, then those whose files are to be finished, which the disk tells, too, then hours
+    /// that are not complete, and those with other work last.
     pub fn shrink(&mut self, bytes_max: usize) -> Squeezed {
         let mut squeezed = Squeezed::default();
         if self.memory_bytes <= bytes_max {
@@ -29,15 +31,16 @@ impl Books {
         let target = bytes_max / 100 * SHRINK_TO_PERCENT;
         let to_be_finished = self.to_be_finished();
         let is_needed = |key: &HourKey, book: &HourBook| book.has_work() || to_be_finished.contains(key);
-        self.forget_oldest(target, |key, book| book.is_complete() && !is_needed(key, book));
+        let mut complete =
+            self.forget_oldest(target, |key, book| book.is_complete() && !is_needed(key, book)).1;
         self.slim_oldest(target, is_needed);
-        squeezed.incomplete = self.forget_oldest(target, |_, book| !book.is_complete() && !book.has_work()).0;
         let known = self.hours.len();
-        self.forget_oldest(target, |_, book| !book.has_work());
+        complete.extend(self.forget_oldest(target, |_, book| book.is_complete() && !book.has_work()).1);
         self.has_overlooked |= self.hours.len() < known;
+        squeezed.incomplete = self.forget_oldest(target, |_, book| !book.has_work()).0;
         let (incomplete, mut untold) = self.forget_oldest(target, |_, book| book.has_work());
         untold.extend(incomplete);
-        Squeezed { untold, ..squeezed }
+        Squeezed { untold, complete, ..squeezed }
     }
 
     /// Hours that a condition holds for, those that were quiet for longest first.
@@ -138,7 +141,8 @@ mod tests {
     fn hours_with_hooks_due_are_kept_without_what_the_hooks_do_not_need() {
         let mut books = books(40, 20);
         let (before, extents) = (books.memory_bytes(), extents(&books));
-        assert_eq!(books.shrink(before / 4), Squeezed::default());
+        let squeezed = books.shrink(before / 4);
+        assert_eq!((squeezed.complete.len(), squeezed.incomplete, squeezed.untold), (20, vec![], vec![]));
         assert!(books.memory_bytes() <= before / 4);
         assert_eq!(extents_of(&books, 20), extents[..20], "they are as complete as before");
         assert_eq!(books.hours().count(), 20);
@@ -146,8 +150,15 @@ mod tests {
         assert_eq!(books.memory_bytes(), memory);
         // Lines that come late still count.
         let late = Fact { range: None, ..Fact::of_a_test(key(0), STREAMS + 2, true) };
-        books.count("file-0", &[late], 2);
+        books.count("file-0", std::slice::from_ref(&late), 2);
         assert_eq!(books.hour(&key(0)).and_then(HourBook::whole_lines), Some(10 * (STREAMS + 2)));
+        // But its file is to be read again: they may have numbers that others had.
+        assert_eq!(books.take_slim(), [("file-0".to_owned(), 2)]);
+        let memory: usize = books.hours().map(|(key, book)| memory_of(key, book)).sum();
+        assert_eq!((books.memory_bytes(), books.counted("file-0")), (memory, None));
+        books.count("file-0", &[hour(0), vec![late]].concat(), 2);
+        assert_eq!(books.hour(&key(0)).and_then(HourBook::whole_lines), Some(10 * (STREAMS + 2)));
+        assert_eq!(books.take_slim(), []);
     }
 
     #[test]
@@ -164,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_whose_files_are_to_be_finished_are_forgotten_behind_those_that_are_not_complete() {
+    fn hours_whose_files_are_to_be_finished_are_forgotten_behind_other_complete_ones_and_before_others() {
         let mut books = books(40, 0);
         books.expect_finisher(Finishing::InPlace);
         (20..40).for_each(|number| books.finished(&format!("file-{number}"), 1));
@@ -175,9 +186,12 @@ mod tests {
         let mut open = hour(50);
         open.pop();
         books.count("open", &open, 1);
-        assert_eq!(books.shrink(before / 100).incomplete, [key(50)]);
-        assert!(books.take_overlooked() && books.hours().count() > 0, "who finishes files has to look");
+        assert_eq!(books.shrink(before / 20).incomplete, []);
+        assert!(books.take_overlooked() && books.hours().count() > 1, "who finishes files has to look");
         assert!(books.hour(&key(0)).is_none(), "that which was quiet for longest");
+        assert!(books.hour(&key(50)).is_some(), "nobody else knows what is missing of it");
+        assert_eq!(books.shrink(before / 100).incomplete, [key(50)]);
+        assert_eq!(books.hours().count(), 0);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | u8 | version, 5; 4, without the numbers of packs with bytes, 3, with the packs alone of what hooks were told, and 2, without what done packs tell of an hour's bytes, are still read |
+//! | u8 | version, 6; 5, which does not say whose bytes were forgotten, 4, without the numbers of packs with bytes, 3, with the packs alone of what hooks were told, and 2, without what done packs tell of an hour's bytes, are still read |
 //! | rest | postcard of [`Books`] (in a snapshot) or [`Change`] (in a record) |
 
-use super::book::{HourBook, Part, StreamPart, Told};
+use super::book::{HourBook, Part, STREAM_RANGES_MAX, STREAMS_MAX, StreamPart, Told};
 use super::books::Books;
 use super::fact::HourKey;
 use super::hooks::{Extent, HookKind};
@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
 
 /// Version of the bytes.
-pub const STATE_VERSION: u8 = 5;
+pub const STATE_VERSION: u8 = 6;
 /// The version before.
-const VERSION_4: u8 = 4;
+const VERSION_5: u8 = 5;
 /// The ones before that.
+const VERSION_4: u8 = 4;
 const VERSION_3: u8 = 3;
 const VERSION_2: u8 = 2;
 
@@ -74,7 +75,7 @@ fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 
 fn change_from_bytes(bytes: &[u8], books: &Books) -> Option<Change> {
     match *bytes.first()? {
-        STATE_VERSION | VERSION_4 => from_bytes(bytes),
+        STATE_VERSION | VERSION_5 | VERSION_4 => from_bytes(bytes),
         VERSION_3 | VERSION_2 => from_bytes::<OldChange>(bytes).map(|old| old.with_lines_of(books)),
         _ => None,
     }
@@ -83,6 +84,7 @@ fn change_from_bytes(bytes: &[u8], books: &Books) -> Option<Change> {
 fn books_from_bytes(bytes: &[u8]) -> Option<Books> {
     match *bytes.first()? {
         STATE_VERSION => from_bytes(bytes),
+        VERSION_5 => from_bytes::<OldBooks<HourBook5>>(bytes).map(Books::from),
         VERSION_4 => from_bytes::<OldBooks<HourBook4>>(bytes).map(Books::from),
         VERSION_3 => from_bytes::<OldBooks<HourBook3>>(bytes).map(Books::from),
         VERSION_2 => from_bytes::<OldBooks<HourBook2>>(bytes).map(Books::from),
@@ -110,7 +112,7 @@ impl OldChange {
     }
 }
 
-/// Books before version 5.
+/// Books before version 6.
 #[derive(Serialize, Deserialize)]
 struct OldBooks<B> {
     files: BTreeMap<String, u64>,
@@ -136,12 +138,76 @@ impl From<OldPart> for Part {
     fn from(old: OldPart) -> Part {
         let OldPart { ids, total, lines, bytes, first_ms, last_ms, streams, .. } = old;
         let OldPart { is_refilled, is_scattered, has_more_ranges, .. } = old;
+        let is_slim = has_more_ranges && is_forgotten(&streams);
         let part = Part { ids, total, lines, bytes, first_ms, last_ms, streams, ..Part::default() };
-        Part { is_refilled, is_scattered, has_more_ranges, ..part }
+        Part { is_refilled, is_scattered, has_more_ranges, is_slim, ..part }
     }
 }
 
-fn new_parts(parts: BTreeMap<String, OldPart>) -> BTreeMap<String, Part> {
+/// Whether a part that does not know all its streams has forgotten them to save memory: there was room for more. At worst a file is read again.
+fn is_forgotten(streams: &BTreeMap<u128, StreamPart>) -> bool {
+    let is_full = |stream: &StreamPart| stream.ranges.list().len() >= STREAM_RANGES_MAX;
+    streams.len() < STREAMS_MAX && !streams.values().any(is_full)
+}
+
+/// A [`Part`] of version 5.
+#[derive(Serialize, Deserialize)]
+struct Part5 {
+    ids: Ranges,
+    ids_with_bytes: Ranges,
+    ids_of_done: Ranges,
+    has_twice: bool,
+    total: u64,
+    lines: u64,
+    bytes: u64,
+    first_ms: i64,
+    last_ms: i64,
+    streams: BTreeMap<u128, StreamPart>,
+    is_refilled: bool,
+    is_scattered: bool,
+    has_more_ranges: bool,
+}
+
+impl From<Part5> for Part {
+    fn from(old: Part5) -> Part {
+        let Part5 { ids, ids_with_bytes, ids_of_done, has_twice, .. } = old;
+        let Part5 { total, lines, bytes, first_ms, last_ms, streams, .. } = old;
+        let Part5 { is_refilled, is_scattered, has_more_ranges, .. } = old;
+        let before = OldPart {
+            ids,
+            total,
+            lines,
+            bytes,
+            first_ms,
+            last_ms,
+            streams,
+            is_refilled,
+            is_scattered,
+            has_more_ranges,
+        };
+        Part { ids_with_bytes, ids_of_done, has_twice, ..Part::from(before) }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct HourBook5 {
+    parts: BTreeMap<String, Part5>,
+    marked: Option<u64>,
+    marked_packs: u64,
+    hooked: [Extent; HookKind::ALL.len()],
+    asked: u32,
+    asked_ms: i64,
+    told: Vec<Told>,
+}
+
+impl From<HourBook5> for HourBook {
+    fn from(old: HourBook5) -> HourBook {
+        let HourBook5 { parts, marked, marked_packs, hooked, asked, asked_ms, told } = old;
+        HourBook { parts: new_parts(parts), marked, marked_packs, hooked, asked, asked_ms, told }
+    }
+}
+
+fn new_parts<P: Into<Part>>(parts: BTreeMap<String, P>) -> BTreeMap<String, Part> {
     parts.into_iter().map(|(path, part)| (path, part.into())).collect()
 }
 
@@ -263,5 +329,44 @@ mod tests {
             let change = Change::Hooked { key: key.clone(), kind: HookKind::Etl, extent };
             assert_eq!(change_from_bytes(&bytes, &books), Some(change));
         }
+    }
+
+    #[test]
+    fn what_version_5_had_forgotten_to_save_memory_is_known_to_be_forgotten() {
+        let key = HourKey { source: "a".into(), host: "h".into(), hour: 2026112100.try_into().unwrap() };
+        let part = |has_more_ranges, streams: u128| Part5 {
+            ids: Ranges::default(),
+            ids_with_bytes: Ranges::default(),
+            ids_of_done: Ranges::default(),
+            has_twice: true,
+            total: 4,
+            lines: 9,
+            bytes: 90,
+            first_ms: 1,
+            last_ms: 2,
+            streams: (0..streams).map(|stream| (stream, StreamPart::default())).collect(),
+            is_refilled: false,
+            is_scattered: false,
+            has_more_ranges,
+        };
+        let names = ["all", "slim", "full"].map(str::to_owned);
+        let parts = [part(false, 3), part(true, 0), part(true, STREAMS_MAX as u128)];
+        let told = vec![Told { total: 4, ranges: vec![(1, 2, 3)] }];
+        let hour = HourBook5 {
+            parts: names.clone().into_iter().zip(parts).collect(),
+            marked: Some(9),
+            marked_packs: 4,
+            hooked: [Extent { packs: 4, lines: 9 }; 3],
+            asked: 1,
+            asked_ms: 5,
+            told: told.clone(),
+        };
+        let files = names.iter().map(|name| (name.clone(), 7)).collect();
+        let old = OldBooks { files, hours: BTreeMap::from([(key.clone(), hour)]) };
+        let books = books_from_bytes(&postcard::to_extend(&old, vec![VERSION_5]).unwrap()).expect("read");
+        let book = books.hour(&key).expect("there");
+        assert_eq!(names.map(|name| book.parts[&name].is_slim), [false, true, false]);
+        assert!(book.parts["all"].has_twice && book.marked_packs == 4 && book.told == told);
+        assert_eq!(books_from_bytes(&to_bytes(&books)).expect("read").hour(&key), Some(book));
     }
 }

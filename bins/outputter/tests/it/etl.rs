@@ -14,6 +14,8 @@ use logferry_outputter::finish::{FinishSettings, LogFiles, Plan};
 use logferry_outputter::hours::fact;
 use logferry_outputter::hours::report::HourReport;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const GOOD: &str = ". = {\"n\": to_int!(.message), \"day\": %hour}\n";
@@ -266,13 +268,22 @@ fn nothing_is_made_in_a_folder_of_tables_whose_disk_is_away() {
 
 /// An output beside which tables are made: its committer says that each file has so many bytes.
 fn files_of_an_output(place: &Place, committed: u64, finish_dir: &Path) -> LogFiles {
+    let lengths = Lengths { data: committed, ..Lengths::default() };
+    files_with_lengths(place, finish_dir, move || Some(lengths))
+}
+
+fn files_with_lengths(
+    place: &Place,
+    finish_dir: &Path,
+    lengths: impl Fn() -> Option<Lengths> + Send + 'static,
+) -> LogFiles {
     let finish = FinishSettings { dir: finish_dir.to_owned(), ..FinishSettings::default() };
     let plan = Plan::new(&finish, &place.dir.path().join("log_data"), Form::Lines).unwrap();
     let (requests, asked) = crossbeam_channel::unbounded();
     std::thread::spawn(move || {
         for request in asked {
             let Request::Lengths(_, answer) = request else { panic!("{request:?}") };
-            answer.send(Some(Lengths { data: committed, ..Lengths::default() })).unwrap();
+            answer.send(lengths()).unwrap();
         }
     });
     LogFiles::new(plan, requests)
@@ -326,6 +337,52 @@ fn an_hour_whose_file_was_moved_to_the_folder_of_finished_files_since_is_made_of
     output.sink().unwrap().follow(files_of_an_output(&place, 0, &archive));
     wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
     assert_eq!(place.table("web-1"), "1\n2\n");
+    output.finish();
+}
+
+#[test]
+fn tables_are_not_made_before_it_is_known_what_is_committed_of_a_log_file() {
+    let place = Place::new(GOOD);
+    place.hour("web-1", "1\n2\n3", 1);
+    let headers = place.dir.path().join("headers");
+    std::fs::create_dir(&headers).unwrap();
+    std::fs::write(headers.join("web-1"), "").unwrap();
+    let output = start_output(&place);
+    take_hour(&place, &output, "web-1");
+    let is_usable = Arc::new(AtomicBool::new(false));
+    let asked = is_usable.clone();
+    let committed = Lengths { data: 4, ..Lengths::default() };
+    let lengths = move || asked.load(Ordering::SeqCst).then_some(committed);
+    output.sink().unwrap().follow(files_with_lengths(&place, Path::new(""), lengths));
+    wait_until("the hour waits", || output.problems().iter().any(|text| text.contains("web-1")));
+    assert!(!exists(&place.etl("etl_done/access/web-1_2026112113")));
+    is_usable.store(true, Ordering::SeqCst);
+    wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
+    assert_eq!(place.table("web-1"), "1\n2\n");
+    output.finish();
+}
+
+#[test]
+fn an_hour_waits_while_the_folder_is_away_in_which_its_first_lines_are() {
+    let place = Place::new(GOOD);
+    let (archive, headers) = (place.dir.path().join("archive"), place.dir.path().join("headers"));
+    // Late lines of an hour that was finished.
+    place.hour("web-1", "3\n", 1);
+    std::fs::create_dir(&archive).unwrap();
+    std::fs::create_dir(&headers).unwrap();
+    let finished = archive.join("web-1");
+    let place_of = headers::Place::File(finished.display().to_string());
+    let line = headers::finished_line(&Finished { place: place_of, data: 4, bytes: 4, crc: None });
+    std::fs::write(headers.join("web-1"), line).unwrap();
+    let output = start_output(&place);
+    take_hour(&place, &output, "web-1");
+    output.sink().unwrap().follow(files_of_an_output(&place, 2, &archive));
+    wait_until("the hour waits", || output.problems().iter().any(|text| text.contains("web-1")));
+    assert!(!exists(&place.etl("etl_fail/access/web-1_2026112113")));
+    std::fs::create_dir(archive.join(".logferry")).unwrap();
+    std::fs::write(&finished, "1\n2\n").unwrap();
+    wait_until("the hour is made", || exists(&place.etl("etl_done/access/web-1_2026112113")));
+    assert_eq!(place.table("web-1"), "1\n2\n3\n");
     output.finish();
 }
 

@@ -75,6 +75,7 @@ struct World {
     now_ms: i64,
     has_hook: bool,
     keep_ms: i64,
+    memory_max: usize,
     /// Hours of a day share a file.
     has_day_files: bool,
     finishing: Finishing,
@@ -97,6 +98,7 @@ impl World {
             now_ms: 1_795_400_000_000,
             has_hook: true,
             keep_ms: KEEP_MS,
+            memory_max: 64 << 20,
             has_day_files: false,
             finishing: Finishing::Not,
             has_stream_files: false,
@@ -171,7 +173,7 @@ impl World {
         let marks = Marks::new(disk.clone(), RECEIVED.into(), None);
         let options = KeeperOptions {
             keep_ms: self.keep_ms,
-            memory_max: 64 << 20,
+            memory_max: self.memory_max,
             repull_wait_ms: REPULL_WAIT_MS,
             hosts_asked: (0..10).map(|number| format!("host-{number}")).collect(),
             hooks: self.has_hook.then_some(HookKind::Command).into_iter().collect(),
@@ -262,6 +264,18 @@ impl World {
         self.now_ms += self.keep_ms + 60_000;
         self.calm();
         assert_eq!(self.known(), 0);
+    }
+
+    /// The finisher is done with some of the files.
+    fn finish_some(&mut self) {
+        let Some(keeper) = &self.keeper else { return };
+        let books = keeper.books();
+        let due = lock(&books).finishable(self.now_ms);
+        for (path, (counted, _)) in due {
+            if self.random.one_in(4) {
+                lock(&books).finished(&path, counted);
+            }
+        }
     }
 
     fn known(&self) -> usize {
@@ -584,6 +598,23 @@ fn no_names_are_read_for_an_hour_that_is_just_new() {
     assert!(world.marks().contains(strange));
     world.restart();
     assert!(!world.marks().contains(strange));
+}
+
+#[test]
+fn names_are_read_for_hours_that_there_was_no_room_for_and_not_for_later_ones() {
+    let mut world = World::new(5);
+    (world.has_hook, world.memory_max) = (false, 1);
+    world.commit(&line_of(2026112301, 1, true));
+    world.settle();
+    assert_eq!(world.known(), 0);
+    let strange = |hour: u32| format!("access/host-0_{hour}_77");
+    for hour in [2026112302, 2026112300] {
+        put_mark(&world, &strange(hour));
+        world.commit(&line_of(hour, 1, true));
+        world.settle();
+    }
+    let marks = world.marks();
+    assert!(marks.contains(&strange(2026112302)) && !marks.contains(&strange(2026112300)), "{marks:?}");
 }
 
 /// What is missing is listed and asked for.
@@ -1037,11 +1068,16 @@ fn last_stream(packs: &[Pack], marks: &[Pack]) -> u64 {
 #[test]
 fn an_hour_whose_tailer_lost_its_state_is_whole_only_when_all_is_there_that_was_sent_under_either_numbers() {
     let trial = logferry_trial::trial!();
-    let (mut whole, mut others, mut twice) = (0, 0, 0);
+    let (mut whole, mut others, mut twice, mut forgotten) = (0, 0, 0, 0);
     trial.seeds("hours of tailers that began to number anew", 0..1_000).for_each(|seed| {
         let mut world = World::new(seed);
         world.has_hook = false;
         let mut random = Random::new(seed);
+        // Room for all, or for less than is known of an hour.
+        if seed.is_multiple_of(2) {
+            world.memory_max = 600 + (seed as usize * 7) % 1_000;
+            world.finishing = Finishing::Elsewhere;
+        }
         let (count, loses) = (1 + random.below(3), random.one_in(2));
         let numberings: Vec<Vec<Pack>> = (0..count)
             .map(|number| {
@@ -1075,6 +1111,11 @@ fn an_hour_whose_tailer_lost_its_state_is_whole_only_when_all_is_there_that_was_
             if random.one_in(5) {
                 assert!(world.keep());
             }
+            if world.memory_max < 2_000 && world.random.one_in(3) {
+                world.now_ms += 2_000;
+                forgotten += u64::from(world.keep() && world.keeper.is_some() && world.known() == 0);
+                world.finish_some();
+            }
             if random.one_in(12) {
                 world.stop();
             }
@@ -1094,5 +1135,6 @@ fn an_hour_whose_tailer_lost_its_state_is_whole_only_when_all_is_there_that_was_
     });
     trial.count("hours that became whole", whole);
     trial.count("hours that did not", others);
+    trial.count("times that all was forgotten", forgotten);
     assert!(whole > 300 && others > 300 && twice > 150, "{whole} {others} {twice}");
 }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // test code outside of test functions
 
+use crate::common::hooked_disk::HookedDisk;
 use crate::common::{pack, parcel};
 use jiff::tz::TimeZone;
 use logferry_durable::{Disk, RealDisk};
@@ -75,13 +76,17 @@ impl Store {
 
     /// The file of an hour with its mark; where it is finished, that file has its lines.
     fn hour(&mut self, hour: u32, finished: Option<&Path>) -> PathBuf {
-        let mut pack = pack(StreamId(u128::from(hour)), "web-1", hour, 0, LINES, Codec::None);
+        self.hour_of(hour, LINES, finished)
+    }
+
+    fn hour_of(&mut self, hour: u32, lines: &[u8], finished: Option<&Path>) -> PathBuf {
+        let mut pack = pack(StreamId(u128::from(hour)), "web-1", hour, 0, lines, Codec::None);
         let received = jiff::Timestamp::from_second(1_768_000_000 + i64::from(hour % 100)).unwrap();
         let peer = IpAddr::from([127, 0, 0, 1]);
         pack.push_hop(&HopStamp::new(peer, TimeZone::UTC).hop((peer, 1).into(), received, Duration::ZERO));
         let path = parcel(&pack).path;
         let mut header = headers::pack_line(&pack);
-        let (mut data, mut file) = (LINES.len() as u64, self.folders.log_file(&path));
+        let (mut data, mut file) = (lines.len() as u64, self.folders.log_file(&path));
         if let Some(dir) = finished {
             file = dir.join(&path);
             std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -89,9 +94,10 @@ impl Store {
             header.extend(headers::finished_line(&Finished { place, data, bytes: data, crc: None }));
             data = 0;
         }
-        std::fs::write(&file, LINES).unwrap();
+        std::fs::write(&file, lines).unwrap();
         std::fs::write(self.folders.headers.join(&path), &header).unwrap();
-        std::fs::write(self.dir.path().join(format!("received/access/web-1_{hour}_2")), "").unwrap();
+        let mark = format!("received/access/web-1_{hour}_{}", pack.header.lines);
+        std::fs::write(self.dir.path().join(mark), "").unwrap();
         self.files.insert(path, Lengths { data, headers: header.len() as u64, mark_due: false });
         file
     }
@@ -215,7 +221,8 @@ fn files_that_take_long_to_be_finished_keep_no_others_from_being_removed() {
 #[test]
 fn files_that_were_to_be_finished_when_the_books_forgot_them_are_found_by_their_marks() {
     let (mut place, archive) = (Store::new(), tempfile::tempdir().unwrap());
-    let files: Vec<PathBuf> = (0..3).map(|number| place.hour(2026011100 + number, None)).collect();
+    let mut files: Vec<PathBuf> = (0..3).map(|number| place.hour(2026011100 + number, None)).collect();
+    files.push(place.hour_of(2026011103, b"", None));
     let there = || files.iter().map(|file| file.exists()).collect::<Vec<_>>();
     std::fs::remove_file(place.dir.path().join("received/access/web-1_2026011101_2")).unwrap();
     place.etl = Some(Arc::new(TablesOf(2026011102)));
@@ -230,14 +237,67 @@ fn files_that_were_to_be_finished_when_the_books_forgot_them_are_found_by_their_
         assert_eq!(notices, [""; 0]);
     };
     look(&place, Finishing::InPlace);
-    assert_eq!(there(), [true; 3], "nobody looks for files that stay where they are");
+    assert_eq!(there(), [true; 4], "nobody looks for files that stay where they are");
     look(&place, Finishing::Elsewhere);
-    assert_eq!(there(), [false, true, true], "one is not complete, tables are to be made of another");
+    assert_eq!(there(), [false, true, true, false], "one is not complete, tables are to be made of another");
+    assert_eq!(std::fs::read(archive.path().join("access/web-1_2026011103")).unwrap(), b"");
     assert_eq!(std::fs::read(archive.path().join("access/web-1_2026011100")).unwrap(), LINES);
     place.files.remove("access/web-1_2026011100");
+    place.files.remove("access/web-1_2026011103");
     place.etl = None;
     look(&place, Finishing::Elsewhere);
-    assert_eq!(there(), [false, true, false]);
+    assert_eq!(there(), [false, true, false, false]);
+}
+
+#[test]
+fn a_forgotten_file_whose_header_file_cannot_be_read_keeps_no_other_from_being_finished_and_is_named() {
+    let (mut place, archive) = (Store::new(), tempfile::tempdir().unwrap());
+    let files: Vec<PathBuf> = (0..3).map(|number| place.hour(2026011100 + number, None)).collect();
+    let damaged = place.folders.headers.join("access/web-1_2026011101");
+    let mut header = std::fs::read(&damaged).unwrap();
+    header[0] = b'#';
+    std::fs::write(&damaged, header).unwrap();
+    let mut books = Books::default();
+    books.expect_finisher(Finishing::Elsewhere);
+    let (notices, _) = place.look(RetentionSettings::default(), archive.path(), books, 4);
+    assert_eq!(files.iter().map(|file| file.exists()).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(notices.len(), 1, "{notices:?}");
+    assert!(notices[0].contains("web-1_2026011101 cannot be finished"), "{notices:?}");
+}
+
+#[test]
+fn names_of_marks_are_read_for_many_old_files_at_once() {
+    const FILES: u64 = 60;
+    let mut store = Store::new();
+    for number in 0..FILES as u32 {
+        store.hour(2026011100 + 100 * (number / 24) + number % 24, None);
+    }
+    let received = store.dir.path().join("received");
+    std::fs::remove_dir_all(received.join("access")).unwrap();
+    std::fs::create_dir(received.join("access")).unwrap();
+    let (requests, asked) = crossbeam_channel::unbounded();
+    let rounds = Arc::new(AtomicU64::new(0));
+    let committer = committer(asked, store.folders.clone(), store.files.clone(), rounds.clone());
+    let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+    let mut thread = store.finisher(retention, &store.folders.data, requests, Books::default());
+    let reads = Arc::new(AtomicU64::new(0));
+    let counted = reads.clone();
+    let disk = HookedDisk::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    thread.marks = Marks::new(Arc::new(disk), received, None);
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let retaining = std::thread::spawn(move || thread.run(&ended));
+    let begin = Instant::now();
+    while rounds.load(Ordering::SeqCst) < 3 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "files are looked for again and again");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(alive);
+    retaining.join().unwrap();
+    committer.join().unwrap();
+    let reads = reads.load(Ordering::SeqCst);
+    assert!((2..FILES).contains(&reads), "names were read {reads} times");
 }
 
 #[test]

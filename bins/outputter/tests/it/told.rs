@@ -20,7 +20,8 @@ use logferry_outputter::hours::marks::Marks;
 use logferry_outputter::hours::report::{self, Filter, HourState};
 use logferry_outputter::hours::runner::{Ended, Job};
 use logferry_outputter::hours::state::Change;
-use logferry_pack::{Codec, Pack, StreamId};
+use logferry_pack::{Codec, HourRange, Pack, StreamId};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,22 +70,31 @@ struct Kept {
 
 impl Kept {
     fn new(hooks: &[HookKind]) -> Kept {
-        let disk = FaultyDisk::new(1);
+        let (disk, figures) = (FaultyDisk::new(1), Arc::new(Figures::default()));
+        let keeper = Kept::open(&disk, hooks, 64 << 20, Finishing::Not, &figures);
+        Kept { disk, keeper, figures, mail: Mail::default(), now_ms: NOW_MS, committed: 0 }
+    }
+
+    fn open(
+        disk: &FaultyDisk,
+        hooks: &[HookKind],
+        memory_max: usize,
+        finishing: Finishing,
+        figures: &Arc<Figures>,
+    ) -> Keeper {
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let marks = Marks::new(shared.clone(), "/out/received".into(), None);
         let options = KeeperOptions {
             keep_ms: 4 * 24 * 3_600_000,
-            memory_max: 64 << 20,
+            memory_max,
             repull_wait_ms: WAIT_MS,
             hosts_asked: ["web-1".to_owned()].into(),
             hooks: hooks.to_vec(),
             hooks_at_once: 2,
-            finishing: Finishing::Not,
+            finishing,
         };
-        let figures = Arc::new(Figures::default());
         let places = Places { disk: shared, headers: "/out/headers".into(), marks };
-        let keeper = Keeper::open(places, Path::new("/var"), calendar(), options, figures.clone()).unwrap();
-        Kept { disk, keeper, figures, mail: Mail::default(), now_ms: NOW_MS, committed: 0 }
+        Keeper::open(places, Path::new("/var"), calendar(), options, figures.clone()).unwrap()
     }
 
     fn commit(&mut self, pack: &Pack) {
@@ -260,4 +270,73 @@ fn lines_that_came_late_without_a_done_pack_are_asked_for_when_it_was_quiet() {
     kept.step();
     let books = kept.keeper.books();
     assert_eq!(lock(&books).hour(&key()).unwrap().whole_lines(), Some(20));
+}
+
+/// The marks of the hour.
+fn marks(kept: &Kept) -> Vec<String> {
+    let below = kept.disk.files().into_iter().filter_map(|path| {
+        let name = path.strip_prefix("/out/received/access").ok()?;
+        Some(name.display().to_string())
+    });
+    below.collect()
+}
+
+#[test]
+fn a_mark_tells_of_no_hour_whose_bytes_are_missing_whatever_the_books_had_no_room_for() {
+    const STREAMS: u64 = 40;
+    const TIGHT: usize = 2_000;
+    let of_stream = |stream: u64, from: u64, to: u64, id: u64| {
+        let body = "x\n".repeat(((to - from) / 2) as usize);
+        let mut pack = pack(StreamId(stream.into()), "web-1", HOUR, from, body.as_bytes(), Codec::None);
+        pack.header.id = id;
+        pack
+    };
+    let telling = |mut pack: Pack, told: &[(u64, u64)]| {
+        pack.header.done = true;
+        let range =
+            |(stream, to): &(u64, u64)| HourRange { stream: StreamId((*stream).into()), from: 0, to: *to };
+        pack.header.set_hour_ranges(&told.iter().map(range).collect::<Vec<_>>());
+        pack
+    };
+    for (memory_max, is_restarted, is_told) in
+        [(64 << 20, false, true), (TIGHT, false, true), (TIGHT, true, true), (TIGHT, false, false)]
+    {
+        let mut kept = Kept::new(&[]);
+        let open = |kept: &Kept| Kept::open(&kept.disk, &[], memory_max, Finishing::Elsewhere, &kept.figures);
+        kept.keeper = open(&kept);
+        let catch_up = |kept: &mut Kept, path: &str| {
+            kept.keeper.catch_up(BTreeMap::from([(path.to_owned(), kept.committed)]), kept.now_ms);
+        };
+        let path = parcel(&of_stream(1, 0, 2, 1)).path;
+        catch_up(&mut kept, &path);
+        let all: Vec<(u64, u64)> = (1..=STREAMS).map(|stream| (stream, 2)).collect();
+        (1..=STREAMS).for_each(|stream| kept.commit(&of_stream(stream, 0, 2, stream)));
+        kept.commit(&telling(of_stream(STREAMS, 2, 2, STREAMS + 1), &all));
+        let step = |kept: &mut Kept| {
+            kept.now_ms += 60_000;
+            assert_eq!(kept.step(), []);
+            kept.now_ms += 60_000;
+            assert_eq!(kept.step(), []);
+        };
+        step(&mut kept);
+        assert_eq!(marks(&kept), [format!("web-1_{HOUR}_40")]);
+        assert_eq!(lock(&kept.keeper.books()).memory_bytes() < TIGHT, memory_max == TIGHT);
+        if is_restarted {
+            kept.keeper.save(kept.now_ms);
+            kept.keeper = open(&kept);
+            catch_up(&mut kept, &path);
+            step(&mut kept);
+        }
+        // Its tailer lost its state and numbers from 1 again; the second pack is lost.
+        kept.commit(&of_stream(99, 0, 2, 1));
+        kept.commit(&telling(of_stream(99, 16, 16, 3), &[(99, 16)]));
+        if !is_told {
+            kept.mail.news.iter_mut().for_each(|news| news.facts = None);
+        }
+        step(&mut kept);
+        assert_eq!(marks(&kept), [""; 0], "{memory_max} {is_restarted}");
+        kept.commit(&of_stream(99, 2, 16, 2));
+        step(&mut kept);
+        assert_eq!(marks(&kept), [format!("web-1_{HOUR}_48")]);
+    }
 }

@@ -69,6 +69,8 @@ struct World {
     answers: Answers,
     running: Option<Running>,
     now_ms: i64,
+    memory_max: usize,
+    finishing: Finishing,
     /// Hours that the books knew, and those that they have forgotten since.
     known: BTreeSet<HourKey>,
     forgotten: BTreeSet<HourKey>,
@@ -90,6 +92,9 @@ impl World {
             running: None,
             // After the days of all packs.
             now_ms: 1_795_400_000_000,
+            // Room for all, or for some.
+            memory_max: if seed.is_multiple_of(2) { 64 << 20 } else { 6_000 + 40 * seed as usize },
+            finishing: if seed.is_multiple_of(5) { Finishing::Not } else { Finishing::Elsewhere },
             known: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             heard_again: 0,
@@ -131,12 +136,12 @@ impl World {
         let committed = answered.recv().unwrap().into_iter().map(|(path, lengths)| (path, lengths.headers));
         let options = KeeperOptions {
             keep_ms: KEEP_MS,
-            memory_max: 64 << 20,
+            memory_max: self.memory_max,
             repull_wait_ms: 600_000,
             hosts_asked: BTreeSet::new(),
             hooks: Vec::new(),
             hooks_at_once: 1,
-            finishing: Finishing::Not,
+            finishing: self.finishing,
         };
         let marks = Marks::new(disk.clone(), RECEIVED.into(), None);
         let places = Places { disk, headers: self.folders.headers.clone(), marks };
@@ -198,6 +203,12 @@ impl World {
     fn keep(&mut self) {
         let Some(Running { keeper, mailbox, .. }) = &mut self.running else { return };
         assert_eq!(keeper.step(mailbox.wait(Duration::ZERO), self.now_ms), []);
+        let due = lock(&keeper.books()).finishable(self.now_ms);
+        for (path, (counted, _)) in due {
+            if self.random.one_in(2) {
+                lock(&keeper.books()).finished(&path, counted);
+            }
+        }
         let known: BTreeSet<HourKey> = lock(&keeper.books()).hours().map(|(key, _)| key.clone()).collect();
         self.heard_again += known.intersection(&self.forgotten).count() as u64;
         self.forgotten.extend(self.known.difference(&known).cloned());

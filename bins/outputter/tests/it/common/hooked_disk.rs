@@ -1,4 +1,4 @@
-//! The real disk, and something that happens before a file of it is opened.
+//! The real disk, and something that happens before a file or folder of it is opened.
 
 use logferry_durable::{Disk, DiskFile, RealDisk};
 use std::io;
@@ -43,6 +43,7 @@ impl Disk for HookedDisk {
         RealDisk.rewrite(path, from, to)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        (self.before_open)(dir);
         RealDisk.list(dir)
     }
     fn list_dirs(&self, dir: &Path) -> io::Result<Vec<String>> {
