@@ -54,13 +54,14 @@ impl Follower {
         }
     }
 
+    /// Whether files of the file's source have to wait for their turn.
+    pub(super) fn has_backlog(&self, number: FileNumber) -> bool {
+        self.files.get(&number).is_some_and(|file| !self.sources[file.source].backlog.files.is_empty())
+    }
+
     /// Whether other files of its source go before a file.
     pub(super) fn waits_in_backlog(&self, number: FileNumber) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
-        // What has that is more than its age.
-        if self.is_in_succession(file.key) {
-            return false;
-        }
         let source = &self.sources[file.source];
         let order = source.settings.catch_up;
         // One that was read to its end once does not wait for an older file that comes later, after a clock went back: nobody

@@ -1,9 +1,11 @@
 //! Copies: after a copytruncate what was not read of a file is in its copy, and the copy itself is nothing new.
 
-use super::Follower;
 use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
+use super::listings::is_without_descriptors;
+use super::missed_order::is_moved;
 use super::source::Source;
+use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{EndMark, FileKey, HEAD_BYTES_MAX, Head};
@@ -40,36 +42,77 @@ pub(super) struct Candidate {
     pub(super) handle: File,
 }
 
-/// A file is not where it was a moment ago.
-struct Moved;
+/// Whether there is a copy in which a stream goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum InCopy {
+    /// There is, and it is read.
+    Found,
+    /// Not all that may be one could be looked at.
+    Unclear,
+    Nowhere,
+}
+
+/// What a file has of a stream.
+enum Has {
+    /// All that was read of it, and perhaps more.
+    All,
+    /// So many bytes, all of which were read.
+    Beginning(u64),
+}
+
+/// Files that have something of a stream, and whether all that may could be looked at.
+struct Copies {
+    all: Vec<(Has, Candidate)>,
+    are_all_seen: bool,
+}
+
+impl Copies {
+    fn take(&mut self, found: io::Result<Option<(Has, Candidate)>>) {
+        match found {
+            Ok(found) => self.all.extend(found),
+            Err(error) => self.are_all_seen &= !is_moved(&error) && !is_without_descriptors(&error),
+        }
+    }
+}
+
+fn begins_so(handle: &File, head: Head) -> bool {
+    let mut bytes = [0; HEAD_BYTES_MAX];
+    files::read_head(handle, &mut bytes).is_ok_and(|filled| head.agrees(&bytes[..filled]))
+}
+
+/// A file that is held open, if it begins so: it may have been compressed or moved since it was opened.
+fn held_candidate(file: &Followed, head: Head) -> io::Result<Option<Candidate>> {
+    let handle = file.handle()?.try_clone()?;
+    let facts = Facts { key: file.key, ..files::facts_of(&handle)? };
+    Ok(begins_so(&handle, head).then_some(Candidate { path: file.path.clone(), facts, handle }))
+}
 
 impl Follower {
-    /// Looks for a copy that has all that was read of a stream, and reads on in it. False when there is none.
-    pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> bool {
-        let candidates = self.candidates(id);
-        let has_all = |candidate: &&Candidate| {
-            self.may_go_on_in(id, candidate) && self.has_what_was_read(id, before, candidate).unwrap_or(false)
-        };
-        let longest = candidates.iter().filter(has_all).max_by_key(|candidate| candidate.facts.size);
-        let Some(copy) = longest else {
-            if let Some(before) = before {
-                self.mark_shorter_copies(id, before, &candidates);
-            }
-            return false;
+    /// Looks for a copy that has all that was read of a stream, and reads on in it.
+    pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> InCopy {
+        let copies = self.copies_of(id, before);
+        if !copies.are_all_seen {
+            // The longest may be one of the others.
+            return InCopy::Unclear;
+        }
+        let with_all = copies.all.iter().filter(|(has, _)| matches!(has, Has::All)).map(|(_, copy)| copy);
+        let Some(copy) = with_all.max_by_key(|copy| copy.facts.size) else {
+            self.know_shorter_copies(id, &copies.all);
+            return InCopy::Nowhere;
         };
         let (path, facts) = (copy.path.clone(), copy.facts);
         let is_in_its_place = self.ledger.stream(id).is_some_and(|stream| stream.met.home() == path);
         self.came_after_copy(id, &path, facts.size);
         if !self.adopt(id, &path, facts.key, before.map(|before| before.file)) {
-            return false;
+            return InCopy::Nowhere;
         }
         if is_in_its_place {
             info!(path = %path.display(), stream = %id, "the file was replaced by one that has what was read of it: going on there");
-            return true;
+            return InCopy::Found;
         }
         counter!("logferry_tailer_copies_continued_total").increment(1);
         info!(copy = %path.display(), stream = %id, "the file was cut after it had been copied: the rest is read from the copy");
-        true
+        InCopy::Found
     }
 
     /// The bytes of a stream are in a copy of this length: what its file had beyond came between the copy and the cut.
@@ -135,10 +178,11 @@ impl Follower {
         self.sources.iter().position(|candidate| candidate.settings.name == *source)
     }
 
-    /// Other files in the folders of a stream's source that begin as it does and are no streams themselves.
-    fn candidates(&self, id: StreamId) -> Vec<Candidate> {
+    /// Other files in the folders of a stream's source that have something of it and are no streams themselves. Only those are held open.
+    fn copies_of(&self, id: StreamId, before: Option<&Before>) -> Copies {
+        let mut copies = Copies { all: Vec::new(), are_all_seen: true };
         let (Some(stream), Some(source)) = (self.ledger.stream(id), self.source_of(id)) else {
-            return vec![];
+            return copies;
         };
         let own = stream.met.home();
         let Source { folders, paths: of_source, .. } = &self.sources[source];
@@ -148,36 +192,53 @@ impl Follower {
         // A file that is named after another time has lines of its own, whatever it begins with.
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
-        let (mut copies, mut last) = (Vec::new(), None);
+        let mut last = None;
         for _ in 0..LOOKS_MAX {
             // Their descriptors first.
-            copies.clear();
+            copies = Copies { all: Vec::new(), are_all_seen: true };
             let changed_ns = Follower::names_changed_ns(&own);
             // Where names are shifted just now, one of them may lead nowhere, or to another file.
-            let (mut seen, mut is_shifted, mut is_moved) = (Vec::new(), false, false);
+            let (mut seen, mut is_shifted) = (Vec::new(), false);
             for (path, inode) in self.entries_named_after(folders.iter(), &names) {
                 let facts = files::facts_at(&path).ok();
                 is_shifted |= facts.is_none_or(|facts| facts.is_file && facts.key.inode != inode);
                 seen.push((path.clone(), facts.map(|facts| facts.key)));
-                let facts = facts.filter(|facts| facts.is_file && facts.key != stream.met.key);
-                match facts.map(|facts| self.candidate(source, path, facts, stream.met.head)) {
-                    Some(Ok(candidate)) => copies.extend(candidate),
-                    Some(Err(Moved)) => is_moved = true,
-                    None => {}
-                }
+                let may_be = |facts: &Facts| facts.is_file && facts.key != stream.met.key;
+                let Some(facts) = facts.filter(may_be).filter(|_| is_of_time(&path)) else { continue };
+                let candidate = self.candidate(source, path, facts, stream.met.head);
+                copies.take(candidate.map(|found| self.with_what_it_has(id, before, found?)));
             }
             is_shifted |= changed_ns != Follower::names_changed_ns(&own);
             // A listing knows a link, not what it leads to.
-            if !is_moved && (!is_shifted || last.as_ref() == Some(&seen)) {
+            if copies.are_all_seen && (!is_shifted || last.as_ref() == Some(&seen)) {
                 break;
             }
             last = Some(seen);
         }
+        let is_free = |file: &&Followed| {
+            let is_other = file.source == source && file.key != stream.met.key;
+            is_other && file.stream.is_none() && !file.packed && is_of_time(&file.path)
+        };
+        for file in self.files.values().filter(is_free) {
+            if is_named_after_any(&file.path, &names) {
+                let candidate = held_candidate(file, stream.met.head);
+                copies.take(candidate.map(|found| self.with_what_it_has(id, before, found?)));
+            }
+        }
         copies
-            .into_iter()
-            .chain(self.held_candidates(id, source))
-            .filter(|copy| is_of_time(&copy.path))
-            .collect()
+    }
+
+    fn with_what_it_has(
+        &self,
+        id: StreamId,
+        before: Option<&Before>,
+        candidate: Candidate,
+    ) -> Option<(Has, Candidate)> {
+        let has_all = self.may_go_on_in(id, &candidate)
+            && self.has_what_was_read(id, before, &candidate).unwrap_or(false);
+        let has =
+            if has_all { Has::All } else { Has::Beginning(self.known_beginning(id, before?, &candidate)?) };
+        Some((has, candidate))
     }
 
     /// Whether another file of its source, named after a file without a stream, begins as that did: it has the bytes, and ships them. A
@@ -198,45 +259,26 @@ impl Follower {
         })
     }
 
-    /// The same among files that are held open: copies may have been compressed or moved since they were opened.
-    fn held_candidates(&self, id: StreamId, source: usize) -> impl Iterator<Item = Candidate> {
-        let met = self.ledger.stream(id).map(|stream| &stream.met);
-        let names = met.map(|met| names_of(&met.home())).unwrap_or_default();
-        let free = self
-            .files
-            .values()
-            .filter(move |file| file.source == source && file.stream.is_none() && !file.packed);
-        free.filter_map(move |file| {
-            let met = met.filter(|met| met.key != file.key && is_named_after_any(&file.path, &names))?;
-            let handle = file.handle().and_then(File::try_clone).ok()?;
-            let facts = Facts { key: file.key, ..files::facts_of(&handle).ok()? };
-            let mut bytes = [0; HEAD_BYTES_MAX];
-            let filled = files::read_head(&handle, &mut bytes).ok()?;
-            let candidate = Candidate { path: file.path.clone(), facts, handle };
-            met.head.agrees(&bytes[..filled]).then_some(candidate)
-        })
-    }
-
     /// A file that begins so, if it is none that is read.
+    ///
+    /// # Errors
+    /// It cannot be opened.
     fn candidate(
         &self,
         source: usize,
         path: PathBuf,
         facts: Facts,
         head: Head,
-    ) -> Result<Option<Candidate>, Moved> {
+    ) -> io::Result<Option<Candidate>> {
         let is_stream = |number| self.files.get(&number).is_some_and(|file| file.stream.is_some());
         if self.tracker.find(facts.key).is_some_and(is_stream) || self.ledger.current(facts.key).is_some() {
             return Ok(None);
         }
-        let handle = match open_known(&path, facts.key, &self.sources[source].settings.roots) {
-            Ok(Some(handle)) => handle,
-            Ok(None) => return Err(Moved),
-            Err(_) => return Ok(None),
-        };
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        let begins = files::read_head(&handle, &mut bytes).is_ok_and(|filled| head.agrees(&bytes[..filled]));
-        Ok(begins.then_some(Candidate { path, facts, handle }))
+        match open_known(&path, facts.key, &self.sources[source].settings.roots)? {
+            Some(handle) => Ok(begins_so(&handle, head).then_some(Candidate { path, facts, handle })),
+            // Another has its name by now.
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     pub(super) fn has_what_was_read(
@@ -259,16 +301,16 @@ impl Follower {
         }
     }
 
-    /// Whether a file is known to have the bytes of another stream, and still has them: it may have been copied over. Without birth times
+    /// Whether a file is known to have the bytes of another stream, and still has them: it may have been copied over, and without birth times
     /// it may be a new one under an old number.
     fn is_known_of_other(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
         let Candidate { facts, handle, .. } = copy;
-        let known = self.ledger.past_files().with_key(facts.key).filter(|_| facts.key.born_ns != 0);
+        let known = self.ledger.past_files().with_key(facts.key);
         for (source, past) in known.filter(|(_, past)| past.stream != id) {
             let tail = past.tail.or_else(|| self.tail_of_stream(source, past));
             let is_still = match tail.filter(|tail| tail.offset + tail.span <= facts.size.min(past.length)) {
                 Some(tail) => files::has(handle, &tail)?,
-                None => facts.size <= past.length,
+                None => facts.key.born_ns != 0 && facts.size <= past.length,
             };
             if is_still {
                 return Ok(true);
@@ -277,25 +319,26 @@ impl Follower {
         Ok(false)
     }
 
-    /// Copies that were made before the last bytes were read have nothing more to give: they are only to be known.
-    fn mark_shorter_copies(&mut self, id: StreamId, before: &Before, candidates: &[Candidate]) {
-        let Some(stream) = self.ledger.stream(id) else { return };
-        let head_bytes = u64::from(stream.met.head.length);
+    /// Up to where a copy that was made before the last bytes were read has nothing more to give.
+    fn known_beginning(&self, id: StreamId, before: &Before, copy: &Candidate) -> Option<u64> {
+        let met = &self.ledger.stream(id)?.met;
+        let size = copy.facts.size;
         // What took the place of the file is none: it has lines of its own from the first one on.
-        let names = names_of(&stream.met.home());
-        let is_shorter = |copy: &&Candidate| {
-            copy.facts.size <= before.at && copy.facts.size > 0 && !names.contains(&copy.path)
-        };
-        for copy in candidates.iter().filter(is_shorter) {
-            let size = copy.facts.size;
-            let whole = before.recent.iter().rev().find(|pack| pack.offset + pack.span <= size);
-            let known = match whole {
-                // It may still be being copied: what it will have up to there was read, too.
-                Some(pack) => files::has(&copy.handle, pack).unwrap_or(false).then_some(before.at),
-                // Nothing but the first line tells, and a young file may have the same: what it grows by is its own.
-                None => (size > head_bytes).then_some(size),
-            };
-            if let Some(known) = known {
+        if size > before.at || size == 0 || names_of(&met.home()).contains(&copy.path) {
+            return None;
+        }
+        match before.recent.iter().rev().find(|pack| pack.offset + pack.span <= size) {
+            // It may still be being copied: what it will have up to there was read, too.
+            Some(pack) => files::has(&copy.handle, pack).unwrap_or(false).then_some(before.at),
+            // Nothing but the first line tells, and a young file may have the same: what it grows by is its own.
+            None => (size > u64::from(met.head.length)).then_some(size),
+        }
+    }
+
+    /// Such copies are only to be known.
+    fn know_shorter_copies(&mut self, id: StreamId, copies: &[(Has, Candidate)]) {
+        for (has, copy) in copies {
+            if let Has::Beginning(known) = *has {
                 self.ledger.copy_known(id, copy.facts.key, known);
                 self.know_by_content(id, copy, known);
             }

@@ -187,6 +187,11 @@ impl Follower {
         self.open_files.is_over = false;
     }
 
+    /// Closes files that can be opened again, as long as there are any: others need so many descriptors.
+    pub(super) fn close_some(&mut self, wanted: usize) {
+        let _ = (0..wanted).all(|_| self.close_any(None));
+    }
+
     /// Closes the least recently active file that can be opened again: one that was read, or else one that has more to read, and last one
     /// that was moved and may go before it is read.
     fn close_any(&mut self, keep: Option<FileNumber>) -> bool {

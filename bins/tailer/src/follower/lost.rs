@@ -1,5 +1,6 @@
 //! Finding again what a restart left: files that were renamed, copied, compressed or deleted while no tailer held them.
 
+use super::copies::InCopy;
 use super::missed::is_rotated_from;
 use super::{Followed, Follower};
 use crate::config::CatchUp;
@@ -134,7 +135,12 @@ impl Follower {
                 Err(_) => all_readable = false,
             }
         }
-        if self.continue_in_copy(met.stream, None) || self.awaits_unpacking(source, met) {
+        match self.continue_in_copy(met.stream, None) {
+            InCopy::Found => return,
+            InCopy::Unclear => return self.search_later(),
+            InCopy::Nowhere => {}
+        }
+        if self.awaits_unpacking(source, met) {
             return;
         }
         if !all_readable {

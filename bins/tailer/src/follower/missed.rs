@@ -33,6 +33,8 @@ use tracing::{info, warn};
 const ALIKE_MAX: usize = 64;
 /// Longest time of looking where names are shifted all the while.
 const NAMES_SHIFTED_MAX: Duration = Duration::from_secs(5);
+/// Pause between two looks.
+const LOOKED_APART: Duration = Duration::from_millis(2);
 
 const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
 
@@ -77,6 +79,7 @@ pub(super) type Homes = BTreeMap<PathBuf, Vec<FileKey>>;
 impl Follower {
     /// Finds such files of all sources and has them read, between those that were there before and after them.
     pub(super) fn find_missed(&mut self) {
+        let looked_until = Instant::now() + NAMES_SHIFTED_MAX;
         for index in 0..self.sources.len() {
             let source = &self.sources[index];
             if source.paths.has_times() || source.shelf.is_some() {
@@ -84,8 +87,7 @@ impl Follower {
             }
             let homes = self.homes_of(index);
             let mut read_at = BTreeMap::<PathBuf, ReadMissed>::new();
-            let (looked_until, mut looks) = (Instant::now() + NAMES_SHIFTED_MAX, 0);
-            loop {
+            for look in 1.. {
                 read_at.values_mut().for_each(|read| read.failed.clear());
                 for (home, rotated) in self.rotated_from(&homes).by_home {
                     let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
@@ -93,11 +95,13 @@ impl Follower {
                     self.find_missed_at(index, &home, keys, rotated, read);
                 }
                 // Names may be shifted just now: by what rotates thousands of logs one by one, or again and again.
-                looks += 1;
-                let is_over = looks >= LOOKS_MAX && Instant::now() >= looked_until;
-                if is_over || !read_at.values().any(ReadMissed::moved) {
+                let is_over = look >= LOOKS_MAX && Instant::now() >= looked_until;
+                if is_over || !read_at.values().any(ReadMissed::is_to_be_tried) {
                     break;
                 }
+                let wanted: usize = read_at.values().map(ReadMissed::without_descriptors).sum();
+                self.close_some(wanted);
+                std::thread::sleep(LOOKED_APART);
             }
             for (home, read) in read_at {
                 for (path, facts, error) in &read.failed {

@@ -1,6 +1,7 @@
 //! In which order files that were missed are read, beside those that had their path before and after them.
 
 use super::Follower;
+use super::listings::is_without_descriptors;
 use super::missed::Missed;
 use crate::files::{self, Facts};
 use crate::identity::FileKey;
@@ -35,6 +36,16 @@ impl ReadMissed {
 
     pub(super) fn all_opened(&self) -> bool {
         self.failed.is_empty()
+    }
+
+    /// Whether another look may find more.
+    pub(super) fn is_to_be_tried(&self) -> bool {
+        self.moved() || self.without_descriptors() > 0
+    }
+
+    /// How many could not be opened because too many descriptors are open.
+    pub(super) fn without_descriptors(&self) -> usize {
+        self.failed.iter().filter(|(_, _, error)| is_without_descriptors(error)).count()
     }
 
     /// Whether some are not where they were a moment ago.

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::info;
 
-/// Folders of a source that are all asked for copies of a file that ends.
+/// Folders of a source that are all asked for copies of a file that ends, unless some are on file systems of other hosts.
 const FOLDERS_ASKED_MAX: usize = 256;
 /// Files with the same first line that a new one is compared with.
 const ALIKE_MAX: usize = 16;
@@ -363,8 +363,9 @@ impl Follower {
         });
         // A source may have thousands of folders, and as many files may end at once: then beside it, and where it was met.
         let own_folders = names.iter().chain([&met.home()]).map(|name| files::folder_of(name)).collect();
-        let folders: &BTreeSet<PathBuf> =
-            if folders.len() <= FOLDERS_ASKED_MAX { folders } else { &own_folders };
+        let are_all_asked =
+            folders.len() <= FOLDERS_ASKED_MAX && !folders.iter().any(|folder| files::is_remote(folder));
+        let folders: &BTreeSet<PathBuf> = if are_all_asked { folders } else { &own_folders };
         let listed = self.named_after(folders.iter(), &names).into_iter();
         let listed = listed.filter(|path| paths.covers(path) && may_be(path));
         let listed = listed.filter_map(|path| {

@@ -33,6 +33,8 @@ const MAY_BE_MAX: usize = 1_024;
 
 /// Most unpacked files that wait to be read: each takes room on the disk, and there may be an archive of years.
 const UNPACKED_MAX: usize = 4;
+/// The same with those that they wait for.
+const UNPACKED_AWAITED_MAX: usize = 2 * UNPACKED_MAX;
 
 /// What became of a compressed file.
 pub(super) enum Packed {
@@ -182,11 +184,13 @@ impl Follower {
         if self.unpack_waiting.is_empty() || self.unpacks() {
             return;
         }
-        let is_full = self.files.values().filter(|file| file.packed).count() >= UNPACKED_MAX;
-        // They may all wait for one that has not had its turn.
-        let place = match is_full {
-            true => self.unpack_waiting.iter().position(|job| self.is_next_in_succession(job.key)),
-            false => Some(0),
+        let place = match self.files.values().filter(|file| file.packed).count() {
+            ..UNPACKED_MAX => Some(0),
+            // They may all wait for one that has not had its turn.
+            UNPACKED_MAX..UNPACKED_AWAITED_MAX => {
+                self.unpack_waiting.iter().position(|job| self.is_next_in_succession(job.key))
+            }
+            UNPACKED_AWAITED_MAX.. => None,
         };
         let Some(job) = place.and_then(|place| self.unpack_waiting.remove(place)) else { return };
         self.hold_next();
@@ -383,7 +387,7 @@ impl Follower {
         if self.tracker.find(job.key).is_some() {
             return Ok(());
         }
-        let facts = Facts { key: job.key, ..files::facts_of(&handle)? };
+        let facts = Facts { key: job.key, changed_ns: job.look.changed_ns, ..files::facts_of(&handle)? };
         info!(path = %job.path.display(), bytes = facts.size, "a compressed file was unpacked");
         self.figures.files_unpacked.fetch_add(1, Ordering::Relaxed);
         let number = self.follow(job.source, &job.path, handle, &facts, Place::Here)?;

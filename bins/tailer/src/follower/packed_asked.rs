@@ -1,6 +1,6 @@
 //! Compressed files that are asked for by streams whose files are gone: they may go on there.
 
-use super::copies::{is_named_after_any, names_of};
+use super::copies::{Before, InCopy, is_named_after_any, names_of};
 use super::packed::Packed;
 use super::{Followed, Follower};
 use crate::files::{self, Facts};
@@ -13,10 +13,20 @@ use std::path::{Path, PathBuf};
 impl Follower {
     /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
     /// the file begins another.
-    pub(super) fn waits_for_packed_copy(&mut self, id: StreamId) -> bool {
+    pub(super) fn goes_on_elsewhere(&mut self, id: StreamId, before: Option<&Before>) -> bool {
+        let in_copy = self.continue_in_copy(id, before);
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let source = self.sources.iter().position(|source| source.settings.name == met.source);
-        let waits = source.is_some_and(|source| self.awaits_unpacking(source, &met));
+        let waits = match in_copy {
+            InCopy::Found => return true,
+            InCopy::Unclear => {
+                self.search_later();
+                true
+            }
+            InCopy::Nowhere => {
+                let source = self.sources.iter().position(|source| source.settings.name == met.source);
+                source.is_some_and(|source| self.awaits_unpacking(source, &met))
+            }
+        };
         if waits {
             self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
         }

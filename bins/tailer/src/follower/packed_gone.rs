@@ -3,6 +3,7 @@
 use super::Follower;
 use super::listings::Listing;
 use super::packed::Packed;
+use super::packed_room::is_want_of_room;
 use super::source::Source;
 use crate::files;
 use crate::identity::FileKey;
@@ -11,6 +12,7 @@ use crate::tracker::FileNumber;
 use crate::unpack::UnpackJob;
 use logferry_pack::StreamId;
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,10 +68,10 @@ impl Follower {
 
     /// A file that was to be unpacked is not under its path any more.
     pub(super) fn unpacking_gone(&mut self, job: UnpackJob) {
-        if let Some(path) = self.renamed_beside(&job) {
-            self.packed.insert(job.key, Packed::Waiting { source: job.source, hour: None });
-            self.unpack_waiting.push_back(UnpackJob { path, ..job });
-            return;
+        match self.renamed_beside(&job) {
+            Ok(Some(path)) => return self.send_to_unpack(UnpackJob { path, ..job }),
+            Err(error) if is_want_of_room(&error) => return self.unpacking_failed(job, &error),
+            Ok(None) | Err(_) => {}
         }
         let is_named = self.is_named_elsewhere(job.source, job.key);
         if !is_named && job.held.is_some() {
@@ -83,11 +85,13 @@ impl Follower {
     }
 
     /// What a compressed file that no path of its source leads to is named by now: nobody else finds it.
-    fn renamed_beside(&self, job: &UnpackJob) -> Option<PathBuf> {
-        let is_covered = |path: &Path| self.sources[job.source].paths.covers(path);
-        let found =
-            self.find_in(&files::folder_of(&job.path), job.key).ok()?.filter(|_| !is_covered(&job.path));
-        found.filter(|path| *path != job.path && !is_covered(path))
+    fn renamed_beside(&self, job: &UnpackJob) -> io::Result<Option<PathBuf>> {
+        let paths = &self.sources[job.source].paths;
+        if paths.covers(&job.path) {
+            return Ok(None);
+        }
+        let is_new = |path: &Path| path != job.path && !paths.covers(path);
+        self.find_in_as(&files::folder_of(&job.path), job.key, is_new)
     }
 
     /// Whether a path of the file's source leads to it, or may: not all could be seen.

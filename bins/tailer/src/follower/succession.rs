@@ -43,11 +43,6 @@ impl Follower {
             && keys.iter().take_while(|other| **other != key).all(|other| !self.is_to_be_read(*other))
     }
 
-    /// Whether a file has to be read before or after others that had its path.
-    pub(super) fn is_in_succession(&self, key: FileKey) -> bool {
-        self.successions.waiting.contains_key(&key)
-    }
-
     /// Whether a file has to wait until others are unpacked and read. Once it need not, it never has to again.
     pub(super) fn waits_in_succession(&mut self, number: FileNumber) -> bool {
         if self.successions.waiting.is_empty() {
@@ -87,7 +82,8 @@ impl Follower {
         match (self.packed.get(&key), self.tracker.find(key)) {
             (Some(Packed::Waiting { .. } | Packed::Unpacking { .. }), _) => true,
             (_, Some(number)) => {
-                let is_unknown = |file: &Followed| file.packed && file.stream.is_none();
+                let is_unknown =
+                    |file: &Followed| file.packed && file.stream.is_none() && !self.waits_in_backlog(number);
                 self.files.get(&number).is_some_and(is_unknown) || self.is_unfinished(number)
             }
             _ => false,

@@ -55,7 +55,7 @@ impl Follower {
         self.by_stream.remove(&id);
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
-        if self.continue_in_copy(id, Some(&before)) || self.waits_for_packed_copy(id) {
+        if self.goes_on_elsewhere(id, Some(&before)) {
             // Without room for them now they are found when the file is looked at next.
             let _ = self.find_cut_between(number, Some(id));
             return Worked::Again;
@@ -127,7 +127,7 @@ impl Follower {
             let file = self.files.get_mut(&number);
             let taken = file.and_then(|file| file.stream.take());
             self.by_stream.remove(&id);
-            if self.continue_in_copy(id, None) || self.waits_for_packed_copy(id) {
+            if self.goes_on_elsewhere(id, None) {
                 if let Some(file) = self.files.get_mut(&number) {
                     file.cutter = Cutter::new(0);
                     (file.end_mark, file.verified) = (None, true);

@@ -14,8 +14,8 @@ use tracing::{debug, error, warn};
 
 /// A file that could not be read is tried again after this time.
 const READ_RETRY: Duration = Duration::from_secs(1);
-/// One that waits for others to be unpacked is looked at again after this time.
-const SUCCESSION_LOOKED_AT: Duration = Duration::from_millis(200);
+/// One that waits for others to be unpacked, or to get their turn, is looked at again after this time.
+const LOOKED_AT: Duration = Duration::from_millis(200);
 
 /// What to do with a file after work on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,13 @@ pub(super) enum Worked {
     At(Instant),
     /// An event will tell.
     Rest,
+}
+
+impl Worked {
+    /// The same, but a look at this time where only an event would tell.
+    fn or_at(self, due: Instant) -> Worked {
+        if self == Worked::Rest { Worked::At(due) } else { self }
+    }
 }
 
 impl Follower {
@@ -63,13 +70,20 @@ impl Follower {
         if !self.refresh(number)? {
             return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
         }
-        if self.waits_for_predecessor(number) {
+        if self.waits_for_its_turn(number) {
             return self.look_while_it_waits(number);
         }
-        if self.waits_in_succession(number) {
+        if self.waits_for_predecessor(number) {
             let worked = self.look_while_it_waits(number)?;
-            let due = Worked::At(Instant::now() + SUCCESSION_LOOKED_AT);
-            return Ok(if worked == Worked::Rest { due } else { worked });
+            // The other one may have to wait for its turn itself by then.
+            return Ok(if self.has_backlog(number) {
+                worked.or_at(Instant::now() + LOOKED_AT)
+            } else {
+                worked
+            });
+        }
+        if self.waits_in_succession(number) {
+            return Ok(self.look_while_it_waits(number)?.or_at(Instant::now() + LOOKED_AT));
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
         let Some(id) = file.stream else { return self.try_meet(number) };
@@ -167,17 +181,22 @@ impl Follower {
         stream.map_or(0, |stream| file.cutter.seen_to().max(u64::from(stream.met.head.length)))
     }
 
-    fn waits_for_predecessor(&self, number: FileNumber) -> bool {
-        let Some(file) = self.files.get(&number) else { return false };
-        if self.waits_in_backlog(number) || self.waits_for_first_look(file) {
-            return true;
-        }
-        file.predecessor.is_some_and(|before| self.is_unfinished(before))
+    fn waits_for_its_turn(&self, number: FileNumber) -> bool {
+        let file = self.files.get(&number);
+        file.is_some_and(|file| self.waits_in_backlog(number) || self.waits_for_first_look(file))
     }
 
-    /// Whether there is more to read or to send of a file that others wait for.
+    fn waits_for_predecessor(&self, number: FileNumber) -> bool {
+        let before = self.files.get(&number).and_then(|file| file.predecessor);
+        before.is_some_and(|before| self.is_unfinished(before))
+    }
+
+    /// Whether there is more to read or to send of a file that others wait for. What waits for its turn itself holds nobody up: those that go
+    /// before it may wait for it.
     pub(super) fn is_unfinished(&self, number: FileNumber) -> bool {
-        let Some(before) = self.files.get(&number) else { return false };
+        let Some(before) = self.files.get(&number).filter(|_| !self.waits_in_backlog(number)) else {
+            return false;
+        };
         let unsent = |id: StreamId| {
             self.ledger
                 .stream(id)

@@ -1,6 +1,7 @@
 //! Files that had a plain path while no tailer ran, and were renamed or copied and truncated since: however many, each is shipped once.
 
 use crate::common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
+use logferry_tailer::config::CatchUp;
 use std::fs::FileTimes;
 use std::time::Duration;
 
@@ -9,9 +10,14 @@ const PATTERNS: [&str; 2] = ["app.log", "*.log"];
 
 /// A tailer that has read ten lines and was stopped.
 async fn stopped(pattern: &str) -> (Tier, Rig) {
+    stopped_catching_up(pattern, CatchUp::Fair).await
+}
+
+async fn stopped_catching_up(pattern: &str, order: CatchUp) -> (Tier, Rig) {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
     rig.follow(pattern);
+    rig.config.source[0].catch_up = order;
     append(&rig.log(), lines(0, 10));
     let tailer = rig.start();
     tier.wait_stored(&lines(0, 10));
@@ -168,6 +174,54 @@ async fn what_was_rotated_and_compressed_while_the_tailer_was_down_is_shipped_on
     for steps in ["wrwzrw", "wrzwrzw", "wrwzrwzrwr", "wrwrzwr", "rzwrzwrw", "wczwczw", "rwrz"] {
         for pattern in PATTERNS {
             ships_all_in_order(pattern, steps).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missed_file_that_is_renamed_before_it_is_unpacked_is_shipped_in_its_place() {
+    const BIG: usize = 400_000;
+    let (tier, rig) = stopped("app.log").await;
+    let mut expected = lines(0, 10);
+    for round in 1..8 {
+        let (count, ending) = if round == 2 { (BIG, "bz2") } else { (300, "gz") };
+        let more = lines(round * BIG, count);
+        append(&rig.log(), &more);
+        expected.extend(more);
+        shift(&rig);
+        std::fs::rename(rig.log(), rig.at("app.log.1")).expect("renamed");
+        rig.wait_for_another_birth_time(&rig.at("app.log.1"));
+        compress_file(&rig, "app.log.1", ending);
+    }
+    append(&rig.log(), "the last\n");
+    expected.extend(b"the last\n");
+    let tailer = rig.start();
+    // The second takes its time.
+    wait_until("all are to be unpacked", || figure(&tailer, "packed_files_known") == 7);
+    std::fs::rename(rig.at("app.log.5.gz"), rig.at("app.log.50.gz")).expect("renamed");
+    tier.wait_stored(&expected);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "packed_files_lost"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_whatever_order_files_are_to_be_caught_up_none_that_was_missed_holds_up_another() {
+    let lines_of =
+        |bytes: &[u8]| sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect());
+    for order in [CatchUp::Newest, CatchUp::Oldest] {
+        for (pattern, steps) in PATTERNS
+            .iter()
+            .flat_map(|pattern| ["wcwcw", "wrwrw", "wczwczw", "wrwzrwzrwr"].map(|steps| (pattern, steps)))
+        {
+            let (tier, rig) = stopped_catching_up(pattern, order).await;
+            let expected = lines_of(&[lines(0, 10), happens(&rig, steps)].concat());
+            let tailer = rig.start();
+            let is_shipped = || lines_of(&tier.contents().concat()) == expected;
+            wait_until(&format!("{steps} at {pattern}, {order:?}"), is_shipped);
+            wait_until("settled", || figure(&tailer, "caught_up") == 1);
+            assert_eq!(figure(&tailer, "lost_bytes"), 0);
+            tailer.stop().await.expect("a clean stop");
         }
     }
 }
