@@ -85,6 +85,8 @@ pub(crate) struct Followed {
     pub(super) packed: bool,
     /// In the queue of files to work on.
     pub(super) queued: bool,
+    /// Its time among `timers`.
+    pub(super) looked_at: Option<Instant>,
     /// One of `stirred`.
     pub(super) stirred: bool,
     /// It could not be read the last time.

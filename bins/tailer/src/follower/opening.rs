@@ -226,6 +226,7 @@ impl Follower {
                 waiting_since: None,
                 line_bytes: 0,
                 queued: false,
+                looked_at: None,
                 stirred: false,
                 failing: false,
                 names_changed_ns,

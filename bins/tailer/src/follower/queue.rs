@@ -46,8 +46,23 @@ impl Follower {
                 return;
             }
             self.timers.pop_first();
+            if let Some(file) = self.files.get_mut(&number) {
+                file.looked_at = None;
+            }
             self.queue(number);
         }
+    }
+
+    /// Has a file looked at when this time has come, or before: one that waits is asked each time when it is to be looked at again.
+    fn look_at(&mut self, number: FileNumber, due: Instant) {
+        let Some(file) = self.files.get_mut(&number) else { return };
+        if file.looked_at.is_some_and(|earlier| earlier <= due) {
+            return;
+        }
+        if let Some(later) = file.looked_at.replace(due) {
+            self.timers.remove(&(later, number));
+        }
+        self.timers.insert((due, number));
     }
 
     pub(super) fn work_on_ready(&mut self) {
@@ -67,9 +82,7 @@ impl Follower {
             self.tally.touch(number);
             match worked {
                 Worked::Again => self.queue_again(number),
-                Worked::At(due) => {
-                    self.timers.insert((due, number));
-                }
+                Worked::At(due) => self.look_at(number, due),
                 Worked::Rest => {}
             }
         }
