@@ -1,6 +1,6 @@
 //! All books. Pure: takes what the committer and the header files tell, and the time; no I/O, no clock.
 
-use super::book::{HourBook, Standing};
+use super::book::{HourBook, Part, Standing};
 use super::calendar::Calendar;
 use super::catch_up::Said;
 use super::fact::{Fact, HourKey};
@@ -21,7 +21,7 @@ pub struct Books {
     pub(super) hours: BTreeMap<HourKey, HourBook>,
     /// Hours that changed since [`Books::take_changed`].
     #[serde(skip)]
-    changed: BTreeSet<HourKey>,
+    pub(super) changed: BTreeSet<HourKey>,
     /// Hours of which nothing was known before, since [`Books::take_anew`].
     #[serde(skip)]
     anew: Vec<HourKey>,
@@ -29,7 +29,7 @@ pub struct Books {
     pub(super) memory_bytes: usize,
     /// See [`Books::take_slim`].
     #[serde(skip)]
-    slim: BTreeSet<String>,
+    slim: BTreeSet<HourKey>,
     /// See [`Books::finishable`].
     #[serde(skip)]
     pub(super) unfinished: BTreeMap<String, BTreeSet<HourKey>>,
@@ -42,6 +42,9 @@ pub struct Books {
     /// When they were saved, if that was told.
     #[serde(skip)]
     saved_ms: Option<i64>,
+    /// When the newest hour begins that was forgotten because they had outgrown their memory, in milliseconds since 1970.
+    #[serde(skip)]
+    pub(super) squeezed_to_ms: Option<i64>,
 }
 
 /// What an hour's mark should be.
@@ -149,8 +152,9 @@ impl Books {
             if book.parts.is_empty() {
                 self.anew.push(fact.key.clone());
             }
-            let slim = book.parts.iter().filter(|(_, part)| part.is_slim);
-            self.slim.extend(slim.map(|(path, _)| path.clone()));
+            if book.parts.values().any(|part| part.is_slim) {
+                self.slim.insert(fact.key.clone());
+            }
             book.add(path, fact);
             self.memory_bytes = (self.memory_bytes + memory_of(&fact.key, book)).saturating_sub(before);
             self.changed.insert(fact.key.clone());
@@ -181,25 +185,18 @@ impl Books {
     /// What a file had is forgotten: it is to be read again from its beginning.
     pub fn recount(&mut self, path: &str) {
         self.files.remove(path);
-        for (key, book) in &mut self.hours {
+        for (key, book) in self.hours.iter_mut().filter(|(_, book)| book.parts.contains_key(path)) {
             let before = memory_of(key, book);
-            if book.parts.remove(path).is_some() {
-                self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
-                self.changed.insert(key.clone());
-            }
+            book.parts.remove(path);
+            self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
+            self.changed.insert(key.clone());
         }
     }
 
-    /// Something came for hours of which not all is known that these files had, to save memory. They are to be read again from their beginning
-    /// up to these bytes, and what they had is forgotten.
-    pub fn take_slim(&mut self) -> Vec<(String, u64)> {
-        let slim = std::mem::take(&mut self.slim).into_iter();
-        let counted = slim.map(|path| {
-            let to = self.counted(&path);
-            self.recount(&path);
-            Some((path, to?))
-        });
-        counted.collect::<Vec<_>>().into_iter().flatten().collect()
+    /// Hours for which something came since the last time, and of which not all is known that their files had, to save memory: what the files
+    /// say of them is to be read again.
+    pub fn take_slim(&mut self) -> BTreeSet<HourKey> {
+        std::mem::take(&mut self.slim)
     }
 
     /// Hours that changed since the last time.
@@ -218,12 +215,18 @@ impl Books {
         later.is_some_and(|(later, _)| (&later.source, &later.host) == (&key.source, &key.host))
     }
 
-    /// What the files of an hour say of it, read from their beginning.
+    /// What the files of an hour say of it, read from their beginning. One that was moved away and began anew says less than is known.
     pub(super) fn recounted(&mut self, key: &HourKey, read: HourBook) {
         let Some(book) = self.hours.get_mut(key) else { return };
         let before = memory_of(key, book);
-        book.parts.extend(read.parts);
-        book.told = read.told;
+        let says_all =
+            |path: &String, part: &Part| book.parts.get(path).is_none_or(|known| part.lines >= known.lines);
+        let (all, less): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            read.parts.into_iter().partition(|(path, part)| says_all(path, part));
+        book.parts.extend(all);
+        if less.is_empty() {
+            book.told = read.told;
+        }
         self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
     }
 
@@ -374,11 +377,9 @@ impl Books {
         self.files.remove(path);
         self.unfinished.remove(path);
         let mut gone = Vec::new();
-        for (key, book) in &mut self.hours {
+        for (key, book) in self.hours.iter_mut().filter(|(_, book)| book.parts.contains_key(path)) {
             let before = memory_of(key, book);
-            if book.parts.remove(path).is_none() {
-                continue;
-            }
+            book.parts.remove(path);
             self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
             if book.parts.is_empty() {
                 gone.push(key.clone());
@@ -399,6 +400,7 @@ impl Books {
                 (book.asked, book.asked_ms) = (*times, *at_ms);
             }
             Change::Saved { at_ms } => self.saved_ms = Some(*at_ms),
+            Change::Squeezed { to_ms } => self.squeezed_to_ms = self.squeezed_to_ms.max(Some(*to_ms)),
         }
     }
 

@@ -256,7 +256,6 @@ impl Keeper {
         let is_again = news.is_replaced || (!is_known && news.from > 0);
         self.count_news(news, now_ms);
         self.note_anew(is_again, now_ms);
-        self.read_slim_again(now_ms);
     }
 
     pub(super) fn count_news(&mut self, news: News, now_ms: i64) {
@@ -390,7 +389,7 @@ impl Keeper {
         let expired = books.expire(now_ms, self.options.keep_ms);
         let Squeezed { incomplete: squeezed, untold, complete } = books.shrink(self.options.memory_max);
         let begins = [&squeezed, &untold, &complete].into_iter().flatten().map(|key| self.begin_ms(key));
-        self.lookup.squeezed_to_ms = self.lookup.squeezed_to_ms.max(begins.max());
+        books.squeezed_to_ms = books.squeezed_to_ms.max(begins.max());
         if books.hours().count() == known {
             return;
         }
@@ -409,7 +408,7 @@ impl Keeper {
             tracing::error!(
                 hour = %key,
                 "the books have outgrown hours.memory, and the hour is forgotten although its mark or a hook is due: raise hours.memory and \
-                 restart while hours.keep lasts, then it is read again"
+                 restart while hours.keep lasts, then it is read again unless its log file has hours that are known"
             );
         }
     }
@@ -437,6 +436,12 @@ impl Keeper {
             }
         }
         self.log.append(&state::to_bytes(&Change::Saved { at_ms: now_ms }));
+        let squeezed_to_ms = lock(&self.books).squeezed_to_ms;
+        if let Some(to_ms) =
+            squeezed_to_ms.filter(|to_ms| *to_ms > now_ms.saturating_sub(self.options.keep_ms))
+        {
+            self.log.append(&state::to_bytes(&Change::Squeezed { to_ms }));
+        }
         self.commit();
     }
 

@@ -27,8 +27,8 @@ pub(super) struct Lookup {
     waiting: BTreeMap<HourKey, bool>,
     /// Hours that were looked up since: the day of one whose packs are missing has no mark.
     pub(super) fresh: BTreeSet<HourKey>,
-    /// When the newest hour begins that was forgotten because the books had outgrown their memory, in milliseconds since 1970.
-    pub(super) squeezed_to_ms: Option<i64>,
+    /// Hours that wait of which the books know a part, and their files all.
+    known_in_part: BTreeSet<HourKey>,
     next_ms: i64,
     /// Hours whose other files were looked for.
     asked_for: BTreeSet<HourKey>,
@@ -46,7 +46,8 @@ impl Lookup {
 
     /// Hours were forgotten.
     pub(super) fn forget(&mut self, is_known: impl Fn(&HourKey) -> bool) {
-        self.asked_for.retain(is_known);
+        self.asked_for.retain(&is_known);
+        self.known_in_part.retain(is_known);
     }
 
     /// Whether an hour waits for its marks to be found.
@@ -80,32 +81,30 @@ impl Lookup {
 impl Keeper {
     /// Hours are known anew; `is_again`: a file that is not new was read from its beginning.
     pub(super) fn note_anew(&mut self, is_again: bool, now_ms: i64) {
-        let anew = lock(&self.books).take_anew();
+        let (anew, slim) = {
+            let mut books = lock(&self.books);
+            (books.take_anew(), books.take_slim())
+        };
         for key in anew {
             if is_again || self.may_have_been_known(&key, now_ms) {
                 *self.lookup.waiting.entry(key).or_default() |= is_again;
             }
         }
-    }
-
-    /// Reads again what hours have of which something came since the books had no room for all of it.
-    pub(super) fn read_slim_again(&mut self, now_ms: i64) {
-        loop {
-            let files = lock(&self.books).take_slim();
-            if files.is_empty() {
-                return;
-            }
-            for (path, to) in files {
-                self.count_news(News::to_be_read(path, to), now_ms);
-            }
-            self.note_anew(true, now_ms);
+        for key in slim {
+            self.lookup.waiting.entry(key.clone()).or_default();
+            self.lookup.known_in_part.insert(key);
         }
     }
 
     /// Whether an hour may have been forgotten. One that is just new is younger than what is forgotten for its age, and the last one of its host.
     fn may_have_been_known(&self, key: &HourKey, now_ms: i64) -> bool {
-        let is_squeezed = self.lookup.squeezed_to_ms.is_some_and(|to_ms| self.begin_ms(key) <= to_ms);
-        is_squeezed || self.is_old(key, now_ms) || lock(&self.books).has_later(key)
+        self.may_be_squeezed(key) || self.is_old(key, now_ms) || lock(&self.books).has_later(key)
+    }
+
+    /// Whether an hour may have been forgotten because the books had outgrown their memory. Its file may be known for the sake of others.
+    fn may_be_squeezed(&self, key: &HourKey) -> bool {
+        let squeezed_to_ms = lock(&self.books).squeezed_to_ms;
+        squeezed_to_ms.is_some_and(|to_ms| self.begin_ms(key) <= to_ms)
     }
 
     pub(super) fn begin_ms(&self, key: &HourKey) -> i64 {
@@ -176,7 +175,6 @@ impl Keeper {
             self.count_news(News::to_be_read(path, to), now_ms);
         }
         self.note_anew(true, now_ms);
-        self.read_slim_again(now_ms);
         self.lookup.asked_for.extend(keys);
     }
 
@@ -188,11 +186,13 @@ impl Keeper {
 
     /// An hour has marks that tell so many lines: one of them stays.
     fn found(&mut self, key: &HourKey, lines: &[u64], is_read: bool, now_ms: i64) -> io::Result<()> {
-        let is_recounted = !is_read && (!lines.is_empty() || self.is_old(key, now_ms));
+        let was_known = || !lines.is_empty() || self.is_old(key, now_ms) || self.may_be_squeezed(key);
+        let is_recounted = self.lookup.known_in_part.contains(key) || (!is_read && was_known());
         let mut once = BTreeMap::new();
         if is_recounted {
             let recounted = self.recount(key, lines, now_ms)?;
             lock(&self.books).recounted(key, recounted.book);
+            self.lookup.known_in_part.remove(key);
             once = recounted.once;
         }
         let (known, whole, is_sure) = {

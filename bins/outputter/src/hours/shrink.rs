@@ -29,16 +29,18 @@ impl Books {
             return squeezed;
         }
         let target = bytes_max / 100 * SHRINK_TO_PERCENT;
-        let to_be_finished = self.to_be_finished();
-        let is_needed = |key: &HourKey, book: &HourBook| book.has_work() || to_be_finished.contains(key);
+        let (to_be_finished, changed) = (self.to_be_finished(), self.changed.clone());
+        // Of one that has just changed a mark of its day may be due.
+        let has_work = |key: &HourKey, book: &HourBook| book.has_work() || changed.contains(key);
+        let is_needed = |key: &HourKey, book: &HourBook| has_work(key, book) || to_be_finished.contains(key);
         let mut complete =
             self.forget_oldest(target, |key, book| book.is_complete() && !is_needed(key, book)).1;
         self.slim_oldest(target, is_needed);
         let known = self.hours.len();
-        complete.extend(self.forget_oldest(target, |_, book| book.is_complete() && !book.has_work()).1);
+        complete.extend(self.forget_oldest(target, |key, book| book.is_complete() && !has_work(key, book)).1);
         self.has_overlooked |= self.hours.len() < known;
-        squeezed.incomplete = self.forget_oldest(target, |_, book| !book.has_work()).0;
-        let (incomplete, mut untold) = self.forget_oldest(target, |_, book| book.has_work());
+        squeezed.incomplete = self.forget_oldest(target, |key, book| !has_work(key, book)).0;
+        let (incomplete, mut untold) = self.forget_oldest(target, has_work);
         untold.extend(incomplete);
         Squeezed { untold, complete, ..squeezed }
     }
@@ -152,13 +154,23 @@ mod tests {
         let late = Fact { range: None, ..Fact::of_a_test(key(0), STREAMS + 2, true) };
         books.count("file-0", std::slice::from_ref(&late), 2);
         assert_eq!(books.hour(&key(0)).and_then(HourBook::whole_lines), Some(10 * (STREAMS + 2)));
-        // But its file is to be read again: they may have numbers that others had.
-        assert_eq!(books.take_slim(), [("file-0".to_owned(), 2)]);
+        // But what its file says of it is to be read again: they may have numbers that others had.
+        assert_eq!(books.take_slim(), BTreeSet::from([key(0)]));
+        let read = |facts: &[Fact]| {
+            let mut read = HourBook::default();
+            facts.iter().for_each(|fact| read.add("file-0", fact));
+            read
+        };
+        books.recounted(&key(0), read(std::slice::from_ref(&late)));
+        let lines = books.hour(&key(0)).and_then(HourBook::whole_lines);
+        assert_eq!(lines, Some(10 * (STREAMS + 2)), "a file that begins anew takes nothing away");
+        let all = [hour(0), vec![late]].concat();
+        books.recounted(&key(0), read(&all));
+        assert_eq!(books.hour(&key(0)).map(|book| &book.parts), Some(&read(&all).parts));
         let memory: usize = books.hours().map(|(key, book)| memory_of(key, book)).sum();
-        assert_eq!((books.memory_bytes(), books.counted("file-0")), (memory, None));
-        books.count("file-0", &[hour(0), vec![late]].concat(), 2);
-        assert_eq!(books.hour(&key(0)).and_then(HourBook::whole_lines), Some(10 * (STREAMS + 2)));
-        assert_eq!(books.take_slim(), []);
+        assert_eq!((books.memory_bytes(), books.counted("file-0")), (memory, Some(2)));
+        books.count("file-0", &[], 3);
+        assert_eq!(books.take_slim(), BTreeSet::new());
     }
 
     #[test]

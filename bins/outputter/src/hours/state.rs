@@ -48,6 +48,11 @@ pub enum Change {
         /// In milliseconds since 1970.
         at_ms: i64,
     },
+    /// Hours that began up to then were forgotten because the books had outgrown their memory. Programs that do not know it pass it over.
+    Squeezed {
+        /// In milliseconds since 1970.
+        to_ms: i64,
+    },
 }
 
 /// From what the log has; whether it is whole. What is lost is read again from the header files.

@@ -37,6 +37,8 @@ const KEEP_MS: i64 = 4 * 24 * 3_600_000;
 /// Shorter than many packs are late.
 const FORGETFUL_KEEP_MS: i64 = 1_500;
 const REPULL_WAIT_MS: i64 = 600_000;
+/// Enough for a tenth of the simulated hours.
+const TIGHT_MEMORY: usize = 16 << 10;
 
 /// What the output has of an hour.
 #[derive(Default)]
@@ -409,8 +411,13 @@ fn arrivals(hours: u64, random: &mut Random) -> Vec<Pack> {
 fn a_mark_is_there_if_and_only_if_the_hour_is_whole_whatever_happens_to_the_keeper() {
     let trial = logferry_trial::trial!();
     let (mut hours, mut days, mut again) = (0, 0, 0);
-    trial.seeds("lives of a store with 250 hours", 0..40).for_each(|seed| {
+    trial.seeds("lives of a store with 250 hours", 0..60).for_each(|seed| {
         let mut world = World::new(seed);
+        // Then there is room for some hours only, and not for hooks that are due.
+        let is_tight = seed >= 40;
+        if is_tight {
+            (world.memory_max, world.has_hook) = (TIGHT_MEMORY, false);
+        }
         // In half of them hours are forgotten, and heard of again.
         if seed % 2 == 1 {
             world.keep_ms = FORGETFUL_KEEP_MS;
@@ -445,7 +452,7 @@ fn a_mark_is_there_if_and_only_if_the_hour_is_whole_whatever_happens_to_the_keep
         }
         world.settle();
         world.assert_marks();
-        if world.keep_ms == KEEP_MS {
+        if world.keep_ms == KEEP_MS && !is_tight {
             assert_missing_is_told(&mut world);
         }
         hours += world.truth.len() as u64;
@@ -582,6 +589,34 @@ fn marks_that_older_programs_left_are_put_right_at_a_start() {
     }
     world.restart();
     assert_eq!(world.marks(), BTreeSet::from(["access/host-0_2026112100_1".to_owned()]));
+}
+
+#[test]
+fn an_hour_that_there_was_no_room_for_is_whole_only_with_all_its_packs_though_its_file_is_known_for_others() {
+    for is_restarted in [false, true] {
+        let mut world = World::new(5);
+        (world.has_hook, world.has_day_files) = (false, true);
+        let commit = |world: &mut World, hour: u32, packs: &[(u64, bool)]| {
+            packs.iter().for_each(|(id, is_done)| world.commit(&line_of(hour, *id, *is_done)));
+            world.settle();
+        };
+        commit(&mut world, 2026112100, &[(1, false), (2, false), (4, false)]);
+        commit(&mut world, 2026112101, &[(1, false)]);
+        assert_eq!(world.known(), 2);
+        let memory_max = lock(&world.keeper.as_ref().unwrap().books()).memory_bytes() - 1;
+        world.memory_max = memory_max;
+        world.restart();
+        world.settle();
+        assert_eq!(world.known(), 1, "the older one had to go");
+        if is_restarted {
+            world.memory_max *= 4;
+            world.restart();
+            assert_eq!(world.known(), 1);
+        }
+        // As a tailer that has lost its state may number them.
+        commit(&mut world, 2026112100, &[(1, true)]);
+        assert_eq!(world.marks(), BTreeSet::new(), "packs are missing");
+    }
 }
 
 #[test]
