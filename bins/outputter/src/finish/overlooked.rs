@@ -119,6 +119,9 @@ impl FinishThread {
             due = others;
         }
         memory.overlooked.ended(Instant::now());
+        if memory.overlooked.waiting.is_empty() {
+            self.figures.clear_notice(MARKS);
+        }
     }
 
     /// Finishes those of these files all of whose hours have marks. False when there was no time for all; there is for one.
@@ -148,11 +151,15 @@ impl FinishThread {
         }
         let looked_at = hours.len();
         for (index, ((path, lengths), hours)) in files.iter().zip(&hours).enumerate() {
-            if self.stop.is_cancelled() || (index > 0 && Instant::now() >= until) {
+            if self.stop.is_cancelled() {
                 return false;
             }
             let is_settled = match (hours, &marks) {
                 (Ok(hours), Ok(marks)) if !hours.is_empty() && are_told(hours, marks) => {
+                    // Finishing takes long, looking does not.
+                    if index > 0 && Instant::now() >= until {
+                        return false;
+                    }
                     self.is_free(books, path, *lengths, hours, memory) && self.finish_file(path, memory)
                 }
                 // It is not complete.
