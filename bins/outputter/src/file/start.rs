@@ -208,8 +208,13 @@ impl Start {
         let (dir, var_dir) = (self.settings.dir.clone(), self.var_dir.clone());
         let keep = self.settings.footprint_keep.0;
         let (figures, stop) = (self.figures.clone(), self.stop.clone());
-        let make =
-            move || hours.finisher((&dir, &var_dir), keep, requests.clone(), figures.clone(), stop.clone());
+        let template = Template::parse(&self.settings.path)?;
+        let make = move || {
+            let files_of = other_files::asking(template.clone(), requests.clone());
+            let folders = (dir.as_path(), var_dir.as_path());
+            let made = hours.finisher(folders, keep, requests.clone(), figures.clone(), stop.clone())?;
+            Ok(made.map(|finisher| FinishThread { files_of, ..finisher }))
+        };
         let first = match make() {
             Ok(None) => return Ok(None),
             Err(error) if !is_away(&error) => return Err(error).context("finish.dir cannot be used"),

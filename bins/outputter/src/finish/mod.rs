@@ -19,6 +19,7 @@ pub mod product;
 pub mod retention;
 pub mod settings;
 pub mod shell;
+mod spread;
 
 pub use finisher::{Committed, Finisher};
 pub use log_files::LogFiles;

@@ -4,6 +4,7 @@ use super::finisher::{Committed, Finisher, Outcome};
 use super::overlooked::{AtOnce, Overlooked};
 use super::retention::{Candidate, Limits, Round};
 use super::settings::{FinishSettings, RetentionSettings};
+use super::spread::{Told, as_old_as_their_hours};
 use crate::figures::Figures;
 use crate::file::headers::Finished;
 use crate::file::if_there;
@@ -16,6 +17,7 @@ use crate::hours::catch_up;
 use crate::hours::fact::HourKey;
 use crate::hours::keeper::{SharedBooks, lock};
 use crate::hours::marks::Marks;
+use crate::hours::other_files::FilesOf;
 use crate::hours::runner::HourSink;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use metrics::{counter, gauge};
@@ -58,6 +60,8 @@ pub struct FinishThread {
     pub etl: Option<Arc<dyn HourSink>>,
     /// To the committer.
     pub requests: Sender<Request>,
+    /// Where hours may be spread over several files: which these are.
+    pub files_of: Option<FilesOf>,
     /// How long it is known of a removed file which packs it had, after the last of them.
     pub removed_keep: Duration,
     /// Figures and problems.
@@ -234,6 +238,9 @@ impl FinishThread {
             self.candidate(path, known, lengths.data, device)
         };
         let mut candidates: Vec<Candidate> = files.iter().map(candidate).collect();
+        if self.files_of.is_some() {
+            as_old_as_their_hours(&mut candidates);
+        }
         let lengths: HashMap<&str, Lengths> =
             files.iter().map(|(path, lengths, _)| (*path, *lengths)).collect();
         let lengths_of = |file: &Candidate| lengths.get(file.path.as_str()).copied().unwrap_or_default();
@@ -270,14 +277,19 @@ impl FinishThread {
             }
             layouts.push(self.finisher.layout(&file.path, lengths_of(file)));
         }
-        let marks = self.marks.find(layouts.iter().flatten().flat_map(|layout| layout.hours.keys()));
+        let hours = || layouts.iter().flatten().flat_map(|layout| layout.hours.keys());
+        let (marks, others) = (self.marks.find(hours()), self.others_of(hours()));
         for (file, layout) in files.iter().zip(&layouts) {
             if !round.has_to_go(file) {
                 continue;
             }
-            let removed = match (layout, &marks) {
-                (Ok(layout), Ok(marks)) => self.remove(books, file, layout, marks),
-                (Err(error), _) | (_, Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+            let removed = match (layout, &marks, &others) {
+                (Ok(layout), Ok(marks), Ok(others)) => {
+                    self.remove(books, file, layout, &Told { marks, others })
+                }
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                    Err(io::Error::new(error.kind(), error.to_string()))
+                }
             };
             match removed {
                 _ if self.stop.is_cancelled() => return false,
@@ -340,10 +352,10 @@ impl FinishThread {
         books: &SharedBooks,
         file: &Candidate,
         layout: &Layout,
-        marks: &BTreeMap<&HourKey, Vec<u64>>,
+        told: &Told<'_>,
     ) -> io::Result<bool> {
         let is_open = layout.hours.keys().any(|key| lock(books).has_open(key));
-        if is_open || self.is_read(layout.hours.keys()) || !are_told(&layout.hours, marks) {
+        if is_open || self.is_read(layout.hours.keys()) || !self.are_all_told(&file.path, layout, told)? {
             return Ok(false);
         }
         if !self.finisher.remove(&file.path, layout, &mut self.committed())? {
@@ -398,7 +410,7 @@ impl FinishThread {
         Ok(known)
     }
 
-    fn committed(&self) -> Asking<'_> {
+    pub(super) fn committed(&self) -> Asking<'_> {
         Asking(&self.requests)
     }
 }
@@ -451,7 +463,7 @@ fn device(folder: &Path) -> io::Result<u64> {
 }
 
 /// The committer, asked from another thread.
-struct Asking<'a>(&'a Sender<Request>);
+pub(super) struct Asking<'a>(&'a Sender<Request>);
 
 impl Asking<'_> {
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Option<T> {

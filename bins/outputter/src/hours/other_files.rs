@@ -80,6 +80,12 @@ fn expanded(template: &Template, key: &HourKey, stream: StreamId) -> Option<Stri
     template.expand(&fields).ok()
 }
 
+/// What a path would be with another stream in the place of what may be its own.
+pub fn names_with_any_stream(path: &str) -> impl Iterator<Item = String> {
+    let any = ANY.to_string();
+    streams_in(path).map(move |(digits, _)| path.replace(digits, &any))
+}
+
 /// What may be the stream in a path.
 fn streams_in(path: &str) -> impl Iterator<Item = (&str, StreamId)> {
     let runs = path.as_bytes().windows(STREAM_DIGITS);

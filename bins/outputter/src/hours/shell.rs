@@ -220,6 +220,7 @@ impl Hours {
             calendar: self.calendar.clone(),
             etl: self.etl.clone(),
             requests,
+            files_of: None,
             figures,
             stop,
         }))

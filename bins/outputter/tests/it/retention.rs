@@ -17,6 +17,7 @@ use logferry_outputter::file::past::Past;
 use logferry_outputter::file::retire::Request;
 use logferry_outputter::file::roll_forward::aside;
 use logferry_outputter::file::store::Folders;
+use logferry_outputter::file::template::Template;
 use logferry_outputter::finish::shell::FinishThread;
 use logferry_outputter::finish::{FinishSettings, Finisher, Plan, RetentionSettings};
 use logferry_outputter::hours::books::Books;
@@ -27,6 +28,7 @@ use logferry_outputter::hours::finishable::Finishing;
 use logferry_outputter::hours::hooks::{Extent, HookKind};
 use logferry_outputter::hours::keeper::{SharedBooks, lock};
 use logferry_outputter::hours::marks::Marks;
+use logferry_outputter::hours::other_files::{self, FilesOf};
 use logferry_outputter::hours::report::HourReport;
 use logferry_outputter::hours::runner::HourSink;
 use logferry_outputter::hours::state::Change;
@@ -49,6 +51,8 @@ struct Store {
     files: BTreeMap<String, Lengths>,
     removed_keep: Duration,
     etl: Option<Arc<dyn HourSink>>,
+    /// Where hours have several files.
+    template: Option<Template>,
 }
 
 /// Makes tables of this hour.
@@ -71,7 +75,7 @@ impl Store {
         for folder in ["log_data/access", "headers/access", "received/access"] {
             std::fs::create_dir_all(dir.path().join(folder)).unwrap();
         }
-        Store { dir, folders, files: BTreeMap::new(), removed_keep: Duration::MAX, etl: None }
+        Store { dir, folders, files: BTreeMap::new(), removed_keep: Duration::MAX, etl: None, template: None }
     }
 
     /// The file of an hour with its mark; where it is finished, that file has its lines.
@@ -123,9 +127,36 @@ impl Store {
             calendar: Calendar::new(TimeZone::UTC),
             etl: self.etl.clone(),
             requests,
+            files_of: self.template.clone().map(|template| self.files_of(template)),
             figures: Arc::new(Figures::default()),
             stop: CancellationToken::new(),
         }
+    }
+
+    fn files_of(&self, template: Template) -> FilesOf {
+        let files: Vec<(String, u64)> =
+            self.files.iter().map(|(path, lengths)| (path.clone(), lengths.headers)).collect();
+        Box::new(move |hours| {
+            Some(other_files::find(&template, files.iter().map(|(path, headers)| (path, *headers)), hours))
+        })
+    }
+
+    /// The file of a stream with lines of an hour.
+    fn file_of_stream(&mut self, stream: StreamId, hour: u32, packs: u64) -> PathBuf {
+        let path = format!("access/web-1_{hour}_{stream}");
+        let header = (0..packs).flat_map(|number| {
+            let mut pack = pack(stream, "web-1", hour, number * LINES.len() as u64, LINES, Codec::None);
+            pack.header.id = number + 1;
+            headers::pack_line(&pack)
+        });
+        let header: Vec<u8> = header.collect();
+        std::fs::write(self.folders.headers.join(&path), &header).unwrap();
+        let file = self.folders.log_file(&path);
+        std::fs::write(&file, LINES.repeat(packs as usize)).unwrap();
+        let lengths =
+            Lengths { data: packs * LINES.len() as u64, headers: header.len() as u64, mark_due: false };
+        self.files.insert(path, lengths);
+        file
     }
 
     /// Lets `[retention]` go through the files twice. Returns what is told of it.
@@ -419,6 +450,25 @@ fn a_file_with_more_lines_than_the_mark_of_its_hour_tells_stays_and_is_told() {
     std::fs::rename(marks.join("web-1_2026011100_2"), marks.join("web-1_2026011100_4")).unwrap();
     assert_eq!(place.retain(retention, &archive), Vec::<String>::new());
     assert!(!files[0].exists(), "its mark tells of the late lines");
+}
+
+#[test]
+fn with_several_files_an_hour_none_goes_before_the_mark_tells_of_the_lines_of_all() {
+    let mut place = Store::new();
+    place.template = Some(Template::parse("{source}/{host}_{hour}_{stream}").unwrap());
+    let hour = 2026011100;
+    // Two lines of the first one came late.
+    let files = [(1, 2), (2, 1)].map(|(stream, packs)| place.file_of_stream(StreamId(stream), hour, packs));
+    let mark = |lines: u64| place.dir.path().join(format!("received/access/web-1_{hour}_{lines}"));
+    std::fs::write(mark(4), "").unwrap();
+    let retention = RetentionSettings { bytes: ByteSize(1), ..RetentionSettings::default() };
+    let archive = place.folders.data.clone();
+    let notices = place.retain(retention.clone(), &archive);
+    assert!(files.iter().all(|file| file.exists()), "the mark is of before they came");
+    assert!(notices.len() == 1 && notices[0].contains("2 files are over the limits"), "{notices:?}");
+    std::fs::rename(mark(4), mark(6)).unwrap();
+    assert_eq!(place.retain(retention, &archive), Vec::<String>::new());
+    assert!(!files.iter().any(|file| file.exists()));
 }
 
 #[test]
