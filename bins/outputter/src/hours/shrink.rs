@@ -136,6 +136,8 @@ mod tests {
                 books.hours.get_mut(&key).expect("there").hooked = [extent; 3];
             }
         }
+        // They are settled.
+        books.take_changed();
         books
     }
 
@@ -198,6 +200,7 @@ mod tests {
         let mut open = hour(50);
         open.pop();
         books.count("open", &open, 1);
+        books.take_changed();
         assert_eq!(books.shrink(before / 20).incomplete, []);
         assert!(books.take_overlooked() && books.hours().count() > 1, "who finishes files has to look");
         assert!(books.hour(&key(0)).is_none(), "that which was quiet for longest");
@@ -212,10 +215,19 @@ mod tests {
         let mut open = hour(50);
         open.pop();
         books.count("open", &open, 1);
+        books.take_changed();
         let squeezed = books.shrink(books.memory_bytes() / 40);
         assert_eq!(squeezed.incomplete, [key(50)]);
         assert!(!squeezed.untold.is_empty() && squeezed.untold.len() < 10, "{:?}", squeezed.untold);
         assert_eq!(squeezed.untold[0], key(0), "those that were quiet for longest");
+    }
+
+    #[test]
+    fn an_hour_that_is_not_settled_yet_is_forgotten_after_those_that_are() {
+        let mut books = books(10, 0);
+        books.touch(key(0));
+        books.shrink(books.memory_bytes() / 2);
+        assert!(books.hour(&key(0)).is_some() && books.hour(&key(1)).is_none(), "its day may get a mark");
     }
 
     fn extents_of(books: &Books, hours: u32) -> Vec<Option<Extent>> {
