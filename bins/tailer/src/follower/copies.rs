@@ -91,12 +91,11 @@ impl Follower {
     /// Looks for a copy that has all that was read of a stream, and reads on in it.
     pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> InCopy {
         let copies = self.copies_of(id, before);
-        if !copies.are_all_seen {
-            // The longest may be one of the others.
-            return InCopy::Unclear;
-        }
         let with_all = copies.all.iter().filter(|(has, _)| matches!(has, Has::All)).map(|(_, copy)| copy);
         let Some(copy) = with_all.max_by_key(|copy| copy.facts.size) else {
+            if !copies.are_all_seen {
+                return InCopy::Unclear;
+            }
             self.know_shorter_copies(id, &copies.all);
             return InCopy::Nowhere;
         };

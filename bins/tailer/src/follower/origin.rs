@@ -160,11 +160,15 @@ impl Follower {
     fn may_be_copy_of_waiting(&self, number: FileNumber, head: Head) -> bool {
         let Some(file) = self.files.get(&number) else { return false };
         let paths = &self.sources[file.source].paths;
+        // One that was missed lies beside the file that it may be of; those of other folders may wait for it.
+        let is_missed = self.missed_packed.contains(&file.key);
+        let folder = files::folder_of(&file.path);
         self.files.values().any(|other| {
             let mut bytes = [0; HEAD_BYTES_MAX];
             let is_waiting = other.source == file.source && other.stream.is_none() && !other.packed;
             is_waiting
                 && other.cutter.at() == 0
+                && (!is_missed || files::folder_of(&other.path) == folder)
                 && is_named_after(&file.path, other.path.as_os_str().as_bytes())
                 && !paths.differ_in_time(&file.path, &other.path)
                 && other
