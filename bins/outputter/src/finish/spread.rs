@@ -55,7 +55,8 @@ impl FinishThread {
             let mut lines = *lines;
             let others = told.others.get(hour).into_iter().flatten().filter(|(other, _)| other != path);
             for (other, _) in others {
-                let Some(lengths) = self.committed().lengths(other) else { continue };
+                // Nobody knows what one has that is not to be written to.
+                let Some(lengths) = self.committed().lengths(other) else { return Ok(false) };
                 let of_other = self.finisher.layout(other, lengths)?.hours;
                 lines = lines.saturating_add(of_other.get(hour).copied().unwrap_or(0));
             }

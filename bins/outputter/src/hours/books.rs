@@ -223,10 +223,10 @@ impl Books {
             |path: &String, part: &Part| book.parts.get(path).is_none_or(|known| part.lines >= known.lines);
         let (all, less): (BTreeMap<_, _>, BTreeMap<_, _>) =
             read.parts.into_iter().partition(|(path, part)| says_all(path, part));
-        book.parts.extend(all);
-        if less.is_empty() {
+        if less.is_empty() && book.parts.keys().all(|path| all.contains_key(path)) {
             book.told = read.told;
         }
+        book.parts.extend(all);
         self.memory_bytes = (self.memory_bytes + memory_of(key, book)).saturating_sub(before);
     }
 
