@@ -4,6 +4,7 @@ use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
 use super::listings::is_without_descriptors;
 use super::missed_order::is_moved;
+use super::sought::Sought;
 use super::source::Source;
 use super::{Followed, Follower};
 use crate::cutter::Cutter;
@@ -60,17 +61,27 @@ enum Has {
     Beginning(u64),
 }
 
-/// Files that have something of a stream, and whether all that may could be looked at.
+/// Why not all files that may be a copy could be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unseen {
+    /// Names were shifted just then.
+    Shifted,
+    WithoutDescriptors,
+}
+
+/// Files that have something of a stream.
 struct Copies {
     all: Vec<(Has, Candidate)>,
-    are_all_seen: bool,
+    unseen: Option<Unseen>,
 }
 
 impl Copies {
     fn take(&mut self, found: io::Result<Option<(Has, Candidate)>>) {
         match found {
             Ok(found) => self.all.extend(found),
-            Err(error) => self.are_all_seen &= !is_moved(&error) && !is_without_descriptors(&error),
+            Err(error) if is_without_descriptors(&error) => self.unseen = Some(Unseen::WithoutDescriptors),
+            Err(error) if is_moved(&error) => _ = self.unseen.get_or_insert(Unseen::Shifted),
+            Err(_) => {}
         }
     }
 }
@@ -89,11 +100,16 @@ fn held_candidate(file: &Followed, head: Head) -> io::Result<Option<Candidate>> 
 
 impl Follower {
     /// Looks for a copy that has all that was read of a stream, and reads on in it.
-    pub(super) fn continue_in_copy(&mut self, id: StreamId, before: Option<&Before>) -> InCopy {
-        let copies = self.copies_of(id, before);
+    pub(super) fn continue_in_copy(&mut self, id: StreamId, sought: &mut Sought) -> InCopy {
+        let copies = self.copies_of(id, sought.before.as_ref());
         let with_all = copies.all.iter().filter(|(has, _)| matches!(has, Has::All)).map(|(_, copy)| copy);
         let Some(copy) = with_all.max_by_key(|copy| copy.facts.size) else {
-            if !copies.are_all_seen {
+            let may_be_unseen = match copies.unseen {
+                Some(Unseen::Shifted) => sought.was_shifted(),
+                Some(Unseen::WithoutDescriptors) => true,
+                None => false,
+            };
+            if may_be_unseen {
                 return InCopy::Unclear;
             }
             self.know_shorter_copies(id, &copies.all);
@@ -102,7 +118,7 @@ impl Follower {
         let (path, facts) = (copy.path.clone(), copy.facts);
         let is_in_its_place = self.ledger.stream(id).is_some_and(|stream| stream.met.home() == path);
         self.came_after_copy(id, &path, facts.size);
-        if !self.adopt(id, &path, facts.key, before.map(|before| before.file)) {
+        if !self.adopt(id, &path, facts.key, self.successor_of(sought)) {
             return InCopy::Nowhere;
         }
         if is_in_its_place {
@@ -133,8 +149,9 @@ impl Follower {
     ) -> bool {
         let Some(source) = self.source_of(id) else { return false };
         // A copy may have a name that tells none.
-        let home = self.ledger.stream(id).map(|stream| stream.met.home());
-        let time = home.and_then(|home| self.sources[source].paths.time_of(&home));
+        let Some(before_home) = self.ledger.stream(id).map(|stream| stream.met.home()) else { return false };
+        let time = self.sources[source].paths.time_of(&before_home);
+        self.sought.remove(&id);
         self.ledger.rehome(id, key, path.as_os_str().as_bytes());
         let number = match self.tracker.find(key) {
             Some(number) => number,
@@ -142,11 +159,14 @@ impl Follower {
                 Ok(number) => number,
                 // The stream keeps its new home, and is looked for there.
                 Err(_) => {
-                    self.search_later();
+                    let mut sought = Sought::new(before_home, None);
+                    sought.successor = successor;
+                    self.seek(id, sought);
                     return true;
                 }
             },
         };
+        let successor = successor.filter(|successor| *successor != number);
         let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
         if let Some(file) = self.files.get_mut(&number) {
             (file.stream, file.cutter) = (Some(id), Cutter::new(end));
@@ -172,14 +192,14 @@ impl Follower {
         std::iter::successors(Some(number), before).take(self.files.len() + 1).any(|number| number == other)
     }
 
-    fn source_of(&self, id: StreamId) -> Option<usize> {
+    pub(super) fn source_of(&self, id: StreamId) -> Option<usize> {
         let source = &self.ledger.stream(id)?.met.source;
         self.sources.iter().position(|candidate| candidate.settings.name == *source)
     }
 
     /// Other files in the folders of a stream's source that have something of it and are no streams themselves. Only those are held open.
     fn copies_of(&self, id: StreamId, before: Option<&Before>) -> Copies {
-        let mut copies = Copies { all: Vec::new(), are_all_seen: true };
+        let mut copies = Copies { all: Vec::new(), unseen: None };
         let (Some(stream), Some(source)) = (self.ledger.stream(id), self.source_of(id)) else {
             return copies;
         };
@@ -192,13 +212,18 @@ impl Follower {
         let is_of_time = |path: &Path| !of_source.differ_in_time(path, &own);
         // What was renamed over it may have what was read, too.
         let mut last = None;
+        let mut is_settled = false;
         for _ in 0..LOOKS_MAX {
             // Their descriptors first.
-            copies = Copies { all: Vec::new(), are_all_seen: true };
+            copies = Copies { all: Vec::new(), unseen: None };
             let changed_ns = Follower::names_changed_ns(&own);
             // Where names are shifted just now, one of them may lead nowhere, or to another file.
             let (mut seen, mut is_shifted) = (Vec::new(), false);
-            for (path, inode) in self.entries_named_after(folders.iter(), &names) {
+            let entries = self.entries_named_after(folders.iter(), &names);
+            if entries.is_without_descriptors {
+                copies.unseen = Some(Unseen::WithoutDescriptors);
+            }
+            for (path, inode) in entries.found {
                 let facts = files::facts_at(&path).ok();
                 is_shifted |= facts.is_none_or(|facts| facts.is_file && facts.key.inode != inode);
                 seen.push((path.clone(), facts.map(|facts| facts.key)));
@@ -209,10 +234,14 @@ impl Follower {
             }
             is_shifted |= changed_ns != Follower::names_changed_ns(&own);
             // A listing knows a link, not what it leads to.
-            if copies.are_all_seen && (!is_shifted || last.as_ref() == Some(&seen)) {
+            is_settled = !is_shifted || last.as_ref() == Some(&seen);
+            if is_settled && copies.unseen.is_none() {
                 break;
             }
             last = Some(seen);
+        }
+        if !is_settled {
+            copies.unseen.get_or_insert(Unseen::Shifted);
         }
         let is_free = |file: &&Followed| {
             let is_other = file.source == source && file.key != stream.met.key;

@@ -67,7 +67,8 @@ impl Follower {
         before: Option<StreamId>,
     ) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(false) };
-        if !self.may_have_been_cut(file) {
+        // One of them may be the copy in which it goes on.
+        if !self.may_have_been_cut(file) || self.waits_for_sought(number) {
             return Ok(false);
         }
         let (home, key) = (file.path.clone(), file.key);

@@ -72,6 +72,14 @@ impl Follower {
                 None => is_hidden = true,
             }
         }
+        // What was in a file before it was cut may come yet.
+        for (_, sought) in self.sought.iter().filter(|(id, _)| self.source_of(**id) == Some(index)) {
+            match self.sources[index].paths.time_of(&sought.home).filter(|_| has_hours) {
+                Some(time) => _ = held.insert(time.hour),
+                None => is_hidden = true,
+            }
+        }
+        let source = &mut self.sources[index];
         if !is_hidden {
             source.seen_to = now;
         }

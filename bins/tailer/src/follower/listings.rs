@@ -83,6 +83,13 @@ impl Listing {
     }
 }
 
+/// Names in folders, each with the inode that it had when its folder was listed.
+pub(super) struct Entries {
+    pub(super) found: Vec<(PathBuf, u64)>,
+    /// Some could not be listed because too many descriptors are open.
+    pub(super) is_without_descriptors: bool,
+}
+
 /// What changes when a name in a folder does: the folder, and its times.
 type Stamp = (FileKey, i64, i64);
 
@@ -181,20 +188,23 @@ impl Follower {
         folders: impl Iterator<Item = &'a PathBuf>,
         names: &[PathBuf],
     ) -> Vec<PathBuf> {
-        self.entries_named_after(folders, names).into_iter().map(|(path, _)| path).collect()
+        self.entries_named_after(folders, names).found.into_iter().map(|(path, _)| path).collect()
     }
 
-    /// The same with the inode that each had when its folder was listed.
+    /// The same with their inodes.
     pub(super) fn entries_named_after<'a>(
         &self,
         folders: impl Iterator<Item = &'a PathBuf>,
         names: &[PathBuf],
-    ) -> Vec<(PathBuf, u64)> {
+    ) -> Entries {
         let names: Vec<(PathBuf, String)> =
             names.iter().filter_map(|name| Some((name.clone(), plain_name(name)?))).collect();
         let (mut found, mut seen) = (Vec::new(), HashSet::new());
+        let mut is_without = false;
         for folder in folders {
-            let Ok(listing) = self.listings.borrow_mut().of(folder) else { continue };
+            let listing = self.listings.borrow_mut().of(folder);
+            is_without |= listing.as_ref().is_err_and(is_without_descriptors);
+            let Ok(listing) = listing else { continue };
             for (name, plain) in &names {
                 let beginning = listing.entries_beginning_with(root_of(plain));
                 let named = beginning
@@ -203,7 +213,7 @@ impl Follower {
                 found.extend(named.filter(|(path, _)| seen.insert(path.clone())));
             }
         }
-        found
+        Entries { found, is_without_descriptors: is_without }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::copies::InCopy;
 use super::missed::is_rotated_from;
+use super::sought::Sought;
 use super::{Followed, Follower};
 use crate::config::CatchUp;
 use crate::files;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Streams that could not be looked for are looked for again after this time, which doubles up to that.
-const SEARCH_RETRY: Duration = Duration::from_secs(1);
+const SEARCH_RETRY: Duration = Duration::from_millis(100);
 const SEARCH_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Follower {
@@ -40,6 +41,11 @@ impl Follower {
     /// After the first look at all files: those that are gone are looked for, and what had one path after another is put in its order.
     pub(super) fn first_look_is_over(&mut self) {
         self.search_lost();
+        // What was unpacked already waited for this.
+        let is_unknown = |file: &Followed| file.packed && file.stream.is_none();
+        let unknown: Vec<FileNumber> =
+            self.files.iter().filter(|(_, file)| is_unknown(file)).map(|(number, _)| *number).collect();
+        unknown.into_iter().for_each(|number| self.queue(number));
         for (home, files) in self.files_by_home() {
             if files.len() > 1 {
                 self.put_in_order(&home, files);
@@ -119,6 +125,8 @@ impl Follower {
 
     pub(super) fn search(&mut self, source: usize, met: &Met) {
         let path = met.home();
+        let sought = self.sought.remove(&met.stream);
+        let mut sought = sought.unwrap_or_else(|| Sought::new(path.clone(), None));
         if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
             self.bytes_gone(met.stream, &path, "replaced");
             self.finish_orphan(met.stream);
@@ -127,18 +135,18 @@ impl Follower {
         let mut folders = self.sources[source].folders.clone();
         folders.insert(files::folder_of(&path));
         let mut all_readable = true;
-        for folder in folders {
+        for folder in folders.into_iter().filter(|_| met.key != FileKey::NOWHERE) {
             match self.find_in(&folder, met.key) {
-                Ok(Some(found)) => return self.found(source, met, &path, &found),
+                Ok(Some(found)) => return self.found(source, met, &found, sought),
                 Ok(None) => {}
                 Err(error) if files::is_absent(&error) => {}
                 Err(_) => all_readable = false,
             }
         }
-        match self.continue_in_copy(met.stream, None) {
+        match self.continue_in_copy(met.stream, &mut sought) {
             InCopy::Found => return,
-            InCopy::Unclear => return self.search_later(),
-            InCopy::Nowhere => {}
+            InCopy::Unclear => return self.seek(met.stream, sought),
+            InCopy::Nowhere => self.no_longer_sought(&sought),
         }
         if self.awaits_unpacking(source, met) {
             return;
@@ -154,7 +162,8 @@ impl Follower {
         }
     }
 
-    fn found(&mut self, source: usize, met: &Met, home: &Path, found: &Path) {
+    fn found(&mut self, source: usize, met: &Met, found: &Path, sought: Sought) {
+        let home = &met.home();
         let look = files::facts_at(found).map(|facts| facts.look()).unwrap_or_default();
         if self.is_packed(source, found, met.key, look) {
             return;
@@ -172,19 +181,26 @@ impl Follower {
                         self.goes_before(copy, number);
                     }
                 }
-                let successor = self.by_path.get(home).copied().filter(|successor| *successor != number);
+                let there = self.by_path.get(home).copied();
+                let successor = self.successor_of(&sought).or(there).filter(|next| *next != number);
                 if let Some(successor) = successor {
                     self.goes_before(number, successor);
                 }
+                self.no_longer_sought(&sought);
                 self.queue(number);
             }
             Err(error) => {
                 if self.may_tell_trouble() {
                     warn!(path = %found.display(), %error, "the file cannot be opened: trying again");
                 }
-                self.search_later();
+                self.seek(met.stream, sought);
             }
         }
+    }
+
+    /// Not all could be seen, or opened, just now.
+    pub(super) fn search_soon(&mut self) {
+        self.search_again = Some((Instant::now() + SEARCH_RETRY, SEARCH_RETRY));
     }
 
     /// Not all could be seen, or opened: it is looked for again, after ever longer waits.
@@ -203,6 +219,8 @@ impl Follower {
         if self.searched_lost {
             self.search_lost();
         }
+        let (ledger, by_stream) = (&self.ledger, &self.by_stream);
+        self.sought.retain(|id, _| ledger.stream(*id).is_some() && !by_stream.contains_key(id));
         // Unless it was put off once more, all was found.
         self.search_again = self.search_again.filter(|(again, _)| *again > due);
     }

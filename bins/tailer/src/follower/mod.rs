@@ -28,6 +28,7 @@ mod packed_room;
 mod queue;
 mod replaced;
 mod scan;
+mod sought;
 mod source;
 mod succession;
 mod tally;
@@ -59,6 +60,7 @@ use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
 use packed_gone::PACKED_KEPT_MIN;
+use sought::Sought;
 use source::Source;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -116,6 +118,8 @@ pub(crate) struct Follower {
     listings: RefCell<Listings>,
     /// When streams whose files could not be looked for, or not be opened, are looked for again, and how long that was waited for.
     search_again: Option<(Instant, Duration)>,
+    /// Streams whose bytes may be in a copy that could not be looked at.
+    sought: HashMap<StreamId, Sought>,
     /// When it was told last that files cannot be opened or read.
     trouble_told: Option<Instant>,
     /// A folder, and what it is without symbolic links: that of the file that was met last.
@@ -202,6 +206,7 @@ impl Follower {
             open_files: OpenFiles::new(parts.config.limits.open_files),
             listings: RefCell::default(),
             search_again: None,
+            sought: HashMap::new(),
             trouble_told: None,
             real_folder: Default::default(),
             searched_lost: false,

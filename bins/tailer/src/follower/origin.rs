@@ -52,6 +52,10 @@ impl Follower {
         let source = self.sources[file.source].settings.name.clone();
         let (key, size, packed) = (file.key, file.size, file.packed);
         let heads = if packed { self.beginnings(number, &source)? } else { vec![head] };
+        // Its stream may be one whose file is found in a moment.
+        if packed && !self.searched_lost && self.may_be_copy_of_sought(file, &source, &heads) {
+            return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
+        }
         for head in heads.iter().filter(|_| packed) {
             if self.continues_lost(number, &source, *head)? {
                 return Ok(Origin::Continued);
@@ -83,13 +87,19 @@ impl Follower {
         if !file.packed && (is_named || file.is_presumed) {
             return Ok(Origin::Own);
         }
+        if self.may_be_copy_of_sought(file, &source, &heads) {
+            return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
+        }
         // Unpacked only in case a stream goes on in it.
         let is_packed = file.packed;
         let elsewhere = is_packed && !self.sources[file.source].paths.covers(&file.path);
         if let Some(origin) = self.compare_with_living(number, &source, &heads)? {
             return Ok(origin);
         }
-        if is_packed && self.may_be_copy_of_waiting(number, head) {
+        let waiting = if is_packed { self.waiting_as(number, head) } else { Vec::new() };
+        if !waiting.is_empty() {
+            // It may be the copy of one of these, which may wait for it: they are compared as streams from now on.
+            waiting.into_iter().for_each(|other| self.meet_before_its_turn(other, false));
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
         if elsewhere && self.missed_packed.contains(&key) {
@@ -156,14 +166,14 @@ impl Follower {
         }
     }
 
-    /// Whether a compressed file may be the copy of one whose turn has not come.
-    fn may_be_copy_of_waiting(&self, number: FileNumber, head: Head) -> bool {
-        let Some(file) = self.files.get(&number) else { return false };
+    /// Files whose turn has not come and that a compressed file may be the copy of.
+    fn waiting_as(&self, number: FileNumber, head: Head) -> Vec<FileNumber> {
+        let Some(file) = self.files.get(&number) else { return Vec::new() };
         let paths = &self.sources[file.source].paths;
         // One that was missed lies beside the file that it may be of; those of other folders may wait for it.
         let is_missed = self.missed_packed.contains(&file.key);
         let folder = files::folder_of(&file.path);
-        self.files.values().any(|other| {
+        let may_be = |other: &Followed| {
             let mut bytes = [0; HEAD_BYTES_MAX];
             let is_waiting = other.source == file.source && other.stream.is_none() && !other.packed;
             is_waiting
@@ -175,7 +185,8 @@ impl Follower {
                     .handle()
                     .and_then(|handle| files::read_head(handle, &mut bytes))
                     .is_ok_and(|filled| head.agrees(&bytes[..filled]))
-        })
+        };
+        self.files.iter().filter(|(_, other)| may_be(other)).map(|(number, _)| *number).collect()
     }
 
     fn is_named_after_file_of(&self, file: &Followed, id: StreamId) -> bool {

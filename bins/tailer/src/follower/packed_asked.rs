@@ -2,6 +2,7 @@
 
 use super::copies::{Before, InCopy, is_named_after_any, names_of};
 use super::packed::Packed;
+use super::sought::Sought;
 use super::{Followed, Follower};
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX};
@@ -13,13 +14,13 @@ use std::path::{Path, PathBuf};
 impl Follower {
     /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
     /// the file begins another.
-    pub(super) fn goes_on_elsewhere(&mut self, id: StreamId, before: Option<&Before>) -> bool {
-        let in_copy = self.continue_in_copy(id, before);
+    pub(super) fn goes_on_elsewhere(&mut self, id: StreamId, before: Option<Before>) -> bool {
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let waits = match in_copy {
+        let mut sought = Sought::new(met.home(), before);
+        let waits = match self.continue_in_copy(id, &mut sought) {
             InCopy::Found => return true,
             InCopy::Unclear => {
-                self.search_later();
+                self.seek(id, sought);
                 true
             }
             InCopy::Nowhere => {

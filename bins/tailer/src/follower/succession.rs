@@ -75,7 +75,7 @@ impl Follower {
         }
         let is_there = self.ledger.stream(id).is_some_and(|stream| !stream.orphan);
         let may_be = |file: &Followed| file.packed && file.stream.is_none() && file.queued;
-        is_there && (self.unpacks() || self.files.values().any(may_be))
+        is_there && (self.is_awaited(id) || self.unpacks() || self.files.values().any(may_be))
     }
 
     fn is_to_be_read(&self, key: FileKey) -> bool {

@@ -78,11 +78,13 @@ impl Follower {
         }
         let entries = self.ledger.orphans().flat_map(|stream| &stream.entries);
         let orphaned: u64 = entries.map(|entry| entry.cut.span).sum();
+        let sought = self.sought.keys().filter_map(|id| self.ledger.stream(*id));
+        let sought: u64 = sought.map(|stream| stream.left.saturating_sub(stream.frontier)).sum();
         let figures = &self.figures;
         figures.files.store(self.files.len() as u64, Ordering::Relaxed);
         figures.queue_packs.store(self.ledger.unsettled() as u64, Ordering::Relaxed);
         figures.partial_bytes.store(self.tally.sum.partial, Ordering::Relaxed);
-        figures.lag_bytes.store(self.tally.sum.lag + orphaned, Ordering::Release);
+        figures.lag_bytes.store(self.tally.sum.lag + orphaned + sought, Ordering::Release);
         figures.packed_files_known.store(self.packed.len() as u64, Ordering::Relaxed);
         figures.files_open.store(self.open_files.count() as u64, Ordering::Relaxed);
         let unreadable: usize = self.sources.iter().map(Source::unreadable).sum();
@@ -92,6 +94,6 @@ impl Follower {
         figures.sources_empty.store(count(Source::is_without_files), Ordering::Relaxed);
         figures.sources_polled.store(count(|source| !source.is_watched), Ordering::Relaxed);
         let is_known = self.sources.iter().all(|source| source.looked && source.to_open.is_empty());
-        figures.looked.store(is_known && self.searched_lost, Ordering::Release);
+        figures.looked.store(is_known && self.searched_lost && self.sought.is_empty(), Ordering::Release);
     }
 }

@@ -55,7 +55,7 @@ impl Follower {
         self.by_stream.remove(&id);
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
-        if self.goes_on_elsewhere(id, Some(&before)) {
+        if self.goes_on_elsewhere(id, Some(before)) {
             // Without room for them now they are found when the file is looked at next.
             let _ = self.find_cut_between(number, Some(id));
             return Worked::Again;
@@ -124,9 +124,14 @@ impl Follower {
             return Ok(self.replaced(number));
         }
         if has_no_tail {
+            // Its length was seen when it had other bytes.
+            let left = stream.left;
             let file = self.files.get_mut(&number);
-            let taken = file.and_then(|file| file.stream.take());
+            let (taken, size) = file.map_or((None, 0), |file| (file.stream.take(), file.size_trusted));
             self.by_stream.remove(&id);
+            if !has_tail && size > left {
+                self.ledger.left_at(id, size);
+            }
             if self.goes_on_elsewhere(id, None) {
                 if let Some(file) = self.files.get_mut(&number) {
                     file.cutter = Cutter::new(0);
@@ -150,10 +155,7 @@ impl Follower {
             "the file has changed since packs were cut from it: what it holds now is shipped as a new stream"
         );
         self.figures.lost(lost, "changed");
-        let (path, size, size_before) = (file.path.clone(), file.size, file.size_trusted);
-        if !has_tail && size_before > stream.left {
-            self.ledger.left_at(id, size_before);
-        }
+        let (path, size) = (file.path.clone(), file.size);
         self.unread_gone(id, &path, if has_tail { size } else { 0 }, "changed");
         self.regenerate(number, id, first, false);
         if let Some(file) = self.files.get_mut(&number) {

@@ -82,7 +82,7 @@ impl Follower {
                 worked
             });
         }
-        if self.waits_in_succession(number) {
+        if self.waits_in_succession(number) || self.waits_for_sought(number) {
             return Ok(self.look_while_it_waits(number)?.or_at(Instant::now() + LOOKED_AT));
         }
         let Some(file) = self.files.get(&number) else { return Ok(Worked::Rest) };
