@@ -2,7 +2,7 @@
 //! knows. Those that were made since the last look at the folder are read, between what was there before and what is there now.
 
 use super::copies::names_of;
-use super::listings::is_past;
+use super::listings::{is_past, now_ns};
 use super::missed::{Homes, Missed};
 use super::missed_order::ReadMissed;
 use super::origin::is_same;
@@ -15,10 +15,38 @@ use crate::unpack::uncompressed_path;
 use logferry_pack::StreamId;
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 use tracing::info;
+
+/// Clocks that differ by less were not set.
+const CLOCK_STEP_MIN_NS: i64 = 1_000_000_000;
 
 /// Most looks at once where names are shifted all the time.
 pub(super) const LOOKS_MAX: usize = 4;
+
+/// Copies that are made of a file from now on are no older than its folder is now, unless the clock that stamps files is set back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopiesKnown {
+    /// When names had changed last in its folder.
+    names_changed_ns: i64,
+    /// When that was asked, by a clock that nobody sets.
+    asked: Instant,
+}
+
+impl CopiesKnown {
+    fn none() -> CopiesKnown {
+        CopiesKnown { names_changed_ns: 0, asked: Instant::now() }
+    }
+
+    /// Whether a file was made since then, by the clock as it is now; one of a time to come was made before that was set.
+    fn is_new(&self, born_ns: i64, now_ns: i64) -> bool {
+        let asked_ns =
+            now_ns.saturating_sub(i64::try_from(self.asked.elapsed().as_nanos()).unwrap_or(i64::MAX));
+        let was_set_back = asked_ns.saturating_add(CLOCK_STEP_MIN_NS) < self.names_changed_ns;
+        let since_ns = if was_set_back { asked_ns } else { self.names_changed_ns };
+        born_ns > since_ns && born_ns <= now_ns.saturating_add(CLOCK_STEP_MIN_NS)
+    }
+}
 
 impl Follower {
     /// When names changed last in the folders where a file would be rotated, by the clock that stamps files: what is made there from now
@@ -32,15 +60,16 @@ impl Follower {
             .unwrap_or(0)
     }
 
-    /// The same for a file that is followed from now on, if copies of it are ever looked for.
-    pub(super) fn names_known_ns(&self, source: usize, path: &Path) -> i64 {
+    /// What is known of copies of a file that is followed from now on, if any are ever looked for.
+    pub(super) fn copies_known_at(&self, source: usize, path: &Path) -> CopiesKnown {
         let Source { paths, shelf, .. } = &self.sources[source];
         if paths.has_times() || shelf.is_some() {
-            return 0;
+            return CopiesKnown::none();
         }
-        let changed_ns = Follower::names_changed_ns(path);
+        let (asked, changed_ns) = (Instant::now(), Follower::names_changed_ns(path));
         // What is made within this tick of the clock has no later time.
-        if is_past(changed_ns) { changed_ns } else { changed_ns - 1 }
+        let names_changed_ns = if is_past(changed_ns) { changed_ns } else { changed_ns - 1 };
+        CopiesKnown { names_changed_ns, asked }
     }
 
     /// Whether nothing was cut of a stream: its first line does not tell whether its file was cut since that was seen.
@@ -95,14 +124,15 @@ impl Follower {
         read: &mut ReadMissed,
     ) -> io::Result<()> {
         let Some(file) = self.files.get(&number) else { return Ok(()) };
-        let (index, home, since) = (file.source, file.path.clone(), file.names_changed_ns);
-        let now = Follower::names_changed_ns(&home);
-        if now == since && before.is_none() {
+        let (index, home, known) = (file.source, file.path.clone(), file.copies_known);
+        let (asked, changed_ns) = (Instant::now(), Follower::names_changed_ns(&home));
+        if changed_ns == known.names_changed_ns && before.is_none() {
             return Ok(());
         }
+        let now_ns = now_ns();
         // Of a compressed one nobody knows whether it was made of a copy, or of a file that is held open and read.
         let is_missed = |missed: &Missed| {
-            missed.facts.key.born_ns > since && uncompressed_path(&missed.path) == missed.path
+            known.is_new(missed.facts.key.born_ns, now_ns) && uncompressed_path(&missed.path) == missed.path
         };
         let (copies, all_listed) = self.copies_beside(&home);
         // One that is a copy of what is there is nothing new, until that is cut. It may be one if that cannot be told now.
@@ -118,9 +148,9 @@ impl Follower {
             self.make_room()?;
         }
         // What is made within this tick of the clock has no later time.
-        let is_done = all_listed && waiting.is_empty() && read.all_opened() && is_past(now);
+        let is_done = all_listed && waiting.is_empty() && read.all_opened() && is_past(changed_ns);
         if let Some(file) = self.files.get_mut(&number).filter(|_| is_done) {
-            file.names_changed_ns = now;
+            file.copies_known = CopiesKnown { names_changed_ns: changed_ns, asked };
         }
         Ok(())
     }
@@ -145,5 +175,26 @@ impl Follower {
         let roots = &self.sources[index].settings.roots;
         let (copy, there) = (files::open_below(path, roots)?, files::open_below(home, roots)?);
         Ok(files::facts_of(&there)?.size >= facts.size && is_same(&copy, &there, facts.size)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_are_made_after_the_clock_was_set_back_are_no_older_than_what_is_known() {
+        const SECOND_NS: i64 = 1_000_000_000;
+        let now_ns = now_ns();
+        let is_new = |known_s: i64, clock_s: i64, born_s: i64| {
+            let known = CopiesKnown { names_changed_ns: now_ns + known_s * SECOND_NS, asked: Instant::now() };
+            known.is_new(now_ns + born_s * SECOND_NS, now_ns + clock_s * SECOND_NS)
+        };
+        // The clock goes on.
+        assert!(is_new(-5, 60, 1) && is_new(-5, 60, -4) && !is_new(-5, 60, -6) && !is_new(0, 60, 0));
+        // It was set back by an hour: what is made now is new, what was made before is not.
+        assert!(is_new(0, -3_600, -3_599) && !is_new(0, -3_600, -3_700) && !is_new(0, -3_600, -5));
+        // The folder was changed long before.
+        assert!(is_new(-7_200, -3_600, -3_599) && !is_new(-7_200, -3_600, -7_300));
     }
 }

@@ -100,7 +100,7 @@ impl Follower {
         }
     }
 
-    fn queue_successors(&mut self, number: FileNumber) {
+    pub(super) fn queue_successors(&mut self, number: FileNumber) {
         for successor in self.successors.get(&number).cloned().unwrap_or_default() {
             if self.files.get(&successor).is_some_and(|file| file.size > file.cutter.seen_to()) {
                 self.queue(successor);

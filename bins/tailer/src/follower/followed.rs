@@ -1,6 +1,7 @@
 //! A file that is followed, and what is known of it.
 
 use super::backlog::Rank;
+use super::cut_between::CopiesKnown;
 use super::tally::Counted;
 use crate::cutter::Cutter;
 use crate::identity::{END_MARK_BYTES_MAX, EndMark, FileKey, Head};
@@ -12,13 +13,16 @@ use logferry_pack::StreamId;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Packs of a file that are remembered to know a copy of it by.
 const RECENT_PACKS: usize = 16;
 
 /// Packs of a file of which some bytes are remembered, to know by that it was not filled with others.
 const MARKED_PACKS: usize = 4;
+
+/// What comes after a file that cannot be read waits for so long: mostly descriptors are short for a moment.
+const FAILING_AWAITED_MAX: Duration = Duration::from_secs(10);
 
 /// A file.
 #[derive(Debug)]
@@ -89,15 +93,20 @@ pub(crate) struct Followed {
     pub(super) looked_at: Option<Instant>,
     /// One of `stirred`.
     pub(super) stirred: bool,
-    /// It could not be read the last time.
-    pub(super) failing: bool,
-    /// When names had changed last in its folder when all copies of it were found there.
-    pub(super) names_changed_ns: i64,
+    /// Since when it cannot be read, if it could not be the last time.
+    pub(super) failing_since: Option<Instant>,
+    /// Up to when all copies of it are known.
+    pub(super) copies_known: CopiesKnown,
     /// What the figures have of it.
     pub(super) counted: Counted,
 }
 
 impl Followed {
+    /// Whether it could not be read for so long that those that come after it go on.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.failing_since.is_some_and(|since| since.elapsed() >= FAILING_AWAITED_MAX)
+    }
+
     /// These bytes were cut from it at an offset.
     pub(super) fn mark(&mut self, offset: u64, bytes: &[u8]) {
         if self.end_mark.is_none() {

@@ -97,8 +97,10 @@ impl Follower {
             let Some(time) = file.time else { continue };
             let quiet = now.saturating_duration_since(file.quiet_since);
             let unread = file.size > file.cutter.at();
-            let busy =
-                file.queued || file.failing || unread || quiet < self.sources[index].settings.rotate_wait.0;
+            let busy = file.queued
+                || file.failing_since.is_some()
+                || unread
+                || quiet < self.sources[index].settings.rotate_wait.0;
             *named.entry(time.hour).or_insert(false) |= busy;
         }
         named.extend(self.hours_to_unpack(index).map(|hour| (hour, true)));

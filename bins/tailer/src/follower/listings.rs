@@ -147,10 +147,15 @@ fn is_settled((_, changed_ns, touched_ns): Stamp) -> bool {
     is_past(changed_ns) && is_past(touched_ns)
 }
 
+/// The time that files are stamped with now, in nanoseconds since 1970.
+pub(super) fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::RealtimeCoarse);
+    now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec)
+}
+
 /// Whether what is stamped from now on has another time than this, in nanoseconds since 1970, for as long as anybody compares the two.
 pub(super) fn is_past(at_ns: i64) -> bool {
-    let now = clock_gettime(ClockId::RealtimeCoarse);
-    let now_ns = now.tv_sec.saturating_mul(SECOND_NS).saturating_add(now.tv_nsec);
+    let now_ns = now_ns();
     let tick_ns = if at_ns % SECOND_NS == 0 { 2 * SECOND_NS } else { 0 };
     // A clock that was set back takes long to get there.
     at_ns + tick_ns < now_ns || at_ns > now_ns.saturating_add(2 * SECOND_NS)

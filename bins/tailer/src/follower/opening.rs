@@ -179,7 +179,7 @@ impl Follower {
         if place != Place::Here {
             self.displaced.insert(number);
         }
-        let names_changed_ns = self.names_known_ns(source, path);
+        let copies_known = self.copies_known_at(source, path);
         let target = self.target_of(path);
         if let Some(target) = &target {
             if self.sources[source].folders.insert(files::folder_of(target)) {
@@ -228,8 +228,8 @@ impl Follower {
                 queued: false,
                 looked_at: None,
                 stirred: false,
-                failing: false,
-                names_changed_ns,
+                failing_since: None,
+                copies_known,
                 counted: Counted::default(),
             },
         );

@@ -39,18 +39,23 @@ impl Follower {
     pub(super) fn work(&mut self, number: FileNumber) -> Worked {
         let worked = self.try_work(number);
         let Some(file) = self.files.get_mut(&number) else { return Worked::Rest };
-        let was_failing = std::mem::replace(&mut file.failing, worked.is_err());
+        let failing_since = file.failing_since.take();
         match worked {
             Ok(worked) => worked,
             Err(error) => {
+                file.failing_since = failing_since.or_else(|| Some(Instant::now()));
+                let is_unreadable = file.is_unreadable();
                 counter!("logferry_tailer_read_failures_total").increment(1);
                 let path = file.path.display().to_string();
-                if !was_failing && self.may_tell_trouble() {
+                if failing_since.is_none() && self.may_tell_trouble() {
                     warn!(path, %error, "the file cannot be read: trying again");
                 } else {
                     debug!(path, %error, "the file cannot be read: trying again");
                 }
-                self.caught_up(number);
+                if is_unreadable {
+                    self.caught_up(number);
+                    self.queue_successors(number);
+                }
                 Worked::At(Instant::now() + READ_RETRY)
             }
         }
@@ -203,7 +208,7 @@ impl Follower {
                 .is_some_and(|stream| stream.next_unsent().is_some() || stream.conflict.is_some())
                 || !self.may_follow(id)
         };
-        !before.failing
+        !before.is_unreadable()
             && before.stream.is_some_and(|id| {
                 before.size > before.cutter.seen_to() || before.cutter.entry_bytes() > 0 || unsent(id)
             })
