@@ -2,7 +2,9 @@
 
 use crate::PATIENCE;
 use crate::clock::SteppedClock;
+use rustix::process::{Pid, Resource, Rlimit};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -143,8 +145,7 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid =
-            self.pid().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)).expect("a running program");
+        let pid = self.pid().and_then(|pid| Pid::from_raw(pid as i32)).expect("a running program");
         rustix::process::kill_process(pid, signal).expect("send a signal");
     }
 
@@ -160,6 +161,20 @@ impl Program {
         wait_until("all threads stand", || {
             std::fs::read_dir(&tasks).is_ok_and(|tasks| tasks.filter_map(Result::ok).all(stands))
         });
+    }
+
+    /// From now on the program can open so many more files, connections and the like; `None` lets it open as many as at its start.
+    pub fn limit_descriptors(&self, more: Option<usize>) {
+        let pid = self.pid().expect("a running program");
+        let own = rustix::process::getrlimit(Resource::Nofile);
+        let limit = more.map(|more| {
+            let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+            let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+            let open: BTreeSet<u64> = numbers.collect();
+            (0..).filter(|number| !open.contains(number)).nth(more).expect("a free number")
+        });
+        let limit = Rlimit { current: limit.or(own.current), maximum: own.maximum };
+        rustix::process::prlimit(Pid::from_raw(pid as i32), Resource::Nofile, limit).expect("it is a child");
     }
 
     /// SIGTERM, and waits for its end.

@@ -20,7 +20,7 @@ impl Life<'_> {
     /// What must have arrived has not.
     pub fn act(&mut self) -> Result<(), String> {
         self.take_turns();
-        let name = match self.random.random_range(0..43) {
+        let name = match self.random.random_range(0..46) {
             0..12 => "write",
             12..14 => "partial",
             14..17 => "rotate",
@@ -41,6 +41,8 @@ impl Life<'_> {
             37 => "catch-up",
             38 | 39 => "shift",
             40 => "move",
+            41 | 42 => "starve",
+            43 => "feed",
             _ => "pause",
         };
         self.trace.push(name.to_owned());
@@ -71,6 +73,8 @@ impl Life<'_> {
             "clock" => self.step_clock(),
             "shift" => self.shift(),
             "move" => self.move_away(),
+            "starve" => self.starve(),
+            "feed" => self.feed(),
             "catch-up" => return self.catch_up(),
             // The pace of what happens, not a condition.
             _ => std::thread::sleep(Duration::from_millis(self.random.random_range(1..150))),
@@ -362,8 +366,25 @@ impl Life<'_> {
         lost.into_iter().for_each(|content| self.at_risk(content));
     }
 
+    /// The tailer can open next to nothing more.
+    fn starve(&mut self) {
+        if self.tailer.is_started() {
+            wait_until("the tailer is up", || self.tailer.admin().is_some());
+            let more = self.random.random_range(0..3);
+            self.tailer.limit_descriptors(Some(more));
+        }
+    }
+
+    /// There are descriptors enough.
+    fn feed(&mut self) {
+        if self.tailer.is_started() {
+            self.tailer.limit_descriptors(None);
+        }
+    }
+
     fn kill(&mut self) {
         if self.tailer.is_started() {
+            self.feed();
             self.note_lost();
             self.tailer.kill();
             self.kills += 1;
@@ -374,6 +395,7 @@ impl Life<'_> {
     pub(super) fn stop(&mut self) {
         if self.tailer.is_started() {
             // Before that it does not take signals yet.
+            self.feed();
             wait_until("the tailer is up", || self.tailer.admin().is_some());
             self.note_lost();
             let status = self.tailer.stop();
@@ -382,9 +404,11 @@ impl Life<'_> {
         }
     }
 
-    /// Starts the tailer, if it does not run.
+    /// Starts the tailer, if it does not run; in any case it can open what it needs.
     pub fn start(&mut self) {
-        if !self.tailer.is_started() {
+        if self.tailer.is_started() {
+            self.feed();
+        } else {
             self.tailer.start();
         }
     }

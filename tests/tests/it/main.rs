@@ -11,6 +11,7 @@ mod disk_full;
 mod etl;
 mod every_syscall;
 mod exactly_once;
+mod few_descriptors;
 mod finish;
 mod fsync_fails;
 mod hangup;

@@ -9,6 +9,7 @@ use crate::tracker::FileNumber;
 use logferry_pack::StreamId;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tracing::info;
 
 /// Most searches that may end in vain because names were shifted all the while.
 const SHIFTED_MAX: u32 = 8;
@@ -50,7 +51,10 @@ impl Follower {
     /// A stream is looked for again, and soon if it is new among them.
     pub(super) fn seek(&mut self, id: StreamId, mut sought: Sought) {
         match sought.searches {
-            0 => self.search_soon(),
+            0 => {
+                info!(path = %sought.home.display(), stream = %id, "not all that may have the rest of a file could be looked at: looking again");
+                self.search_soon();
+            }
             _ => self.search_later(),
         }
         sought.searches += 1;
