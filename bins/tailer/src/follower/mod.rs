@@ -146,6 +146,10 @@ pub(crate) struct Follower {
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
     unpack_waiting: VecDeque<UnpackJob>,
+    /// Those that streams whose files are gone ask for.
+    unpack_asked: VecDeque<UnpackJob>,
+    /// How many were sent to be unpacked, and are not yet.
+    unpack_underway: usize,
     /// How many there must be for those that are gone to be forgotten.
     packed_forgotten_at: usize,
     /// How many of those that were sent to be unpacked are held open.
@@ -226,6 +230,8 @@ impl Follower {
             unpack: parts.unpack,
             packed: HashMap::new(),
             unpack_waiting: VecDeque::new(),
+            unpack_asked: VecDeque::new(),
+            unpack_underway: 0,
             packed_forgotten_at: PACKED_KEPT_MIN,
             held_underway: 0,
             room_looked_at: None,

@@ -2,6 +2,7 @@
 
 use super::attach::Attached;
 use super::handles::open_known;
+use super::packed::Content;
 use super::tally::Counted;
 use super::{Followed, Follower};
 use crate::cutter::Cutter;
@@ -51,13 +52,15 @@ impl Follower {
             return;
         }
         let look = FileLook { size: sighting.size, changed_ns: sighting.changed_ns };
-        if self.is_packed(source, &sighting.path, sighting.key, look) {
-            return;
-        }
+        let handle = match self.unpack_if(source, &sighting.path, sighting.key, look, None) {
+            Content::Packed => return,
+            Content::Plain(handle) => handle,
+        };
         if self.sources[source].paths.wants_packed(&sighting.path) {
             return;
         }
-        match self.try_open(source, &sighting.path, Place::Here) {
+        // It is not opened twice: it may be deleted any moment.
+        match handle.and_then(|handle| self.follow_once(source, &sighting.path, handle, Place::Here)) {
             Ok(number) => {
                 self.sources[source].failed.remove(&sighting.path);
                 self.meet_before_its_turn(number, true);
@@ -94,13 +97,7 @@ impl Follower {
         is_same
     }
 
-    pub(super) fn try_open(&mut self, source: usize, path: &Path, place: Place) -> io::Result<FileNumber> {
-        self.make_room()?;
-        let handle = files::open_below(path, &self.sources[source].settings.roots)?;
-        self.follow_once(source, path, handle, place)
-    }
-
-    /// The same if that file is there still.
+    /// Opens a file and follows it, if it is there still.
     ///
     /// # Errors
     /// `NotFound` if another file has its name by now.

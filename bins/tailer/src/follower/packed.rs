@@ -1,10 +1,10 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
-use super::Follower;
 use super::copies::is_named_after;
 use super::listings::is_without_descriptors;
 use super::packed_room::Failed;
 use super::source::Source;
+use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
@@ -33,7 +33,7 @@ const MAY_BE_MAX: usize = 1_024;
 
 /// Most unpacked files that wait to be read: each takes room on the disk, and there may be an archive of years.
 const UNPACKED_MAX: usize = 4;
-/// The same with those that they wait for.
+/// The same with those that they wait for; and most of those that a stream asks for.
 const UNPACKED_AWAITED_MAX: usize = 2 * UNPACKED_MAX;
 
 /// What became of a compressed file.
@@ -48,6 +48,14 @@ pub(super) enum Packed {
     Failed(Failed),
 }
 
+/// What a file holds.
+pub(super) enum Content {
+    /// It is compressed, or in an archive.
+    Packed,
+    /// It is neither, as far as it could be opened.
+    Plain(io::Result<File>),
+}
+
 /// Whether a file that could not be opened may be a compressed one, and is only out of reach for now: others wait for what it has, so one that
 /// may never be read does not count.
 fn may_be_opened_later(path: &Path, error: &io::Error) -> bool {
@@ -57,7 +65,7 @@ fn may_be_opened_later(path: &Path, error: &io::Error) -> bool {
 impl Follower {
     /// Whether a file is a compressed one. One that is not known yet is unpacked.
     pub(super) fn is_packed(&mut self, source: usize, path: &Path, key: FileKey, look: FileLook) -> bool {
-        self.unpack_if(source, path, key, look, None)
+        matches!(self.unpack_if(source, path, key, look, None), Content::Packed)
     }
 
     /// With a stream also one that is known, and at once: what was not acknowledged of the stream may be there, and others wait for that.
@@ -68,21 +76,21 @@ impl Follower {
         key: FileKey,
         look: FileLook,
         missing: Option<&Met>,
-    ) -> bool {
+    ) -> Content {
         if self.is_followed_unpacked(key) {
             // What it holds by now, if that is another content, is unpacked when it is let go.
-            return true;
+            return Content::Packed;
         }
         let again = missing.is_some();
         let stream = missing.map(|met| met.stream).or_else(|| self.lost_in(key));
         let mut failed_before = 0;
         match self.packed.get(&key) {
-            Some(Packed::Unpacking { .. }) => return true,
-            Some(Packed::Waiting { .. }) if !again => return true,
-            Some(Packed::Known(known)) if stream.is_none() && *known == look => return true,
+            Some(Packed::Unpacking { .. }) => return Content::Packed,
+            Some(Packed::Waiting { .. }) if !again => return Content::Packed,
+            Some(Packed::Known(known)) if stream.is_none() && *known == look => return Content::Packed,
             Some(Packed::Failed(failed)) if failed.job.look == look => {
                 if Instant::now() < failed.retry_at {
-                    return true;
+                    return Content::Packed;
                 }
                 failed_before = failed.job.failures;
             }
@@ -96,10 +104,10 @@ impl Follower {
         {
             self.unpacked_for.remove(&(met.stream, key));
             self.search_later();
-            return true;
+            return Content::Packed;
         }
-        let file = opened.ok();
-        let read = file.as_ref().and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
+        let file = opened.as_ref().ok();
+        let read = file.and_then(|file| files::read_at(file, 0, &mut first_bytes).ok());
         let first_bytes = &first_bytes[..read.unwrap_or(0)];
         let begins = FirstBytes::of(first_bytes);
         if read.is_some() {
@@ -115,12 +123,12 @@ impl Follower {
                      bzip2, or give the source a path that does not lead to such files"
                 );
             }
-            return is_foreign;
+            return if is_foreign { Content::Packed } else { Content::Plain(opened) };
         };
         if let Some(number) = self.tracker.find(key) {
             // It was empty when it was opened, and turns out to be compressed now.
             self.queue(number);
-            return true;
+            return Content::Packed;
         }
         let name = self.sources[source].name.as_str();
         let is_known = self.ledger.past_files().has(name, key);
@@ -129,14 +137,14 @@ impl Follower {
         if is_known && stream.is_none() && (is_unread || looks_alike()) {
             self.ledger.content_known(key, look);
             self.packed.insert(key, Packed::Known(look));
-            return true;
+            return Content::Packed;
         }
         self.need_line_record(source, path, key);
         let Some(skip_lines) = self.lines_before_start(source, path, key) else {
             self.know_unread(source, path, key);
             self.ledger.content_known(key, look);
             self.packed.insert(key, Packed::Known(look));
-            return true;
+            return Content::Packed;
         };
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
@@ -158,7 +166,7 @@ impl Follower {
             key,
             look,
             begins,
-            held: file.filter(|_| holds),
+            held: opened.ok().filter(|_| holds),
             is_moved: false,
             gone_since: None,
             replaced: None,
@@ -170,17 +178,36 @@ impl Follower {
         if again {
             self.unpack_waiting.retain(|waiting| waiting.key != key);
             self.packed.insert(key, Packed::Unpacking { source, hour });
-            self.send_to_unpack(job);
+            self.unpack_asked.push_back(job);
         } else {
             self.packed.insert(key, Packed::Waiting { source, hour });
             self.unpack_waiting.push_back(job);
-            self.unpack_next();
         }
-        true
+        self.unpack_next();
+        Content::Packed
+    }
+
+    /// Unpacks the next one that a stream asks for, which goes before all others, as long as it is not unknown of too many what they have.
+    fn unpack_asked(&mut self) {
+        if self.unpack_underway > 0 || self.unpack_asked.is_empty() {
+            return;
+        }
+        let unknown = self.files.values().filter(|file| self.is_asked_and_unknown(file)).count();
+        if unknown < UNPACKED_AWAITED_MAX
+            && let Some(job) = self.unpack_asked.pop_front()
+        {
+            self.send_to_unpack(job);
+        }
+    }
+
+    /// Whether a stream asks for what was unpacked, and may go on there.
+    pub(super) fn is_asked_and_unknown(&self, file: &Followed) -> bool {
+        file.packed && file.stream.is_none() && self.unpacked_for.iter().any(|(_, key)| *key == file.key)
     }
 
     /// Unpacks what waits for that, as long as there is not too much that was unpacked and not read.
     pub(super) fn unpack_next(&mut self) {
+        self.unpack_asked();
         if self.unpack_waiting.is_empty() || self.unpacks() {
             return;
         }
@@ -346,6 +373,7 @@ impl Follower {
     }
 
     pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
+        self.unpack_underway = self.unpack_underway.saturating_sub(1);
         self.held_underway = self.held_underway.saturating_sub(usize::from(job.held.is_some()));
         if let Some(look) = job.replaced.take() {
             self.packed_lost(job.source, &job.path, job.key, look, "replaced");

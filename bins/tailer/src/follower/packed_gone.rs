@@ -48,7 +48,8 @@ impl Follower {
         let held_max = self.packed_held_max();
         // Only those that come next are held.
         let waiting = self.unpack_waiting.iter().take(held_max).filter(|job| job.held.is_some()).count();
-        waiting + self.held_underway + self.held_without_room() < held_max
+        let asked = self.unpack_asked.iter().filter(|job| job.held.is_some()).count();
+        waiting + asked + self.held_underway + self.held_without_room() < held_max
     }
 
     /// The last of those that wait and are held gives up its descriptor for one that does not wait.
@@ -62,6 +63,7 @@ impl Follower {
 
     /// Has a file unpacked.
     pub(super) fn send_to_unpack(&mut self, job: UnpackJob) {
+        self.unpack_underway += 1;
         self.held_underway += usize::from(job.held.is_some());
         let _ = self.unpack.send(job);
     }

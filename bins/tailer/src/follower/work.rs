@@ -75,7 +75,8 @@ impl Follower {
         if !self.refresh(number)? {
             return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
         }
-        if self.waits_for_its_turn(number) {
+        let is_asked = self.files.get(&number).is_some_and(|file| self.is_asked_and_unknown(file));
+        if self.waits_for_its_turn(number) && !is_asked {
             return self.look_while_it_waits(number);
         }
         if self.waits_for_predecessor(number) {
@@ -301,7 +302,10 @@ impl Follower {
             Origin::Own => 0,
             Origin::RestOfCopy(first) => first,
             Origin::Copy => return self.rest_as_copy(number),
-            Origin::Continued => return Ok(Worked::Again),
+            Origin::Continued => {
+                self.unpack_next();
+                return Ok(Worked::Again);
+            }
             Origin::Unclear(due) => {
                 self.caught_up(number);
                 return Ok(Worked::At(due));
@@ -315,6 +319,9 @@ impl Follower {
         };
         file.cutter = Cutter::new(first);
         file.size_trusted = file.size.max(filled as u64);
+        if file.packed {
+            self.unpack_next();
+        }
         Ok(Worked::Again)
     }
 

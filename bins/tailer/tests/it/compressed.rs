@@ -599,3 +599,43 @@ async fn compressed_files_that_are_gone_are_forgotten_however_often_a_log_is_rot
     assert_eq!(figure(&tailer, "packed_files_lost"), 0);
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn few_archives_are_unpacked_at_once_to_look_for_what_a_log_had_before_it_was_cut() {
+    const ARCHIVES: usize = 30;
+    const UNPACKED_MAX: u64 = 8;
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.send.window = ByteSize::kib(8);
+    append(&rig.log(), lines(0, 100));
+    let tailer = rig.start();
+    tier.wait_stored(&lines(0, 100));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    for number in 1..=ARCHIVES {
+        let archive = rig.at(&format!("app.log.{number}.gz"));
+        std::fs::write(archive, compress(&lines(number * 10_000, 300), "gz")).expect("written");
+    }
+    // What was read and not answered is looked for; nothing can be read, so that what was unpacked waits.
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(100, 1_000));
+    wait_until("the window is full", || figure(&tailer, "queue_bytes") >= 8 << 10);
+    std::fs::write(rig.log(), "new\n").expect("written");
+    wait_until("it is looked for", || figure(&tailer, "files_unpacked") == UNPACKED_MAX);
+    let mut files_max = 0;
+    let begin = std::time::Instant::now();
+    wait_until("it is seen that no more are unpacked", || {
+        files_max = files_max.max(figure(&tailer, "files"));
+        begin.elapsed() > Duration::from_millis(500)
+    });
+    tier.behave(Manner::Store);
+    wait_until("all is looked at", || {
+        files_max = files_max.max(figure(&tailer, "files"));
+        figure(&tailer, "files_unpacked") == ARCHIVES as u64 && figure(&tailer, "caught_up") == 1
+    });
+    assert!(files_max <= UNPACKED_MAX + 2, "{files_max} files at once");
+    let stored = tier.stored();
+    assert!(stored.starts_with(&lines(0, 100)) && stored.ends_with(b"new\n"));
+    let lost = (lines(0, 1_100).len() + 4 - stored.len()) as u64;
+    assert_eq!(figure(&tailer, "lost_bytes"), lost);
+    tailer.stop().await.expect("a clean stop");
+}
