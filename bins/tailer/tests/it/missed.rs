@@ -10,17 +10,19 @@ const PATTERNS: [&str; 2] = ["app.log", "*.log"];
 
 /// A tailer that has read ten lines and was stopped.
 async fn stopped(pattern: &str) -> (Tier, Rig) {
-    stopped_catching_up(pattern, CatchUp::Fair).await
+    stopped_catching_up(pattern, CatchUp::Fair, "").await
 }
 
-async fn stopped_catching_up(pattern: &str, order: CatchUp) -> (Tier, Rig) {
+/// The same; `header` is the first line of the log.
+async fn stopped_catching_up(pattern: &str, order: CatchUp, header: &str) -> (Tier, Rig) {
     let tier = Tier::start().await;
     let mut rig = Rig::new(&tier);
     rig.follow(pattern);
     rig.config.source[0].catch_up = order;
-    append(&rig.log(), lines(0, 10));
+    let begun = [header.as_bytes(), &lines(0, 10)].concat();
+    append(&rig.log(), &begun);
     let tailer = rig.start();
-    tier.wait_stored(&lines(0, 10));
+    tier.wait_stored(&begun);
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     tailer.stop().await.expect("a clean stop");
     (tier, rig)
@@ -90,11 +92,18 @@ fn compress_file(rig: &Rig, name: &str, extension: &str) {
 /// What hosts do while no tailer runs: `w` writes, `r` renames, `c` copies and truncates, `k` copies and leaves the file as it is, `z`
 /// compresses what was rotated last. What was written.
 fn happens(rig: &Rig, steps: &str) -> Vec<u8> {
+    happens_behind(rig, steps, "")
+}
+
+/// The same with a first line that all files have.
+fn happens_behind(rig: &Rig, steps: &str, header: &str) -> Vec<u8> {
     let mut written = Vec::new();
     for (step, letter) in steps.chars().enumerate() {
         match letter {
             'w' => {
-                let more = lines(10_000 * (step + 1), 300);
+                let is_new = std::fs::metadata(rig.log()).map_or(0, |facts| facts.len()) == 0;
+                let first = if is_new { header } else { "" };
+                let more = [first.as_bytes(), &lines(10_000 * (step + 1), 300)].concat();
                 append(&rig.log(), &more);
                 written.extend(more);
             }
@@ -210,15 +219,16 @@ async fn in_whatever_order_files_are_to_be_caught_up_none_that_was_missed_holds_
     let lines_of =
         |bytes: &[u8]| sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect());
     for order in [CatchUp::Newest, CatchUp::Oldest] {
-        for (pattern, steps) in PATTERNS
-            .iter()
-            .flat_map(|pattern| ["wcwcw", "wrwrw", "wczwczw", "wrwzrwzrwr"].map(|steps| (pattern, steps)))
-        {
-            let (tier, rig) = stopped_catching_up(pattern, order).await;
-            let expected = lines_of(&[lines(0, 10), happens(&rig, steps)].concat());
+        let headless = ["wcwcw", "wrwrw", "wczwczw", "wrwzrwzrwr"].map(|steps| ("", steps));
+        let alike = ["wrwrzwrwrw", "wrwzrwzrwr", "wrwrzwrzwrwrw"].map(|steps| ("# time message\n", steps));
+        let cases = headless.into_iter().chain(alike);
+        for (pattern, (header, steps)) in cases.flat_map(|case| PATTERNS.map(|pattern| (pattern, case))) {
+            let (tier, rig) = stopped_catching_up(pattern, order, header).await;
+            let written = happens_behind(&rig, steps, header);
+            let expected = lines_of(&[header.as_bytes(), &lines(0, 10), &written].concat());
             let tailer = rig.start();
             let is_shipped = || lines_of(&tier.contents().concat()) == expected;
-            wait_until(&format!("{steps} at {pattern}, {order:?}"), is_shipped);
+            wait_until(&format!("{header:?} {steps} at {pattern}, {order:?}"), is_shipped);
             wait_until("settled", || figure(&tailer, "caught_up") == 1);
             assert_eq!(figure(&tailer, "lost_bytes"), 0);
             tailer.stop().await.expect("a clean stop");
