@@ -4,6 +4,7 @@ use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
 use super::listings::is_without_descriptors;
 use super::missed_order::is_moved;
+use super::origin::{ALIKE_MAX, is_same};
 use super::sought::Sought;
 use super::source::Source;
 use super::{Followed, Follower};
@@ -330,9 +331,23 @@ impl Follower {
     }
 
     /// Whether a file is known to have the bytes of another stream, and still has them: it may have been copied over, and without birth times
-    /// it may be a new one under an old number.
+    /// it may be a new one under an old number. Or it has all the bytes of another one that is followed, and more than a first line.
     fn is_known_of_other(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
         let Candidate { facts, handle, .. } = copy;
+        if let Some(met) = self
+            .ledger
+            .stream(id)
+            .map(|stream| &stream.met)
+            .filter(|met| facts.size > u64::from(met.head.length))
+        {
+            let others = self.ledger.with_head(&met.source, met.head).filter(|other| *other != id);
+            let followed = others.filter_map(|other| self.files.get(self.by_stream.get(&other)?));
+            for other in followed.filter_map(|other| other.handle.as_ref()).take(ALIKE_MAX) {
+                if files::facts_of(other)?.size >= facts.size && is_same(handle, other, facts.size)? {
+                    return Ok(true);
+                }
+            }
+        }
         let known = self.ledger.past_files().with_key(facts.key);
         for (source, past) in known.filter(|(_, past)| past.stream != id) {
             let tail = past.tail.or_else(|| self.tail_of_stream(source, past));

@@ -181,6 +181,10 @@ impl Follower {
                         self.goes_before(copy, number);
                     }
                 }
+                if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
+                    self.bytes_gone(met.stream, home, "replaced");
+                    self.finish_orphan(met.stream);
+                }
                 let there = self.by_path.get(home).copied();
                 let successor = self.successor_of(&sought).or(there).filter(|next| *next != number);
                 if let Some(successor) = successor {

@@ -26,7 +26,7 @@ use tracing::info;
 /// Folders of a source that are all asked for copies of a file that ends, unless some are on file systems of other hosts.
 const FOLDERS_ASKED_MAX: usize = 256;
 /// Files with the same first line that a new one is compared with.
-const ALIKE_MAX: usize = 16;
+pub(super) const ALIKE_MAX: usize = 16;
 /// A compressed file that may be the copy of one that waits is looked at again after this time.
 const WAITING_LOOKED_AT: Duration = Duration::from_millis(200);
 

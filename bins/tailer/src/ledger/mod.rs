@@ -157,11 +157,9 @@ impl Ledger {
 
     /// Everything, with the records that were not taken yet.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut streams: Vec<&Stream> = self.streams.values().collect();
-        streams.sort_by_key(|stream| !stream.orphan);
         encode_snapshot(&Snapshot {
             sources: self.sources.clone(),
-            streams: streams.into_iter().map(Stream::snapshot).collect(),
+            streams: self.streams.values().map(Stream::snapshot).collect(),
             hours: self.hours.clone(),
             marks: self.marks.keys().cloned().collect(),
             past_files: self.past_files.clone(),
@@ -185,12 +183,29 @@ impl Ledger {
         for stream in snapshot.streams {
             self.begin(Stream::restored(stream));
         }
+        self.order_generations();
         for seen in snapshot.seen {
             self.saw(seen.stream, seen.size, seen.touched_ns);
             if let Some(stream) = self.streams.get_mut(&seen.stream) {
                 stream.left = seen.size;
             }
         }
+    }
+
+    /// Of the generations of a file all but the last are orphans, in whatever order they were restored.
+    fn order_generations(&mut self) {
+        let past_of = |stream: &Stream| {
+            let key = stream.met.key;
+            stream.met.past.iter().map(move |past| (key, *past)).collect::<Vec<_>>()
+        };
+        for (key, past) in self.streams.values().flat_map(past_of).collect::<Vec<_>>() {
+            if let Some(past) = self.streams.get_mut(&past).filter(|past| past.met.key == key) {
+                past.orphan = true;
+                self.orphans.insert(past.met.stream);
+            }
+        }
+        let last = self.streams.values().filter(|stream| !stream.orphan);
+        self.current.extend(last.map(|stream| (stream.met.key, stream.met.stream)));
     }
 
     fn begin(&mut self, stream: Stream) {

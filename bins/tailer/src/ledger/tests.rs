@@ -344,3 +344,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_last_generation_of_a_file_is_the_current_one_in_whatever_order_they_were_kept() {
+    let mut ledger = fresh();
+    let generations: Vec<StreamId> = (0..3).map(|_| meet(&mut ledger, 1, 0)).collect();
+    // Its file was replaced once more, and has nothing that is known yet.
+    ledger.orphan(generations[2]);
+    for rotated in 0..3 {
+        let mut snapshot = decode_snapshot(&ledger.snapshot()).expect("a snapshot");
+        snapshot.streams.sort_by_key(|stream| generations.iter().position(|id| *id == stream.met.stream));
+        snapshot.streams.rotate_left(rotated);
+        let again = replayed(Some(encode_snapshot(&snapshot)), &[]);
+        assert_eq!(again.current(key(1)), Some(generations[2]));
+        let is_orphan = |id: &StreamId| again.stream(*id).expect("known").orphan;
+        assert_eq!(generations.iter().map(is_orphan).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(again.orphans().count(), 2);
+    }
+}
