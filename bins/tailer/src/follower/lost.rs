@@ -2,6 +2,7 @@
 
 use super::copies::InCopy;
 use super::missed::is_rotated_from;
+use super::packed_asked::Awaited;
 use super::sought::Sought;
 use super::{Followed, Follower};
 use crate::config::CatchUp;
@@ -146,9 +147,14 @@ impl Follower {
         match self.continue_in_copy(met.stream, &mut sought) {
             InCopy::Found => return,
             InCopy::Unclear => return self.seek(met.stream, sought),
-            InCopy::Nowhere => self.no_longer_sought(&sought),
+            InCopy::Nowhere => {}
         }
-        if self.awaits_unpacking(source, met) {
+        let awaited = self.awaits_unpacking(source, met);
+        if awaited == Awaited::Unclear {
+            return self.seek(met.stream, sought);
+        }
+        self.no_longer_sought(&sought);
+        if awaited == Awaited::Unpacked {
             return;
         }
         if !all_readable {

@@ -99,7 +99,12 @@ impl Follower {
         let waiting = if is_packed { self.waiting_as(number, head) } else { Vec::new() };
         if !waiting.is_empty() {
             // It may be the copy of one of these, which may wait for it: they are compared as streams from now on.
-            waiting.into_iter().for_each(|other| self.meet_before_its_turn(other, false));
+            for other in waiting {
+                let file = self.files.get(&other).filter(|_| self.searched_lost);
+                if file.is_some_and(|file| !self.waits_for_first_look(file)) {
+                    self.meet_before_its_turn(other, false);
+                }
+            }
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
         if elsewhere && self.missed_packed.contains(&key) {

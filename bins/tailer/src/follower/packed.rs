@@ -103,7 +103,6 @@ impl Follower {
             && may_be_opened_later(path, error)
         {
             self.unpacked_for.remove(&(met.stream, key));
-            self.search_later();
             return Content::Packed;
         }
         let file = opened.as_ref().ok();

@@ -11,69 +11,82 @@ use crate::unpack::{is_packed_name, packing};
 use logferry_pack::StreamId;
 use std::path::{Path, PathBuf};
 
+/// What of compressed files is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Awaited {
+    Nothing,
+    /// What is unpacked, now or when there is room.
+    Unpacked,
+    /// Some could not be opened.
+    Unclear,
+}
+
 impl Follower {
     /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
     /// the file begins another.
     pub(super) fn goes_on_elsewhere(&mut self, id: StreamId, before: Option<Before>) -> bool {
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
         let mut sought = Sought::new(met.home(), before);
-        let waits = match self.continue_in_copy(id, &mut sought) {
+        let source = self.sources.iter().position(|source| source.settings.name == met.source);
+        match self.continue_in_copy(id, &mut sought) {
             InCopy::Found => return true,
-            InCopy::Unclear => {
-                self.seek(id, sought);
-                true
-            }
+            InCopy::Unclear => self.seek(id, sought),
             InCopy::Nowhere => {
-                let source = self.sources.iter().position(|source| source.settings.name == met.source);
-                source.is_some_and(|source| self.awaits_unpacking(source, &met))
+                match source.map_or(Awaited::Nothing, |source| self.awaits_unpacking(source, &met)) {
+                    Awaited::Nothing => return false,
+                    Awaited::Unpacked => {}
+                    Awaited::Unclear => self.seek(id, sought),
+                }
             }
-        };
-        if waits {
-            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
         }
-        waits
+        self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
+        true
     }
 
     /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
-    pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> bool {
+    pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> Awaited {
         let of_source = |file: &Followed| file.packed && file.source == source && file.stream.is_none();
         let names = names_of(&met.home());
         if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
-            return true;
+            return Awaited::Unpacked;
         }
         let mut folders = self.sources[source].folders.clone();
         folders.extend(names.iter().map(|name| files::folder_of(name)));
         let paths = self.named_after(folders.iter(), &names);
-        let mut awaits = false;
+        let mut awaits = Awaited::Nothing;
         let may_be = |path: &&PathBuf| {
             is_named_after_any(path, &names)
                 && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
         };
         let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
         for path in &paths {
-            awaits |= self.awaits_file(source, path, met);
+            awaits = awaits.max(self.awaits_file(source, path, met));
         }
-        awaits || self.awaits_held(source, met, &names)
+        let holds = awaits == Awaited::Nothing && self.awaits_held(source, met, &names);
+        if holds { Awaited::Unpacked } else { awaits }
     }
 
     /// Whether a stream may go on in one compressed file, which is unpacked for it once.
-    fn awaits_file(&mut self, source: usize, path: &Path, met: &Met) -> bool {
-        let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else { return false };
+    fn awaits_file(&mut self, source: usize, path: &Path, met: &Met) -> Awaited {
+        let unpacked_if = |is_awaited: bool| if is_awaited { Awaited::Unpacked } else { Awaited::Nothing };
+        let Some(facts) = files::facts_at(path).ok().filter(|facts| facts.is_file) else {
+            return Awaited::Nothing;
+        };
         if self.tracker.find(facts.key).is_some() {
-            return self.holds_another(source, path, &facts);
+            return unpacked_if(self.holds_another(source, path, &facts));
         }
         let is_whole = self.is_whole_copy(met.stream, facts.key);
         if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
             self.unpack_if(source, path, facts.key, facts.look(), Some(met));
             // It could not be opened.
             if !self.unpacked_for.contains(&(met.stream, facts.key)) {
-                return true;
+                return Awaited::Unclear;
             }
         }
-        match self.packed.get(&facts.key) {
+        unpacked_if(match self.packed.get(&facts.key) {
             Some(Packed::Failed(failed)) => failed.lacks_room,
             packed => matches!(packed, Some(Packed::Unpacking { .. })),
-        }
+        })
     }
 
     /// Whether a file that is followed holds something by now that is unpacked only when it is let go: what was unpacked of it was

@@ -75,8 +75,7 @@ impl Follower {
         if !self.refresh(number)? {
             return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
         }
-        let is_asked = self.files.get(&number).is_some_and(|file| self.is_asked_and_unknown(file));
-        if self.waits_for_its_turn(number) && !is_asked {
+        if self.waits_for_its_turn(number) {
             return self.look_while_it_waits(number);
         }
         if self.waits_for_predecessor(number) {
@@ -188,8 +187,9 @@ impl Follower {
     }
 
     fn waits_for_its_turn(&self, number: FileNumber) -> bool {
-        let file = self.files.get(&number);
-        file.is_some_and(|file| self.waits_in_backlog(number) || self.waits_for_first_look(file))
+        let Some(file) = self.files.get(&number) else { return false };
+        // Whether a stream goes on in what was unpacked must be known: others may wait for it.
+        self.waits_for_first_look(file) || self.waits_in_backlog(number) && !self.is_asked_and_unknown(file)
     }
 
     fn waits_for_predecessor(&self, number: FileNumber) -> bool {
