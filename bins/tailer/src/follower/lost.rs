@@ -12,6 +12,7 @@ use crate::ledger::record::Met;
 use crate::tracker::{FileNumber, Place};
 use logferry_pack::StreamId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -202,6 +203,10 @@ impl Follower {
             Err(error) => {
                 if self.may_tell_trouble() {
                     warn!(path = %found.display(), %error, "the file cannot be opened: trying again");
+                }
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    // That may last: nobody waits for it.
+                    return self.search_later();
                 }
                 self.seek(met.stream, sought);
             }

@@ -53,7 +53,7 @@ impl Follower {
         let (key, size, packed) = (file.key, file.size, file.packed);
         let heads = if packed { self.beginnings(number, &source)? } else { vec![head] };
         // Its stream may be one whose file is found in a moment.
-        if packed && !self.searched_lost && self.may_be_copy_of_sought(file, &source, &heads) {
+        if packed && !self.searched_lost && self.may_be_copy_of_sought(number, &source, &heads) {
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
         for head in heads.iter().filter(|_| packed) {
@@ -87,7 +87,7 @@ impl Follower {
         if !file.packed && (is_named || file.is_presumed) {
             return Ok(Origin::Own);
         }
-        if self.may_be_copy_of_sought(file, &source, &heads) {
+        if self.may_be_copy_of_sought(number, &source, &heads) {
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
         // Unpacked only in case a stream goes on in it.

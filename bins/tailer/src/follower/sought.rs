@@ -3,11 +3,10 @@
 
 use super::Follower;
 use super::copies::{Before, is_named_after_any, names_of};
-use super::followed::Followed;
 use crate::identity::Head;
 use crate::tracker::FileNumber;
 use logferry_pack::StreamId;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::info;
 
@@ -90,21 +89,28 @@ impl Follower {
         })
     }
 
-    /// Whether a file may be the copy of one that is looked for. Before all files were looked at, any that was not found yet may be.
-    pub(super) fn may_be_copy_of_sought(&self, file: &Followed, source: &str, heads: &[Head]) -> bool {
-        let is_of = |id: &StreamId| {
-            self.ledger.stream(*id).is_some_and(|stream| {
-                let (met, home) = (&stream.met, stream.met.home());
-                let is_alike = met.source == source && heads.contains(&met.head);
-                is_alike
-                    && is_named_after_any(&file.path, &names_of(&home))
-                    && !self.sources[file.source].paths.differ_in_time(&file.path, &home)
-            })
+    /// Whether a file may be the copy of one that is looked for, or was renamed over it. Before all files were looked at, any that was not
+    /// found yet may be that one.
+    pub(super) fn may_be_copy_of_sought(&self, number: FileNumber, source: &str, heads: &[Head]) -> bool {
+        let Some(file) = self.files.get(&number) else { return false };
+        let is_alike = |id: &StreamId| {
+            let met = self.ledger.stream(*id).map(|stream| &stream.met);
+            met.is_some_and(|met| met.source == source && heads.contains(&met.head))
+        };
+        let is_named_after = |home: &Path| {
+            is_named_after_any(&file.path, &names_of(home))
+                && !self.sources[file.source].paths.differ_in_time(&file.path, home)
         };
         if self.searched_lost {
-            return self.sought.keys().any(is_of);
+            let may_be = |sought: &Sought| {
+                // What is in the file that was cut is something else by now.
+                let is_over_it = sought.home == file.path && sought.successor != Some(number);
+                is_over_it || is_named_after(&sought.home)
+            };
+            return self.sought.iter().any(|(id, sought)| is_alike(id) && may_be(sought));
         }
         let alike = heads.iter().flat_map(|head| self.ledger.with_head_and_name(source, *head, &file.path));
-        alike.filter(|id| self.is_lost(*id)).any(|id| is_of(&id))
+        let mut lost = alike.filter(|id| self.is_lost(*id) && is_alike(id));
+        lost.any(|id| self.ledger.stream(id).is_some_and(|stream| is_named_after(&stream.met.home())))
     }
 }
