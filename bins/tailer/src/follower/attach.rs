@@ -39,14 +39,14 @@ impl Follower {
             if same && !stream.orphan {
                 // It may have been copied, cut and filled again, and begin as before.
                 let is_other = !self.has_evidence(id, handle).unwrap_or(true);
-                if is_other && self.goes_on_elsewhere(id, None) {
+                if is_other && self.goes_on_elsewhere(id, None, None) {
                     return Ok(Attached::new_file());
                 }
                 // It may have been cut back meanwhile, to where it was read or beyond.
                 self.unread_gone(id, path, size, "truncated");
                 return Ok(attached);
             }
-            if !self.goes_on_elsewhere(id, None) {
+            if !self.goes_on_elsewhere(id, None, None) {
                 self.bytes_gone(id, path, "replaced");
             }
         }

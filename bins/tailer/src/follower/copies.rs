@@ -152,7 +152,7 @@ impl Follower {
         // A copy may have a name that tells none.
         let Some(before_home) = self.ledger.stream(id).map(|stream| stream.met.home()) else { return false };
         let time = self.sources[source].paths.time_of(&before_home);
-        self.sought.remove(&id);
+        self.sought.remove(id);
         self.ledger.rehome(id, key, path.as_os_str().as_bytes());
         let number = match self.tracker.find(key) {
             Some(number) => number,
@@ -160,9 +160,7 @@ impl Follower {
                 Ok(number) => number,
                 // The stream keeps its new home, and is looked for there.
                 Err(_) => {
-                    let mut sought = Sought::new(before_home, None);
-                    sought.successor = successor;
-                    self.seek(id, sought);
+                    self.seek(id, Sought::before(before_home, None, successor));
                     return true;
                 }
             },
@@ -347,6 +345,12 @@ impl Follower {
                     return Ok(true);
                 }
             }
+        }
+        let head = self.ledger.stream(id).map(|stream| stream.met.head);
+        if let Some(head) = head.filter(|_| !self.sought.is_empty())
+            && self.has_what_is_sought(id, head, copy)?
+        {
+            return Ok(true);
         }
         let known = self.ledger.past_files().with_key(facts.key);
         for (source, past) in known.filter(|(_, past)| past.stream != id) {

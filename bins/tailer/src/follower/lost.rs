@@ -1,6 +1,7 @@
 //! Finding again what a restart left: files that were renamed, copied, compressed or deleted while no tailer held them.
 
 use super::copies::InCopy;
+use super::listings::is_without_descriptors;
 use super::missed::is_rotated_from;
 use super::packed_asked::Awaited;
 use super::sought::Sought;
@@ -12,6 +13,7 @@ use crate::ledger::record::Met;
 use crate::tracker::{FileNumber, Place};
 use logferry_pack::StreamId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,16 +23,31 @@ use tracing::{info, warn};
 const SEARCH_RETRY: Duration = Duration::from_millis(100);
 const SEARCH_RETRY_MAX: Duration = Duration::from_secs(60);
 
+/// Whether nothing can be opened.
+fn is_without_descriptor() -> bool {
+    File::open("/dev/null").is_err_and(|error| is_without_descriptors(&error))
+}
+
 impl Follower {
     /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
     pub(super) fn search_lost(&mut self) {
-        let lost: Vec<Met> = self
+        let mut lost: Vec<Met> = self
             .ledger
             .streams()
             .filter(|stream| !self.by_stream.contains_key(&stream.met.stream))
             .map(|stream| stream.met.clone())
             .collect();
+        // Of those that were at one path, the one that was there first.
+        lost.sort_by_key(|met| {
+            let since = self.sought.get(met.stream).map(Sought::since);
+            (since.is_none(), since)
+        });
+        let is_without = !self.sought.is_empty() && is_without_descriptor();
         for met in lost {
+            if is_without && self.sought.get(met.stream).is_some() {
+                self.search_later();
+                continue;
+            }
             let Some(source) = self.sources.iter().position(|source| source.settings.name == met.source)
             else {
                 warn!(source = met.source, stream = %met.stream, "the source is no longer configured: its file waits");
@@ -127,7 +144,7 @@ impl Follower {
 
     pub(super) fn search(&mut self, source: usize, met: &Met) {
         let path = met.home();
-        let sought = self.sought.remove(&met.stream);
+        let sought = self.sought.remove(met.stream);
         let mut sought = sought.unwrap_or_else(|| Sought::new(path.clone(), None));
         if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
             self.bytes_gone(met.stream, &path, "replaced");
@@ -144,6 +161,9 @@ impl Follower {
                 Err(error) if files::is_absent(&error) => {}
                 Err(_) => all_readable = false,
             }
+        }
+        if self.comes_later(&sought) {
+            return self.seek(met.stream, sought);
         }
         match self.continue_in_copy(met.stream, &mut sought) {
             InCopy::Found => return,
@@ -215,7 +235,9 @@ impl Follower {
 
     /// Not all could be seen, or opened, just now.
     pub(super) fn search_soon(&mut self) {
-        self.search_again = Some((Instant::now() + SEARCH_RETRY, SEARCH_RETRY));
+        let soon = Instant::now() + SEARCH_RETRY;
+        let due = self.search_again.map_or(soon, |(due, _)| due.min(soon));
+        self.search_again = Some((due, SEARCH_RETRY));
     }
 
     /// Not all could be seen, or opened: it is looked for again, after ever longer waits.
@@ -235,7 +257,9 @@ impl Follower {
             self.search_lost();
         }
         let (ledger, by_stream) = (&self.ledger, &self.by_stream);
-        self.sought.retain(|id, _| ledger.stream(*id).is_some() && !by_stream.contains_key(id));
+        let is_done = |id: &StreamId| ledger.stream(*id).is_none() || by_stream.contains_key(id);
+        let done: Vec<StreamId> = self.sought.iter().map(|(id, _)| *id).filter(is_done).collect();
+        done.into_iter().for_each(|id| _ = self.sought.remove(id));
         // Unless it was put off once more, all was found.
         self.search_again = self.search_again.filter(|(again, _)| *again > due);
     }

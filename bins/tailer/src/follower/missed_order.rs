@@ -111,8 +111,8 @@ impl Follower {
             first.predecessor = first.predecessor.filter(|number| !order.contains(number));
         }
         order.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
-        if let Some(sought) = before.and_then(|(_, stream)| self.sought.get_mut(&stream)) {
-            sought.successor = order.first().copied().or(sought.successor);
+        if let (Some((_, stream)), Some(first)) = (before, order.first()) {
+            self.sought.goes_before(stream, *first);
         }
     }
 }

@@ -60,7 +60,7 @@ use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
 use packed_gone::PACKED_KEPT_MIN;
-use sought::Sought;
+use sought::SoughtStreams;
 use source::Source;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -119,7 +119,7 @@ pub(crate) struct Follower {
     /// When streams whose files could not be looked for, or not be opened, are looked for again, and how long that was waited for.
     search_again: Option<(Instant, Duration)>,
     /// Streams whose bytes may be in a copy that could not be looked at.
-    sought: HashMap<StreamId, Sought>,
+    sought: SoughtStreams,
     /// When it was told last that files cannot be opened or read.
     trouble_told: Option<Instant>,
     /// A folder, and what it is without symbolic links: that of the file that was met last.
@@ -210,7 +210,7 @@ impl Follower {
             open_files: OpenFiles::new(parts.config.limits.open_files),
             listings: RefCell::default(),
             search_again: None,
-            sought: HashMap::new(),
+            sought: SoughtStreams::default(),
             trouble_told: None,
             real_folder: Default::default(),
             searched_lost: false,

@@ -96,6 +96,9 @@ impl Follower {
         if let Some(origin) = self.compare_with_living(number, &source, &heads)? {
             return Ok(origin);
         }
+        if elsewhere && !self.missed_packed.contains(&key) {
+            return Ok(Origin::Copy);
+        }
         let waiting = if is_packed { self.waiting_as(number, head) } else { Vec::new() };
         if !waiting.is_empty() {
             // It may be the copy of one of these, which may wait for it: they are compared as streams from now on.
@@ -107,10 +110,7 @@ impl Follower {
             }
             return Ok(Origin::Unclear(Instant::now() + WAITING_LOOKED_AT));
         }
-        if elsewhere && self.missed_packed.contains(&key) {
-            return Ok(if self.is_missed_copy(number, head)? { Origin::Copy } else { Origin::Own });
-        }
-        Ok(if elsewhere { Origin::Copy } else { Origin::Own })
+        Ok(if elsewhere && self.is_missed_copy(number, head)? { Origin::Copy } else { Origin::Own })
     }
 
     /// The first line of a file, and beginnings of it by which others are known: they had no more when they were met.

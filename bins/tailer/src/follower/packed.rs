@@ -192,7 +192,8 @@ impl Follower {
             return;
         }
         let unknown = self.files.values().filter(|file| self.is_asked_and_unknown(file)).count();
-        if unknown < UNPACKED_AWAITED_MAX
+        // At a start these may wait for a log that waits until what it had before is found.
+        if (unknown < UNPACKED_AWAITED_MAX || !self.homes_before.is_empty())
             && let Some(job) = self.unpack_asked.pop_front()
         {
             self.send_to_unpack(job);

@@ -7,6 +7,7 @@ use super::{Followed, Follower};
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX};
 use crate::ledger::record::Met;
+use crate::tracker::FileNumber;
 use crate::unpack::{is_packed_name, packing};
 use logferry_pack::StreamId;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,20 @@ pub(super) enum Awaited {
 impl Follower {
     /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
     /// the file begins another.
-    pub(super) fn goes_on_elsewhere(&mut self, id: StreamId, before: Option<Before>) -> bool {
+    /// `successor` goes on when it was read.
+    pub(super) fn goes_on_elsewhere(
+        &mut self,
+        id: StreamId,
+        before: Option<Before>,
+        successor: Option<FileNumber>,
+    ) -> bool {
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let mut sought = Sought::new(met.home(), before);
+        let mut sought = Sought::before(met.home(), before, successor);
+        if self.comes_later(&sought) {
+            self.seek(id, sought);
+            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
+            return true;
+        }
         let source = self.sources.iter().position(|source| source.settings.name == met.source);
         match self.continue_in_copy(id, &mut sought) {
             InCopy::Found => return true,

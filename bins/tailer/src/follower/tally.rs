@@ -78,7 +78,7 @@ impl Follower {
         }
         let entries = self.ledger.orphans().flat_map(|stream| &stream.entries);
         let orphaned: u64 = entries.map(|entry| entry.cut.span).sum();
-        let sought = self.sought.keys().filter_map(|id| self.ledger.stream(*id));
+        let sought = self.sought.iter().filter_map(|(id, _)| self.ledger.stream(*id));
         let sought: u64 = sought.map(|stream| stream.left.saturating_sub(stream.frontier)).sum();
         let figures = &self.figures;
         figures.files.store(self.files.len() as u64, Ordering::Relaxed);

@@ -55,7 +55,7 @@ impl Follower {
         self.by_stream.remove(&id);
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
-        if self.goes_on_elsewhere(id, Some(before)) {
+        if self.goes_on_elsewhere(id, Some(before), Some(number)) {
             // Without room for them now they are found when the file is looked at next.
             let _ = self.find_cut_between(number, Some(id));
             return Worked::Again;
@@ -132,7 +132,7 @@ impl Follower {
             if !has_tail && size > left {
                 self.ledger.left_at(id, size);
             }
-            if self.goes_on_elsewhere(id, None) {
+            if self.goes_on_elsewhere(id, None, Some(number)) {
                 if let Some(file) = self.files.get_mut(&number) {
                     file.cutter = Cutter::new(0);
                     (file.end_mark, file.verified) = (None, true);

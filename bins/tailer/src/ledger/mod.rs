@@ -120,6 +120,11 @@ pub struct Ledger {
     records: Vec<Record>,
 }
 
+/// Whether the file of a generation is that of a later one. What is in no file that is known may be in one of its own.
+fn is_overtaken(past: &Stream, key: FileKey) -> bool {
+    past.met.key == key && key != FileKey::NOWHERE
+}
+
 impl Ledger {
     /// The state that a log gave back. Damage is taken as missing records; see [`Ledger::is_suspect`].
     pub fn recover(host: &str, recovered: &Recovered) -> Ledger {
@@ -199,7 +204,7 @@ impl Ledger {
             stream.met.past.iter().map(move |past| (key, *past)).collect::<Vec<_>>()
         };
         for (key, past) in self.streams.values().flat_map(past_of).collect::<Vec<_>>() {
-            if let Some(past) = self.streams.get_mut(&past).filter(|past| past.met.key == key) {
+            if let Some(past) = self.streams.get_mut(&past).filter(|past| is_overtaken(past, key)) {
                 past.orphan = true;
                 self.orphans.insert(past.met.stream);
             }
@@ -211,7 +216,7 @@ impl Ledger {
     fn begin(&mut self, stream: Stream) {
         for past in &stream.met.past {
             // One whose bytes are in another file by now can still be read there.
-            let past = self.streams.get_mut(past).filter(|past| past.met.key == stream.met.key);
+            let past = self.streams.get_mut(past).filter(|past| is_overtaken(past, stream.met.key));
             if let Some(past) = past {
                 past.orphan = true;
                 self.orphans.insert(past.met.stream);

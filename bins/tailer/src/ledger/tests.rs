@@ -362,3 +362,19 @@ fn the_last_generation_of_a_file_is_the_current_one_in_whatever_order_they_were_
         assert_eq!(again.orphans().count(), 2);
     }
 }
+
+#[test]
+fn generations_whose_files_are_looked_for_are_no_orphans_after_a_restart() {
+    let mut ledger = fresh();
+    let looked_for = [0, 1].map(|_| {
+        let stream = meet(&mut ledger, 1, 0);
+        ledger.rehome(stream, FileKey::NOWHERE, b"/log/app");
+        stream
+    });
+    let snapshot = ledger.snapshot();
+    let records = ledger.take_records();
+    for again in [replayed(Some(snapshot), &[]), replayed(None, &records)] {
+        assert!(looked_for.iter().all(|id| again.stream(*id).is_some_and(|stream| !stream.orphan)));
+        assert_eq!(again.orphans().count(), 0);
+    }
+}

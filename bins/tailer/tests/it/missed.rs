@@ -336,3 +336,30 @@ async fn a_log_that_was_read_copied_and_cut_goes_on_in_its_copy_though_it_is_lon
         tailer.stop().await.expect("a clean stop");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_log_is_found_behind_many_archives_that_begin_with_its_first_line() {
+    const HEADER: &str = "date,level,message\n";
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let behind = |lines: Vec<u8>| [HEADER.as_bytes(), &lines].concat();
+    for day in 1..=20 {
+        // Older than all that the tailer knows of.
+        let archive = rig.at(&format!("app.log-202601{day:02}.gz"));
+        std::fs::write(archive, compress(&behind(lines(day * 1_000, 50)), "gz")).expect("written");
+    }
+    append(&rig.log(), behind(lines(0, 10)));
+    let tailer = rig.start();
+    tier.wait_stored(&behind(lines(0, 10)));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    append(&rig.log(), lines(10, 10));
+    std::fs::rename(rig.log(), rig.at("app.log-20261120")).expect("renamed");
+    compress_file(&rig, "app.log-20261120", "gz");
+    append(&rig.log(), behind(lines(100, 10)));
+    let tailer = rig.start();
+    tier.wait_stored(&[behind(lines(0, 20)), behind(lines(100, 10))].concat());
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!(figure(&tailer, "lost_bytes"), 0);
+    tailer.stop().await.expect("a clean stop");
+}
