@@ -16,12 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tracing::{info, warn};
-
-/// Streams that could not be looked for are looked for again after this time, which doubles up to that.
-const SEARCH_RETRY: Duration = Duration::from_millis(100);
-const SEARCH_RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Whether nothing can be opened.
 fn is_without_descriptor() -> bool {
@@ -45,7 +41,7 @@ impl Follower {
         let is_without = !self.sought.is_empty() && is_without_descriptor();
         for met in lost {
             if is_without && self.sought.get(met.stream).is_some() {
-                self.search_later();
+                self.search_again.later(Instant::now());
                 continue;
             }
             let Some(source) = self.sources.iter().position(|source| source.settings.name == met.source)
@@ -179,7 +175,7 @@ impl Follower {
             return;
         }
         if !all_readable {
-            self.search_later();
+            self.search_again.later(Instant::now());
         } else {
             // A file that was cut waited for its compressed copy until now.
             let reason = if met.key == FileKey::NOWHERE { "truncated" } else { "deleted" };
@@ -226,32 +222,17 @@ impl Follower {
                 }
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     // That may last: nobody waits for it.
-                    return self.search_later();
+                    return self.search_again.later(Instant::now());
                 }
                 self.seek(met.stream, sought);
             }
         }
     }
 
-    /// Not all could be seen, or opened, just now.
-    pub(super) fn search_soon(&mut self) {
-        let soon = Instant::now() + SEARCH_RETRY;
-        let due = self.search_again.map_or(soon, |(due, _)| due.min(soon));
-        self.search_again = Some((due, SEARCH_RETRY));
-    }
-
-    /// Not all could be seen, or opened: it is looked for again, after ever longer waits.
-    pub(super) fn search_later(&mut self) {
-        let wait = match self.search_again {
-            Some((due, _)) if due > Instant::now() => return,
-            Some((_, wait)) => (wait * 2).min(SEARCH_RETRY_MAX),
-            None => SEARCH_RETRY,
-        };
-        self.search_again = Some((Instant::now() + wait, wait));
-    }
-
     pub(super) fn search_again_when_due(&mut self) {
-        let Some((due, _)) = self.search_again.filter(|(due, _)| *due <= Instant::now()) else { return };
+        if !self.search_again.begins(Instant::now()) {
+            return;
+        }
         // The first look ends with such a search.
         if self.searched_lost {
             self.search_lost();
@@ -260,7 +241,6 @@ impl Follower {
         let is_done = |id: &StreamId| ledger.stream(*id).is_none() || by_stream.contains_key(id);
         let done: Vec<StreamId> = self.sought.iter().map(|(id, _)| *id).filter(is_done).collect();
         done.into_iter().for_each(|id| _ = self.sought.remove(id));
-        // Unless it was put off once more, all was found.
-        self.search_again = self.search_again.filter(|(again, _)| *again > due);
+        self.search_again.is_over();
     }
 }

@@ -28,6 +28,7 @@ mod packed_room;
 mod queue;
 mod replaced;
 mod scan;
+mod search_again;
 mod sought;
 mod source;
 mod succession;
@@ -60,6 +61,7 @@ use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
 use packed_gone::PACKED_KEPT_MIN;
+use search_again::SearchAgain;
 use sought::SoughtStreams;
 use source::Source;
 use std::cell::RefCell;
@@ -117,7 +119,7 @@ pub(crate) struct Follower {
     open_files: OpenFiles,
     listings: RefCell<Listings>,
     /// When streams whose files could not be looked for, or not be opened, are looked for again, and how long that was waited for.
-    search_again: Option<(Instant, Duration)>,
+    search_again: SearchAgain,
     /// Streams whose bytes may be in a copy that could not be looked at.
     sought: SoughtStreams,
     /// When it was told last that files cannot be opened or read.
@@ -209,7 +211,7 @@ impl Follower {
             linked: BTreeSet::new(),
             open_files: OpenFiles::new(parts.config.limits.open_files),
             listings: RefCell::default(),
-            search_again: None,
+            search_again: SearchAgain::default(),
             sought: SoughtStreams::default(),
             trouble_told: None,
             real_folder: Default::default(),
@@ -332,8 +334,7 @@ impl Follower {
         let sources = self.sources.iter().map(|source| source.next_look).min();
         let timer = self.timers.first().map(|(due, _)| *due);
         let far = || Instant::now() + Duration::from_secs(3600);
-        let others =
-            [self.held_until(), self.open_due(), self.room_looked_at, self.search_again.map(|(due, _)| due)];
+        let others = [self.held_until(), self.open_due(), self.room_looked_at, self.search_again.due()];
         [sources, timer].into_iter().chain(others).flatten().min().unwrap_or_else(far)
     }
 

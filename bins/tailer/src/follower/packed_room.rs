@@ -238,7 +238,7 @@ impl Follower {
             self.sources[index].failed.remove(&path);
             self.packed_lost(index, &path, key, look, reason);
             // Who waited for it waits no more.
-            self.search_later();
+            self.search_again.later(Instant::now());
         }
     }
 }

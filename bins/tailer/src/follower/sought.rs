@@ -133,9 +133,9 @@ impl Follower {
         match sought.searches {
             0 => {
                 info!(path = %sought.home.display(), stream = %id, "not all that may have the rest of a file could be looked at: looking again");
-                self.search_soon();
+                self.search_again.soon(Instant::now());
             }
-            _ => self.search_later(),
+            _ => self.search_again.later(Instant::now()),
         }
         sought.searches += 1;
         self.sought.insert(id, sought);

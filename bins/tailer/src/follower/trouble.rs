@@ -56,9 +56,7 @@ impl Follower {
         let before = Before { file: number, end_mark, recent, at };
         self.ledger.left_at(id, size);
         if self.goes_on_elsewhere(id, Some(before), Some(number)) {
-            // Without room for them now they are found when the file is looked at next.
-            let _ = self.find_cut_between(number, Some(id));
-            return Worked::Again;
+            return self.began_again(number, id);
         }
         counter!("logferry_tailer_cut_without_copy_total").increment(1);
         warn!(
@@ -67,7 +65,15 @@ impl Follower {
              count"
         );
         self.bytes_gone(id, &path, reason);
-        let _ = self.find_cut_between(number, Some(id));
+        self.began_again(number, id)
+    }
+
+    /// What a file has by now is a stream at once, if its turn has come: by the time that it is read it may have been moved to another file
+    /// system, and be the copy of nothing.
+    fn began_again(&mut self, number: FileNumber, before: StreamId) -> Worked {
+        // Without room for them now they are found when the file is looked at next.
+        let _ = self.find_cut_between(number, Some(before));
+        let _ = self.refresh(number).and_then(|_| self.look_while_it_waits(number));
         Worked::Again
     }
 
@@ -113,9 +119,10 @@ impl Follower {
         if stream.in_flight() > 0 {
             return Ok(Worked::Rest);
         }
-        // If it still has the last bytes that were acknowledged, only what came after them is different.
+        // If it still has the last bytes that were acknowledged, only what came after them is different. With its first line another file may
+        // begin.
         let has_tail = match &stream.tail {
-            Some(tail) => files::has(file.handle()?, tail)?,
+            Some(tail) => !stream.is_only_head_acked() && files::has(file.handle()?, tail)?,
             None => true,
         };
         let has_no_tail = !has_tail || stream.tail.is_none();

@@ -171,6 +171,29 @@ async fn a_journaled_pack_whose_bytes_changed_is_reported_and_the_rest_shipped()
     tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
 }
 
+/// Logs of one kind may all begin with the same line.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changed_when_only_its_first_line_was_acknowledged_is_shipped_from_its_first_byte() {
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    append(&rig.log(), "head\n");
+    let tailer = rig.start();
+    tier.wait_stored(b"head\n");
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tier.behave(Manner::Silent);
+    append(&rig.log(), "on its way\n");
+    wait_until("sent", || tier.lock().seen.len() == 2);
+    tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+    std::fs::write(rig.log(), "head\nof another file\n").expect("overwritten");
+    tier.lock().seen.clear();
+    let tailer = rig.start();
+    wait_until("sent", || !tier.lock().seen.is_empty());
+    assert_eq!(figure(&tailer, "lost_bytes"), 11);
+    let seen = tier.lock().seen[0].clone();
+    assert_eq!((seen.first, seen.identity.offset, seen.identity.span), (0, 0, 21));
+    tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_pack_is_quarantined_and_blocks_nothing() {
     let tier = Tier::start().await;
