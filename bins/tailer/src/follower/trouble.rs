@@ -121,8 +121,9 @@ impl Follower {
         }
         // If it still has the last bytes that were acknowledged, only what came after them is different. With its first line another file may
         // begin.
+        let is_only_head_acked = stream.is_only_head_acked();
         let has_tail = match &stream.tail {
-            Some(tail) => !stream.is_only_head_acked() && files::has(file.handle()?, tail)?,
+            Some(tail) => !is_only_head_acked && files::has(file.handle()?, tail)?,
             None => true,
         };
         let has_no_tail = !has_tail || stream.tail.is_none();
@@ -131,12 +132,12 @@ impl Follower {
             return Ok(self.replaced(number));
         }
         if has_no_tail {
-            // Its length was seen when it had other bytes.
+            // Its length was seen when it had other bytes; or other ones with the same first line, and nobody knows.
             let left = stream.left;
             let file = self.files.get_mut(&number);
             let (taken, size) = file.map_or((None, 0), |file| (file.stream.take(), file.size_trusted));
             self.by_stream.remove(&id);
-            if !has_tail && size > left {
+            if !has_tail && !is_only_head_acked && size > left {
                 self.ledger.left_at(id, size);
             }
             if self.goes_on_elsewhere(id, None, Some(number)) {
