@@ -7,36 +7,31 @@ use super::copies::names_of;
 use super::cut_between::LOOKS_MAX;
 use super::handles::open_known;
 use super::listings::is_without_descriptors;
+use super::missed_alike::Candidate;
 use super::missed_order::{ReadMissed, is_moved};
-use super::origin::is_same;
 use super::packed::Packed;
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, HEAD_BYTES_MAX, Head};
-use crate::ledger::past::PastFile;
-use crate::ledger::record::Tail;
-use crate::ledger::stream::Stream;
+use crate::ledger::owed::Owed;
 use crate::tracker::{FileNumber, Place};
 use crate::unpack::{is_foreign, packing, reader, uncompressed_path};
 use logferry_pack::StreamId;
 use metrics::counter;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Files that were read with the same first line that a missed one is compared with.
-const ALIKE_MAX: usize = 64;
 /// Longest time of looking where names are shifted all the while.
 const NAMES_SHIFTED_MAX: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const LOOKED_APART: Duration = Duration::from_millis(2);
 
-const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
+pub(super) const MAY_BE_COPY: &str = "it begins as another one that was read, and may be a copy of it";
 
 /// A file that was missed.
 pub(super) struct Missed {
@@ -111,6 +106,21 @@ impl Follower {
                 let (before, now) = (self.homes_before.get(&home).copied(), read.now);
                 self.put_in_turn(&read, last_read_of(keys, before, now), before, now);
             }
+            self.tell_owed_and_gone(index);
+        }
+    }
+
+    /// Compressed files that an earlier process was to read, and that nobody can read any more.
+    fn tell_owed_and_gone(&mut self, index: usize) {
+        let name = self.sources[index].settings.name.clone();
+        let is_gone = |owed: &&Owed| {
+            let found = self.find_in(&files::folder_of(&owed.path()), owed.key);
+            !self.missed_packed.contains(&owed.key) && matches!(found, Ok(None))
+        };
+        let gone: Vec<Owed> = self.ledger.owed_of(&name).filter(is_gone).cloned().collect();
+        for owed in gone {
+            self.packed_lost(index, &owed.path(), owed.key, owed.look, "deleted");
+            self.ledger.tell_missed(owed.key, owed.look);
         }
     }
 
@@ -201,6 +211,9 @@ impl Follower {
         let is_younger = |facts: &Facts| now_key.is_some_and(|now| facts.key.born_ns >= now.born_ns);
         let is_missed = |path: &Path, facts: &Facts| {
             let born = facts.key.born_ns;
+            if self.ledger.owes(facts.key) {
+                return true;
+            }
             if uncompressed_path(path) != path {
                 // It was made when it was compressed; the time of its last change stays, if any does.
                 return stopped_ns.is_some_and(|stopped| born >= stopped && facts.changed_ns >= stopped);
@@ -296,7 +309,11 @@ impl Follower {
             // Should that be cut now, its stream goes on in it.
             return Ok(Found::Nothing);
         }
-        if self.may_be_copy(index, head, &file, facts.size)? {
+        if self.may_be_copy(
+            index,
+            head,
+            &Candidate { path, key: facts.key, file: &file, size: facts.size },
+        )? {
             self.not_shipped(index, path, facts, MAY_BE_COPY);
             return Ok(Found::Nothing);
         }
@@ -315,6 +332,7 @@ impl Follower {
         if is_alike {
             // Whether it is a copy, or has the rest of one that is gone, is told when it is unpacked.
             self.missed_packed.insert(facts.key);
+            self.ledger.owe(Owed::new(&name, facts.key, path, facts.look()));
             self.unpack_missed(index, missed);
             return Found::Unpacking;
         }
@@ -342,25 +360,13 @@ impl Follower {
         self.is_packed(index, path, facts.key, facts.look());
     }
 
-    /// Whether a compressed file that was missed is a copy after all, as far as its content tells.
-    pub(super) fn is_missed_copy(&mut self, number: FileNumber, head: Head) -> io::Result<bool> {
-        let Some(file) = self.files.get(&number) else { return Ok(true) };
-        let is_copy = self.may_be_copy(file.source, head, file.handle()?, file.size)?;
-        if is_copy {
-            let (source, path, key, size) = (file.source, file.path.clone(), file.key, file.size);
-            let facts = files::facts_at(&path).unwrap_or(Facts { size, ..files::facts_of(file.handle()?)? });
-            self.not_shipped(source, &path, &Facts { key, ..facts }, MAY_BE_COPY);
-        }
-        Ok(is_copy)
-    }
-
     fn tell_missed(&self, index: usize, missed: &Missed) {
         let (path, source) = (missed.path.display(), &self.sources[index].settings.name);
         info!(%path, source, bytes = missed.facts.size, "a file that had the source's path while no tailer ran is read");
     }
 
     /// Says so, once as long as it stays as it is: the state remembers it.
-    fn not_shipped(&mut self, index: usize, path: &Path, facts: &Facts, why: &str) {
+    pub(super) fn not_shipped(&mut self, index: usize, path: &Path, facts: &Facts, why: &str) {
         if !self.ledger.tell_missed(facts.key, facts.look()) {
             return;
         }
@@ -372,44 +378,6 @@ impl Follower {
             "a file that had the source's path while no tailer ran is not shipped: if its lines are missing, ship it with \
              `logferry-tailer --stdin --source NAME --to HOST:PORT < FILE`, under a NAME of its own"
         );
-    }
-
-    /// Whether a file begins as one that was read and does not differ from it where that can be told.
-    fn may_be_copy(&self, index: usize, head: Head, file: &File, size: u64) -> io::Result<bool> {
-        let name = &self.sources[index].settings.name;
-        let lacks = |tail: Option<Tail>| match tail.filter(|tail| tail.offset + tail.span <= size) {
-            Some(tail) => files::has(file, &tail).map(|has| !has),
-            None => Ok(false),
-        };
-        for (nth, id) in self.ledger.with_head(name, head).enumerate() {
-            let stream = self.ledger.stream(id);
-            let number = self.by_stream.get(&id);
-            let other = number.and_then(|number| self.files.get(number)?.handle.as_ref());
-            let differs = match other {
-                Some(other) => {
-                    let common = size.min(files::facts_of(other)?.size);
-                    common > u64::from(head.length) && !is_same(file, other, common)?
-                }
-                None => lacks(stream.and_then(Stream::evidence))?,
-            };
-            if !differs || nth == ALIKE_MAX {
-                return Ok(true);
-            }
-        }
-        // A copy that is known tells nothing of its content; the stream that it is a copy of does.
-        let tail_of = |past: &PastFile| {
-            let of_stream = || self.ledger.stream(past.stream)?.evidence();
-            let mut others = self.ledger.past_files().with_head(name, head);
-            let mut of_other =
-                || others.find(|other| other.stream == past.stream && other.tail.is_some())?.tail;
-            past.tail.or_else(of_stream).or_else(&mut of_other)
-        };
-        for (nth, past) in self.ledger.past_files().with_head(name, head).enumerate() {
-            if !lacks(tail_of(past))? || nth == ALIKE_MAX {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// A file that is not where it was has bytes of its own, which were written at this path: they are a stream from now on, so that another

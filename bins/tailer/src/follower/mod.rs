@@ -17,6 +17,7 @@ mod judging;
 mod listings;
 mod lost;
 mod missed;
+mod missed_alike;
 mod missed_order;
 mod moving_over;
 mod opening;

@@ -65,7 +65,7 @@ impl Ledger {
 
     /// The content of a compressed file that looks like this is known.
     pub fn content_known(&mut self, key: FileKey, look: FileLook) {
-        if self.known_look(key) != Some(look) {
+        if self.known_look(key) != Some(look) || self.owes(key) {
             self.write(Record::ContentKnown { key, look });
         }
     }
@@ -73,13 +73,16 @@ impl Ledger {
     /// A file that looks like this is not shipped. False if that was told before.
     pub fn tell_missed(&mut self, key: FileKey, look: FileLook) -> bool {
         let is_new = self.missed_looks.get(key) != Some(look);
-        if is_new {
+        if is_new || self.owes(key) {
             self.write(Record::Missed { key, look });
         }
         is_new
     }
 
     pub(super) fn apply_look(&mut self, record: &Record) {
+        if let Record::ContentKnown { key, .. } | Record::Missed { key, .. } = record {
+            self.owed.remove(key);
+        }
         match *record {
             Record::ContentKnown { key, look } => self.known_looks.insert(key, look),
             Record::Missed { key, look } => self.missed_looks.insert(key, look),

@@ -8,6 +8,7 @@ pub mod hours;
 pub mod looks;
 mod marks;
 mod names;
+pub mod owed;
 pub mod past;
 pub mod ranges;
 pub mod record;
@@ -23,6 +24,7 @@ use logferry_footprint::Remembered;
 use logferry_pack::{Hour, StreamId};
 use looks::Looks;
 use names::StreamNames;
+use owed::Owed;
 use past::{PastFile, PastFiles};
 use ranges::HourRanges;
 use record::{Cut, KeptCut, Mark, Met, Record, Snapshot, decode, decode_snapshot, encode, encode_snapshot};
@@ -105,6 +107,8 @@ pub struct Ledger {
     /// Compressed files whose content is known, and files that are not shipped.
     known_looks: Looks,
     missed_looks: Looks,
+    /// Compressed files that are to be read.
+    owed: BTreeMap<FileKey, Owed>,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
     by_name: StreamNames,
@@ -172,6 +176,7 @@ impl Ledger {
             ranges: self.ranges.clone(),
             unseen: self.unseen.values().cloned().collect(),
             looks: (self.known_looks.list(), self.missed_looks.list()),
+            owed: self.owed.values().cloned().collect(),
         })
     }
 
@@ -189,6 +194,7 @@ impl Ledger {
             self.begin(Stream::restored(stream));
         }
         self.order_generations();
+        self.owed = snapshot.owed.into_iter().map(|owed| (owed.key, owed)).collect();
         for seen in snapshot.seen {
             self.saw(seen.stream, seen.size, seen.touched_ns);
             if let Some(stream) = self.streams.get_mut(&seen.stream) {
@@ -227,6 +233,7 @@ impl Ledger {
         }
         self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
         self.by_name.list(&stream.met);
+        self.owed.remove(&stream.met.key);
         self.current.insert(stream.met.key, stream.met.stream);
         self.streams.insert(stream.met.stream, stream);
     }
@@ -303,6 +310,7 @@ impl Ledger {
                 self.apply_recut(stream, first, &cuts);
             }
             Record::Finished(stream) => self.finished(stream),
+            Record::Owed(owed) => _ = self.owed.insert(owed.key, owed),
             Record::Rehomed { .. } | Record::CopyKnown { .. } => self.apply_past(record),
             Record::Unseen(_) | Record::AllSeen(_) => self.apply_unseen(record),
             Record::ContentKnown { .. } | Record::Missed { .. } => self.apply_look(&record),

@@ -182,6 +182,7 @@ impl Ledger {
                 if self.current.get(&before) == Some(&id) {
                     self.current.remove(&before);
                 }
+                self.owed.remove(&key);
                 self.current.insert(key, id);
                 self.by_key.entry(key).or_default().insert(id);
             }

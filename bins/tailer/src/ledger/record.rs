@@ -6,6 +6,7 @@
 use crate::identity::{FileKey, Head};
 use crate::ledger::hours::{HourBook, HourBookV1};
 use crate::ledger::looks::{FileLook, LookList};
+use crate::ledger::owed::Owed;
 use crate::ledger::past::{PastFile, PastFiles};
 use crate::ledger::ranges::HourRanges;
 use crate::ledger::unseen::FirstLook;
@@ -215,6 +216,8 @@ pub enum Record {
         /// How it looked then.
         look: FileLook,
     },
+    /// A compressed file is to be read.
+    Owed(Owed),
 }
 
 /// A stream in a snapshot.
@@ -257,6 +260,9 @@ pub struct Snapshot {
     /// Compressed files whose content is known, and files that are not shipped. Stand behind all else, if there are any.
     #[serde(skip)]
     pub looks: (LookList, LookList),
+    /// Compressed files that are to be read. Stand behind all else, if there are any.
+    #[serde(skip)]
+    pub owed: Vec<Owed>,
 }
 
 /// How a file looked when it was asked last. One that looks the same after a restart has the same content.
@@ -299,12 +305,17 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
         postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
     let bytes = postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default();
     let bytes = postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default();
-    let has_looks = !(snapshot.looks.0.is_empty() && snapshot.looks.1.is_empty());
+    let has_owed = !snapshot.owed.is_empty();
+    let has_looks = has_owed || !(snapshot.looks.0.is_empty() && snapshot.looks.1.is_empty());
     if snapshot.unseen.is_empty() && !has_looks {
         return bytes;
     }
     let bytes = postcard::to_extend(&snapshot.unseen, bytes).unwrap_or_default();
-    if has_looks { postcard::to_extend(&snapshot.looks, bytes).unwrap_or_default() } else { bytes }
+    if !has_looks {
+        return bytes;
+    }
+    let bytes = postcard::to_extend(&snapshot.looks, bytes).unwrap_or_default();
+    if has_owed { postcard::to_extend(&snapshot.owed, bytes).unwrap_or_default() } else { bytes }
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -319,8 +330,9 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
             let (forgotten, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
             let ranges = ranges.with_forgotten(forgotten);
             let (unseen, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
-            let looks = postcard::from_bytes(rest).unwrap_or_default();
-            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, looks, ..snapshot })
+            let (looks, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
+            let owed = postcard::from_bytes(rest).unwrap_or_default();
+            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, looks, owed, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;

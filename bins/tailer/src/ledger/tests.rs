@@ -1,5 +1,6 @@
 //! Tests of the ledger: what survives a crash, and the bytes of its records.
 
+use super::looks::FileLook;
 use super::record::Tail;
 use super::record::{Cut, KeptCut, Record};
 use super::stream::{Entry, Fate};
@@ -9,6 +10,7 @@ use jiff::civil::date;
 use jiff::tz::TimeZone;
 use logferry_durable::RecoveryReport;
 use proptest::prelude::*;
+use std::path::Path;
 
 fn hour(number: i8) -> Hour {
     let at = date(2026, 11, 21).at(number, 0, 0, 0).to_zoned(TimeZone::UTC).expect("a time");
@@ -376,5 +378,27 @@ fn generations_whose_files_are_looked_for_are_no_orphans_after_a_restart() {
     for again in [replayed(Some(snapshot), &[]), replayed(None, &records)] {
         assert!(looked_for.iter().all(|id| again.stream(*id).is_some_and(|stream| !stream.orphan)));
         assert_eq!(again.orphans().count(), 0);
+    }
+}
+
+#[test]
+fn a_compressed_file_is_owed_over_restarts_until_it_is_settled_what_it_is() {
+    let look = FileLook { size: 10, changed_ns: 20 };
+    let owed = |inode| Owed::new("app", key(inode), Path::new("/log/app.log.1.gz"), look);
+    let mut ledger = fresh();
+    let gone = meet(&mut ledger, 50, 0);
+    (1..=5).for_each(|inode| ledger.owe(owed(inode)));
+    ledger.content_known(key(1), look);
+    assert!(ledger.tell_missed(key(2), look));
+    meet(&mut ledger, 3, 0);
+    ledger.rehome(gone, key(4), b"/log/app.log.1.gz");
+    let snapshot = ledger.snapshot();
+    let records = ledger.take_records();
+    for again in [replayed(Some(snapshot), &[]), replayed(None, &records)] {
+        let left: Vec<&Owed> = again.owed_of("app").collect();
+        assert_eq!(left, [&owed(5)]);
+        assert_eq!(left[0].path(), Path::new("/log/app.log.1.gz"));
+        assert!(again.owes(key(5)) && again.owed_of("other").next().is_none());
+        assert_eq!(again.known_look(key(1)), Some(look));
     }
 }

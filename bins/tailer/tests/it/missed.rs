@@ -363,3 +363,39 @@ async fn the_rest_of_a_log_is_found_behind_many_archives_that_begin_with_its_fir
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_missed_and_compressed_is_shipped_though_the_tailer_is_restarted_before_all_was_unpacked() {
+    const HEADER: &str = "date,level,message\n";
+    const MISSED: usize = 30;
+    let tier = Tier::start().await;
+    let rig = Rig::new(&tier);
+    let behind = |lines: Vec<u8>| [HEADER.as_bytes(), &lines].concat();
+    let lines_of =
+        |bytes: &[u8]| sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect());
+    let mut expected = behind(lines(0, 10));
+    append(&rig.log(), expected.clone());
+    let tailer = rig.start();
+    tier.wait_stored(&expected);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tailer.stop().await.expect("a clean stop");
+    for nth in 1..=MISSED {
+        // None is longer than the one before.
+        let more = behind(lines(nth * 1_000, 900 - nth * 10));
+        std::fs::rename(rig.log(), rig.at(&format!("app.log.{nth:02}"))).expect("renamed");
+        compress_file(&rig, &format!("app.log.{nth:02}"), "gz");
+        append(&rig.log(), more.clone());
+        expected.extend(more);
+    }
+    for known in [1, 5, 12] {
+        let tailer = rig.start();
+        wait_until("some are unpacked", || figure(&tailer, "packed_files_known") >= known);
+        tailer.stop_within(Duration::ZERO).await.expect("a clean stop");
+    }
+    let tailer = rig.start();
+    let expected = lines_of(&expected);
+    wait_until("all is shipped once", || lines_of(&tier.contents().concat()) == expected);
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    assert_eq!((figure(&tailer, "lost_bytes"), figure(&tailer, "packed_files_lost")), (0, 0));
+    tailer.stop().await.expect("a clean stop");
+}
