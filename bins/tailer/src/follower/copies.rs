@@ -173,7 +173,7 @@ impl Follower {
             file.time = file.time.or(time);
             self.by_stream.insert(id, number);
         }
-        if let Some(successor) = successor {
+        if let Some(successor) = successor.map(|successor| self.first_since(id, successor)) {
             // What the successor waited for was there before this one, too.
             let before = self.files.get(&successor).and_then(|file| file.predecessor);
             self.goes_before(number, successor);
@@ -183,6 +183,19 @@ impl Follower {
         }
         self.queue(number);
         true
+    }
+
+    /// The file that goes on after a stream, of those that `successor` waits for: what is by now in a file that the stream was in came after
+    /// it.
+    fn first_since(&self, id: StreamId, successor: FileNumber) -> FileNumber {
+        let was = self.ledger.stream(id).map_or(&[][..], |stream| &stream.was);
+        let before = |number: &FileNumber| self.files.get(number).and_then(|file| file.predecessor);
+        let chain = std::iter::successors(Some(successor), before).take(self.files.len() + 1);
+        let is_since = |number: &FileNumber| {
+            let file = self.files.get(number);
+            file.is_some_and(|file| was.contains(&file.key) && file.stream != Some(id))
+        };
+        chain.filter(is_since).last().unwrap_or(successor)
     }
 
     /// Whether a file comes after another one, or is it.

@@ -180,7 +180,23 @@ async fn ships_all_in_order(pattern: &str, steps: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_rotated_and_compressed_while_the_tailer_was_down_is_shipped_once_and_in_its_order() {
-    for steps in ["wrwzrw", "wrzwrzw", "wrwzrwzrwr", "wrwrzwr", "rzwrzwrw", "wczwczw", "rwrz"] {
+    for steps in [
+        "wrwzrw",
+        "wrzwrzw",
+        "wrwzrwzrwr",
+        "wrwrzwr",
+        "rzwrzwrw",
+        "wczwczw",
+        "rwrz",
+        "wczwrw",
+        "wczwr",
+        "wczwrwrw",
+        "wczwrzw",
+        "wrzwcw",
+        "wrzwczwrw",
+        "czwrw",
+        "wczwcwrw",
+    ] {
         for pattern in PATTERNS {
             ships_all_in_order(pattern, steps).await;
         }
