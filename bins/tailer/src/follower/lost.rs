@@ -121,8 +121,11 @@ impl Follower {
             let is_home = file.is_some_and(|file| file.path == home);
             let changed_ns =
                 file.and_then(|file| files::facts_at(&file.path).ok()).map(|facts| facts.changed_ns);
-            // Birth times are 0 where there are none.
-            (is_home, file.map(|file| file.key.born_ns), changed_ns, *number)
+            // What is in a file that another stream was in before began when that had gone. Birth times are 0 where there are none.
+            let born_ns = file.map(|file| file.key.born_ns);
+            let begun_ns =
+                if file.is_some_and(|file| self.ledger.was_left(file.key)) { changed_ns } else { born_ns };
+            (is_home, begun_ns, changed_ns, *number)
         });
         // In which order they were found says nothing.
         if let Some(first) = files.first().and_then(|number| self.files.get_mut(number)) {

@@ -400,6 +400,12 @@ impl Ledger {
         self.current.get(&key).copied()
     }
 
+    /// Whether a stream that is not finished was in a file before, and its bytes are elsewhere by now.
+    pub fn was_left(&self, key: FileKey) -> bool {
+        let was_in = self.by_key.get(&key).into_iter().flatten();
+        was_in.filter_map(|id| self.streams.get(id)).any(|stream| stream.met.key != key)
+    }
+
     /// Packs on their way.
     pub fn unsettled(&self) -> usize {
         self.tickets.len()
