@@ -75,6 +75,9 @@ impl Tailer {
             .context("the quarantine cannot be opened")?;
         let mut ledger = Ledger::recover(&config.node.name, &recovered);
         report(var_dir, &recovered, &ledger);
+        let missed_before = ledger.missed_since().is_some();
+        let stopped_ns = ledger.missed_since().or(stopped_ns);
+        ledger.looks_for_missed(stopped_ns);
         // Before files are looked for: of a file that is gone, only what is not in the spool is lost.
         let spooling = open_spool(config, input_disk.clone(), &mut ledger)?;
 
@@ -159,6 +162,7 @@ impl Tailer {
             buffers,
             shelves: inputs.shelves(),
             stopped_ns,
+            missed_before,
         })?;
         threads.push(spawn("follower", move || follower.run())?);
         inputs.listen(config)?;

@@ -67,6 +67,7 @@ impl Follower {
             }
         }
         self.find_missed();
+        self.ledger.looks_for_missed(None);
     }
 
     /// The files that had each path. What goes on in a copy, which no path of its source leads to, had the path that it was copied from.

@@ -207,7 +207,8 @@ impl Follower {
         read.now = read.now.or(now_key);
         let stopped_ns = self
             .stopped_ns
-            .filter(|_| self.sources[index].was_started && self.has_other_content(now_key, before));
+            .filter(|_| self.sources[index].was_started)
+            .filter(|_| self.missed_before || self.has_other_content(now_key, before));
         let is_younger = |facts: &Facts| now_key.is_some_and(|now| facts.key.born_ns >= now.born_ns);
         let is_missed = |path: &Path, facts: &Facts| {
             let born = facts.key.born_ns;

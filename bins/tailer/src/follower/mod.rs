@@ -96,8 +96,10 @@ pub(crate) struct Parts {
     pub buffers: usize,
     /// Books of the sources that are inputs, by their names.
     pub shelves: HashMap<String, Arc<Shelf>>,
-    /// When the state was written last by an earlier process, in nanoseconds since 1970.
+    /// When the state was written last by an earlier process that had looked for what was missed before, in nanoseconds since 1970.
     pub stopped_ns: Option<i64>,
+    /// An earlier process ended before it had.
+    pub missed_before: bool,
 }
 
 /// State of the follower's thread.
@@ -133,6 +135,8 @@ pub(crate) struct Follower {
     homes_before: HashMap<PathBuf, (FileKey, StreamId)>,
     /// When the state was written last by an earlier process, in nanoseconds since 1970.
     stopped_ns: Option<i64>,
+    /// An earlier process ended before it had looked for what was missed.
+    missed_before: bool,
     buffers: Vec<Vec<u8>>,
     buffer_bytes: usize,
     cut_limits: CutLimits,
@@ -219,6 +223,7 @@ impl Follower {
             searched_lost: false,
             homes_before,
             stopped_ns: parts.stopped_ns,
+            missed_before: parts.missed_before,
             buffers: (0..parts.buffers).map(|_| vec![0; buffer_bytes]).collect(),
             buffer_bytes,
             cut_limits,

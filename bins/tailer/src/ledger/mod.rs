@@ -109,6 +109,7 @@ pub struct Ledger {
     missed_looks: Looks,
     /// Compressed files that are to be read.
     owed: BTreeMap<FileKey, Owed>,
+    missed_since: Option<i64>,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
     by_name: StreamNames,
@@ -177,6 +178,7 @@ impl Ledger {
             unseen: self.unseen.values().cloned().collect(),
             looks: (self.known_looks.list(), self.missed_looks.list()),
             owed: self.owed.values().cloned().collect(),
+            missed_since: self.missed_since,
         })
     }
 
@@ -195,6 +197,7 @@ impl Ledger {
         }
         self.order_generations();
         self.owed = snapshot.owed.into_iter().map(|owed| (owed.key, owed)).collect();
+        self.missed_since = snapshot.missed_since;
         for seen in snapshot.seen {
             self.saw(seen.stream, seen.size, seen.touched_ns);
             if let Some(stream) = self.streams.get_mut(&seen.stream) {
@@ -310,6 +313,7 @@ impl Ledger {
                 self.apply_recut(stream, first, &cuts);
             }
             Record::Finished(stream) => self.finished(stream),
+            Record::MissedSince(since) => self.missed_since = since,
             Record::Owed(owed) => _ = self.owed.insert(owed.key, owed),
             Record::Rehomed { .. } | Record::CopyKnown { .. } => self.apply_past(record),
             Record::Unseen(_) | Record::AllSeen(_) => self.apply_unseen(record),

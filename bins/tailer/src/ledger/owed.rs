@@ -1,4 +1,4 @@
-//! Compressed files that were missed while no tailer ran and are still to be told from copies. They are no streams before that, and must not
+//! What was missed while no tailer ran: since when, until it was looked for, and compressed files that are still to be told from copies. They are no streams before that, and must not
 //! be forgotten if the process ends meanwhile: by the time that it starts again they are older than its state.
 
 use super::Ledger;
@@ -49,6 +49,18 @@ impl Ledger {
     /// Whether a compressed file is to be read.
     pub fn owes(&self, key: FileKey) -> bool {
         self.owed.contains_key(&key)
+    }
+
+    /// Since when, in nanoseconds since 1970, files may be missed that an earlier process was still to look for.
+    pub fn missed_since(&self) -> Option<i64> {
+        self.missed_since
+    }
+
+    /// Files that were made since then are looked for; `None` when all were.
+    pub fn looks_for_missed(&mut self, since: Option<i64>) {
+        if self.missed_since != since {
+            self.write(Record::MissedSince(since));
+        }
     }
 
     /// Those of a source.

@@ -218,6 +218,8 @@ pub enum Record {
     },
     /// A compressed file is to be read.
     Owed(Owed),
+    /// Files that were made since this time, in nanoseconds since 1970, may be missed; `None` when all of them were looked for.
+    MissedSince(Option<i64>),
 }
 
 /// A stream in a snapshot.
@@ -263,6 +265,9 @@ pub struct Snapshot {
     /// Compressed files that are to be read. Stand behind all else, if there are any.
     #[serde(skip)]
     pub owed: Vec<Owed>,
+    /// Since when files may be missed. Stands behind all else, if it is known.
+    #[serde(skip)]
+    pub missed_since: Option<i64>,
 }
 
 /// How a file looked when it was asked last. One that looks the same after a restart has the same content.
@@ -305,7 +310,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
         postcard::to_extend(&snapshot.seen, encode_as(SNAPSHOT_VERSION, snapshot)).unwrap_or_default();
     let bytes = postcard::to_extend(&snapshot.ranges, bytes).unwrap_or_default();
     let bytes = postcard::to_extend(snapshot.ranges.all_forgotten(), bytes).unwrap_or_default();
-    let has_owed = !snapshot.owed.is_empty();
+    let has_owed = !snapshot.owed.is_empty() || snapshot.missed_since.is_some();
     let has_looks = has_owed || !(snapshot.looks.0.is_empty() && snapshot.looks.1.is_empty());
     if snapshot.unseen.is_empty() && !has_looks {
         return bytes;
@@ -315,7 +320,11 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Vec<u8> {
         return bytes;
     }
     let bytes = postcard::to_extend(&snapshot.looks, bytes).unwrap_or_default();
-    if has_owed { postcard::to_extend(&snapshot.owed, bytes).unwrap_or_default() } else { bytes }
+    if !has_owed {
+        return bytes;
+    }
+    let bytes = postcard::to_extend(&snapshot.owed, bytes).unwrap_or_default();
+    postcard::to_extend(&snapshot.missed_since, bytes).unwrap_or_default()
 }
 
 /// Back from [`encode_snapshot`], of this version or one before.
@@ -331,8 +340,10 @@ pub fn decode_snapshot(payload: &[u8]) -> Option<Snapshot> {
             let ranges = ranges.with_forgotten(forgotten);
             let (unseen, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
             let (looks, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
-            let owed = postcard::from_bytes(rest).unwrap_or_default();
-            Some(Snapshot { hours: snapshot.hours.restored(), seen, ranges, unseen, looks, owed, ..snapshot })
+            let (owed, rest) = postcard::take_from_bytes(rest).unwrap_or_default();
+            let missed_since = postcard::from_bytes(rest).unwrap_or_default();
+            let hours = snapshot.hours.restored();
+            Some(Snapshot { hours, seen, ranges, unseen, looks, owed, missed_since, ..snapshot })
         }
         (1, rest) => {
             let SnapshotV1 { sources, streams, hours } = postcard::from_bytes(rest).ok()?;

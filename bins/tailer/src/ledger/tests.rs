@@ -392,6 +392,7 @@ fn a_compressed_file_is_owed_over_restarts_until_it_is_settled_what_it_is() {
     assert!(ledger.tell_missed(key(2), look));
     meet(&mut ledger, 3, 0);
     ledger.rehome(gone, key(4), b"/log/app.log.1.gz");
+    ledger.looks_for_missed(Some(7));
     let snapshot = ledger.snapshot();
     let records = ledger.take_records();
     for again in [replayed(Some(snapshot), &[]), replayed(None, &records)] {
@@ -399,6 +400,8 @@ fn a_compressed_file_is_owed_over_restarts_until_it_is_settled_what_it_is() {
         assert_eq!(left, [&owed(5)]);
         assert_eq!(left[0].path(), Path::new("/log/app.log.1.gz"));
         assert!(again.owes(key(5)) && again.owed_of("other").next().is_none());
-        assert_eq!(again.known_look(key(1)), Some(look));
+        assert_eq!((again.known_look(key(1)), again.missed_since()), (Some(look), Some(7)));
     }
+    ledger.looks_for_missed(None);
+    assert_eq!(replayed(Some(ledger.snapshot()), &[]).missed_since(), None);
 }
