@@ -102,7 +102,12 @@ impl Follower {
 
     pub(super) fn queue_successors(&mut self, number: FileNumber) {
         for successor in self.successors.get(&number).cloned().unwrap_or_default() {
-            if self.files.get(&successor).is_some_and(|file| file.size > file.cutter.seen_to()) {
+            let Some(file) = self.files.get(&successor) else { continue };
+            let stream = file.stream.and_then(|id| self.ledger.stream(id));
+            // What was cut before a restart may wait to be sent, though there is no more to read.
+            if file.size > file.cutter.seen_to()
+                || stream.is_some_and(|stream| stream.next_unsent().is_some())
+            {
                 self.queue(successor);
             }
         }

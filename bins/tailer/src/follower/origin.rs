@@ -416,7 +416,11 @@ impl Follower {
         };
         let is_lost = |id: &StreamId| !self.by_stream.contains_key(id) && self.may_share_lines(number, *id);
         let streams = self.ledger.with_head(source, head).filter(is_lost).filter(is_named);
-        for id in streams.take(ALIKE_MAX).collect::<Vec<_>>() {
+        let mut streams: Vec<StreamId> = streams.collect();
+        // Of which nothing was cut, any file with their first line may be: those of which it can be told go first.
+        streams.sort_by_key(|id| self.is_unread(*id));
+        streams.truncate(ALIKE_MAX);
+        for id in streams {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;
             };
