@@ -30,7 +30,6 @@ pub(super) const COMPARED_BYTES: u64 = 64 << 10;
 
 /// What is known of a file from before it was cut.
 pub(super) struct Before {
-    pub file: FileNumber,
     /// Offset up to which packs were cut.
     pub at: u64,
     pub end_mark: Option<EndMark>,
@@ -102,6 +101,9 @@ fn held_candidate(file: &Followed, head: Head) -> io::Result<Option<Candidate>> 
 impl Follower {
     /// Looks for a copy that has all that was read of a stream, and reads on in it.
     pub(super) fn continue_in_copy(&mut self, id: StreamId, sought: &mut Sought) -> InCopy {
+        if self.comes_later(sought) {
+            return InCopy::Unclear;
+        }
         let copies = self.copies_of(id, sought.before.as_ref());
         let with_all = copies.all.iter().filter(|(has, _)| matches!(has, Has::All)).map(|(_, copy)| copy);
         let Some(copy) = with_all.max_by_key(|copy| copy.facts.size) else {
@@ -160,7 +162,7 @@ impl Follower {
                 Ok(number) => number,
                 // The stream keeps its new home, and is looked for there.
                 Err(_) => {
-                    self.seek(id, Sought::before(before_home, None, successor));
+                    self.seek(id, Sought::new(before_home, None, successor));
                     return true;
                 }
             },
@@ -189,19 +191,22 @@ impl Follower {
     /// it.
     fn first_since(&self, id: StreamId, successor: FileNumber) -> FileNumber {
         let was = self.ledger.stream(id).map_or(&[][..], |stream| &stream.was);
-        let before = |number: &FileNumber| self.files.get(number).and_then(|file| file.predecessor);
-        let chain = std::iter::successors(Some(successor), before).take(self.files.len() + 1);
         let is_since = |number: &FileNumber| {
             let file = self.files.get(number);
             file.is_some_and(|file| was.contains(&file.key) && file.stream != Some(id))
         };
-        chain.filter(is_since).last().unwrap_or(successor)
+        self.with_predecessors(successor).filter(is_since).last().unwrap_or(successor)
     }
 
     /// Whether a file comes after another one, or is it.
     fn waits_behind(&self, number: FileNumber, other: FileNumber) -> bool {
+        self.with_predecessors(number).any(|number| number == other)
+    }
+
+    /// A file, the one that it waits for, the one that that waits for, and so on.
+    fn with_predecessors(&self, number: FileNumber) -> impl Iterator<Item = FileNumber> {
         let before = |number: &FileNumber| self.files.get(number).and_then(|file| file.predecessor);
-        std::iter::successors(Some(number), before).take(self.files.len() + 1).any(|number| number == other)
+        std::iter::successors(Some(number), before).take(self.files.len() + 1)
     }
 
     pub(super) fn source_of(&self, id: StreamId) -> Option<usize> {
@@ -359,16 +364,13 @@ impl Follower {
                 }
             }
         }
-        let head = self.ledger.stream(id).map(|stream| stream.met.head);
-        if let Some(head) = head.filter(|_| !self.sought.is_empty())
-            && self.has_what_is_sought(id, head, copy)?
-        {
+        if self.has_what_is_sought(id, copy)? {
             return Ok(true);
         }
         let known = self.ledger.past_files().with_key(facts.key);
         for (source, past) in known.filter(|(_, past)| past.stream != id) {
             let tail = past.tail.or_else(|| self.tail_of_stream(source, past));
-            let is_still = match tail.filter(|tail| tail.offset + tail.span <= facts.size.min(past.length)) {
+            let is_still = match tail.filter(|tail| tail.end() <= facts.size.min(past.length)) {
                 Some(tail) => files::has(handle, &tail)?,
                 None => facts.key.born_ns != 0 && facts.size <= past.length,
             };
@@ -387,7 +389,7 @@ impl Follower {
         if size > before.at || size == 0 || names_of(&met.home()).contains(&copy.path) {
             return None;
         }
-        match before.recent.iter().rev().find(|pack| pack.offset + pack.span <= size) {
+        match before.recent.iter().rev().find(|pack| pack.end() <= size) {
             // It may still be being copied: what it will have up to there was read, too.
             Some(pack) => files::has(&copy.handle, pack).unwrap_or(false).then_some(before.at),
             // Nothing but the first line tells, and a young file may have the same: what it grows by is its own.

@@ -145,7 +145,7 @@ impl Follower {
     pub(super) fn search(&mut self, source: usize, met: &Met) {
         let path = met.home();
         let sought = self.sought.remove(met.stream);
-        let mut sought = sought.unwrap_or_else(|| Sought::new(path.clone(), None));
+        let mut sought = sought.unwrap_or_else(|| Sought::new(path.clone(), None, None));
         if self.ledger.stream(met.stream).is_some_and(|stream| stream.orphan) {
             self.bytes_gone(met.stream, &path, "replaced");
             self.finish_orphan(met.stream);
@@ -161,9 +161,6 @@ impl Follower {
                 Err(error) if files::is_absent(&error) => {}
                 Err(_) => all_readable = false,
             }
-        }
-        if self.comes_later(&sought) {
-            return self.seek(met.stream, sought);
         }
         match self.continue_in_copy(met.stream, &mut sought) {
             InCopy::Found => return,

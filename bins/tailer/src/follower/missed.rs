@@ -310,11 +310,9 @@ impl Follower {
             // Should that be cut now, its stream goes on in it.
             return Ok(Found::Nothing);
         }
-        if self.may_be_copy(
-            index,
-            head,
-            &Candidate { path, key: facts.key, file: &file, size: facts.size },
-        )? {
+        let candidate =
+            Candidate { source: index, head, path, key: facts.key, file: &file, size: facts.size };
+        if self.may_be_copy(&candidate)? {
             self.not_shipped(index, path, facts, MAY_BE_COPY);
             return Ok(Found::Nothing);
         }

@@ -26,6 +26,9 @@ const BEGINNING_BYTES: usize = 64 << 10;
 
 /// A file that was missed, with its content.
 pub(super) struct Candidate<'a> {
+    /// The place of its source.
+    pub(super) source: usize,
+    pub(super) head: Head,
     pub(super) path: &'a Path,
     pub(super) key: FileKey,
     /// What it holds, unpacked.
@@ -45,8 +48,8 @@ impl Follower {
     pub(super) fn is_missed_copy(&mut self, number: FileNumber, head: Head) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(true) };
         let (source, path, key, size) = (file.source, file.path.clone(), file.key, file.size);
-        let is_copy =
-            self.may_be_copy(source, head, &Candidate { path: &path, key, file: file.handle()?, size })?;
+        let candidate = Candidate { source, head, path: &path, key, file: file.handle()?, size };
+        let is_copy = self.may_be_copy(&candidate)?;
         if is_copy {
             let facts = files::facts_at(&path).unwrap_or(Facts { size, ..files::facts_of(file.handle()?)? });
             self.not_shipped(source, &path, &Facts { key, ..facts }, MAY_BE_COPY);
@@ -55,13 +58,8 @@ impl Follower {
     }
 
     /// Whether a file begins as one that was read and does not differ from it where that can be told.
-    pub(super) fn may_be_copy(
-        &self,
-        index: usize,
-        head: Head,
-        candidate: &Candidate<'_>,
-    ) -> io::Result<bool> {
-        let name = &self.sources[index].settings.name;
+    pub(super) fn may_be_copy(&self, candidate: &Candidate<'_>) -> io::Result<bool> {
+        let (name, head) = (&self.sources[candidate.source].settings.name, candidate.head);
         for (nth, id) in self.ledger.with_head(name, head).enumerate() {
             let Some(stream) = self.ledger.stream(id) else { continue };
             let number = self.by_stream.get(&id);
@@ -74,7 +72,7 @@ impl Follower {
                 None => {
                     let (keys, home) = ([stream.met.key], stream.met.home());
                     let known = Known { keys: &keys, home: &home, tail: stream.evidence() };
-                    self.differs(index, head, candidate, &known)?
+                    self.differs(candidate, &known)?
                 }
             };
             if !differs || nth == ALIKE_MAX {
@@ -92,7 +90,7 @@ impl Follower {
         for (nth, past) in self.ledger.past_files().with_head(name, head).enumerate() {
             let home = Path::new(OsStr::from_bytes(&past.path));
             let known = Known { keys: &past.keys, home, tail: tail_of(past) };
-            if !self.differs(index, head, candidate, &known)? || nth == ALIKE_MAX {
+            if !self.differs(candidate, &known)? || nth == ALIKE_MAX {
                 return Ok(true);
             }
         }
@@ -100,40 +98,29 @@ impl Follower {
     }
 
     /// Whether a file is surely not a copy of a known one that is not open.
-    fn differs(
-        &self,
-        index: usize,
-        head: Head,
-        candidate: &Candidate<'_>,
-        known: &Known<'_>,
-    ) -> io::Result<bool> {
-        match known.tail.filter(|tail| tail.offset + tail.span <= candidate.size) {
+    fn differs(&self, candidate: &Candidate<'_>, known: &Known<'_>) -> io::Result<bool> {
+        match known.tail.filter(|tail| tail.end() <= candidate.size) {
             Some(tail) if !files::has(candidate.file, &tail)? => Ok(true),
-            Some(tail) if tail.offset + tail.span > u64::from(head.length) => Ok(false),
+            Some(tail) if tail.is_beyond(candidate.head) => Ok(false),
             // It is shorter than what is known, or has the first line, as many files do. Mostly the other one is still there.
-            _ => self.begins_otherwise(index, head, candidate, known),
+            _ => self.begins_otherwise(candidate, known),
         }
     }
 
-    fn begins_otherwise(
-        &self,
-        index: usize,
-        head: Head,
-        candidate: &Candidate<'_>,
-        known: &Known<'_>,
-    ) -> io::Result<bool> {
+    fn begins_otherwise(&self, candidate: &Candidate<'_>, known: &Known<'_>) -> io::Result<bool> {
+        let roots = &self.sources[candidate.source].settings.roots;
         // The first line does not tell whether it was cut since.
-        let tail = known.tail.filter(|tail| tail.offset + tail.span > u64::from(head.length));
+        let tail = known.tail.filter(|tail| tail.is_beyond(candidate.head));
         let folders: BTreeSet<PathBuf> = [candidate.path, known.home].map(files::folder_of).into();
         let others = known.keys.iter().filter(|key| **key != FileKey::NOWHERE && **key != candidate.key);
         for (key, folder) in others.flat_map(|key| folders.iter().map(move |folder| (*key, folder))) {
             // What cannot be listed is none.
             let Some(path) = self.find_in(folder, key).ok().flatten() else { continue };
-            let Some(file) = open_known(&path, key, &self.sources[index].settings.roots)? else { continue };
+            let Some(file) = open_known(&path, key, roots)? else { continue };
             let Some(other) = self.beginning_of(&path, key, file, tail)? else { continue };
             let mut own = vec![0; other.len()];
             let filled = files::read_at(candidate.file, 0, &mut own)?;
-            return Ok(filled > usize::from(head.length) && own[..filled] != other[..filled]);
+            return Ok(filled > usize::from(candidate.head.length) && own[..filled] != other[..filled]);
         }
         Ok(false)
     }

@@ -133,7 +133,7 @@ pub(crate) struct Follower {
     /// Paths that an earlier process met streams at, with the youngest file of each and its stream; those that new files may not be read at
     /// yet, once all files were looked at.
     homes_before: HashMap<PathBuf, (FileKey, StreamId)>,
-    /// When the state was written last by an earlier process, in nanoseconds since 1970.
+    /// When the state was written last by an earlier process that had looked for what was missed before, in nanoseconds since 1970.
     stopped_ns: Option<i64>,
     /// An earlier process ended before it had looked for what was missed.
     missed_before: bool,

@@ -24,8 +24,7 @@ pub(super) enum Awaited {
 
 impl Follower {
     /// The bytes of a stream are not in its file any more. They may be in a compressed copy: then the stream waits for it, and
-    /// the file begins another.
-    /// `successor` goes on when it was read.
+    /// the file begins another. `successor` goes on when it was read.
     pub(super) fn goes_on_elsewhere(
         &mut self,
         id: StreamId,
@@ -33,12 +32,7 @@ impl Follower {
         successor: Option<FileNumber>,
     ) -> bool {
         let Some(met) = self.ledger.stream(id).map(|stream| stream.met.clone()) else { return false };
-        let mut sought = Sought::before(met.home(), before, successor);
-        if self.comes_later(&sought) {
-            self.seek(id, sought);
-            self.ledger.rehome(id, FileKey::NOWHERE, &met.path);
-            return true;
-        }
+        let mut sought = Sought::new(met.home(), before, successor);
         let source = self.sources.iter().position(|source| source.settings.name == met.source);
         match self.continue_in_copy(id, &mut sought) {
             InCopy::Found => return true,

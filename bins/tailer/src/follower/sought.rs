@@ -33,12 +33,7 @@ pub(super) struct Sought {
 }
 
 impl Sought {
-    pub(super) fn new(home: PathBuf, before: Option<Before>) -> Sought {
-        let successor = before.as_ref().map(|before| before.file);
-        Sought::before(home, before, successor)
-    }
-
-    pub(super) fn before(home: PathBuf, before: Option<Before>, successor: Option<FileNumber>) -> Sought {
+    pub(super) fn new(home: PathBuf, before: Option<Before>, successor: Option<FileNumber>) -> Sought {
         Sought { home, before, successor, since: Instant::now(), searches: 0, shifted: 0 }
     }
 
@@ -147,11 +142,12 @@ impl Follower {
     }
 
     /// Whether a file has what is known of another stream that is looked for.
-    pub(super) fn has_what_is_sought(&self, id: StreamId, head: Head, copy: &Candidate) -> io::Result<bool> {
-        let Some(source) = self.ledger.stream(id).map(|stream| stream.met.source.clone()) else {
+    pub(super) fn has_what_is_sought(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
+        let Some(met) = self.ledger.stream(id).filter(|_| !self.sought.is_empty()).map(|stream| &stream.met)
+        else {
             return Ok(false);
         };
-        let others = self.ledger.with_head_and_name(&source, head, &copy.path);
+        let others = self.ledger.with_head_and_name(&met.source, met.head, &copy.path);
         let others = others.into_iter().filter(|other| *other != id);
         for (other, sought) in others.filter_map(|other| Some((other, self.sought.get(other)?))) {
             let mark = sought.before.as_ref().and_then(|before| before.end_mark.as_ref());

@@ -53,7 +53,7 @@ impl Follower {
         let (end_mark, recent) = (file.end_mark.take(), std::mem::take(&mut file.recent));
         let Some(id) = file.stream.take() else { return Worked::Again };
         self.by_stream.remove(&id);
-        let before = Before { file: number, end_mark, recent, at };
+        let before = Before { end_mark, recent, at };
         self.ledger.left_at(id, size);
         if self.goes_on_elsewhere(id, Some(before), Some(number)) {
             return self.began_again(number, id);

@@ -15,7 +15,7 @@ impl Ledger {
         let to_ship = entries.iter().filter(|entry| entry.fate != Fate::Acked);
         let needed: BTreeSet<(Hour, u64)> = to_ship.map(|entry| (entry.cut.hour, entry.cut.id)).collect();
         let old = stream.set_entries(entries);
-        stream.set_frontier(tail.offset + tail.span, Some(tail));
+        stream.set_frontier(tail.end(), Some(tail));
         stream.advance();
         let cuts: Vec<KeptCut> = stream.entries.iter().map(Entry::keep).collect();
         let (source, frontier, tail) = (stream.met.source.clone(), stream.frontier, stream.tail);

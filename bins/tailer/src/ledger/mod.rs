@@ -267,7 +267,7 @@ impl Ledger {
 
     fn finished(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get(&id) {
-            let shipped = stream.tail.map_or(stream.met.first, |tail| tail.offset + tail.span);
+            let shipped = stream.tail.map_or(stream.met.first, |tail| tail.end());
             // What a file holds whose stream was cut off is something else by now: it is not that stream's file any more.
             let own =
                 if stream.orphan { vec![FileKey::NOWHERE, stream.met.key] } else { vec![stream.met.key] };

@@ -71,6 +71,11 @@ impl Cut {
     pub fn end(&self) -> u64 {
         self.offset + self.span
     }
+
+    /// What tells of it when it is below the frontier.
+    pub fn tail(&self) -> Tail {
+        Tail { offset: self.offset, span: self.span, sum: self.sum }
+    }
 }
 
 /// A pack without lines: it closes its hour, or takes a number of the hour that nothing else has.
@@ -110,6 +115,18 @@ pub struct Tail {
     pub span: u64,
     /// crc32c of the bytes.
     pub sum: u32,
+}
+
+impl Tail {
+    /// Offset of the first byte after it.
+    pub fn end(&self) -> u64 {
+        self.offset + self.span
+    }
+
+    /// Whether it has more than a first line, which many files may have.
+    pub fn is_beyond(&self, head: Head) -> bool {
+        self.end() > u64::from(head.length)
+    }
 }
 
 /// One step in the life of the state.

@@ -121,15 +121,13 @@ impl Stream {
     /// The bytes by which a file is known to be the stream's: those that were acknowledged last, or else the first that were cut. The first
     /// line tells only if there is nothing else: many files have the same.
     pub(crate) fn evidence(&self) -> Option<Tail> {
-        let first_cut = self.entries.front().map(|entry| entry.cut);
-        let first_cut = first_cut.map(|cut| Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
+        let first_cut = self.entries.front().map(|entry| entry.cut.tail());
         self.tail.filter(|_| !self.is_only_head_acked()).or(first_cut).or(self.tail)
     }
 
     /// Whether no more than the first line of its file is acknowledged.
     pub(crate) fn is_only_head_acked(&self) -> bool {
-        let head = u64::from(self.met.head.length);
-        self.tail.is_some_and(|tail| tail.offset + tail.span <= head)
+        self.tail.is_some_and(|tail| !tail.is_beyond(self.met.head))
     }
 
     /// Bytes above `from` that the file had when it was left and that are in no pack.
@@ -202,7 +200,7 @@ impl Stream {
         while let Some(entry) = self.entries.front().filter(|entry| entry.fate == Fate::Acked) {
             let cut = entry.cut;
             self.frontier = cut.end();
-            self.tail = Some(Tail { offset: cut.offset, span: cut.span, sum: cut.sum });
+            self.tail = Some(cut.tail());
             self.entries.pop_front();
         }
         self.frontier > before

@@ -8,6 +8,13 @@ use std::time::Duration;
 /// A plain path, and a glob that leads to no rotated file.
 const PATTERNS: [&str; 2] = ["app.log", "*.log"];
 
+/// The first line of all files of a log.
+const HEADER: &str = "date,level,message\n";
+
+fn behind_header(lines: Vec<u8>) -> Vec<u8> {
+    [HEADER.as_bytes(), &lines].concat()
+}
+
 /// A tailer that has read ten lines and was stopped.
 async fn stopped(pattern: &str) -> (Tier, Rig) {
     stopped_catching_up(pattern, CatchUp::Fair, "").await
@@ -87,6 +94,11 @@ fn compress_file(rig: &Rig, name: &str, extension: &str) {
     let compressed = std::fs::File::options().write(true).open(&to).expect("opened");
     compressed.set_times(FileTimes::new().set_modified(changed)).expect("set");
     std::fs::remove_file(from).expect("removed");
+}
+
+/// For what may come in another order.
+fn lines_of(bytes: &[u8]) -> Vec<Vec<u8>> {
+    sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect())
 }
 
 /// What hosts do while no tailer runs: `w` writes, `r` renames, `c` copies and truncates, `k` copies and leaves the file as it is, `z`
@@ -236,8 +248,6 @@ async fn a_missed_file_that_is_renamed_before_it_is_unpacked_is_shipped_in_its_p
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_whatever_order_files_are_to_be_caught_up_none_that_was_missed_holds_up_another() {
-    let lines_of =
-        |bytes: &[u8]| sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect());
     for order in [CatchUp::Newest, CatchUp::Oldest] {
         let headless = ["wcwcw", "wrwrw", "wczwczw", "wrwzrwzrwr"].map(|steps| ("", steps));
         let alike = ["wrwrzwrwrw", "wrwzrwzrwr", "wrwrzwrzwrwrw"].map(|steps| ("# time message\n", steps));
@@ -359,26 +369,24 @@ async fn a_log_that_was_read_copied_and_cut_goes_on_in_its_copy_though_it_is_lon
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_a_log_is_found_behind_many_archives_that_begin_with_its_first_line() {
-    const HEADER: &str = "date,level,message\n";
     let tier = Tier::start().await;
     let rig = Rig::new(&tier);
-    let behind = |lines: Vec<u8>| [HEADER.as_bytes(), &lines].concat();
     for day in 1..=20 {
         // Older than all that the tailer knows of.
         let archive = rig.at(&format!("app.log-202601{day:02}.gz"));
-        std::fs::write(archive, compress(&behind(lines(day * 1_000, 50)), "gz")).expect("written");
+        std::fs::write(archive, compress(&behind_header(lines(day * 1_000, 50)), "gz")).expect("written");
     }
-    append(&rig.log(), behind(lines(0, 10)));
+    append(&rig.log(), behind_header(lines(0, 10)));
     let tailer = rig.start();
-    tier.wait_stored(&behind(lines(0, 10)));
+    tier.wait_stored(&behind_header(lines(0, 10)));
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     tailer.stop().await.expect("a clean stop");
     append(&rig.log(), lines(10, 10));
     std::fs::rename(rig.log(), rig.at("app.log-20261120")).expect("renamed");
     compress_file(&rig, "app.log-20261120", "gz");
-    append(&rig.log(), behind(lines(100, 10)));
+    append(&rig.log(), behind_header(lines(100, 10)));
     let tailer = rig.start();
-    tier.wait_stored(&[behind(lines(0, 20)), behind(lines(100, 10))].concat());
+    tier.wait_stored(&[behind_header(lines(0, 20)), behind_header(lines(100, 10))].concat());
     wait_until("settled", || figure(&tailer, "caught_up") == 1);
     assert_eq!(figure(&tailer, "lost_bytes"), 0);
     tailer.stop().await.expect("a clean stop");
@@ -386,22 +394,12 @@ async fn the_rest_of_a_log_is_found_behind_many_archives_that_begin_with_its_fir
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_missed_and_compressed_is_shipped_though_the_tailer_is_restarted_before_all_was_unpacked() {
-    const HEADER: &str = "date,level,message\n";
     const MISSED: usize = 30;
-    let tier = Tier::start().await;
-    let rig = Rig::new(&tier);
-    let behind = |lines: Vec<u8>| [HEADER.as_bytes(), &lines].concat();
-    let lines_of =
-        |bytes: &[u8]| sorted(bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect());
-    let mut expected = behind(lines(0, 10));
-    append(&rig.log(), expected.clone());
-    let tailer = rig.start();
-    tier.wait_stored(&expected);
-    wait_until("settled", || figure(&tailer, "caught_up") == 1);
-    tailer.stop().await.expect("a clean stop");
+    let (tier, rig) = stopped_catching_up("app.log", CatchUp::Fair, HEADER).await;
+    let mut expected = behind_header(lines(0, 10));
     for nth in 1..=MISSED {
         // None is longer than the one before.
-        let more = behind(lines(nth * 1_000, 900 - nth * 10));
+        let more = behind_header(lines(nth * 1_000, 900 - nth * 10));
         std::fs::rename(rig.log(), rig.at(&format!("app.log.{nth:02}"))).expect("renamed");
         compress_file(&rig, &format!("app.log.{nth:02}"), "gz");
         append(&rig.log(), more.clone());
