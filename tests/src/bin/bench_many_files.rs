@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout)] // a benchmark talks to who runs it
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use logferry_tests::ports::free_port;
 use logferry_tests::{Program, Workdir, wait_until};
 use std::collections::HashMap;
@@ -22,6 +24,12 @@ const RATE: u32 = 1_000;
 const NEW_FILES: usize = 40;
 /// Time between two looks at the store.
 const LOOK_EVERY: Duration = Duration::from_micros(200);
+/// Time between two questions to the tailer while much is to be shipped.
+const LOOK_APART: Duration = Duration::from_millis(20);
+/// What was rotated while no tailer ran is shipped by then.
+const ROTATED_SHIPPED_MAX: Duration = Duration::from_secs(600);
+/// Where the outputter writes, in the folder of the run.
+const STORE: &str = "store/log_data/app";
 /// After a start: connections, first looks and garbage are over by then.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -93,7 +101,7 @@ impl Bench {
         row("idle: resident memory", &format!("{:.1} MB", self.memory("VmRSS:")), "at most 64 MB");
         row("files held open", &self.tailer.figure("files_open").to_string(), "");
 
-        let mut store = Store::new(self.dir.path().join("store/log_data/app"));
+        let mut store = Store::new(self.dir.path().join(STORE));
         store.skip();
         let mut latencies = Vec::new();
         let busy = self.processor_share(|| latencies = self.measure_latency(&mut store));
@@ -121,9 +129,60 @@ impl Bench {
             &self.read_bytes().to_string(),
             "first lines at most",
         );
+        self.measure_missed_rotation("renamed", false);
+        self.measure_missed_rotation("and compressed", true);
         self.tailer.stop();
         self.collector.stop();
         self.outputter.stop();
+    }
+
+    /// All files are rotated while no tailer runs: how long until the rest of each, and what stands under its name by now, are shipped.
+    fn measure_missed_rotation(&mut self, how: &str, compress: bool) {
+        self.tailer.stop();
+        let before = self.store_lines();
+        for number in 0..self.files {
+            let path = self.path(number);
+            let rotated = path.with_extension(if compress { "log.2" } else { "log.1" });
+            let mut file = File::options().append(true).open(&path).expect("a log file");
+            writeln!(file, "the last line of file {number} before it was {how}").expect("a line");
+            std::fs::rename(&path, &rotated).expect("renamed");
+            if compress {
+                pack(&rotated);
+            }
+            std::fs::write(&path, format!("file {number} after it was {how}\n")).expect("a log file");
+        }
+        let (begin, processor) = (Instant::now(), self.start_after_rotation(before + 2 * self.files as u64));
+        let time = format!("{:.2} s", begin.elapsed().as_secs_f64());
+        row(&format!("all rotated meanwhile, {how}: until shipped"), &time, "");
+        row("                          processor time", &format!("{:.2} s", processor.as_secs_f64()), "");
+        row("                          peak memory", &format!("{:.1} MB", self.memory("VmHWM:")), "");
+    }
+
+    /// Starts the tailer and waits for this many lines in the store; processor time of the tailer until then.
+    fn start_after_rotation(&mut self, lines: u64) -> Duration {
+        self.tailer.start_and_wait();
+        let begin = Instant::now();
+        let is_shipped = || {
+            let figures = self.tailer.status().unwrap_or_default()["figures"].clone();
+            figures["caught_up"] == 1 && figures["lag_bytes"] == 0
+        };
+        while !is_shipped() {
+            assert!(
+                begin.elapsed() < ROTATED_SHIPPED_MAX,
+                "not all is shipped after {ROTATED_SHIPPED_MAX:?}"
+            );
+            std::thread::sleep(LOOK_APART);
+        }
+        let processor = processor_time(self.tailer.pid().expect("it runs"));
+        wait_until("all is stored", || self.store_lines() >= lines);
+        assert_eq!(self.store_lines(), lines, "lines that were in the files and are in the store");
+        processor
+    }
+
+    fn store_lines(&self) -> u64 {
+        let mut store = Store::new(self.dir.path().join(STORE));
+        store.take_bytes();
+        store.rest.iter().filter(|byte| **byte == b'\n').count() as u64
     }
 
     fn path(&self, number: usize) -> PathBuf {
@@ -257,11 +316,8 @@ impl Store {
         }
     }
 
-    /// Numbers of the measured lines that have come since.
-    fn take(&mut self) -> Vec<u64> {
-        if self.listed.elapsed() > Duration::from_secs(1) {
-            self.list();
-        }
+    /// Reads what has come since.
+    fn take_bytes(&mut self) {
         for (path, read_to) in &mut self.read_to {
             let length = length(path);
             if length > *read_to {
@@ -272,6 +328,14 @@ impl Store {
                 self.rest.extend(bytes);
             }
         }
+    }
+
+    /// Numbers of the measured lines that have come since.
+    fn take(&mut self) -> Vec<u64> {
+        if self.listed.elapsed() > Duration::from_secs(1) {
+            self.list();
+        }
+        self.take_bytes();
         let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         let whole: Vec<u8> = self.rest.drain(..end).collect();
         let text = String::from_utf8_lossy(&whole);
@@ -279,6 +343,17 @@ impl Store {
             .filter_map(|line| line.strip_prefix("measured ")?.split(' ').next()?.parse().ok())
             .collect()
     }
+}
+
+/// Compresses a file as `gzip` does.
+fn pack(path: &Path) {
+    let mut packed = path.as_os_str().to_owned();
+    packed.push(".gz");
+    let file = File::create(packed).expect("a compressed file");
+    let mut encoder = GzEncoder::new(file, Compression::fast());
+    encoder.write_all(&std::fs::read(path).expect("a rotated file")).expect("compressed");
+    encoder.finish().expect("compressed");
+    std::fs::remove_file(path).expect("removed");
 }
 
 fn length(path: &Path) -> u64 {
