@@ -116,8 +116,7 @@ impl Follower {
     ) -> Option<StreamId> {
         let (source, key) = self.files.get(&number).map(|file| (file.source, file.key))?;
         let stream = self.meet(source, path, key, head, first)?;
-        self.files.get_mut(&number)?.stream = Some(stream);
-        self.by_stream.insert(stream, number);
+        self.is_read_as(number, stream);
         Some(stream)
     }
 

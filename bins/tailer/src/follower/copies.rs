@@ -170,10 +170,10 @@ impl Follower {
         let successor = successor.filter(|successor| *successor != number);
         let end = self.ledger.stream(id).map_or(0, |stream| stream.cut_end());
         if let Some(file) = self.files.get_mut(&number) {
-            (file.stream, file.cutter) = (Some(id), Cutter::new(end));
+            file.cutter = Cutter::new(end);
             (file.verified, file.suspect, file.successor) = (true, None, successor);
             file.time = file.time.or(time);
-            self.by_stream.insert(id, number);
+            self.is_read_as(number, id);
         }
         if let Some(successor) = successor.map(|successor| self.first_since(id, successor)) {
             // What the successor waited for was there before this one, too.
@@ -260,15 +260,10 @@ impl Follower {
         if !is_settled {
             copies.unseen.get_or_insert(Unseen::Shifted);
         }
-        let is_free = |file: &&Followed| {
-            let is_other = file.source == source && file.key != stream.met.key;
-            is_other && file.stream.is_none() && !file.packed && is_of_time(&file.path)
-        };
-        for file in self.files.values().filter(is_free) {
-            if is_named_after_any(&file.path, &names) {
-                let candidate = held_candidate(file, stream.met.head);
-                copies.take(candidate.map(|found| self.with_what_it_has(id, before, found?)));
-            }
+        let is_free = |file: &&Followed| file.key != stream.met.key && !file.packed && is_of_time(&file.path);
+        for file in self.unmet_named_after(source, &names).filter(is_free) {
+            let candidate = held_candidate(file, stream.met.head);
+            copies.take(candidate.map(|found| self.with_what_it_has(id, before, found?)));
         }
         copies
     }
@@ -426,6 +421,9 @@ impl Follower {
 /// `app.log.1`, `app.log-20261121`, `app-1.log` are named after `app.log`, which is not named after itself, and so are their compressed
 /// copies; `app-error.log` and `app1.log` are files of their own.
 pub(crate) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
+    if !may_be_named_after(copy.as_os_str().as_bytes(), original) {
+        return false;
+    }
     let original = Path::new(std::ffi::OsStr::from_bytes(original));
     let (plain_copy, plain_original) = (plain_path(copy), plain_path(original));
     let (Some(name), Some(own)) = (plain_copy.file_name(), plain_original.file_name()) else { return false };
@@ -434,6 +432,13 @@ pub(crate) fn is_named_after(copy: &Path, original: &[u8]) -> bool {
     let numbered =
         || own.rsplit_once('.').is_some_and(|(base, number)| is_stamp_part(number) && has_stamp(&name, base));
     copy != original && (has_stamp(&name, &own) || numbered())
+}
+
+/// Whether a name begins as every copy of a file does. That is told at once of most of thousands.
+fn may_be_named_after(copy: &[u8], original: &[u8]) -> bool {
+    let name_of = |path| memchr::memrchr(b'/', path).map_or(path, |slash| &path[slash + 1..]);
+    let own = name_of(original);
+    name_of(copy).starts_with(&own[..memchr::memchr(b'.', own).unwrap_or(own.len())])
 }
 
 /// A path, and what it leads to over links of another name: copies are named after that.

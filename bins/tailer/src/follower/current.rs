@@ -102,11 +102,10 @@ impl Follower {
         };
         self.tracker.settled(number, name.clone());
         self.displaced.remove(&number);
+        self.is_named(number, name);
         if let Some(file) = self.files.get_mut(&number) {
-            file.names.push(std::mem::replace(&mut file.path, name.clone()));
             file.place = Place::Here;
         }
-        self.by_path.insert(name, number);
     }
 }
 

@@ -187,8 +187,7 @@ impl Follower {
         }
         if file.packed {
             self.packed_settled(file.source, &file.path, file.key);
-            // Whoever waited for it waits no more.
-            self.search_lost();
+            self.search_who_waited(&file);
         }
     }
 
@@ -200,6 +199,8 @@ impl Follower {
         self.successors.remove(&number);
         self.tally.remove(&file);
         self.linked.remove(&number);
+        self.unpacked.remove(&number);
+        self.unmet.unlist(&file.path, number);
         if file.handle.is_some() {
             self.one_open_less();
         }

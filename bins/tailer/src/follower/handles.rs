@@ -21,6 +21,8 @@ const BEYOND_MAX: usize = OTHER_DESCRIPTORS / 4;
 const FULL_RETRY: Duration = Duration::from_millis(200);
 /// Time between two warnings that files cannot be opened or read.
 const TROUBLE_TOLD_APART: Duration = Duration::from_secs(10);
+/// After all open files were looked through for one to close, the next so often are the first that is no worse.
+const SETTLED_TIMES: usize = 64;
 /// Fewer open files than this would be closed and opened all the time.
 const OPEN_FILES_MIN: usize = 16;
 
@@ -31,6 +33,7 @@ pub(super) struct OpenFiles {
     open: usize,
     order: VecDeque<FileNumber>,
     is_over: bool,
+    settles_for: Option<Settled>,
     /// Until then there is no room.
     full_until: Option<Instant>,
 }
@@ -42,7 +45,14 @@ impl OpenFiles {
         let allowed = allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX));
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let limit = wanted.min(allowed.saturating_sub(OTHER_DESCRIPTORS)).max(OPEN_FILES_MIN);
-        OpenFiles { limit, open: 0, order: VecDeque::new(), is_over: false, full_until: None }
+        OpenFiles {
+            limit,
+            open: 0,
+            order: VecDeque::new(),
+            is_over: false,
+            settles_for: None,
+            full_until: None,
+        }
     }
 
     /// Files that are open.
@@ -66,8 +76,8 @@ impl OpenFiles {
     }
 }
 
-/// What may be closed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What may be closed, the best first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
     /// What was read to its end.
     Read,
@@ -75,6 +85,13 @@ enum Kind {
     Unread,
     /// Whatever can be opened again.
     Moved,
+}
+
+/// What was the best that could be closed when all were looked through, and how often that may be taken for so.
+#[derive(Clone, Copy, Debug)]
+struct Settled {
+    kind: Kind,
+    times: usize,
 }
 
 impl Followed {
@@ -157,10 +174,7 @@ impl Follower {
             else {
                 continue;
             };
-            self.by_path.insert(found.clone(), number);
-            if let Some(file) = self.files.get_mut(&number) {
-                file.names.push(std::mem::replace(&mut file.path, found));
-            }
+            self.is_named(number, found);
         }
     }
 
@@ -195,51 +209,71 @@ impl Follower {
     /// Closes the least recently active file that can be opened again: one that was read, or else one that has more to read, and last one
     /// that was moved and may go before it is read.
     fn close_any(&mut self, keep: Option<FileNumber>) -> bool {
-        [Kind::Read, Kind::Unread, Kind::Moved].into_iter().any(|kind| self.close_one(keep, kind))
-    }
-
-    fn close_one(&mut self, keep: Option<FileNumber>, kind: Kind) -> bool {
+        let settles_for = self.open_files.settles_for.take_if(|settled| settled.times > 0);
+        let mut best: Option<(Kind, FileNumber)> = None;
         // Each may have its second chance once.
-        for _ in 0..self.open_files.order.len() * 2 {
+        for turn in 0..self.open_files.order.len() * 2 {
+            if turn >= self.open_files.order.len() && best.is_some() {
+                break;
+            }
             let Some(number) = self.open_files.order.pop_front() else { return false };
             let Some(file) = self.files.get_mut(&number).filter(|file| file.handle.is_some()) else {
                 continue;
             };
-            if std::mem::take(&mut file.active) || Some(number) == keep || !self.may_close(number, kind) {
-                self.open_files.order.push_back(number);
+            self.open_files.order.push_back(number);
+            if std::mem::take(&mut file.active) || Some(number) == keep {
                 continue;
             }
-            if let Some(file) = self.files.get_mut(&number) {
-                file.handle = None;
+            let is_better = |kind: &Kind| best.is_none_or(|(best, _)| *kind < best);
+            let Some(kind) = self.closed_as(number).filter(is_better) else { continue };
+            if !self.is_at_its_path(number) {
+                continue;
             }
-            self.one_open_less();
-            return true;
+            best = Some((kind, number));
+            if kind <= settles_for.map_or(Kind::Read, |settled| settled.kind) {
+                break;
+            }
         }
-        false
+        let Some((kind, number)) = best else { return false };
+        // To look through all of them for each that is opened would cost more than to open one again.
+        let times = settles_for.map_or(SETTLED_TIMES, |settled| settled.times - 1);
+        self.open_files.settles_for = (kind > Kind::Read).then_some(Settled { kind, times });
+        match self.open_files.order.back() == Some(&number) {
+            true => _ = self.open_files.order.pop_back(),
+            false => self.open_files.order.retain(|other| *other != number),
+        }
+        if let Some(file) = self.files.get_mut(&number) {
+            file.handle = None;
+        }
+        self.one_open_less();
+        true
     }
 
-    /// Whether a file can be opened again: its path leads to it at this moment.
-    fn may_close(&self, number: FileNumber, kind: Kind) -> bool {
-        let Some(file) = self.files.get(&number) else { return false };
+    /// As what a file may be closed, as long as its path leads to it.
+    fn closed_as(&self, number: FileNumber) -> Option<Kind> {
+        let file = self.files.get(&number)?;
         let stream = file.stream.and_then(|id| self.ledger.stream(id));
         let is_read = match stream {
             Some(stream) => file.size <= file.cutter.seen_to() && stream.next_unsent().is_none(),
             None => file.size <= file.cutter.at(),
         };
         let is_input = self.sources[file.source].shelf.is_some();
-        let is_of_kind = match kind {
-            Kind::Read => is_read,
-            Kind::Unread => file.place == Place::Here,
-            Kind::Moved => true,
-        };
         // Its path may be another file's by now, and mostly is in the end.
-        let is_known_there = file.place == Place::Here || self.by_path.get(&file.path) == Some(&number);
-        let may_be_reached = is_known_there && !file.packed && !file.unlinked && !is_input;
+        let is_known_there = || file.place == Place::Here || self.by_path.get(&file.path) == Some(&number);
         let may_wait = is_read || stream.is_none_or(|stream| stream.conflict.is_none());
-        is_of_kind
-            && may_be_reached
-            && may_wait
-            && files::facts_at(&file.path).is_ok_and(|facts| facts.key == file.key)
+        if file.packed || file.unlinked || is_input || !may_wait || !is_known_there() {
+            return None;
+        }
+        Some(match (is_read, file.place) {
+            (true, _) => Kind::Read,
+            (false, Place::Here) => Kind::Unread,
+            (false, _) => Kind::Moved,
+        })
+    }
+
+    fn is_at_its_path(&self, number: FileNumber) -> bool {
+        let is_it = |file: &Followed| files::facts_at(&file.path).is_ok_and(|facts| facts.key == file.key);
+        self.files.get(&number).is_some_and(is_it)
     }
 
     /// Whether a closed file is as it was, so that there is nothing to open it for.
@@ -305,10 +339,7 @@ impl Follower {
         let handle = open_known(&found, file.key, &self.sources[file.source].settings.roots)?;
         let handle = handle.ok_or_else(|| io::Error::other("it is being moved"))?;
         info!(from = %file.path.display(), to = %found.display(), "{TOLD}");
-        self.by_path.insert(found.clone(), number);
-        if let Some(file) = self.files.get_mut(&number) {
-            file.names.push(std::mem::replace(&mut file.path, found));
-        }
+        self.is_named(number, found);
         self.reopened(number, handle);
         Ok(true)
     }

@@ -11,6 +11,8 @@ use tracing::warn;
 
 /// Most looks at a file that is cut again and again.
 const LOOKS_MAX: usize = 3;
+/// Files that are looked at before what happened meanwhile has its turn.
+const JUDGED_AT_ONCE: usize = 64;
 
 impl Follower {
     /// Looks at files that something happened to and that cannot be worked on for now. Needs no buffer, and no room in the window.
@@ -20,12 +22,18 @@ impl Follower {
         }
         let is_stopped = !self.can_cut() || self.throttle.due(Instant::now()).is_some();
         let mut stirred = std::mem::take(&mut self.stirred);
+        let mut judged = 0;
         stirred.retain(|number| {
+            // What happens meanwhile may end the wait.
+            if judged >= JUDGED_AT_ONCE && !self.events.is_empty() {
+                return true;
+            }
             let Some(file) = self.files.get_mut(number) else { return false };
             let waits = file.queued;
             let is_held = is_stopped || !self.sources[file.source].held.is_empty();
             file.stirred = waits && !is_held;
             if waits && is_held {
+                judged += 1;
                 self.judge(*number);
             }
             waits && !is_held

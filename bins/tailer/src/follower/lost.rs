@@ -27,12 +27,13 @@ fn is_without_descriptor() -> bool {
 impl Follower {
     /// Streams whose files no source's path leads to any more: they were renamed or deleted while no tailer held them.
     pub(super) fn search_lost(&mut self) {
-        let mut lost: Vec<Met> = self
-            .ledger
-            .streams()
-            .filter(|stream| !self.by_stream.contains_key(&stream.met.stream))
-            .map(|stream| stream.met.clone())
-            .collect();
+        let is_lost = |met: &&Met| !self.by_stream.contains_key(&met.stream);
+        let lost = self.ledger.streams().map(|stream| &stream.met).filter(is_lost).cloned().collect();
+        self.search_all(lost);
+        self.homes_before.was_searched();
+    }
+
+    fn search_all(&mut self, mut lost: Vec<Met>) {
         // Of those that were at one path, the one that was there first.
         lost.sort_by_key(|met| {
             let since = self.sought.get(met.stream).map(Sought::since);
@@ -53,13 +54,27 @@ impl Follower {
         }
     }
 
+    /// A file that was unpacked was read, or is a copy: whoever waited for it waits no more.
+    pub(super) fn search_who_waited(&mut self, file: &Followed) {
+        if !self.unpacks() {
+            return self.search_lost();
+        }
+        // All are looked for when no more are unpacked. There may be as many as logs: until then those are that this one was for.
+        let named = self.ledger.with_name(&self.sources[file.source].settings.name, &file.path).into_iter();
+        let waited: BTreeSet<StreamId> = named.chain(self.asked.by(file.key)).collect();
+        let lost = waited.into_iter().filter(|id| !self.by_stream.contains_key(id));
+        let lost: Vec<Met> =
+            lost.filter_map(|id| self.ledger.stream(id).map(|stream| stream.met.clone())).collect();
+        self.search_all(lost);
+    }
+
     /// After the first look at all files: those that are gone are looked for, and what had one path after another is put in its order.
     pub(super) fn first_look_is_over(&mut self) {
         self.search_lost();
         // What was unpacked already waited for this.
-        let is_unknown = |file: &Followed| file.packed && file.stream.is_none();
-        let unknown: Vec<FileNumber> =
-            self.files.iter().filter(|(_, file)| is_unknown(file)).map(|(number, _)| *number).collect();
+        let is_unknown =
+            |number: &FileNumber| self.files.get(number).is_some_and(|file| file.stream.is_none());
+        let unknown: Vec<FileNumber> = self.unpacked.iter().copied().filter(is_unknown).collect();
         unknown.into_iter().for_each(|number| self.queue(number));
         for (home, files) in self.files_by_home() {
             if files.len() > 1 {
@@ -89,29 +104,8 @@ impl Follower {
         by_home
     }
 
-    /// New files that took the path of one that was not found yet wait until all were looked at, and until it is unpacked, should it have
-    /// been compressed meanwhile.
-    pub(super) fn release_homes(&mut self) {
-        if self.homes_before.is_empty() || !self.searched_lost {
-            return;
-        }
-        let is_unpacked = |file: &Followed| file.packed && file.stream.is_none() && file.queued;
-        let unpacks = self.unpacks() || self.files.values().any(is_unpacked);
-        let (ledger, by_stream) = (&self.ledger, &self.by_stream);
-        let is_lost = |id: &StreamId| {
-            !by_stream.contains_key(id) && ledger.stream(*id).is_some_and(|stream| !stream.orphan)
-        };
-        let homes = &mut self.homes_before;
-        let free: BTreeSet<PathBuf> =
-            homes.extract_if(|_, (_, id)| !(unpacks && is_lost(id))).map(|(home, _)| home).collect();
-        let is_held = |file: &Followed| file.stream.is_none() && free.contains(file.path.as_path());
-        let held: Vec<FileNumber> =
-            self.files.iter().filter(|(_, file)| is_held(file)).map(|(number, _)| *number).collect();
-        held.into_iter().for_each(|number| self.queue(number));
-    }
-
     /// Whether the files of a source that were at one path are read one after another: `catch_up` may say otherwise.
-    fn keeps_order(&self, source: usize) -> bool {
+    pub(super) fn keeps_order(&self, source: usize) -> bool {
         self.sources[source].settings.catch_up == CatchUp::Fair
     }
 
@@ -133,13 +127,6 @@ impl Follower {
             first.predecessor = None;
         }
         files.windows(2).for_each(|pair| self.goes_before(pair[0], pair[1]));
-    }
-
-    /// Whether a file that is new took the path of one that was not found yet: see [`Follower::release_homes`].
-    pub(super) fn waits_for_first_look(&self, file: &Followed) -> bool {
-        file.stream.is_none()
-            && self.homes_before.contains_key(file.path.as_path())
-            && self.keeps_order(file.source)
     }
 
     pub(super) fn search(&mut self, source: usize, met: &Met) {
@@ -183,6 +170,7 @@ impl Follower {
             self.know_held_copies(met.stream);
             self.bytes_gone(met.stream, &path, reason);
             self.ledger.finish(met.stream);
+            self.release_home_of(met.stream);
         }
     }
 

@@ -103,7 +103,7 @@ impl Follower {
                     self.cannot_read_missed(index, path, facts, error);
                 }
                 let keys = homes.get(&home).map_or(&[][..], Vec::as_slice);
-                let (before, now) = (self.homes_before.get(&home).copied(), read.now);
+                let (before, now) = (self.homes_before.at(&home), read.now);
                 self.put_in_turn(&read, last_read_of(keys, before, now), before, now);
             }
             self.tell_owed_and_gone(index);
@@ -141,7 +141,7 @@ impl Follower {
             homes.entry(home).or_default().extend(&file.keys);
         }
         // Streams may go on in copies by now, and are at home there: nobody writes to those.
-        self.homes_before.keys().for_each(|home| {
+        self.homes_before.paths().for_each(|home| {
             homes.entry(home.clone()).or_default();
         });
         homes.retain(|home, _| source.paths.covers(home));
@@ -201,7 +201,7 @@ impl Follower {
         read: &mut ReadMissed,
     ) {
         let now_key = files::facts_at(home).ok().map(|facts| facts.key);
-        let before = self.homes_before.get(home).copied();
+        let before = self.homes_before.at(home);
         let last_read = last_read_of(keys, before, now_key);
         // What comes after that waits for it.
         read.now = read.now.or(now_key);
@@ -337,10 +337,11 @@ impl Follower {
         }
         let Some(stream) = self.meet(index, path, facts.key, head, 0) else { return Found::Nothing };
         self.tell_missed(index, missed);
-        let unpacked = self.tracker.find(facts.key);
-        if let Some(file) = unpacked.and_then(|number| self.files.get_mut(&number)) {
-            (file.stream, file.cutter) = (Some(stream), Cutter::new(0));
-            self.by_stream.extend(unpacked.map(|number| (stream, number)));
+        if let Some(number) = self.tracker.find(facts.key)
+            && let Some(file) = self.files.get_mut(&number)
+        {
+            file.cutter = Cutter::new(0);
+            self.is_read_as(number, stream);
         }
         self.unpack_missed(index, missed);
         Found::Unpacking

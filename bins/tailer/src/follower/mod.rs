@@ -11,6 +11,7 @@ mod end;
 mod events;
 mod followed;
 mod handles;
+mod homes_before;
 mod hours;
 mod inputs;
 mod judging;
@@ -25,6 +26,7 @@ mod origin;
 mod packed;
 mod packed_asked;
 mod packed_gone;
+mod packed_queue;
 mod packed_room;
 mod queue;
 mod replaced;
@@ -36,6 +38,7 @@ mod succession;
 mod tally;
 mod throttle;
 mod trouble;
+mod unmet;
 mod watching;
 mod work;
 
@@ -57,11 +60,14 @@ pub(crate) use copies::{is_named_after, is_named_after_any, names_of};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use followed::Followed;
 use handles::OpenFiles;
+use homes_before::HomesBefore;
 use jiff::Timestamp;
 use listings::Listings;
 use logferry_pack::{Hour, Name, StreamId};
 use packed::Packed;
+use packed_asked::Asked;
 use packed_gone::PACKED_KEPT_MIN;
+use packed_queue::ToUnpack;
 use search_again::SearchAgain;
 use sought::SoughtStreams;
 use source::Source;
@@ -74,6 +80,7 @@ use succession::Successions;
 use tally::Tally;
 use throttle::Throttle;
 use tracing::info;
+use unmet::UnmetFiles;
 use watching::Folder;
 
 /// Most events handled before cutting goes on.
@@ -109,6 +116,9 @@ pub(crate) struct Follower {
     ledger: Ledger,
     files: BTreeMap<FileNumber, Followed>,
     by_stream: HashMap<StreamId, FileNumber>,
+    unmet: UnmetFiles,
+    /// Those that were unpacked.
+    unpacked: BTreeSet<FileNumber>,
     ready: VecDeque<FileNumber>,
     /// Files in the queue that something happened to since they were looked at.
     stirred: Vec<FileNumber>,
@@ -130,9 +140,7 @@ pub(crate) struct Follower {
     /// A folder, and what it is without symbolic links: that of the file that was met last.
     real_folder: (PathBuf, PathBuf),
     searched_lost: bool,
-    /// Paths that an earlier process met streams at, with the youngest file of each and its stream; those that new files may not be read at
-    /// yet, once all files were looked at.
-    homes_before: HashMap<PathBuf, (FileKey, StreamId)>,
+    homes_before: HomesBefore,
     /// When the state was written last by an earlier process that had looked for what was missed before, in nanoseconds since 1970.
     stopped_ns: Option<i64>,
     /// An earlier process ended before it had looked for what was missed.
@@ -152,19 +160,13 @@ pub(crate) struct Follower {
     unpack: Sender<UnpackJob>,
     /// Compressed files that were met, and those of them that are to be unpacked.
     packed: HashMap<FileKey, Packed>,
-    unpack_waiting: VecDeque<UnpackJob>,
-    /// Those that streams whose files are gone ask for.
-    unpack_asked: VecDeque<UnpackJob>,
-    /// How many were sent to be unpacked, and are not yet.
-    unpack_underway: usize,
+    to_unpack: ToUnpack,
     /// How many there must be for those that are gone to be forgotten.
     packed_forgotten_at: usize,
-    /// How many of those that were sent to be unpacked are held open.
-    held_underway: usize,
     /// When those that there was no room for are looked for again.
     room_looked_at: Option<Instant>,
     /// Compressed files that were unpacked for streams whose files are gone.
-    unpacked_for: BTreeSet<(StreamId, FileKey)>,
+    asked: Asked,
     /// Compressed files of which it is not known whether they were missed or are copies.
     missed_packed: BTreeSet<FileKey>,
     /// Files that have what the beginning of a stream's file has, and nothing else.
@@ -194,19 +196,15 @@ impl Follower {
             source.shelf = parts.shelves.get(&source.settings.name).cloned();
             source.was_started = parts.ledger.is_source_started(&source.settings.name);
         }
-        let mut homes_before: HashMap<PathBuf, (FileKey, StreamId)> = HashMap::new();
-        for met in parts.ledger.streams().map(|stream| &stream.met) {
-            let youngest = homes_before.entry(met.home()).or_insert((met.key, met.stream));
-            if youngest.0.born_ns < met.key.born_ns {
-                *youngest = (met.key, met.stream);
-            }
-        }
+        let homes_before = HomesBefore::new(parts.ledger.streams().map(|stream| &stream.met));
         Ok(Follower {
             sources,
             tracker: Tracker::default(),
             ledger: parts.ledger,
             files: BTreeMap::new(),
             by_stream: HashMap::new(),
+            unmet: UnmetFiles::default(),
+            unpacked: BTreeSet::new(),
             ready: VecDeque::new(),
             stirred: Vec::new(),
             timers: BTreeSet::new(),
@@ -237,13 +235,10 @@ impl Follower {
             jobs: parts.jobs,
             unpack: parts.unpack,
             packed: HashMap::new(),
-            unpack_waiting: VecDeque::new(),
-            unpack_asked: VecDeque::new(),
-            unpack_underway: 0,
+            to_unpack: ToUnpack::default(),
             packed_forgotten_at: PACKED_KEPT_MIN,
-            held_underway: 0,
             room_looked_at: None,
-            unpacked_for: BTreeSet::new(),
+            asked: Asked::default(),
             missed_packed: BTreeSet::new(),
             held_copies: HashMap::new(),
             shipper: parts.shipper,
@@ -263,6 +258,7 @@ impl Follower {
             if self.stopping.is_none() {
                 self.look_at_due_sources();
                 self.release_homes();
+                self.unpack_asked();
                 self.wake_due_files();
                 self.release_held();
                 self.retry_without_room();
@@ -288,9 +284,7 @@ impl Follower {
 
     /// How long files are that wait to be read: the next start can tell what of them has gone meanwhile.
     fn remember_lengths(&mut self) {
-        let is_unknown = |file: &Followed| file.stream.is_none() && file.handle.is_some() && file.size > 0;
-        let unknown: Vec<FileNumber> =
-            self.files.iter().filter(|(_, file)| is_unknown(file)).map(|(number, _)| *number).collect();
+        let unknown = self.unmet_where(|file| file.handle.is_some() && file.size > 0);
         unknown.into_iter().for_each(|number| self.meet_before_its_turn(number, false));
         let waiting: Vec<(FileNumber, StreamId, u64)> = self
             .files

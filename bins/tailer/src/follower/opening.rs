@@ -170,8 +170,9 @@ impl Follower {
         let rank = self.sources[source].rank_of(time, facts.changed_ns, is_behind_at_start);
         let now = Instant::now();
         let readable = self.sources[source].readable(path);
-        if let Some(stream) = attached.stream {
-            self.by_stream.insert(stream, number);
+        match attached.stream {
+            Some(stream) => _ = self.by_stream.insert(stream, number),
+            None => self.unmet.list(path, number),
         }
         if place != Place::Here {
             self.displaced.insert(number);

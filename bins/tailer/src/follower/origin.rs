@@ -180,7 +180,7 @@ impl Follower {
         let folder = files::folder_of(&file.path);
         let may_be = |other: &Followed| {
             let mut bytes = [0; HEAD_BYTES_MAX];
-            let is_waiting = other.source == file.source && other.stream.is_none() && !other.packed;
+            let is_waiting = other.source == file.source && !other.packed;
             is_waiting
                 && other.cutter.at() == 0
                 && (!is_missed || files::folder_of(&other.path) == folder)
@@ -191,7 +191,7 @@ impl Follower {
                     .and_then(|handle| files::read_head(handle, &mut bytes))
                     .is_ok_and(|filled| head.agrees(&bytes[..filled]))
         };
-        self.files.iter().filter(|(_, other)| may_be(other)).map(|(number, _)| *number).collect()
+        self.unmet_where(may_be)
     }
 
     fn is_named_after_file_of(&self, file: &Followed, id: StreamId) -> bool {
@@ -372,10 +372,9 @@ impl Follower {
         let is_copy = |copy: &File, size: u64| {
             size > head_bytes && size <= length && is_same(copy, handle, size).unwrap_or(false)
         };
-        let suspects = self.files.values().filter(|file| {
-            let is_unclear = file.suspect.is_some_and(|(size, _)| size == file.size);
-            is_unclear && file.source == own.source && file.stream.is_none() && may_be(&file.path)
-        });
+        let suspects = self
+            .unmet_named_after(own.source, &names)
+            .filter(|file| file.suspect.is_some_and(|(size, _)| size == file.size) && may_be(&file.path));
         let suspects = suspects.filter_map(|file| {
             let copy = file.handle().ok()?;
             let size = files::facts_of(copy).ok()?.size;
@@ -410,16 +409,26 @@ impl Follower {
     /// A stream whose file is nowhere may go on in what was unpacked.
     fn continues_lost(&mut self, number: FileNumber, source: &str, head: Head) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(false) };
-        let is_named = |id: &StreamId| {
-            let stream = self.ledger.stream(*id).filter(|stream| !stream.orphan);
-            stream.is_some_and(|stream| is_named_after_any(&file.path, &names_of(&stream.met.home())))
-        };
-        let is_lost = |id: &StreamId| !self.by_stream.contains_key(id) && self.may_share_lines(number, *id);
-        let streams = self.ledger.with_head(source, head).filter(is_lost).filter(is_named);
-        let mut streams: Vec<StreamId> = streams.collect();
-        // Of which nothing was cut, any file with their first line may be: those of which it can be told go first.
-        streams.sort_by_key(|id| self.is_unread(*id));
-        streams.truncate(ALIKE_MAX);
+        let folder = files::folder_of(&file.path);
+        let home_of = |id: StreamId| self.ledger.stream(id).map(|stream| stream.met.home());
+        let is_named =
+            |id: &StreamId| home_of(*id).is_some_and(|home| is_named_after_any(&file.path, &names_of(&home)));
+        let is_lost = |id: &StreamId| self.is_lost(*id) && self.may_share_lines(number, *id);
+        let by_name = self.ledger.with_head_and_name(source, head, &file.path);
+        let by_name: BTreeSet<StreamId> = by_name.into_iter().filter(is_lost).filter(is_named).collect();
+        // Copies may be named after what a link leads to.
+        let links = self.ledger.with_head(source, head).filter(|_| self.sources[file.source].has_links);
+        let links = links.filter(|id| !by_name.contains(id)).filter(is_lost).filter(is_named);
+        let mut streams: Vec<StreamId> = by_name.iter().copied().chain(links).collect();
+        // Of which nothing was cut, any file with their first line may be: those of which it can be told go first. There may be one of the
+        // same name in each of thousands of folders.
+        let is_elsewhere = |id: StreamId| home_of(id).is_none_or(|home| files::folder_of(&home) != folder);
+        streams.sort_by_cached_key(|id| (self.is_unread(*id), is_elsewhere(*id)));
+        let mut elsewhere = 0;
+        streams.retain(|id| {
+            elsewhere += usize::from(is_elsewhere(*id));
+            elsewhere <= ALIKE_MAX || !is_elsewhere(*id)
+        });
         for id in streams {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;

@@ -1,10 +1,10 @@
 //! Compressed files: unpacked beside, then followed like any other, and known from then on.
 
+use super::Follower;
 use super::copies::is_named_after;
 use super::listings::is_without_descriptors;
 use super::packed_room::Failed;
 use super::source::Source;
-use super::{Followed, Follower};
 use crate::cutter::Cutter;
 use crate::files::{self, Facts};
 use crate::identity::{FileKey, Head};
@@ -19,6 +19,7 @@ use crate::unpack::{
 };
 use logferry_pack::{Hour, StreamId};
 use metrics::counter;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -31,14 +32,9 @@ use tracing::{info, warn};
 /// Most files that were read before of which a compressed one may be a copy; the latest of them.
 const MAY_BE_MAX: usize = 1_024;
 
-/// Most unpacked files that wait to be read: each takes room on the disk, and there may be an archive of years.
-const UNPACKED_MAX: usize = 4;
-/// The same with those that they wait for; and most of those that a stream asks for.
-const UNPACKED_AWAITED_MAX: usize = 2 * UNPACKED_MAX;
-
 /// What became of a compressed file.
 pub(super) enum Packed {
-    /// It is one of `unpack_waiting`; with the hour that it is of, if a name tells it.
+    /// It waits in `to_unpack`; with the hour that it is of, if a name tells it.
     Waiting { source: usize, hour: Option<Hour> },
     /// It is being unpacked.
     Unpacking { source: usize, hour: Option<Hour> },
@@ -102,7 +98,7 @@ impl Follower {
         if let (Some(met), Err(error)) = (missing, &opened)
             && may_be_opened_later(path, error)
         {
-            self.unpacked_for.remove(&(met.stream, key));
+            self.asked.remove(met.stream, key);
             return Content::Packed;
         }
         let file = opened.as_ref().ok();
@@ -148,16 +144,11 @@ impl Follower {
         let paths = &self.sources[source].paths;
         let time = paths.time_of(path).or_else(|| paths.time_of(&missing?.home()));
         let hour = time.filter(|_| paths.has_hours()).map(|time| time.hour);
-        let may_be = self.may_be(source, path, key, stream, skip_lines);
         if let Some(Packed::Failed(failed)) = self.packed.get_mut(&key) {
             // It was opened anew.
             failed.job.held = None;
         }
-        let is_near = again || self.unpack_waiting.len() < self.packed_held_max();
-        if again && !self.may_hold_packed() {
-            self.let_go_of_last_held();
-        }
-        let holds = is_near && self.may_hold_packed();
+        let holds = self.may_hold_next(again);
         let job = UnpackJob {
             source,
             path: path.to_owned(),
@@ -171,74 +162,23 @@ impl Follower {
             replaced: None,
             packing,
             skip_lines,
-            may_be,
+            may_be: Vec::new(),
             failures: failed_before,
         };
-        if again {
-            self.unpack_waiting.retain(|waiting| waiting.key != key);
-            self.packed.insert(key, Packed::Unpacking { source, hour });
-            self.unpack_asked.push_back(job);
-        } else {
-            self.packed.insert(key, Packed::Waiting { source, hour });
-            self.unpack_waiting.push_back(job);
-        }
+        let packed =
+            if again { Packed::Unpacking { source, hour } } else { Packed::Waiting { source, hour } };
+        self.packed.insert(key, packed);
+        self.to_unpack.add(job, again);
         self.unpack_next();
         Content::Packed
-    }
-
-    /// Unpacks the next one that a stream asks for, which goes before all others, as long as it is not unknown of too many what they have.
-    fn unpack_asked(&mut self) {
-        if self.unpack_underway > 0 || self.unpack_asked.is_empty() {
-            return;
-        }
-        let unknown = self.files.values().filter(|file| self.is_asked_and_unknown(file)).count();
-        // At a start these may wait for a log that waits until what it had before is found.
-        if (unknown < UNPACKED_AWAITED_MAX || !self.homes_before.is_empty())
-            && let Some(job) = self.unpack_asked.pop_front()
-        {
-            self.send_to_unpack(job);
-        }
-    }
-
-    /// Whether a stream asks for what was unpacked, and may go on there.
-    pub(super) fn is_asked_and_unknown(&self, file: &Followed) -> bool {
-        file.packed && file.stream.is_none() && self.unpacked_for.iter().any(|(_, key)| *key == file.key)
-    }
-
-    /// Unpacks what waits for that, as long as there is not too much that was unpacked and not read.
-    pub(super) fn unpack_next(&mut self) {
-        self.unpack_asked();
-        if self.unpack_waiting.is_empty() || self.unpacks() {
-            return;
-        }
-        let place = match self.files.values().filter(|file| file.packed).count() {
-            ..UNPACKED_MAX => Some(0),
-            // They may all wait for one that has not had its turn.
-            UNPACKED_MAX..UNPACKED_AWAITED_MAX => {
-                self.unpack_waiting.iter().position(|job| self.is_next_in_succession(job.key))
-            }
-            UNPACKED_AWAITED_MAX.. => None,
-        };
-        let Some(job) = place.and_then(|place| self.unpack_waiting.remove(place)) else { return };
-        self.hold_next();
-        if let Some(Packed::Waiting { source, hour }) = self.packed.get(&job.key) {
-            let underway = Packed::Unpacking { source: *source, hour: *hour };
-            self.packed.insert(job.key, underway);
-            self.send_to_unpack(job);
-        }
     }
 
     /// The file is not under its path any more: it may have another name, and is found under that.
     pub(super) fn forget_renamed(&mut self, job: &UnpackJob) {
         self.packed.remove(&job.key);
-        self.unpacked_for.retain(|(_, key)| *key != job.key);
+        self.asked.forget(job.key);
         self.sources[job.source].failed.remove(&job.path);
         self.sources[job.source].look_soon(Instant::now());
-    }
-
-    /// Whether a file is being unpacked.
-    pub(super) fn unpacks(&self) -> bool {
-        self.packed.values().any(|packed| matches!(packed, Packed::Unpacking { .. }))
     }
 
     /// The hours of a source's compressed files that have yet to be unpacked.
@@ -279,20 +219,15 @@ impl Follower {
         Some(Shipped { stream: id, head: stream.met.head, length: stream.frontier, tail: stream.tail? })
     }
 
-    /// What a compressed file may be a copy of.
-    pub(super) fn may_be(
-        &self,
-        source: usize,
-        path: &Path,
-        key: FileKey,
-        stream: Option<StreamId>,
-        skip_lines: u64,
-    ) -> Vec<Shipped> {
-        match stream {
-            Some(id) => self.shipped_as(id).into_iter().collect(),
-            None if skip_lines > 0 => Vec::new(),
-            None => self.shipped_before(source, path, key),
+    /// What a compressed file may be a copy of: of the streams that ask for it, or else of any.
+    pub(super) fn may_be(&self, job: &UnpackJob) -> Vec<Shipped> {
+        let UnpackJob { source, ref path, key, skip_lines, .. } = *job;
+        let lost = self.asked.by(key).filter(|id| self.is_lost(*id)).chain(self.lost_in(key));
+        let lost: BTreeSet<StreamId> = lost.collect();
+        if !lost.is_empty() {
+            return lost.into_iter().filter_map(|id| self.shipped_as(id)).collect();
         }
+        if skip_lines > 0 { Vec::new() } else { self.shipped_before(source, path, key) }
     }
 
     /// The same of all that was shipped to its end.
@@ -353,6 +288,7 @@ impl Follower {
             }
             if is_same && self.lost_in(job.key) == Some(id) {
                 self.ledger.finish(id);
+                self.release_home_of(id);
             }
             return is_same;
         }
@@ -373,8 +309,7 @@ impl Follower {
     }
 
     pub(super) fn unpacked(&mut self, mut job: UnpackJob, unpacked: io::Result<Unpacked>) {
-        self.unpack_underway = self.unpack_underway.saturating_sub(1);
-        self.held_underway = self.held_underway.saturating_sub(usize::from(job.held.is_some()));
+        self.to_unpack.is_back(&job);
         if let Some(look) = job.replaced.take() {
             self.packed_lost(job.source, &job.path, job.key, look, "replaced");
         }
@@ -421,6 +356,7 @@ impl Follower {
         let number = self.follow(job.source, &job.path, handle, &facts, Place::Here)?;
         if let Some(file) = self.files.get_mut(&number) {
             file.packed = true;
+            self.unpacked.insert(number);
         }
         if job.skip_lines > 0 {
             self.skip_lines(number, job.skip_lines)?;
@@ -441,9 +377,8 @@ impl Follower {
         let (source, path, key) = (file.source, file.path.clone(), file.key);
         let stream = self.meet(source, &path, key, head, first);
         if let (Some(stream), Some(file)) = (stream, self.files.get_mut(&number)) {
-            file.stream = Some(stream);
             file.cutter = Cutter::new(first);
-            self.by_stream.insert(stream, number);
+            self.is_read_as(number, stream);
         }
         Ok(())
     }

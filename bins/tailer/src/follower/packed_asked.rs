@@ -10,6 +10,7 @@ use crate::ledger::record::Met;
 use crate::tracker::FileNumber;
 use crate::unpack::{is_packed_name, packing};
 use logferry_pack::StreamId;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What of compressed files is waited for.
@@ -20,6 +21,54 @@ pub(super) enum Awaited {
     Unpacked,
     /// Some could not be opened.
     Unclear,
+}
+
+/// Which streams have asked for which compressed files: each is unpacked once for each of them.
+#[derive(Default)]
+pub(super) struct Asked {
+    by_stream: BTreeSet<(StreamId, FileKey)>,
+    by_file: BTreeSet<(FileKey, StreamId)>,
+}
+
+impl Asked {
+    /// Whether that is new.
+    pub(super) fn insert(&mut self, id: StreamId, key: FileKey) -> bool {
+        self.by_file.insert((key, id));
+        self.by_stream.insert((id, key))
+    }
+
+    pub(super) fn remove(&mut self, id: StreamId, key: FileKey) {
+        self.by_stream.remove(&(id, key));
+        self.by_file.remove(&(key, id));
+    }
+
+    pub(super) fn has(&self, id: StreamId, key: FileKey) -> bool {
+        self.by_stream.contains(&(id, key))
+    }
+
+    /// The files that a stream has asked for.
+    pub(super) fn of(&self, id: StreamId) -> impl Iterator<Item = FileKey> {
+        let files = self.by_stream.range((id, FileKey::FIRST)..).take_while(move |(other, _)| *other == id);
+        files.map(|(_, key)| *key)
+    }
+
+    /// The streams that have asked for a file.
+    pub(super) fn by(&self, key: FileKey) -> impl Iterator<Item = StreamId> {
+        let streams =
+            self.by_file.range((key, StreamId(u128::MIN))..).take_while(move |(other, _)| *other == key);
+        streams.map(|(_, id)| *id)
+    }
+
+    /// A file has to be asked for again.
+    pub(super) fn forget(&mut self, key: FileKey) {
+        let streams: Vec<StreamId> = self.by(key).collect();
+        streams.into_iter().for_each(|id| self.remove(id, key));
+    }
+
+    pub(super) fn retain(&mut self, is_kept: impl Fn(StreamId, FileKey) -> bool) {
+        self.by_stream.retain(|(id, key)| is_kept(*id, *key));
+        self.by_file.retain(|(key, id)| is_kept(*id, *key));
+    }
 }
 
 impl Follower {
@@ -51,9 +100,9 @@ impl Follower {
 
     /// A stream whose file is gone may go on in a compressed copy: whether one is being unpacked.
     pub(super) fn awaits_unpacking(&mut self, source: usize, met: &Met) -> Awaited {
-        let of_source = |file: &Followed| file.packed && file.source == source && file.stream.is_none();
         let names = names_of(&met.home());
-        if self.files.values().any(|file| of_source(file) && is_named_after_any(&file.path, &names)) {
+        let may_be = |file: &Followed| file.source == source && is_named_after_any(&file.path, &names);
+        if self.unpacked_unmet().any(may_be) {
             return Awaited::Unpacked;
         }
         let mut folders = self.sources[source].folders.clone();
@@ -82,10 +131,10 @@ impl Follower {
             return unpacked_if(self.holds_another(source, path, &facts));
         }
         let is_whole = self.is_whole_copy(met.stream, facts.key);
-        if !is_whole && self.unpacked_for.insert((met.stream, facts.key)) {
+        if !is_whole && self.asked.insert(met.stream, facts.key) {
             self.unpack_if(source, path, facts.key, facts.look(), Some(met));
             // It could not be opened.
-            if !self.unpacked_for.contains(&(met.stream, facts.key)) {
+            if !self.asked.has(met.stream, facts.key) {
                 return Awaited::Unclear;
             }
         }

@@ -18,56 +18,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tracing::error;
 
-/// Most files that are held open while they wait to be unpacked; and one in this many of `open_files`.
-const HELD_MAX: usize = 64;
-const HELD_SHARE: usize = 16;
 /// Compressed files that are remembered whether or not they are there any more.
 pub(super) const PACKED_KEPT_MIN: usize = 64;
 
 impl Follower {
-    /// How many of the files that wait to be unpacked are held open.
-    pub(super) fn packed_held_max(&self) -> usize {
-        HELD_MAX.min(self.open_files.limit() / HELD_SHARE)
-    }
-
-    /// One that waits comes so near its turn that it is held open from now on.
-    pub(super) fn hold_next(&mut self) {
-        if !self.may_hold_packed() {
-            return;
-        }
-        let held_max = self.packed_held_max();
-        let mut near = self.unpack_waiting.iter_mut().take(held_max);
-        let Some(job) = near.rfind(|job| job.held.is_none()) else { return };
-        let file = files::open_below(&job.path, &job.roots);
-        let is_it = |file: &std::fs::File| files::facts_of(file).is_ok_and(|facts| facts.key == job.key);
-        job.held = file.ok().filter(is_it);
-    }
-
-    /// Whether one more may be held open, beside those that wait, those that were sent to be unpacked, and those that there is no room for.
-    pub(super) fn may_hold_packed(&self) -> bool {
-        let held_max = self.packed_held_max();
-        // Only those that come next are held.
-        let waiting = self.unpack_waiting.iter().take(held_max).filter(|job| job.held.is_some()).count();
-        let asked = self.unpack_asked.iter().filter(|job| job.held.is_some()).count();
-        waiting + asked + self.held_underway + self.held_without_room() < held_max
-    }
-
-    /// The last of those that wait and are held gives up its descriptor for one that does not wait.
-    pub(super) fn let_go_of_last_held(&mut self) {
-        let held_max = self.packed_held_max();
-        let mut near = self.unpack_waiting.iter_mut().take(held_max);
-        if let Some(job) = near.rfind(|job| job.held.is_some()) {
-            job.held = None;
-        }
-    }
-
-    /// Has a file unpacked.
-    pub(super) fn send_to_unpack(&mut self, job: UnpackJob) {
-        self.unpack_underway += 1;
-        self.held_underway += usize::from(job.held.is_some());
-        let _ = self.unpack.send(job);
-    }
-
     /// A file that was to be unpacked is not under its path any more.
     pub(super) fn unpacking_gone(&mut self, job: UnpackJob) {
         match self.renamed_beside(&job) {
@@ -119,7 +73,7 @@ impl Follower {
             let stream = self.ledger.stream(id).filter(|_| self.is_lost(id));
             stream.is_some_and(|stream| stream.unread(0) > 0 || !stream.is_settled_to(stream.frontier))
         };
-        let is_for_stream = self.unpacked_for.iter().any(|(id, other)| *other == key && lacks(*id));
+        let is_for_stream = self.asked.by(key).any(lacks);
         // It may have had another content before, and only that is known.
         let is_same = self.ledger.known_look(key).is_none_or(|known| known == look);
         if is_for_stream || is_same && self.ledger.past_files().has(name, key) {
@@ -165,8 +119,7 @@ impl Follower {
         let done = self.packed.iter().filter(|(_, packed)| is_done(packed)).map(|(key, _)| *key);
         let gone: HashSet<FileKey> = done.filter(|key| !may_be_there(*key)).collect();
         self.packed.retain(|key, _| !gone.contains(key));
-        let is_there = |id: &StreamId| self.ledger.stream(*id).is_some();
-        self.unpacked_for.retain(|(id, key)| !gone.contains(key) && is_there(id));
+        self.asked.retain(|id, key| !gone.contains(&key) && self.ledger.stream(id).is_some());
         self.packed_forgotten_at = PACKED_KEPT_MIN.max(2 * self.packed.len());
     }
 

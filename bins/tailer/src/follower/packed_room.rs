@@ -116,7 +116,7 @@ impl Follower {
                 false => drop(self.packed.remove(&key)),
             }
         }
-        self.unpacked_for.retain(|(_, key)| !due.contains_key(key));
+        due.keys().for_each(|key| self.asked.forget(*key));
         for source in &mut self.sources {
             source.rescan_at = now;
             source.look_soon(now);
@@ -138,7 +138,7 @@ impl Follower {
 
     /// Whether somebody needs what is in a compressed file: its source, or a stream whose file is gone.
     fn is_asked_for(&self, key: FileKey) -> bool {
-        let is_for_stream = || self.unpacked_for.iter().any(|(id, other)| *other == key && self.is_lost(*id));
+        let is_for_stream = || self.asked.by(key).any(|id| self.is_lost(id));
         self.is_covered(key)
             || self.missed_packed.contains(&key)
             || self.lost_in(key).is_some()
@@ -151,9 +151,8 @@ impl Follower {
         let job = *failed.job;
         let paths = &self.sources[job.source].paths;
         let hour = paths.time_of(&job.path).filter(|_| paths.has_hours()).map(|time| time.hour);
-        let may_be = self.may_be(job.source, &job.path, key, self.lost_in(key), job.skip_lines);
         self.packed.insert(key, Packed::Waiting { source: job.source, hour });
-        self.unpack_waiting.push_back(UnpackJob { may_be, ..job });
+        self.to_unpack.add(job, false);
         self.unpack_next();
     }
 
@@ -167,12 +166,11 @@ impl Follower {
                 && !paths.differ_in_time(&job.path, &met.home())
         };
         let without_room = self.without_room().map(|(_, failed)| &*failed.job);
-        let held = without_room.chain(&self.unpack_waiting).filter(may_be).map(|job| (met.stream, job.key));
+        let held =
+            without_room.chain(self.to_unpack.waiting()).filter(may_be).map(|job| (met.stream, job.key));
         let held: Vec<_> = held.filter(|(id, key)| !self.is_whole_copy(*id, *key)).collect();
-        self.unpacked_for.extend(held);
-        let asked = self.unpacked_for.range((met.stream, FileKey::FIRST)..);
-        let asked = asked.take_while(|(id, _)| *id == met.stream);
-        asked.filter_map(|(_, key)| self.packed.get(key)).any(|packed| match packed {
+        held.into_iter().for_each(|(id, key)| _ = self.asked.insert(id, key));
+        self.asked.of(met.stream).filter_map(|key| self.packed.get(&key)).any(|packed| match packed {
             Packed::Waiting { .. } | Packed::Unpacking { .. } => true,
             Packed::Failed(failed) => failed.waits_for_room(),
             Packed::Known(_) => false,

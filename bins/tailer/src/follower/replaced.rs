@@ -29,11 +29,10 @@ impl Follower {
         if !self.has_all_of(number, old, id, head)? {
             return Ok(false);
         }
+        self.is_read_as_none(old);
         let Some(known) = self.files.get_mut(&old) else { return Ok(false) };
-        known.stream = None;
         let (end_mark, marks, recent) = (known.end_mark.take(), known.marks.clone(), known.recent.clone());
         let before = known.predecessor;
-        self.by_stream.remove(&id);
         let Some((path, key)) = self.files.get(&number).map(|file| (file.path.clone(), file.key)) else {
             return Ok(false);
         };

@@ -113,7 +113,9 @@ impl Follower {
         source.failed.retain(|path, _| sought.contains(path.as_path()));
         source.to_open = to_open;
         source.looked = true;
-        source.look_took = begin.elapsed();
+        // One that took long because the system was busy with something else is no measure.
+        let took = begin.elapsed();
+        source.look_took = std::mem::replace(&mut source.last_look_took, took).min(took);
     }
 
     /// The files behind names. Those that are known and have not changed, by what inotify tells, are not asked.

@@ -72,6 +72,7 @@ pub(super) struct Source {
     /// When all its files are asked, whatever inotify told.
     pub(super) rescan_at: Instant,
     pub(super) look_took: Duration,
+    pub(super) last_look_took: Duration,
     /// It was looked at, and what was found and waits to be opened.
     pub(super) looked: bool,
     /// Hours that are over and not closed yet.
@@ -137,6 +138,7 @@ impl Source {
             has_links: false,
             rescan_at: now,
             look_took: Duration::ZERO,
+            last_look_took: Duration::ZERO,
             looked: false,
             hours_waiting: 0,
             to_open: VecDeque::new(),

@@ -68,14 +68,18 @@ impl Follower {
         waits
     }
 
+    /// Whether a file may have to wait until others are unpacked and read.
+    pub(super) fn is_in_succession(&self, key: FileKey) -> bool {
+        self.successions.waiting.contains_key(&key)
+    }
+
     /// Whether a stream has more to read, perhaps in a file that is being unpacked.
     fn is_to_come(&self, id: StreamId) -> bool {
         if let Some(number) = self.by_stream.get(&id) {
             return self.is_unfinished(*number);
         }
         let is_there = self.ledger.stream(id).is_some_and(|stream| !stream.orphan);
-        let may_be = |file: &Followed| file.packed && file.stream.is_none() && file.queued;
-        is_there && (self.is_awaited(id) || self.unpacks() || self.files.values().any(may_be))
+        is_there && (self.is_awaited(id) || self.unpacks() || self.unpacked_unmet().any(|file| file.queued))
     }
 
     fn is_to_be_read(&self, key: FileKey) -> bool {

@@ -51,8 +51,7 @@ impl Follower {
         file.size = 0;
         file.waiting_since = None;
         let (end_mark, recent) = (file.end_mark.take(), std::mem::take(&mut file.recent));
-        let Some(id) = file.stream.take() else { return Worked::Again };
-        self.by_stream.remove(&id);
+        let Some(id) = self.is_read_as_none(number) else { return Worked::Again };
         let before = Before { end_mark, recent, at };
         self.ledger.left_at(id, size);
         if self.goes_on_elsewhere(id, Some(before), Some(number)) {
@@ -134,9 +133,8 @@ impl Follower {
         if has_no_tail {
             // Its length was seen when it had other bytes; or other ones with the same first line, and nobody knows.
             let left = stream.left;
-            let file = self.files.get_mut(&number);
-            let (taken, size) = file.map_or((None, 0), |file| (file.stream.take(), file.size_trusted));
-            self.by_stream.remove(&id);
+            let size = file.size_trusted;
+            self.is_read_as_none(number);
             if !has_tail && !is_only_head_acked && size > left {
                 self.ledger.left_at(id, size);
             }
@@ -147,10 +145,7 @@ impl Follower {
                 }
                 return Ok(Worked::Again);
             }
-            if let Some(file) = self.files.get_mut(&number) {
-                file.stream = taken;
-                self.by_stream.insert(id, number);
-            }
+            self.is_read_as(number, id);
         }
         let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
             return Ok(Worked::Rest);
@@ -199,13 +194,12 @@ impl Follower {
     fn follow_as(&mut self, number: FileNumber, old: StreamId, new: StreamId) {
         counter!("logferry_tailer_generations_total").increment(1);
         let end = self.ledger.stream(new).map_or(0, |stream| stream.cut_end());
-        self.by_stream.remove(&old);
-        self.by_stream.insert(new, number);
+        self.is_read_as_none(number);
+        self.is_read_as(number, new);
         if let Some(held) = self.held_copies.remove(&old) {
             self.held_copies.insert(new, held);
         }
         if let Some(file) = self.files.get_mut(&number) {
-            file.stream = Some(new);
             file.cutter = Cutter::new(end);
             // What is before that is the same as it was.
             file.end_mark = file.end_mark.filter(|mark| mark.offset + mark.length as u64 <= end);

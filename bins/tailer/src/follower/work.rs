@@ -197,6 +197,15 @@ impl Follower {
         before.is_some_and(|before| self.is_unfinished(before))
     }
 
+    /// Whether a file may have to wait until others were read or found.
+    pub(super) fn waits_for_others(&self, number: FileNumber) -> bool {
+        let is_in_succession = || self.files.get(&number).is_some_and(|file| self.is_in_succession(file.key));
+        self.waits_in_backlog(number)
+            || self.waits_for_predecessor(number)
+            || is_in_succession()
+            || self.waits_for_sought(number)
+    }
+
     /// Whether there is more to read or to send of a file that others wait for. What waits for its turn itself holds nobody up: those that go
     /// before it may wait for it.
     pub(super) fn is_unfinished(&self, number: FileNumber) -> bool {

@@ -4,6 +4,7 @@
 //! reading the log back is the same code as living through it.
 
 mod change;
+mod counted;
 pub mod hours;
 pub mod looks;
 mod marks;
@@ -18,6 +19,7 @@ mod tests;
 pub mod unseen;
 
 use crate::identity::{FileKey, Head, stream_id};
+use counted::Counted;
 use hours::{HourBook, Position};
 use logferry_durable::Recovered;
 use logferry_footprint::Remembered;
@@ -112,6 +114,8 @@ pub struct Ledger {
     missed_since: Option<i64>,
     /// Streams by the hashes of their first lines, oldest first.
     by_head: HashMap<u128, Vec<StreamId>>,
+    /// Lengths of their first lines, by source.
+    head_lengths: BTreeMap<String, Counted<u16>>,
     by_name: StreamNames,
     /// Streams by the files that they are or were in.
     by_key: HashMap<FileKey, BTreeSet<StreamId>>,
@@ -236,6 +240,7 @@ impl Ledger {
         }
         self.by_head.entry(stream.met.head.hash).or_default().push(stream.met.stream);
         self.by_name.list(&stream.met);
+        self.head_lengths.entry(stream.met.source.clone()).or_default().add(stream.met.head.length);
         self.owed.remove(&stream.met.key);
         self.current.insert(stream.met.key, stream.met.stream);
         self.streams.insert(stream.met.stream, stream);
@@ -246,6 +251,8 @@ impl Ledger {
         let id = stream.met.stream;
         self.orphans.remove(&id);
         self.by_name.unlist(&stream.met);
+        let lengths = self.head_lengths.get_mut(&stream.met.source);
+        lengths.into_iter().for_each(|lengths| lengths.remove(stream.met.head.length));
         if self.current.get(&stream.met.key) == Some(&id) {
             self.current.remove(&stream.met.key);
         }

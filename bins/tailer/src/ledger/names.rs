@@ -15,31 +15,36 @@ use xxhash_rust::xxh3::Xxh3;
 /// Most files of one root and one first line that a copy is asked to be of, beside those that it has the very name of.
 const ALIKE_BY_ROOT_MAX: usize = 256;
 
-/// Streams by hashes of first line and name, and of first line and root.
+/// Streams by hashes of first line and name, of first line and root, and of root.
 #[derive(Debug, Default)]
 pub(super) struct StreamNames {
     listed: BTreeSet<(u64, StreamId)>,
 }
 
-fn hash(what: u8, head: Head, name: &str) -> u64 {
+fn hash(what: u8, head: Option<Head>, name: &str) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&[what]);
-    hasher.update(&head.hash.to_le_bytes());
+    hasher.update(&head.map_or(0, |head| head.hash).to_le_bytes());
     hasher.update(name.as_bytes());
     hasher.digest()
 }
 
 fn by_name(head: Head, name: &str) -> u64 {
-    hash(0, head, name)
+    hash(0, Some(head), name)
 }
 
 fn by_root(head: Head, root: &str) -> u64 {
-    hash(1, head, root)
+    hash(1, Some(head), root)
 }
 
-fn listings(met: &Met) -> Option<[u64; 2]> {
+fn by_root_alone(root: &str) -> u64 {
+    hash(2, None, root)
+}
+
+fn listings(met: &Met) -> Option<[u64; 3]> {
     let name = plain_name(Path::new(OsStr::from_bytes(&met.path)))?;
-    Some([by_name(met.head, &name), by_root(met.head, root_of(&name))])
+    let root = root_of(&name);
+    Some([by_name(met.head, &name), by_root(met.head, root), by_root_alone(root)])
 }
 
 impl StreamNames {
@@ -75,5 +80,13 @@ impl Ledger {
             }
         }
         found
+    }
+
+    /// Streams of a source, not finished, whose files have names that a copy with this path may be named after.
+    pub fn with_name(&self, source: &str, copy: &Path) -> Vec<StreamId> {
+        let Some(name) = plain_name(copy) else { return Vec::new() };
+        let rooted = roots_of_copy(&name).flat_map(|root| self.by_name.under(by_root_alone(root)));
+        let is_of = |id: &StreamId| self.streams.get(id).is_some_and(|stream| stream.met.source == source);
+        rooted.filter(is_of).collect()
     }
 }

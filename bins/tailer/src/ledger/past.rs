@@ -1,6 +1,7 @@
 //! What is remembered of files that were read to their ends: so that a copy of one is known, and no stream id is used twice.
 
 use super::Ledger;
+use super::counted::Counted;
 use super::record::{Record, Tail};
 use crate::identity::{FileKey, Head};
 use logferry_pack::StreamId;
@@ -33,6 +34,11 @@ pub struct PastFiles {
     /// Their streams by their identities, once for each time that one is remembered.
     #[serde(skip)]
     by_key: HashMap<FileKey, Vec<StreamId>>,
+    /// Hashes of their first lines, and by source the lengths of those.
+    #[serde(skip)]
+    heads: Counted<u128>,
+    #[serde(skip)]
+    head_lengths: BTreeMap<String, Counted<u16>>,
 }
 
 impl PastFiles {
@@ -42,24 +48,33 @@ impl PastFiles {
         let same = files.iter().position(is_same).and_then(|index| files.remove(index));
         let surplus = if files.len() >= PAST_FILES_MAX { files.pop_front() } else { None };
         files.push_back(file.clone());
-        same.iter().chain(&surplus).for_each(|forgotten| self.unlist(forgotten));
-        self.list(&file);
+        same.iter().chain(&surplus).for_each(|forgotten| self.unlist(source, forgotten));
+        self.list(source, &file);
     }
 
     /// After reading them back.
     pub(super) fn index(&mut self) {
-        self.by_key.clear();
-        let files: Vec<PastFile> = self.sources.values().flatten().cloned().collect();
-        files.iter().for_each(|file| self.list(file));
+        *self = PastFiles { sources: std::mem::take(&mut self.sources), ..PastFiles::default() };
+        let sources = std::mem::take(&mut self.sources);
+        for (source, file) in
+            sources.iter().flat_map(|(source, files)| files.iter().map(move |file| (source, file)))
+        {
+            self.list(source, file);
+        }
+        self.sources = sources;
     }
 
-    fn list(&mut self, file: &PastFile) {
+    fn list(&mut self, source: &str, file: &PastFile) {
+        self.heads.add(file.head.hash);
+        self.head_lengths.entry(source.to_owned()).or_default().add(file.head.length);
         for key in &file.keys {
             self.by_key.entry(*key).or_default().push(file.stream);
         }
     }
 
-    fn unlist(&mut self, file: &PastFile) {
+    fn unlist(&mut self, source: &str, file: &PastFile) {
+        self.heads.remove(file.head.hash);
+        self.head_lengths.get_mut(source).into_iter().for_each(|lengths| lengths.remove(file.head.length));
         for key in &file.keys {
             let Some(streams) = self.by_key.get_mut(key) else { continue };
             if let Some(index) = streams.iter().position(|stream| *stream == file.stream) {
@@ -73,7 +88,8 @@ impl PastFiles {
 
     /// Files of a source that began with this line, newest first.
     pub fn with_head(&self, source: &str, head: Head) -> impl Iterator<Item = &PastFile> {
-        let files = self.sources.get(source).into_iter().flatten().rev();
+        let files =
+            self.sources.get(source).filter(|_| self.heads.has(head.hash)).into_iter().flatten().rev();
         files.filter(move |file| file.head == head)
     }
 
@@ -139,11 +155,9 @@ impl Ledger {
     /// line did.
     pub fn beginnings(&self, source: &str, bytes: &[u8]) -> Vec<Head> {
         let Some(head) = Head::finished(bytes) else { return Vec::new() };
-        let streams = self.streams.values().filter(|stream| stream.met.source == source);
-        let heads =
-            streams.map(|stream| stream.met.head).chain(self.past_files.of(source).map(|file| file.head));
+        let lengths = [self.head_lengths.get(source), self.past_files.head_lengths.get(source)];
         let lengths: BTreeSet<u16> =
-            heads.map(|head| head.length).filter(|length| *length < head.length).collect();
+            lengths.into_iter().flatten().flat_map(|lengths| lengths.below(head.length)).collect();
         let begun = lengths.into_iter().rev().filter_map(|length| Head::begun(&bytes[..usize::from(length)]));
         std::iter::once(head).chain(begun).collect()
     }
