@@ -67,8 +67,7 @@ impl Follower {
         }
         let worked = match self.refresh(number)? {
             true => self.look_while_it_waits(number)?,
-            false if self.is_truncated(number) => self.truncated(number)?,
-            false => Worked::Rest,
+            false => self.truncated(number)?,
         };
         self.tally.touch(number);
         Ok(worked == Worked::Again)

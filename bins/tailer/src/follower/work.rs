@@ -74,7 +74,7 @@ impl Follower {
             return Ok(Worked::Rest);
         }
         if !self.refresh(number)? {
-            return if self.is_truncated(number) { self.truncated(number) } else { Ok(Worked::Rest) };
+            return self.truncated(number);
         }
         if self.waits_for_its_turn(number) {
             return self.look_while_it_waits(number);
@@ -130,7 +130,7 @@ impl Follower {
         }
     }
 
-    /// Asks the file for its length; false when it is shorter than what was read of it.
+    /// Asks the file for its length; false when it is shorter than what was read of it: then it was cut, however long it is a moment later.
     pub(super) fn refresh(&mut self, number: FileNumber) -> io::Result<bool> {
         let length_min = self.length_min(number);
         let Some(file) = self.files.get_mut(&number) else { return Ok(false) };
@@ -174,12 +174,6 @@ impl Follower {
             file.waiting_since.get_or_insert_with(Instant::now);
         }
         Ok(true)
-    }
-
-    pub(super) fn is_truncated(&self, number: FileNumber) -> bool {
-        let Some(file) = self.files.get(&number) else { return false };
-        let length_min = self.length_min(number);
-        file.handle().and_then(files::facts_of).is_ok_and(|facts| facts.size < length_min)
     }
 
     /// A file that is shorter than that was cut: so much was read of it, or its first line was when it was met.
