@@ -351,7 +351,9 @@ impl Follower {
             .map(|stream| &stream.met)
             .filter(|met| facts.size > u64::from(met.head.length))
         {
-            let others = self.ledger.with_head(&met.source, met.head).filter(|other| *other != id);
+            let beside = self.ledger.with_head_and_name(&met.source, met.head, &copy.path);
+            let others = beside.into_iter().chain(self.ledger.with_head(&met.source, met.head));
+            let others = others.filter(|other| *other != id);
             let followed = others.filter_map(|other| self.files.get(self.by_stream.get(&other)?));
             for other in followed.filter_map(|other| other.handle.as_ref()).take(ALIKE_MAX) {
                 if files::facts_of(other)?.size >= facts.size && is_same(handle, other, facts.size)? {

@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Files that were read with the same first line that a missed one is compared with.
-const ALIKE_MAX: usize = 64;
+const ALIKE_MAX: usize = 256;
 /// Bytes at the beginnings of two files that are compared where their ends tell nothing.
 const BEGINNING_BYTES: usize = 64 << 10;
 

@@ -134,12 +134,26 @@ impl Follower {
         let alike = by_name.chain(others).filter(|id| seen.insert(*id));
         let alike =
             alike.filter(|id| self.is_named_after_file_of(file, *id) && self.may_share_lines(number, *id));
-        for id in alike.take(ALIKE_MAX).collect::<Vec<_>>() {
+        for id in self.beside_first(&file.path, alike) {
             if let Some(origin) = self.compare(number, id)? {
                 return Ok(Some(origin));
             }
         }
         Ok(None)
+    }
+
+    /// Of streams that a file may be of, those of its folder, and a few of those of others: there may be one of the same name in each of thousands.
+    fn beside_first(&self, path: &Path, streams: impl Iterator<Item = StreamId>) -> Vec<StreamId> {
+        let folder = files::folder_of(path);
+        let is_beside = |id: &StreamId| {
+            let home = self.ledger.stream(*id).map(|stream| stream.met.home());
+            let number = self.by_stream.get(id);
+            let now = number.and_then(|number| self.files.get(number)).map(|file| &file.path);
+            home.iter().chain(now).any(|path| files::folder_of(path) == folder)
+        };
+        let (mut beside, elsewhere): (Vec<_>, Vec<_>) = streams.partition(is_beside);
+        beside.extend(elsewhere.into_iter().take(ALIKE_MAX));
+        beside
     }
 
     /// A file that waits for others is a stream from now on, if its bytes are surely its own: so that it is missed when it is deleted while no
@@ -225,7 +239,12 @@ impl Follower {
         let of_source =
             heads.iter().filter(|_| file.packed).flat_map(|head| past_files.with_head(source, *head));
         let of_file = heads.iter().flat_map(|head| past_files.of_file(file.key, *head));
-        for past in of_file.chain(of_source.filter(may_be_copy).take(ALIKE_MAX)) {
+        let folder = files::folder_of(&file.path);
+        let is_beside =
+            |past: &&PastFile| files::folder_of(Path::new(OsStr::from_bytes(&past.path))) == folder;
+        let (beside, elsewhere): (Vec<_>, Vec<_>) = of_source.filter(may_be_copy).partition(is_beside);
+        let alike = beside.into_iter().take(ALIKE_MAX).chain(elsewhere.into_iter().take(ALIKE_MAX));
+        for past in of_file.chain(alike) {
             if found.is_some_and(|found| found.length >= past.length) {
                 continue;
             }
@@ -409,26 +428,19 @@ impl Follower {
     /// A stream whose file is nowhere may go on in what was unpacked.
     fn continues_lost(&mut self, number: FileNumber, source: &str, head: Head) -> io::Result<bool> {
         let Some(file) = self.files.get(&number) else { return Ok(false) };
-        let folder = files::folder_of(&file.path);
-        let home_of = |id: StreamId| self.ledger.stream(id).map(|stream| stream.met.home());
-        let is_named =
-            |id: &StreamId| home_of(*id).is_some_and(|home| is_named_after_any(&file.path, &names_of(&home)));
+        let is_named = |id: &StreamId| {
+            let home = self.ledger.stream(*id).map(|stream| stream.met.home());
+            home.is_some_and(|home| is_named_after_any(&file.path, &names_of(&home)))
+        };
         let is_lost = |id: &StreamId| self.is_lost(*id) && self.may_share_lines(number, *id);
         let by_name = self.ledger.with_head_and_name(source, head, &file.path);
-        let by_name: BTreeSet<StreamId> = by_name.into_iter().filter(is_lost).filter(is_named).collect();
+        let by_name: Vec<StreamId> = by_name.into_iter().filter(is_lost).filter(is_named).collect();
         // Copies may be named after what a link leads to.
         let links = self.ledger.with_head(source, head).filter(|_| self.sources[file.source].has_links);
         let links = links.filter(|id| !by_name.contains(id)).filter(is_lost).filter(is_named);
-        let mut streams: Vec<StreamId> = by_name.iter().copied().chain(links).collect();
-        // Of which nothing was cut, any file with their first line may be: those of which it can be told go first. There may be one of the
-        // same name in each of thousands of folders.
-        let is_elsewhere = |id: StreamId| home_of(id).is_none_or(|home| files::folder_of(&home) != folder);
-        streams.sort_by_cached_key(|id| (self.is_unread(*id), is_elsewhere(*id)));
-        let mut elsewhere = 0;
-        streams.retain(|id| {
-            elsewhere += usize::from(is_elsewhere(*id));
-            elsewhere <= ALIKE_MAX || !is_elsewhere(*id)
-        });
+        let mut streams = self.beside_first(&file.path, by_name.iter().copied().chain(links));
+        // Of which nothing was cut, any file with their first line may be: those of which it can be told go first.
+        streams.sort_by_key(|id| self.is_unread(*id));
         for id in streams {
             let (Some(file), Some(stream)) = (self.files.get(&number), self.ledger.stream(id)) else {
                 continue;

@@ -236,10 +236,9 @@ impl Follower {
         let is_of = |other: &Path| {
             is_named_after(path, other.as_os_str().as_bytes()) && !paths.differ_in_time(path, other)
         };
-        let living = self.ledger.streams().filter(|stream| stream.met.source == settings.name);
-        let living = living.filter_map(|stream| {
-            let shipped = self.shipped_as(stream.met.stream)?;
-            let number = self.by_stream.get(&stream.met.stream);
+        let living = self.ledger.with_name(&settings.name, path).into_iter().filter_map(|id| {
+            let (shipped, stream) = (self.shipped_as(id)?, self.ledger.stream(id)?);
+            let number = self.by_stream.get(&id);
             let is_copied = match number.and_then(|number| self.files.get(number)) {
                 Some(file) => is_of(&file.path) && file.cutter.at() == shipped.length,
                 None => is_of(&stream.met.home()),

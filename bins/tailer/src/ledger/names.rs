@@ -12,39 +12,62 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Most files of one root and one first line that a copy is asked to be of, beside those that it has the very name of.
-const ALIKE_BY_ROOT_MAX: usize = 256;
+/// Most files of one name, or of one root, and one first line that a copy is asked to be of, beside those that are in its folder: there may
+/// be one in each of thousands.
+const ALIKE_ELSEWHERE_MAX: usize = 256;
 
-/// Streams by hashes of first line and name, of first line and root, and of root.
+/// Streams by what is known of them at once; each by the hashes of all of these.
 #[derive(Debug, Default)]
 pub(super) struct StreamNames {
     listed: BTreeSet<(u64, StreamId)>,
 }
 
-fn hash(what: u8, head: Option<Head>, name: &str) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(&[what]);
-    hasher.update(&head.map_or(0, |head| head.hash).to_le_bytes());
-    hasher.update(name.as_bytes());
-    hasher.digest()
+/// What streams are listed by.
+#[derive(Clone, Copy)]
+enum Listing<'a> {
+    /// First line, folder and root of the name.
+    Place(Head, &'a [u8], &'a str),
+    /// First line and name.
+    Name(Head, &'a str),
+    /// First line and root of the name.
+    Root(Head, &'a str),
+    /// Root of the name alone.
+    RootAlone(&'a str),
 }
 
-fn by_name(head: Head, name: &str) -> u64 {
-    hash(0, Some(head), name)
+impl Listing<'_> {
+    fn hash(self) -> u64 {
+        let (what, head, folder, name) = match self {
+            Listing::Place(head, folder, root) => (0, head.hash, folder, root),
+            Listing::Name(head, name) => (1, head.hash, &b""[..], name),
+            Listing::Root(head, root) => (2, head.hash, &b""[..], root),
+            Listing::RootAlone(root) => (3, 0, &b""[..], root),
+        };
+        let mut hasher = Xxh3::new();
+        hasher.update(&[what]);
+        hasher.update(&head.to_le_bytes());
+        hasher.update(folder);
+        hasher.update(b"/");
+        hasher.update(name.as_bytes());
+        hasher.digest()
+    }
 }
 
-fn by_root(head: Head, root: &str) -> u64 {
-    hash(1, Some(head), root)
+fn folder_of(path: &Path) -> &[u8] {
+    path.parent().map_or(&b""[..], |folder| folder.as_os_str().as_bytes())
 }
 
-fn by_root_alone(root: &str) -> u64 {
-    hash(2, None, root)
-}
-
-fn listings(met: &Met) -> Option<[u64; 3]> {
-    let name = plain_name(Path::new(OsStr::from_bytes(&met.path)))?;
+fn listings(met: &Met) -> Option<[u64; 4]> {
+    let path = Path::new(OsStr::from_bytes(&met.path));
+    let name = plain_name(path)?;
     let root = root_of(&name);
-    Some([by_name(met.head, &name), by_root(met.head, root), by_root_alone(root)])
+    let all = [
+        Listing::Place(met.head, folder_of(path), root),
+        Listing::Name(met.head, &name),
+        Listing::Root(met.head, root),
+        Listing::RootAlone(root),
+    ];
+    Some(all.map(Listing::hash))
 }
 
 impl StreamNames {
@@ -58,7 +81,8 @@ impl StreamNames {
         }
     }
 
-    fn under(&self, listing: u64) -> impl Iterator<Item = StreamId> {
+    fn under(&self, listing: Listing<'_>) -> impl Iterator<Item = StreamId> {
+        let listing = listing.hash();
         let range = (listing, StreamId(u128::MIN))..=(listing, StreamId(u128::MAX));
         self.listed.range(range).map(|(_, stream)| *stream)
     }
@@ -66,14 +90,17 @@ impl StreamNames {
 
 impl Ledger {
     /// Streams of a source, not finished, whose files begin with this line and have names that a copy with this path may be named after: those
-    /// of which nothing but a number or time tells it apart first. A few times as many as are such at most.
+    /// of its folder first, then those of which nothing but a number or time tells it apart. A few times as many as are such at most.
     pub fn with_head_and_name(&self, source: &str, head: Head, copy: &Path) -> Vec<StreamId> {
         let Some(name) = plain_name(copy) else { return Vec::new() };
-        let mut found = Vec::new();
-        let named = originals_of(&name).flat_map(|own| self.by_name.under(by_name(head, &own)));
-        let rooted = roots_of_copy(&name).flat_map(|root| self.by_name.under(by_root(head, root)));
-        let mut seen = BTreeSet::new();
-        for id in named.chain(rooted.take(ALIKE_BY_ROOT_MAX)) {
+        let roots = || roots_of_copy(&name);
+        let beside = roots().flat_map(|root| self.by_name.under(Listing::Place(head, folder_of(copy), root)));
+        let named = originals_of(&name)
+            .flat_map(|own| self.by_name.under(Listing::Name(head, &own)).collect::<Vec<_>>())
+            .take(ALIKE_ELSEWHERE_MAX);
+        let rooted = roots().flat_map(|root| self.by_name.under(Listing::Root(head, root)));
+        let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
+        for id in beside.chain(named).chain(rooted.take(ALIKE_ELSEWHERE_MAX)) {
             let is_of = |met: &Met| met.source == source && met.head == head;
             if self.streams.get(&id).is_some_and(|stream| is_of(&stream.met)) && seen.insert(id) {
                 found.push(id);
@@ -85,7 +112,7 @@ impl Ledger {
     /// Streams of a source, not finished, whose files have names that a copy with this path may be named after.
     pub fn with_name(&self, source: &str, copy: &Path) -> Vec<StreamId> {
         let Some(name) = plain_name(copy) else { return Vec::new() };
-        let rooted = roots_of_copy(&name).flat_map(|root| self.by_name.under(by_root_alone(root)));
+        let rooted = roots_of_copy(&name).flat_map(|root| self.by_name.under(Listing::RootAlone(root)));
         let is_of = |id: &StreamId| self.streams.get(id).is_some_and(|stream| stream.met.source == source);
         rooted.filter(is_of).collect()
     }

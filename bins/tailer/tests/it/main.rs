@@ -20,6 +20,7 @@ mod odd_files;
 mod packed_replaced;
 mod replaced;
 mod rotation;
+mod same_names;
 mod spooling;
 mod state_log;
 mod throttle;
