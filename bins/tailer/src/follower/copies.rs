@@ -361,7 +361,7 @@ impl Follower {
                 }
             }
         }
-        if self.has_what_is_sought(id, copy)? {
+        if self.has_what_is_lost(id, copy)? {
             return Ok(true);
         }
         let known = self.ledger.past_files().with_key(facts.key);

@@ -30,6 +30,7 @@ impl Follower {
         let is_lost = |met: &&Met| !self.by_stream.contains_key(&met.stream);
         let lost = self.ledger.streams().map(|stream| &stream.met).filter(is_lost).cloned().collect();
         self.search_all(lost);
+        self.forget_found();
         self.homes_before.was_searched();
     }
 
@@ -226,10 +227,14 @@ impl Follower {
         if self.searched_lost {
             self.search_lost();
         }
+        self.search_again.is_over();
+    }
+
+    /// What was found otherwise, or is done with, is not looked for any more.
+    fn forget_found(&mut self) {
         let (ledger, by_stream) = (&self.ledger, &self.by_stream);
         let is_done = |id: &StreamId| ledger.stream(*id).is_none() || by_stream.contains_key(id);
         let done: Vec<StreamId> = self.sought.iter().map(|(id, _)| *id).filter(is_done).collect();
         done.into_iter().for_each(|id| _ = self.sought.remove(id));
-        self.search_again.is_over();
     }
 }

@@ -141,16 +141,13 @@ impl Follower {
         self.sought.at(&sought.home).any(|(_, other)| other.since < sought.since)
     }
 
-    /// Whether a file has what is known of another stream that is looked for.
-    pub(super) fn has_what_is_sought(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
-        let Some(met) = self.ledger.stream(id).filter(|_| !self.sought.is_empty()).map(|stream| &stream.met)
-        else {
-            return Ok(false);
-        };
+    /// Whether a file has what is known of another stream whose file is gone: that one is looked for, or waits for what is being unpacked.
+    pub(super) fn has_what_is_lost(&self, id: StreamId, copy: &Candidate) -> io::Result<bool> {
+        let Some(met) = self.ledger.stream(id).map(|stream| &stream.met) else { return Ok(false) };
         let others = self.ledger.with_head_and_name(&met.source, met.head, &copy.path);
-        let others = others.into_iter().filter(|other| *other != id);
-        for (other, sought) in others.filter_map(|other| Some((other, self.sought.get(other)?))) {
-            let mark = sought.before.as_ref().and_then(|before| before.end_mark.as_ref());
+        for other in others.into_iter().filter(|other| *other != id && self.is_lost(*other)) {
+            let before = self.sought.get(other).and_then(|sought| sought.before.as_ref());
+            let mark = before.and_then(|before| before.end_mark.as_ref());
             let evidence = self.ledger.stream(other).and_then(|stream| stream.evidence());
             let has_it = match (mark, evidence) {
                 (Some(mark), _) => files::has_mark(&copy.handle, mark)?,

@@ -639,3 +639,39 @@ async fn few_archives_are_unpacked_at_once_to_look_for_what_a_log_had_before_it_
     assert_eq!(figure(&tailer, "lost_bytes"), lost);
     tailer.stop().await.expect("a clean stop");
 }
+
+/// Of the second content nothing but its first line is known when it is cut, and that is the first line of both compressed copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_contents_that_are_compressed_while_nothing_can_be_sent_go_on_each_in_its_own_copy() {
+    const HEADER: &[u8] = b"date,level,message\n";
+    let tier = Tier::start().await;
+    let mut rig = Rig::new(&tier);
+    rig.config.send.window = ByteSize::kib(8);
+    let content = |from: usize, count: usize| [HEADER, &lines(from, count)].concat();
+    append(&rig.log(), content(0, 10));
+    let tailer = rig.start();
+    tier.wait_stored(&content(0, 10));
+    wait_until("settled", || figure(&tailer, "caught_up") == 1);
+    tier.behave(Manner::Silent);
+    append(&rig.log(), lines(10, 1_000));
+    wait_until("the window is full", || figure(&tailer, "queue_bytes") >= 8 << 10);
+    let rotate = |cuts: u64| {
+        let copy = compress(&std::fs::read(rig.log()).expect("read"), "gz");
+        std::fs::write(rig.at("app.log.1.gz"), copy).expect("written");
+        std::fs::write(rig.log(), "").expect("cut");
+        wait_until("the cut is seen", || figure(&tailer, "file_restarts") >= cuts);
+    };
+    rotate(1);
+    append(&rig.log(), content(5_000, 20));
+    let lag = figure(&tailer, "lag_bytes");
+    wait_until("the second content is seen", || figure(&tailer, "lag_bytes") > lag);
+    std::fs::rename(rig.at("app.log.1.gz"), rig.at("app.log.2.gz")).expect("renamed");
+    rotate(2);
+    append(&rig.log(), content(9_000, 20));
+    tier.behave(Manner::Store);
+    let expected = sorted(vec![content(0, 1_010), content(5_000, 20), content(9_000, 20)]);
+    wait_until("all of each", || sorted(tier.contents()) == expected);
+    wait_until("caught up", || figure(&tailer, "caught_up") == 1);
+    assert_eq!((sorted(tier.contents()), figure(&tailer, "lost_bytes")), (expected, 0));
+    tailer.stop().await.expect("a clean stop");
+}
