@@ -1,9 +1,12 @@
 //! Files that had a plain path while no tailer ran, and were renamed or copied and truncated since: however many, each is shipped once.
 
 use crate::common::{Manner, Rig, Tier, append, compress, figure, lines, sorted, wait_until};
+use logferry_durable::faulty::Random;
 use logferry_tailer::config::CatchUp;
+use logferry_trial::long_run;
 use std::fs::FileTimes;
 use std::time::Duration;
+use tokio::runtime::Builder;
 
 /// A plain path, and a glob that leads to no rotated file.
 const PATTERNS: [&str; 2] = ["app.log", "*.log"];
@@ -171,6 +174,43 @@ async fn whatever_was_renamed_or_copied_and_truncated_while_the_tailer_was_down_
             ships_all_in_order(pattern, steps).await;
         }
     }
+}
+
+/// What may happen to a log while no tailer runs, as steps of [`happens`].
+fn random_steps(seed: u64) -> String {
+    let mut random = Random::new(seed);
+    let mut steps = String::new();
+    for nth in 0..=2 + random.below(4) {
+        // At first it may be rotated before anything was written.
+        if nth > 0 || random.one_in(2) {
+            steps.push('w');
+        }
+        steps.push(if random.one_in(2) { 'r' } else { 'c' });
+        if random.one_in(3) {
+            steps.push('z');
+        }
+    }
+    if !random.one_in(4) {
+        steps.push('w');
+    }
+    steps
+}
+
+#[test]
+fn whatever_happens_to_a_log_while_the_tailer_is_down_all_of_it_is_shipped_once_and_in_its_order() {
+    const THREADS: u64 = 8;
+    let sequences = if long_run() { 2_000 } else { 64 };
+    let run = |first: u64| {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        for seed in (first..sequences).step_by(THREADS as usize) {
+            let pattern = PATTERNS[(seed / THREADS) as usize % PATTERNS.len()];
+            runtime.block_on(ships_all_in_order(pattern, &random_steps(seed)));
+        }
+    };
+    // Each mostly waits.
+    std::thread::scope(|scope| {
+        (0..THREADS).for_each(|first| _ = scope.spawn(move || run(first)));
+    });
 }
 
 #[allow(clippy::print_stdout, reason = "a failure is to name its case")]
