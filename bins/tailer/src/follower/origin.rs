@@ -280,7 +280,8 @@ impl Follower {
         let now = Instant::now();
         let Some(&other_number) = self.by_stream.get(&id) else { return Ok(None) };
         if !self.reach(other_number)? {
-            return Ok(None);
+            // It was closed and is gone by now: its stream may go on in this very file, or is known to be at its end.
+            return Ok(Some(Origin::Unclear(now)));
         }
         let (Some(file), Some(other)) = (self.files.get(&number), self.files.get(&other_number)) else {
             return Ok(None);
