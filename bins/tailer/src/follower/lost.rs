@@ -10,9 +10,10 @@ use crate::config::CatchUp;
 use crate::files;
 use crate::identity::FileKey;
 use crate::ledger::record::Met;
+use crate::rotated_names::{plain_name, root_of, roots_of_copy};
 use crate::tracker::{FileNumber, Place};
 use logferry_pack::StreamId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -61,8 +62,13 @@ impl Follower {
             return self.search_lost();
         }
         // All are looked for when no more are unpacked. There may be as many as logs: until then those are that this one was for.
-        let named = self.ledger.with_name(&self.sources[file.source].settings.name, &file.path).into_iter();
-        let waited: BTreeSet<StreamId> = named.chain(self.asked.by(file.key)).collect();
+        let folder = files::folder_of(&file.path);
+        let is_beside = |id: &StreamId| {
+            self.ledger.stream(*id).is_some_and(|stream| files::folder_of(&stream.met.home()) == folder)
+        };
+        let named = self.ledger.with_name(&self.sources[file.source].settings.name, &file.path);
+        let beside = named.into_iter().filter(is_beside);
+        let waited: BTreeSet<StreamId> = beside.chain(self.asked.by(file.key)).collect();
         let lost = waited.into_iter().filter(|id| !self.by_stream.contains_key(id));
         let lost: Vec<Met> =
             lost.filter_map(|id| self.ledger.stream(id).map(|stream| stream.met.clone())).collect();
@@ -98,8 +104,17 @@ impl Follower {
                 in_copies.push((*number, home));
             }
         }
+        let mut by_root: HashMap<String, Vec<PathBuf>> = HashMap::new();
+        for home in by_home.keys().filter(|_| !in_copies.is_empty()) {
+            let name = plain_name(home).unwrap_or_default();
+            by_root.entry(root_of(&name).to_owned()).or_default().push(home.clone());
+        }
         for (number, copy) in in_copies {
-            let home = by_home.keys().find(|home| is_rotated_from(copy, home)).cloned();
+            let name = plain_name(copy).unwrap_or_default();
+            let homes = roots_of_copy(&name).filter_map(|root| by_root.get(root)).flatten();
+            let homes = homes.filter(|home| is_rotated_from(copy, home));
+            // There may be one of the same name in each folder.
+            let home = homes.min_by_key(|home| (home.parent() != copy.parent(), *home)).cloned();
             by_home.entry(home.unwrap_or_else(|| copy.to_owned())).or_default().push(number);
         }
         by_home

@@ -113,9 +113,15 @@ impl Follower {
             is_named_after_any(path, &names)
                 && !self.sources[source].paths.differ_in_time(path.as_path(), &met.home())
         };
-        let paths: Vec<PathBuf> = paths.iter().filter(may_be).cloned().collect();
-        for path in &paths {
-            awaits = awaits.max(self.awaits_file(source, path, met));
+        let own: BTreeSet<PathBuf> = names.iter().map(|name| files::folder_of(name)).collect();
+        let is_beside = |path: &PathBuf| own.contains(&files::folder_of(path));
+        let (beside, elsewhere): (Vec<PathBuf>, Vec<PathBuf>) =
+            paths.iter().filter(may_be).cloned().partition(is_beside);
+        // Mostly it is in its folder. There may be one of the same name in each of thousands.
+        for paths in [beside, elsewhere] {
+            if awaits == Awaited::Nothing {
+                awaits = paths.iter().map(|path| self.awaits_file(source, path, met)).max().unwrap_or(awaits);
+            }
         }
         let holds = awaits == Awaited::Nothing && self.awaits_held(source, met, &names);
         if holds { Awaited::Unpacked } else { awaits }
