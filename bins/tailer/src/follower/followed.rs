@@ -73,8 +73,6 @@ pub(crate) struct Followed {
     pub(super) verified: bool,
     /// It was changed and is no longer than before: it may be another by now.
     pub(super) suspicious: bool,
-    /// When it was looked at last a change in the same moment would have had the same time: the clock that stamps files ticks.
-    pub(super) is_stamp_young: bool,
     /// Packs that were cut last.
     pub(super) recent: VecDeque<Tail>,
     /// Length at which a compressed copy of it ends: at that length its last line will get no end.

@@ -216,7 +216,6 @@ impl Follower {
                 marks: VecDeque::new(),
                 verified: false,
                 suspicious: false,
-                is_stamp_young: false,
                 unlinked_since: None,
                 recent: VecDeque::new(),
                 compressed_at: None,

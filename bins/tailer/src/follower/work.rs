@@ -1,7 +1,6 @@
 //! Work on one file: one look, at most one pack.
 
 use super::Follower;
-use super::listings::is_past;
 use super::origin::Origin;
 use crate::cutter::Cutter;
 use crate::files;
@@ -145,12 +144,10 @@ impl Follower {
             // Who appends changes the length, too: something else was done to it, or nobody knows since when it is as it is.
             file.suspicious |= match self.ledger.stream(id).and_then(|stream| stream.seen) {
                 Some((size, touched_ns)) => {
-                    let is_touched = touched_ns != facts.touched_ns;
-                    size == facts.size && (is_touched || file.is_stamp_young) || is_touched && !file.verified
+                    touched_ns != facts.touched_ns && (size == facts.size || !file.verified)
                 }
                 None => false,
             };
-            file.is_stamp_young = !is_past(facts.touched_ns);
             // Such file systems may tell the time of a change to the second only.
             file.suspicious |= !file.verified && file.key.born_ns == 0;
             // What is beyond may be of another file: that is seen when it is read.
